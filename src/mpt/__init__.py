@@ -1,0 +1,59 @@
+"""mpt: multi-prize lottery tickets. Find them in any backbone, measure them, take away a file of bits.
+
+The public names load when they are first used, so that ``import mpt`` costs nothing and never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpt import backbones, data
+    from mpt.search.convert import convert, to_dense
+    from mpt.search.layers import frozen
+    from mpt.search.methods import Biprop, Dense, EdgePopup, Method
+    from mpt.search.table import layer_table
+    from mpt.ticket.ticket import Ticket
+
+_HOMES = {
+    "Biprop": "mpt.search.methods",
+    "Dense": "mpt.search.methods",
+    "EdgePopup": "mpt.search.methods",
+    "Method": "mpt.search.methods",
+    "Ticket": "mpt.ticket.ticket",
+    "convert": "mpt.search.convert",
+    "frozen": "mpt.search.layers",
+    "layer_table": "mpt.search.table",
+    "to_dense": "mpt.search.convert",
+}
+_MODULES = ("backbones", "data")
+
+__all__ = [
+    "Biprop",
+    "Dense",
+    "EdgePopup",
+    "Method",
+    "Ticket",
+    "backbones",
+    "convert",
+    "data",
+    "frozen",
+    "layer_table",
+    "to_dense",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"mpt.{name}")
+    if name == "__version__":
+        return metadata.version("mpt")
+    raise AttributeError(f"module 'mpt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

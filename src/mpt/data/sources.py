@@ -1,0 +1,179 @@
+"""The data sets: digits (embedded), CIFAR and MNIST as torchvision stores them, image folders, synthetic images.
+
+Each function gives an :class:`ImageData` at its native size or resized; :func:`load` is the one entrance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mpt.data.folder import load_folder
+from mpt.data.images import (
+    ImageData,
+    Images,
+    as_pixels,
+    held_out,
+    measured_mean_std,
+    names,
+    resized,
+    split_once,
+)
+
+# name -> (torchvision class, megabytes to download, channel mean, channel std, crop padding, flip)
+_TORCHVISION: dict[str, tuple[str, int, tuple[float, ...], tuple[float, ...], int, bool]] = {
+    "cifar10": ("CIFAR10", 170, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262), 4, True),
+    "cifar100": ("CIFAR100", 169, (0.507, 0.487, 0.441), (0.267, 0.256, 0.276), 4, True),
+    "mnist": ("MNIST", 12, (0.1307,), (0.3081,), 2, False),
+    "fashion_mnist": ("FashionMNIST", 31, (0.286,), (0.353,), 2, True),
+}
+NAMES = ("digits", *_TORCHVISION, "image_folder", "synthetic")
+
+
+def load(
+    name: str,
+    *,
+    root: str | Path | None = None,
+    image_size: int | None = None,
+    val_size: float = 0,
+    train_size: int | None = None,
+    download: bool = True,
+    cache: str | Path | None = None,
+    crop: int | None = None,
+    flip: bool | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    num_classes: int = 10,
+    num_images: int = 1000,
+    channels: int = 3,
+    progress: bool = True,
+) -> ImageData:
+    """A whole data set in memory.
+
+    Args:
+        name: one of ``digits cifar10 cifar100 mnist fashion_mnist image_folder synthetic``.
+        root: folder of the files (not for digits and synthetic).
+        image_size: side to which images are resized, in pixels; None keeps them as they are.
+        val_size: training images held out: a number, or a fraction below 1.
+        train_size: at the most so many training images; None for all.
+        download: fetch what is not found in ``root`` (torchvision's data sets).
+        cache: where decoded image folders are kept.
+        crop, flip, mean, std: instead of the data set's own augmentation and normalisation.
+        num_classes, num_images, channels: of synthetic images.
+        progress: show progress on a terminal.
+
+    Raises:
+        ValueError, OSError: with one sentence that says what is missing or wrong and what to do.
+    """
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"data.image_size is a side in pixels and must be at least 1, got {image_size}")
+    if name == "digits":
+        data = _digits()
+    elif name in _TORCHVISION:
+        data = _torchvision(name, root=_root(name, root), download=download)
+    elif name == "image_folder":
+        data = load_folder(_root(name, root), image_size=image_size, cache=cache, progress=progress)
+    elif name == "synthetic":
+        data = _synthetic(num_classes=num_classes, num_images=num_images, channels=channels, image_size=image_size or 32)
+    else:
+        raise ValueError(f"data must be one of {', '.join(NAMES)}, got {name!r}")
+    train, test = (Images(resized(s.pixels, image_size=image_size), s.labels) for s in (data.train, data.test))
+    chosen: dict[str, Any] = {"crop": crop, "flip": flip, "mean": _tuple(mean), "std": _tuple(std)}
+    data = dataclasses.replace(data, train=train, test=test, **{k: v for k, v in chosen.items() if v is not None})
+    _check_normalisation(data)
+    return held_out(data, val_size=val_size, train_size=train_size)
+
+
+def _root(name: str, root: str | Path | None) -> Path:
+    if root is None:
+        raise ValueError(f"data={name} needs data.root=<folder>, the folder of its files")
+    return Path(root).expanduser()
+
+
+def _tuple(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else tuple(float(value) for value in values)
+
+
+def _check_normalisation(data: ImageData) -> None:
+    for option, values in (("mean", data.mean), ("std", data.std)):
+        if len(values) != data.channels or (option == "std" and min(values) <= 0):
+            raise ValueError(
+                f"data.{option} needs {data.channels} numbers{' above 0' * (option == 'std')}, one a channel, got {values}"
+            )
+    if not 0 <= data.crop <= data.image_size:
+        raise ValueError(f"data.crop is a padding from 0 to the image's side of {data.image_size}, got {data.crop}")
+
+
+def _digits() -> ImageData:
+    """scikit-learn's 1,797 handwritten digits, 8x8, 0 to 16 grey levels; 20 % of each class are the test split."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = as_pixels((bunch.images * (255 / 16)).round().astype(np.uint8))
+    train, test = split_once(pixels, torch.from_numpy(bunch.target).long(), test_fraction=0.2)
+    mean, std = measured_mean_std(train.pixels)
+    return ImageData("digits", train, test, names(10), mean, std, crop=1, flip=False)
+
+
+def _torchvision(name: str, *, root: Path, download: bool) -> ImageData:
+    from torchvision import datasets
+
+    kind, megabytes, mean, std, crop, flip = _TORCHVISION[name]
+    dataset = getattr(datasets, kind)
+    try:
+        train = dataset(root, train=True)
+    except RuntimeError:  # torchvision's way to say that the files are not there
+        _fetch(name, dataset, root=root, megabytes=megabytes, download=download)
+        train = dataset(root, train=True)
+    test = dataset(root, train=False)
+    class_names = tuple(str(label) for label in train.classes)
+    return ImageData(name, _split(train), _split(test), class_names, mean, std, crop, flip)
+
+
+def _split(dataset: Any) -> Images:
+    array = dataset.data.numpy() if isinstance(dataset.data, torch.Tensor) else dataset.data
+    return Images(as_pixels(array), torch.as_tensor(dataset.targets).long())
+
+
+def _fetch(name: str, dataset: Any, *, root: Path, megabytes: int, download: bool) -> None:
+    other_ways = (
+        f"put its files (or the archive from its home page) into {root}, name another folder with data.root=<folder>, "
+        "or use pictures of your own with data=image_folder"
+    )
+    if not download:
+        raise FileNotFoundError(f"{name} was not found in {root} and data.download is off: {other_ways}")
+    origin = getattr(dataset, "url", None) or dataset.mirrors[0]
+    print(f"{name} is not in {root}: downloading about {megabytes} MB from {origin}", file=sys.stderr, flush=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(root).free < 3 * megabytes * 2**20:
+            raise OSError(f"{root} has less than {3 * megabytes} MB free, which the archive and its files take")
+        dataset(root, train=True, download=True)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise OSError(f"{name} is not in {root} and could not be downloaded ({reason}): {other_ways}") from error
+
+
+def _synthetic(*, num_classes: int, num_images: int, channels: int, image_size: int) -> ImageData:
+    """Noise around one random picture a class: learnable, instant, of any shape. For tests and timing only."""
+    if num_classes < 2 or num_images < num_classes or channels < 1:
+        raise ValueError(
+            "synthetic images need data.num_classes of at least 2, data.num_images of at least as many and "
+            f"data.channels of at least 1, got {num_classes}, {num_images} and {channels}"
+        )
+    generator = np.random.Generator(np.random.Philox(key=np.array([1, 0x6D7074], dtype=np.uint64)))
+    pictures = generator.integers(64, 192, (num_classes, channels, image_size, image_size))
+    splits = []
+    for count in (num_images, max(num_classes, num_images // 5)):
+        labels = np.arange(count) % num_classes
+        noise = generator.integers(-64, 64, (count, channels, image_size, image_size))
+        splits.append(Images(torch.from_numpy((pictures[labels] + noise).astype(np.uint8)), torch.from_numpy(labels)))
+    mean, std = measured_mean_std(splits[0].pixels)
+    return ImageData("synthetic", *splits, names(num_classes), mean, std, crop=0, flip=False)

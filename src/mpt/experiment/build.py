@@ -1,0 +1,106 @@
+"""From plain configuration to objects: the backbone, the method, the converted network. Options meet signatures here."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+import mpt
+from mpt.data import ImageData
+from mpt.search.initializers import stream_key
+from mpt.search.methods import Method
+
+
+def build_method(choice: dict[str, Any], *, prune: float) -> Method:
+    """The method that ``choice`` (``name``, ``target`` and its arguments) names."""
+    target = _imported("method", choice["target"])
+    if not (isinstance(target, type) and issubclass(target, Method)):
+        raise ValueError(f"method.target must name a mpt.Method, got {choice['target']}")
+    options = {key: value for key, value in choice.items() if key not in ("name", "target")}
+    _check_options("method", options, [f.name for f in dataclasses.fields(target) if f.name != "prune"])
+    return target(prune=prune, **options)
+
+
+def build_backbone(choice: dict[str, Any], data: ImageData, *, width: float, seed: int) -> nn.Module:
+    """The plain network that ``choice`` names, for the images of ``data``; its own random numbers come from ``seed``.
+
+    The target gets of ``num_classes in_channels image_size width`` what it accepts, and ``choice``'s own arguments.
+    """
+    target, name = _imported("model", choice["target"]), choice["name"]
+    parameters = inspect.signature(target).parameters
+    options = {key: value for key, value in choice.items() if key not in ("name", "target")}
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        _check_options("model", options, list(parameters))
+    given: dict[str, Any] = {"num_classes": data.num_classes, "in_channels": data.channels, "image_size": data.image_size}
+    given |= {"width": width, "name": name}
+    if "width" not in parameters and width != 1:
+        raise ValueError(f"width is a channel multiplier, which {name} does not have: leave it at 1, got {width:g}")
+    if "in_channels" not in parameters and data.channels != 3:
+        raise ValueError(f"{name} takes images of 3 channels and {data.name} has {data.channels}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_key(seed, "backbone")[1] % 2**63)
+        try:
+            backbone = target(**{key: value for key, value in given.items() if key in parameters}, **options)
+        except TypeError as error:
+            raise ValueError(f"model={name} cannot be built with {options}: {error}") from error
+    if not isinstance(backbone, nn.Module):
+        raise ValueError(f"model.target must build a torch module, {choice['target']} gave {type(backbone).__name__}")
+    if not hasattr(backbone, "origin"):  # a backbone of the user's own: said in the ticket, built again only by them
+        backbone.origin = {"target": choice["target"], "arguments": {"name": name, "width": width, **options}}  # type: ignore[assignment]
+    return backbone
+
+
+def converted(
+    backbone: nn.Module, method: Method, data: ImageData, *, seed: int, dense: list[str], learn_batchnorm: bool, name: str
+) -> nn.Module:
+    """``mpt.convert`` with a probe on images of the data's shape; ValueError if the backbone cannot take them."""
+    example = torch.zeros(2, data.channels, data.image_size, data.image_size)
+    _check_takes(backbone, example, num_classes=data.num_classes, name=name)
+    return mpt.convert(backbone, method, seed=seed, dense=dense, learn_batchnorm=learn_batchnorm, example=example)
+
+
+@torch.no_grad()
+def _check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int, name: str) -> None:
+    backbone.eval()
+    side = example.shape[-1]
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logits = backbone(example)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{name} cannot take images of {side}x{side} pixels ({reason}): choose another data.image_size"
+        ) from error
+    finally:
+        backbone.train()
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
+        shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"{name} must give one logit for each of {num_classes} classes, it gave {shape} for 2 images")
+
+
+def _imported(option: str, target: str) -> Callable[..., Any]:
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{option}.target={target} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ValueError(f"{option}.target={target} is not something to call")
+    return found  # type: ignore[no-any-return]
+
+
+def _check_options(group: str, options: dict[str, Any], known: list[str]) -> None:
+    for key in options:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {group}.{near[0]}?" if near else f"take one of {', '.join(known) or 'none'}"
+            raise ValueError(f"there is no option {group}.{key}: {hint}")

@@ -1,0 +1,131 @@
+"""The console commands: mpt-train, mpt-eval, mpt-ticket. torch is imported only when there is something to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mpt.experiment import help as helps
+from mpt.experiment.errors import reported
+
+
+def train() -> None:
+    """``mpt-train model=conv6 prune=0.8 width=1.5``: one run, or with ``-m`` several."""
+    reported("mpt-train", _train)
+
+
+def evaluate() -> None:
+    """``mpt-eval TICKET data=...``: accuracy of a ticket file."""
+    reported("mpt-eval", _evaluate)
+
+
+def ticket() -> None:
+    """``mpt-ticket info TICKET``: what a ticket file holds."""
+    reported("mpt-ticket", _ticket)
+
+
+def _train(arguments: list[str]) -> None:
+    if helps.wanted(arguments):
+        print(helps.train())
+        return
+    import hydra
+
+    from mpt.experiment import config
+
+    config.register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
+    flags = [a for a in arguments if a.startswith("-")]
+    if not any(a in ("-cd", "--config-dir", "-cn", "--config-name", "-cp", "--config-path", "--package") for a in flags):
+        # flags first: argparse takes the overrides in one stretch, and Lightning appends to the command line
+        sys.argv[1:] = _flags_first(arguments)
+    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")(_job)()
+
+
+def _flags_first(arguments: list[str]) -> list[str]:
+    """Hydra's flags before all overrides, ``--cfg`` and its like with their value."""
+    flags, overrides, values = [], [], iter(arguments)
+    for argument in values:
+        if argument in ("--cfg", "-c", "--info", "-i"):
+            flags += [argument, *[value for value in [next(values, None)] if value is not None]]
+        else:
+            (flags if argument.startswith("-") else overrides).append(argument)
+    return flags + overrides
+
+
+def _job(composed: Any) -> None:
+    from mpt.experiment import config
+
+    config.check(composed)
+    plain = config.plain(composed)
+    directory = _directory(plain)
+    from mpt.experiment.train import run
+
+    _quiet()
+    run(plain, directory)
+
+
+def _directory(plain: dict[str, Any]) -> Path:
+    """Of the run: what hydra.run.dir says if it was given, else a name that follows from the configuration."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from mpt.experiment.config import run_name
+
+    if "LOCAL_RANK" in os.environ and "MPT_DIRECTORY" in os.environ:
+        return Path(os.environ["MPT_DIRECTORY"])  # as the first process of this run says
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
+        return Path(hydra_config.sweep.dir) / run_name(plain)
+    given = hydra_config.run.dir
+    return Path(given) if given != "." else Path(plain["runs"]) / run_name(plain)
+
+
+def _quiet() -> None:
+    """Silence what others print at every start: it is not about the user's run."""
+    import logging
+    import warnings
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", module="lightning", message=".*(num_workers|GPU available|existing checkpoint|exists and is not empty).*")
+
+
+def _evaluate(arguments: list[str]) -> None:
+    if helps.wanted(arguments):
+        print(helps.evaluate())
+        return
+    path, overrides = _path_first("mpt-eval TICKET [data=...] [control=shuffled_mask]", arguments)
+    from mpt.experiment.measure import measure
+
+    _quiet()
+    print(measure(path, overrides))
+
+
+def _ticket(arguments: list[str]) -> None:
+    usage = "mpt-ticket info TICKET"
+    if helps.wanted(arguments) or arguments[:1] != ["info"]:
+        if helps.wanted(arguments):
+            print(helps.ticket())
+            return
+        raise ValueError(f"usage: {usage}")
+    path, rest = _path_first(usage, arguments[1:])
+    if rest:
+        raise ValueError(f"there is no option {rest[0]}: usage: {usage}")
+    from mpt.experiment.measure import info
+
+    print(info(path))
+
+
+def _path_first(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
+    paths = [argument for argument in arguments if not _is_override(argument)]
+    if len(paths) != 1:
+        raise ValueError(f"name one ticket file, got {len(paths)}: usage: {usage}")
+    return Path(paths[0]), [argument for argument in arguments if _is_override(argument)]
+
+
+def _is_override(argument: str) -> bool:
+    """``data.root=x`` is one; ``runs/a=b/ticket.safetensors``, a path that holds an equals sign, is not."""
+    key = argument.partition("=")[0]
+    return "=" in argument and "/" not in key and not Path(argument).is_file()

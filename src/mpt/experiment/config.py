@@ -1,0 +1,225 @@
+"""The typed configuration: every parameter with its meaning and range, checked here, once. Imports no torch.
+
+``Config`` is what ``mpt-train`` runs; ``conf/`` holds the choices. The groups ``data``, ``optim``, ``trainer`` and
+``logger`` are typed too. ``model`` and ``method`` are open: their keys are the arguments of the function or class that
+their ``target`` names, and are held against its signature when it is built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+PACKAGE = Path(__file__).resolve().parents[1]
+HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1]  # in a wheel beside the code, else the checkout
+CONF = HOME / "conf"
+
+
+def dial(default: Any, meaning: str, ok: Callable[[Any], bool] | None = None, must: str = "") -> Any:
+    """A field with a meaning, and a range that is checked (``ok``) and said (``must``)."""
+    return field(default=default, metadata={"meaning": meaning, "ok": ok, "must": must})
+
+
+def group(default: Any) -> Any:
+    return field(default_factory=default)
+
+
+@dataclass
+class Data:
+    """Where images come from and how they are augmented; see :func:`mpt.data.load`."""
+
+    name: str = dial("???", "data set")
+    root: str | None = dial(None, "folder of the files")
+    image_size: int | None = dial(None, "side to resize to, in pixels", lambda v: v is None or v >= 1, "at least 1")
+    val_size: float = dial(0.0, "training images held out: a number, or a fraction", lambda v: v >= 0, "0 or more")
+    train_size: int | None = dial(None, "training images used at most", lambda v: v is None or v >= 1, "at least 1")
+    download: bool = dial(True, "fetch what is not found")
+    cache: str | None = dial(None, "where decoded image folders are kept")
+    crop: int | None = dial(None, "padding of the random crop, in pixels", lambda v: v is None or v >= 0, "0 or more")
+    flip: bool | None = dial(None, "mirror half of the training images")
+    mean: list[float] | None = dial(None, "per channel, in [0, 1]")
+    std: list[float] | None = dial(None, "per channel, in [0, 1]")
+    num_classes: int = dial(10, "classes of synthetic images", lambda v: v >= 2, "at least 2")
+    num_images: int = dial(1000, "number of synthetic images", lambda v: v >= 2, "at least 2")
+    channels: int = dial(3, "channels of synthetic images", lambda v: v >= 1, "at least 1")
+
+
+@dataclass
+class Optim:
+    """Optimizer of the scores (or of the dense weights) and its learning rate over the epochs."""
+
+    name: str = dial("sgd", "optimizer", lambda v: v in ("sgd", "adam"), "sgd or adam")
+    lr: float = dial(0.1, "learning rate at its highest", lambda v: 0 < v < float("inf"), "above 0")
+    momentum: float = dial(0.9, "of SGD", lambda v: 0 <= v < 1, "in [0, 1)")
+    nesterov: bool = dial(False, "Nesterov momentum, of SGD")
+    weight_decay: float = dial(1e-4, "on everything that is trained, scores too", lambda v: v >= 0, "0 or more")
+    schedule: str = dial("cosine", "once per epoch", lambda v: v in ("cosine", "constant"), "cosine or constant")
+    warmup: int = dial(0, "epochs of linear warm-up", lambda v: v >= 0, "0 or more")
+
+
+@dataclass
+class Trainer:
+    """Where and how fast; accelerator, devices, num_nodes, strategy and precision as Lightning spells them."""
+
+    name: str = dial("auto", "this choice's name")
+    accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
+    devices: Any = dial("auto", "number of processes, or which devices")
+    num_nodes: int = dial(1, "machines", lambda v: v >= 1, "at least 1")
+    strategy: str = dial("auto", "auto, ddp ...")
+    precision: str = dial("auto", "auto, 32-true or bf16-mixed; auto is bf16-mixed where the machine computes in bf16")
+    channels_last: bool = dial(True, "memory format of images and activations")
+    progress: bool = dial(True, "progress bars, on a terminal")
+    limit_batches: int | None = dial(None, "batches an epoch at most", lambda v: v is None or v >= 1, "at least 1")
+
+
+@dataclass
+class Logger:
+    """Where metrics go besides metrics.jsonl."""
+
+    name: str = dial("local", "logger", lambda v: v in ("local", "wandb", "tensorboard"), "local, wandb or tensorboard")
+    project: str = dial("mpt", "W&B project")
+    entity: str | None = dial(None, "W&B account or team")
+    group: str | None = dial(None, "W&B group of runs")
+    tags: list[str] = field(default_factory=list, metadata={"meaning": "W&B tags"})
+    mode: str = dial("offline", "of W&B", lambda v: v in ("offline", "online"), "offline or online")
+
+
+@dataclass
+class Config:
+    """One run. ``mpt-train --help`` prints these meanings."""
+
+    prune: float = dial(
+        0.5, "fraction of the weights removed", lambda v: 0 <= v < 1, "the fraction removed and must be in [0, 1)"
+    )
+    width: float = dial(1.0, "channel multiplier of the backbone", lambda v: 0 < v < float("inf"), "above 0")
+    binary_activations: bool = dial(
+        False, "MPT-1/1 instead of 1/32", lambda v: not v, "false: binary activations (MPT-1/1) are not supported yet"
+    )
+    learn_batchnorm: bool = dial(False, "train batch-norm's scale and shift (+BN)")
+    epochs: int = dial(250, "passes over the training images", lambda v: v >= 1, "at least 1")
+    batch: int = dial(128, "images a step, over all processes together", lambda v: v >= 1, "at least 1")
+    seed: int = dial(0, "of weights, scores and data", lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
+    dense: list[str] = field(
+        default_factory=list, metadata={"meaning": "layers left out of the search, names or patterns"}
+    )
+    runs: str = dial("runs", "folder of all runs")
+    model: dict[str, Any] = group(dict)
+    data: Data = group(Data)
+    method: dict[str, Any] = group(dict)
+    optim: Optim = group(Optim)
+    trainer: Trainer = group(Trainer)
+    logger: Logger = group(Logger)
+    recipe: str | None = dial(None, "a published or tried set of all of this")
+
+
+@dataclass
+class EvalConfig:
+    """One measurement of a ticket file by ``mpt-eval``."""
+
+    control: str | None = dial(None, "measure a control instead: shuffled_mask")
+    seed: int = dial(0, "of the control", lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
+    batch: int = dial(500, "images a step", lambda v: v >= 1, "at least 1")
+    accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
+    model: Any = dial(None, "backbone, where the ticket cannot build its own")
+    width: float = dial(1.0, "channel multiplier of that backbone", lambda v: 0 < v < float("inf"), "above 0")
+    data: Data = group(Data)
+
+
+def register() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(name="eval_schema", node=EvalConfig)
+
+
+def check(config: DictConfig, schema: type = Config, prefix: str = "") -> None:
+    """Raise ValueError with one sentence unless every key is known and every value in its range."""
+    known = {f.name: f for f in fields(schema)}
+    for key in config:
+        if key not in known:
+            raise ValueError(f"there is no option {prefix}{key}: take one of {', '.join(known)}")
+    for name, f in known.items():
+        if OmegaConf.is_missing(config, name):
+            raise ValueError(f"{prefix}{name} ({f.metadata['meaning']}) is not given")
+        value, nested = config[name], _schema_of(f)
+        if nested:
+            check(value, nested, f"{prefix}{name}.")
+        elif f.metadata.get("ok") and not f.metadata["ok"](value):
+            must = f.metadata["must"]
+            is_or = "is" if must.startswith("the ") else "must be"
+            raise ValueError(f"{prefix}{name} {is_or} {must}, got {_spelled(value)}")
+    for name in ("model", "method"):
+        if name in known and isinstance(config[name], DictConfig):
+            _check_named(config[name], name)
+
+
+def _spelled(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _check_named(choice: DictConfig, name: str) -> None:
+    for key in ("name", "target"):
+        if key not in choice or OmegaConf.is_missing(choice, key):
+            raise ValueError(f"{name}.{key} is not given: say for instance {name}.{key}=resnet18")
+        if not isinstance(choice[key], str):
+            raise ValueError(f"{name}.{key} must be text, got {choice[key]!r}")
+
+
+def _schema_of(f: Any) -> type | None:
+    default = f.default_factory if f.default_factory is not MISSING else None
+    return default if isinstance(default, type) and is_dataclass(default) else None
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain containers."""
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def affects_result(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a plain configuration on which the ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
+    without = {"runs", "logger", "recipe"}
+    kept = {key: value for key, value in config.items() if key not in without}
+    kept["trainer"] = {
+        key: value
+        for key, value in config["trainer"].items()
+        if key in ("devices", "num_nodes", "precision", "channels_last", "limit_batches")
+    }
+    unimportant = {"download", "cache"} | (set() if config["data"]["name"] == "image_folder" else {"root"})
+    kept["data"] = {key: value for key, value in config["data"].items() if key not in unimportant}
+    return flat(kept)
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries to one with dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in config.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
+
+
+def run_name(config: dict[str, Any]) -> str:
+    """Readable name of a run that follows from its configuration alone: what it is, and a hash of everything else."""
+    relevant = json.dumps(affects_result(config), sort_keys=True)
+    parts = [
+        config["model"]["name"],
+        config["data"]["name"],
+        config["method"]["name"],
+        f"p{config['prune']:g}",
+        f"w{config['width']:g}",
+        *(["1_1"] if config["binary_activations"] else []),
+        *(["bn"] if config["learn_batchnorm"] else []),
+        f"e{config['epochs']}",
+        f"s{config['seed']}",
+        hashlib.sha256(relevant.encode()).hexdigest()[:6],
+    ]
+    return "-".join(re.sub(r"[^\w.]+", "_", str(part)) for part in parts)

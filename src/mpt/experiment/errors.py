@@ -1,0 +1,51 @@
+"""Errors are for people: one sentence that says what, why and what to do, and an exit status. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+USERS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+_NOISE = ("full_key", "object_type", "reference_type", "To append", "Config search path", "Set the env", "See https")
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong as one line of text."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group} has no choice {choice!r}: take one of {', '.join(sorted(error.options))}"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error) or type(error).__name__
+    cause = str(error.__cause__ or "") if isinstance(error, (HydraException, OmegaConfBaseException)) else ""
+    lines = [line.strip() for line in f"{text}\n{cause}".splitlines()]
+    kept = dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE))
+    return " ".join(kept).removeprefix("ValueError raised while resolving interpolation: ")
+
+
+def reported(command: str, function: Callable[[list[str]], None]) -> None:
+    """Run a console command; what a user can mend ends as one sentence on stderr and exit status 1.
+
+    ``--traceback`` among the arguments (or MPT_TRACEBACK in the environment) shows the traceback instead.
+    """
+    arguments = sys.argv[1:]
+    if "--traceback" in arguments:
+        os.environ["MPT_TRACEBACK"] = "1"
+        arguments = [argument for argument in arguments if argument != "--traceback"]
+        sys.argv[1:] = arguments
+    try:
+        function(arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away, as in `mpt-ticket info ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except USERS as error:
+        if os.environ.get("MPT_TRACEBACK"):
+            raise
+        sys.exit(f"{command}: {sentence(error)}")

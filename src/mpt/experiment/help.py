@@ -1,0 +1,102 @@
+"""What ``--help`` prints, from the typed configuration and the names of the files in conf/. Imports neither torch nor hydra's plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
+
+HIDDEN = ("schema",)
+
+
+def wanted(arguments: Sequence[str]) -> bool:
+    """True if help is asked for. ``--hydra-help`` stays Hydra's own."""
+    return any(argument in ("-h", "--help") for argument in arguments)
+
+
+def train() -> str:
+    from mpt.experiment.config import Config
+
+    return "\n".join(
+        [
+            "mpt-train finds a multi-prize ticket: a subnetwork of a random network that classifies, one bit a weight.",
+            "",
+            "  mpt-train recipe=demo                           the demonstration on embedded digits",
+            "  mpt-train model=conv6 prune=0.8 width=1.5       on CIFAR-10",
+            "  mpt-train -m prune=0.2,0.5,0.8 seed=0,1,2       nine runs; repeating the command runs what is missing",
+            "",
+            *_parameters(Config),
+            "",
+            "groups (name=choice):",
+            *_choices(),
+            "",
+            *_group_parameters(Config),
+            "",
+            "--cfg job prints the configuration and does nothing; --traceback shows where an error comes from;",
+            "hydra.run.dir=DIR chooses the run's directory; --hydra-help lists the flags of Hydra.",
+        ]
+    )
+
+
+def evaluate() -> str:
+    from mpt.experiment.config import EvalConfig
+
+    return "\n".join(
+        [
+            "mpt-eval TICKET measures a ticket file, by default on the test images of the data it was searched for.",
+            "",
+            "  mpt-eval runs/x/ticket.safetensors",
+            "  mpt-eval runs/x/ticket.safetensors data=image_folder data.root=PICTURES",
+            "  mpt-eval runs/x/ticket.safetensors control=shuffled_mask",
+            "",
+            *_parameters(EvalConfig),
+        ]
+    )
+
+
+def ticket() -> str:
+    return (
+        "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the bits they take.\n\n"
+        "  mpt-ticket info runs/x/ticket.safetensors"
+    )
+
+
+def _parameters(schema: type) -> list[str]:
+    rows = []
+    for f in fields(schema):
+        nested = f.default_factory is not MISSING and (
+            f.default_factory is dict or (isinstance(f.default_factory, type) and is_dataclass(f.default_factory))
+        )
+        if not nested and "meaning" in f.metadata:
+            default = f.default if f.default is not MISSING else "[]"
+            rows.append((f.name, f"{f.metadata['meaning']}{_range(f)} [{_shown(default)}]"))
+    return ["parameters (name=value):", *(f"  {name:<20} {text}" for name, text in rows)]
+
+
+def _group_parameters(schema: type) -> list[str]:
+    lines = []
+    for f in fields(schema):
+        nested = f.default_factory
+        if nested is not MISSING and isinstance(nested, type) and is_dataclass(nested):
+            lines.append(f"{f.name}:")
+            lines += [
+                f"  {f.name + '.' + inner.name:<20} {inner.metadata['meaning']}{_range(inner)}" for inner in fields(nested)
+            ]
+    return lines
+
+
+def _range(f: object) -> str:
+    must = getattr(f, "metadata", {}).get("must", "")
+    return f", {must.removeprefix('the fraction removed and must be ')}" if must else ""
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return "none"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _choices() -> list[str]:
+    from mpt.experiment.config import CONF
+
+    folders = [CONF / name for name in ("model", "data", "method", "optim", "trainer", "logger", "recipe")]
+    return [f"  {folder.name:<20} {' '.join(sorted(path.stem for path in folder.glob('*.yaml')))}" for folder in folders]

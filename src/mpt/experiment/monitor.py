@@ -1,0 +1,117 @@
+"""What is written down of every epoch: metrics under their frozen names, ``metrics.jsonl``, a line on the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from mpt.experiment.module import TicketModule
+from mpt.files import write_atomically
+from mpt.search.layers import Made, TicketLayer, ticket_layers
+from mpt.search.mask import flips, kept_fraction
+
+
+class Monitor(L.Callback):
+    """One row an epoch: metrics, the ticket's state, times. Rows survive a resume, as they are in the checkpoint.
+
+    Row keys: ``epoch``, ``lr``, ``seconds`` (whole epoch), ``images_per_second`` (training part of it), and
+    ``train/loss train/acc val/loss val/acc test/acc ticket/density ticket/flips ticket/gain/<layer>
+    ticket/binarization_error/<layer>``.
+    """
+
+    def __init__(self, directory: Path, *, num_images: int, show: bool) -> None:
+        self.path, self.num_images, self.show = directory / "metrics.jsonl", num_images, show
+        self.rows: list[dict[str, Any]] = []
+        self.before: list[Tensor] = []
+        self.started = self.trained = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.before = masks(pl_module)
+        for row in self.rows if trainer.is_global_zero else ():  # a logger that a kill left behind gets them again
+            _log(trainer, row)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        _wait(pl_module.device)
+        self.trained = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TicketModule)
+        metrics = pl_module.epoch_metrics()
+        if not math.isfinite(metrics["train/loss"]):
+            raise ValueError(
+                f"the loss is not a number any more in epoch {trainer.current_epoch + 1}: lower optim.lr, "
+                "which has diverged"
+            )
+        after = masks(pl_module)
+        metrics |= ticket_metrics(pl_module, self.before, after)
+        self.before = after
+        pl_module.log_dict(metrics, logger=False, sync_dist=trainer.world_size > 1)  # for other callbacks
+        training, now = max(self.trained - self.started, 1e-9), time.perf_counter()
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": now - self.started,
+            "images_per_second": self.num_images / training,
+            **metrics,
+        }
+        self.rows = [*self.rows, row]
+        if trainer.is_global_zero:
+            _log(trainer, row)
+            write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+            if self.show:
+                print(self._line(row, trainer.max_epochs), flush=True)
+
+    def _line(self, row: dict[str, Any], epochs: int | None) -> str:
+        accs = "  ".join(f"{name} {100 * row[name]:6.2f} %" for name in ("train/acc", "val/acc", "test/acc") if name in row)
+        return (
+            f"epoch {row['epoch']:>3}/{epochs}  loss {row['train/loss']:.4f}  {accs}  flips {100 * row['ticket/flips']:.2f} %"
+            f"  {row['images_per_second']:,.0f} images/s"
+        )
+
+
+def _log(trainer: L.Trainer, row: dict[str, Any]) -> None:
+    metrics = {name: value for name, value in row.items() if "/" in name}
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step=row["epoch"])
+
+
+def masks(module: L.LightningModule) -> list[Tensor]:
+    """The masks of all searched layers as they are now."""
+    return [layer.mask() for layer in ticket_layers(module).values()]
+
+
+def ticket_metrics(module: TicketModule, before: list[Tensor], after: list[Tensor]) -> dict[str, float]:
+    """Density, flips since ``before``, and gain and binarization error of each layer."""
+    metrics = {"ticket/density": kept_fraction(after) if after else 1.0, "ticket/flips": flips(before, after)}
+    for name, layer in ticket_layers(module.net).items():
+        made = layer.current()
+        metrics[f"ticket/gain/{name}"] = float(made.gain)
+        metrics[f"ticket/binarization_error/{name}"] = binarization_error(layer, made)
+    return metrics
+
+
+def binarization_error(layer: TicketLayer, made: Made) -> float:
+    """``||m (w - g sign(w))||``, Euclidean, of the paper's equation 1."""
+    kept = layer.weight.detach()[made.mask]
+    return float(torch.linalg.vector_norm(kept.abs() - made.gain))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

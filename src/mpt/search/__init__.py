@@ -1,0 +1,1 @@
+"""The algorithm: scores -> mask -> gain -> ticket weight. torch and NumPy only."""

@@ -1,0 +1,345 @@
+"""Any backbone to the same backbone with ticket layers, and back.
+
+    net   = convert(backbone, Biprop(prune=0.8), seed=0)     a converted copy; the backbone stays as it is
+    dense = to_dense(net)                                    plain torch layers that carry the ticket's weights
+
+Conversion copies the backbone and changes the class of each Conv1d/2d/3d, ConvTranspose2d and Linear in the copy, so
+that whatever the layer was (grouped, strided, dilated, padded, shared, hooked) it still is. Everything that is not a
+searched weight is frozen unless named in ``trained``, as prize 2 of the paper wants it.
+
+One probe forward in evaluation mode then proves that the network really computes with the ticket: a converted layer
+that is never called, or whose ``weight`` is read past the layer (as attention often does), is refused by name.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from mpt.search.initializers import random_scores, random_weight
+from mpt.search.layers import PLAIN_LAYERS, TICKET_LAYERS, TicketLayer, frozen, ticket_layers
+from mpt.search.methods import Method
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_SIZES = (32, 64, 224, 28, 16, 8, 96, 128, 299)  # image sides tried by the probe when the backbone tells none
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a network was converted; ``convert`` leaves it on the copy as ``net.conversion``."""
+
+    method: Method
+    seed: int | None
+    dropped: tuple[str, ...] = ()  # parameters of the backbone that the copy does not have: biases, batch-norm scales
+
+
+def convert(
+    backbone: nn.Module,
+    method: Method,
+    *,
+    seed: int | None = 0,
+    dense: Sequence[str] = (),
+    trained: Sequence[str] = (),
+    learn_batchnorm: bool = False,
+    example: Tensor | None = None,
+) -> nn.Module:
+    """A copy of ``backbone`` whose layers are searched by ``method``.
+
+    Args:
+        backbone: any module; it is left as it is.
+        method: :class:`mpt.Biprop`, :class:`mpt.EdgePopup`, :class:`mpt.Dense` or a method of one's own.
+        seed: weights and scores are drawn from it, layer by layer and by name; None keeps the backbone's own weights
+            (the scores are then those of seed 0).
+        dense: names of layers to leave out of the search, or patterns with ``*``; they keep the backbone's values.
+        trained: names or patterns of parameters, not searched, that are trained instead of frozen.
+        learn_batchnorm: batch-norm has a learned scale and shift (+BN); otherwise it has none.
+        example: one input batch for the probe forward; by default a few usual shapes are tried.
+
+    Returns:
+        The converted copy, on the device and in the dtypes of ``backbone``.
+
+    Raises:
+        ValueError: a pattern that matches nothing, a layer that cannot be converted or that is never called.
+    """
+    check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if _kind(layer)])
+    net = copy.deepcopy(backbone)
+    if method.searched:
+        add_ticket_layers(net, method, left_out=_matching(dense, plain_layers(net)))
+        _probe(net, example)  # before biases go: attention that reads a layer's weight reads its bias too
+        _drop_biases(net, method)
+        _set_batchnorm(net, learn_batchnorm=learn_batchnorm, reset=seed is not None)
+        _freeze(net, trained=trained, learn_batchnorm=learn_batchnorm)
+    _draw(net, method, seed=seed, left_out=_matching(dense, plain_layers(net)))
+    left = {name for name, _ in net.named_parameters()}
+    dropped = tuple(name for name, _ in backbone.named_parameters() if name not in left)
+    net.conversion = Conversion(method, seed, dropped)  # type: ignore[assignment]
+    return net
+
+
+def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str] = ()) -> None:
+    """Turn the layers of ``net`` into ticket layers in place; scores are 0 and all weights are what they were."""
+    layers = {name: layer for name, layer in plain_layers(net).items() if name not in left_out}
+    if not layers:
+        raise ValueError("nothing to search: the backbone has no convolution or linear layer, or all are left out")
+    _check_convertible(net, layers)
+    scores: dict[int, nn.Parameter] = {}  # by the identity of the weight: layers that share it share the scores
+    for name, layer in layers.items():
+        if layer.weight.is_inference():
+            raise ValueError(f"layer {name!r} was made under inference_mode: build the backbone outside it")
+        learned = scores.setdefault(id(layer.weight), nn.Parameter(torch.zeros_like(layer.weight)))
+        layer.__class__ = TICKET_LAYERS[_kind(layer)]  # type: ignore[index, assignment]
+        layer.weight.requires_grad_(False)
+        layer.register_parameter("scores", learned)
+        layer.method, layer.num_kept, layer.made = method, method.num_kept(layer.weight.numel()), None  # type: ignore[assignment]
+
+
+def to_dense(net: nn.Module) -> nn.Module:
+    """A copy of ``net`` with plain torch layers that carry the ticket's weights: bit for bit the same logits."""
+    with frozen(net):
+        weights = {name: layer.current().ticket_weight.clone() for name, layer in ticket_layers(net).items()}
+    dense = copy.deepcopy(net)
+    shared: dict[int, nn.Parameter] = {}
+    for name, layer in ticket_layers(dense).items():
+        weight = shared.setdefault(id(layer.weight), nn.Parameter(weights[name]))
+        layer.__class__ = PLAIN_LAYERS[type(layer)]  # type: ignore[assignment]
+        for attribute in ("method", "num_kept", "made"):
+            del layer.__dict__[attribute]
+        del layer.scores
+        layer.weight = weight
+    if hasattr(dense, "conversion"):
+        del dense.conversion
+    return dense
+
+
+def plain_layers(net: nn.Module) -> dict[str, nn.Module]:
+    """The layers of ``net`` that a method can search, by name, a shared one once."""
+    return {name: layer for name, layer in net.named_modules() if _kind(layer)}
+
+
+def _kind(layer: nn.Module) -> type[nn.Module] | None:
+    """The torch class that ``layer`` is or derives from, of those that can be searched."""
+    return next((kind for kind in TICKET_LAYERS if isinstance(layer, kind)), None)
+
+
+def _check_convertible(net: nn.Module, layers: dict[str, nn.Module]) -> None:
+    """Refuse by name what would not compute what it did: own forwards, parametrizations, weights tied elsewhere."""
+    own = {id(parameter) for layer in layers.values() for parameter in layer.parameters(recurse=False)}
+    for name, layer in layers.items():
+        kind = _kind(layer)
+        if isinstance(layer, TicketLayer):
+            raise ValueError(f"layer {name!r} is a ticket layer already: convert the plain backbone")
+        if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
+            raise ValueError(f"layer {name!r} has no shape yet: run the backbone once before converting it")
+        changed = type(layer).forward is not kind.forward  # type: ignore[union-attr]
+        if changed or getattr(type(layer), "_conv_forward", None) is not getattr(kind, "_conv_forward", None):
+            raise ValueError(
+                f"layer {name!r} is a {type(layer).__name__}, which computes in its own way: "
+                f"leave it out with dense=('{name}',)"
+            )
+        if hasattr(layer, "parametrizations") or not isinstance(layer.weight, nn.Parameter):
+            raise ValueError(f"the weight of layer {name!r} is parametrized: leave it out with dense=('{name}',)")
+    for name, module in net.named_modules():
+        if name not in layers and module not in layers.values():
+            tied = [key for key, value in module.named_parameters(recurse=False) if id(value) in own]
+            if tied:
+                raise ValueError(
+                    f"{name}.{tied[0]} is tied to the weight of a searched layer: leave that layer out with dense=(...)"
+                )
+
+
+def check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -> None:
+    """Raise ValueError if one of ``patterns`` matches none of ``names``."""
+    if isinstance(patterns, str):
+        raise ValueError(f"{option} is a list of names, got the text {patterns!r}")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"{option} names {pattern!r}, which is none of {_some(list(names))}")
+
+
+def _matching(patterns: Sequence[str], layers: dict[str, nn.Module]) -> list[str]:
+    return [name for name in layers if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _drop_biases(net: nn.Module, method: Method) -> None:
+    for layer in ticket_layers(net).values() if not method.bias else ():
+        layer.bias = None
+
+
+def strip(net: nn.Module, *, keep: set[str]) -> None:
+    """Remove the biases of ticket layers and the scale and shift of batch-norms unless ``keep`` names them."""
+    for name, layer in ticket_layers(net).items():
+        if layer.bias is not None and f"{name}.bias" not in keep:
+            layer.bias = None
+    for name, norm in net.named_modules():
+        if isinstance(norm, BATCH_NORMS) and norm.weight is not None and f"{name}.weight" not in keep:
+            norm.weight, norm.bias, norm.affine = None, None, False  # type: ignore[assignment]
+
+
+def _set_batchnorm(net: nn.Module, *, learn_batchnorm: bool, reset: bool) -> None:
+    """+BN: scale 1 and shift 0, to be learned. Else none, unless the backbone's own are kept and say something."""
+    norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
+    if learn_batchnorm and not norms:
+        raise ValueError("learn_batchnorm trains batch-norm's scale and shift, and this backbone has no batch-norm")
+    for norm in norms:
+        if learn_batchnorm and norm.weight is None:
+            size = torch.ones(norm.num_features, device=norm.running_mean.device if norm.running_mean is not None else None)
+            norm.weight, norm.bias, norm.affine = nn.Parameter(size), nn.Parameter(torch.zeros_like(size)), True
+        if norm.weight is None:
+            continue
+        if reset:
+            nn.init.ones_(norm.weight)
+            nn.init.zeros_(norm.bias)
+        identity = bool((norm.weight == 1).all()) and bool((norm.bias == 0).all())
+        if not learn_batchnorm and identity:
+            norm.weight, norm.bias, norm.affine = None, None, False  # type: ignore[assignment]
+
+
+def _freeze(net: nn.Module, *, trained: Sequence[str], learn_batchnorm: bool) -> None:
+    searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
+    others = {name: p for name, p in net.named_parameters() if id(p) not in searched}
+    check_patterns("trained", trained, list(others))
+    for name, parameter in others.items():
+        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in trained))
+    if learn_batchnorm:
+        for norm in (module for module in net.modules() if isinstance(module, BATCH_NORMS)):
+            norm.weight.requires_grad_(True)
+            norm.bias.requires_grad_(True)
+
+
+@torch.no_grad()
+def _draw(net: nn.Module, method: Method, *, seed: int | None, left_out: Sequence[str]) -> None:
+    """Weights (if there is a seed) and scores of all layers, each from the stream of its name."""
+    drawn: set[int] = set()
+    for name, layer in plain_layers(net).items():
+        if name in left_out or id(layer.weight) in drawn:
+            continue
+        drawn.add(id(layer.weight))
+        shape = layer.weight.shape
+        if seed is not None:
+            layer.weight.copy_(
+                random_weight(
+                    shape, seed=seed, layer=name, init=method.init, scale_fan=method.scale_fan, prune=method.prune
+                )
+            )
+        if isinstance(layer, TicketLayer):
+            layer.scores.copy_(random_scores(shape, seed=seed or 0, layer=name))
+
+
+@torch.no_grad()
+def _probe(net: nn.Module, example: Tensor | None) -> None:
+    """One forward in evaluation mode; refuses layers that are not called or whose weight is read past them."""
+    layers, called = ticket_layers(net), set()
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: called.add(name)) for name, layer in layers.items()
+    ]
+    was_training = {module: module.training for module in net.modules()}
+    try:
+        net.eval()
+        with torch.random.fork_rng(devices=[]), frozen(net):
+            example = _run(net, example, called)
+            if example is None:
+                return
+            _refuse_uncalled([name for name in layers if name not in called])
+            with _poisoned(list(layers.values())):
+                bypassed = not _finite(net(example))
+        if bypassed:
+            _refuse_bypassed(net, layers, example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in was_training.items():
+            module.training = mode
+
+
+def _run(net: nn.Module, example: Tensor | None, called: set[str]) -> Tensor | None:
+    if example is not None:
+        net(example)
+        return example
+    for shape in _guesses(net):
+        parameter = next(net.parameters())
+        guess = torch.ones(shape, device=parameter.device, dtype=parameter.dtype)
+        try:
+            called.clear()
+            net(guess)
+            return guess
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError):
+            continue
+    warnings.warn(
+        "convert could not guess an input for its probe forward, so whether every layer is called was not checked; "
+        "pass example=<one batch>",
+        stacklevel=4,
+    )
+    return None
+
+
+def _guesses(net: nn.Module) -> Iterator[tuple[int, ...]]:
+    """Input shapes worth trying, from the first searched layer and what the backbone says of itself."""
+    first = next(iter(ticket_layers(net).values()))
+    told = getattr(net, "image_size", None) or (getattr(net, "default_cfg", None) or {}).get("input_size", (0, 0, None))[2]
+    sizes = ((told,) if isinstance(told, int) else ()) + _SIZES
+    channels = getattr(net, "in_channels", None) or getattr(first, "in_channels", 3)
+    if isinstance(first, nn.Linear):
+        yield (2, first.in_features)
+    dims = {nn.Conv1d: 1, nn.Conv3d: 3}.get(_kind(first), 2)  # type: ignore[arg-type]
+    for size in sizes:
+        yield (2, channels, *(size,) * dims)
+
+
+def _refuse_uncalled(names: list[str]) -> None:
+    if names:
+        raise ValueError(
+            f"{_some(names)}: converted, but never called in a forward pass (attention often reads a layer's weight "
+            f"directly), so the search could not reach it; leave it out with dense=({_patterns(names)})"
+        )
+
+
+def _patterns(names: list[str]) -> str:
+    """Layer names as they would be typed, numbers as ``*`` where there are many."""
+    if len(names) <= 3:
+        return ", ".join(f"'{name}'" for name in names) + ","
+    starred = dict.fromkeys("*." + name.rsplit(".", 1)[-1] for name in names)
+    return ", ".join(f"'{name}'" for name in starred) + ","
+
+
+@contextmanager
+def _poisoned(layers: list[TicketLayer]) -> Iterator[None]:
+    """Inside, the weight of each layer is NaN: whoever reads it instead of calling the layer is found out."""
+    weights = [layer.weight for layer in layers]
+    try:
+        for layer in layers:
+            layer.weight = nn.Parameter(torch.full_like(layer.weight, torch.nan), requires_grad=False)
+        yield
+    finally:
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight = weight
+
+
+def _finite(output: object) -> bool:
+    if isinstance(output, Tensor):
+        return not output.is_floating_point() or bool(torch.isfinite(output).all())
+    if isinstance(output, dict):
+        return all(_finite(value) for value in output.values())
+    return all(_finite(value) for value in output) if isinstance(output, (list, tuple)) else True
+
+
+def _refuse_bypassed(net: nn.Module, layers: dict[str, TicketLayer], example: Tensor) -> None:
+    names = []
+    with frozen(net):
+        if not _finite(net(example)):
+            return  # the network's own output is not finite: nothing was learned about its weights
+        for name, layer in layers.items():
+            with _poisoned([layer]):
+                if not _finite(net(example)):
+                    names.append(name)
+    _refuse_uncalled(names)

@@ -1,0 +1,109 @@
+"""The frozen random weights and the first scores, from one seed, the same on every device and in every release.
+
+Three independent streams come out of one seed, each from NumPy's counter-based Philox generator under the key
+
+    (seed, blake2b-64 of "<stream>/<layer name>")
+
+* the **signs** of a layer's weights are the raw bits of the stream ``signs``: weight ``i`` is positive where bit
+  ``i % 64`` of word ``i // 64`` is 1. Raw Philox words are specified and never change, so the signs of a ticket can be
+  made again from its seed in any future release (:func:`random_signs`);
+* magnitudes (stream ``magnitudes``) and scores (stream ``scores``) come from NumPy's ``Generator`` over the same kind
+  of key.
+
+With fan ``f`` of a layer (times ``1 - P`` for ``scale_fan="kept"``, times ``P`` for ``"published"``) and the gain
+``sqrt(2)`` of a ReLU:
+
+    kaiming_normal      N(0, 2 / f)                   kaiming_uniform     U(-sqrt(6 / f), sqrt(6 / f))
+    signed_constant     +-sqrt(2 / f)                 unsigned_constant   +sqrt(2 / f)
+    xavier_normal       N(0, 2 / (f_in + f_out))      xavier_constant     +-sqrt(2 / (f_in + f_out))
+
+Scores start uniform in ``+-1 / sqrt(fan_in)`` (``kaiming_uniform(a=sqrt(5))``). Everything is drawn in float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SCALE_FANS = ("none", "kept", "published")
+
+
+def _normal(generator: np.random.Generator, n: int, std: float) -> np.ndarray:
+    return np.abs(generator.standard_normal(n, dtype=np.float32)) * np.float32(std)
+
+
+def _uniform(generator: np.random.Generator, n: int, std: float) -> np.ndarray:
+    return generator.random(n, dtype=np.float32) * np.float32(math.sqrt(3) * std)
+
+
+def _constant(generator: np.random.Generator, n: int, std: float) -> np.ndarray:
+    return np.full(n, std, dtype=np.float32)
+
+
+# name -> (magnitudes of n weights of standard deviation std, fan rule)
+INITIALIZERS: dict[str, tuple[Callable[[np.random.Generator, int, float], np.ndarray], str]] = {
+    "kaiming_normal": (_normal, "in"),
+    "kaiming_uniform": (_uniform, "in"),
+    "signed_constant": (_constant, "in"),
+    "unsigned_constant": (_constant, "in"),
+    "xavier_normal": (_normal, "both"),
+    "xavier_constant": (_constant, "both"),
+}
+
+
+def stream_key(seed: int, stream: str) -> tuple[int, int]:
+    """Two 64-bit words that key a Philox generator: the seed, and a hash of the stream's name that never changes."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed}")
+    digest = hashlib.blake2b(stream.encode(), digest_size=8).digest()
+    return seed, int.from_bytes(digest, "little")
+
+
+def _philox(seed: int, stream: str) -> np.random.Philox:
+    return np.random.Philox(key=np.array(stream_key(seed, stream), dtype=np.uint64))
+
+
+def stream_generator(seed: int, stream: str) -> np.random.Generator:
+    """NumPy generator of one named stream of a seed (``data/epoch 3``, ``scores/conv1`` ...)."""
+    return np.random.Generator(_philox(seed, stream))
+
+
+def random_signs(n: int, *, seed: int, layer: str) -> np.ndarray:
+    """The signs of the ``n`` random weights of the layer named ``layer``: float32 (n,) of -1 and +1, flat order."""
+    words = _philox(seed, f"signs/{layer}").random_raw((n + 63) // 64)
+    bits = np.unpackbits(words.astype("<u8").view(np.uint8), count=n, bitorder="little")
+    return bits.astype(np.float32) * 2 - 1
+
+
+def random_weight(shape: torch.Size, *, seed: int, layer: str, init: str, scale_fan: str, prune: float) -> Tensor:
+    """Frozen random weights of one layer, float32 on the CPU; never exactly 0, so that each has its sign."""
+    magnitudes, fan_rule = INITIALIZERS[init]
+    fan_in, fan_out = fans(shape)
+    fan = (fan_in if fan_rule == "in" else fan_in + fan_out) * _fan_scale(scale_fan, prune)
+    values = magnitudes(stream_generator(seed, f"magnitudes/{layer}"), shape.numel(), math.sqrt(2 / fan))
+    values = np.maximum(values, np.finfo(np.float32).tiny)
+    if init != "unsigned_constant":
+        values *= random_signs(shape.numel(), seed=seed, layer=layer)
+    return torch.from_numpy(values).view(shape)
+
+
+def random_scores(shape: torch.Size, *, seed: int, layer: str) -> Tensor:
+    """First scores of one layer, uniform in ``+-1 / sqrt(fan_in)``, float32 on the CPU."""
+    bound = 1 / math.sqrt(fans(shape)[0])
+    values = stream_generator(seed, f"scores/{layer}").random(shape.numel(), dtype=np.float32)
+    return torch.from_numpy((values * 2 - 1) * np.float32(bound)).view(shape)
+
+
+def fans(shape: torch.Size) -> tuple[int, int]:
+    """(fan_in, fan_out) as torch counts them: ``shape[1]`` and ``shape[0]`` times the kernel's size."""
+    kernel = math.prod(shape[2:])
+    return shape[1] * kernel, shape[0] * kernel
+
+
+def _fan_scale(scale_fan: str, prune: float) -> float:
+    return {"none": 1.0, "kept": 1 - prune, "published": prune}[scale_fan]

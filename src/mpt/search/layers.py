@@ -1,0 +1,144 @@
+"""Layers that compute with a ticket: a torch layer whose weight is frozen and whose scores are learned.
+
+A ticket layer is the torch layer of the same kind with one change: where that one uses ``weight``, this one uses
+``ticket_weight()``. Its state dict has ``weight`` (frozen) and ``scores`` (learned), both of the layer's own shape.
+
+In training the mask is selected anew in every forward, so that it is always that of the current scores, whoever wrote
+them: an optimizer (fused ones do not raise a tensor's version counter), ``load_state_dict`` or a write to ``.data``.
+In evaluation the same holds, except inside :func:`frozen`, where each layer's ticket weight is made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mpt.search.weight import TicketWeight
+
+if TYPE_CHECKING:
+    from mpt.search.methods import Method
+
+
+class Made(NamedTuple):
+    """What :func:`frozen` keeps of a layer."""
+
+    mask: Tensor  # bool, shape of the weight
+    gain: Tensor  # 0-d
+    ticket_weight: Tensor  # shape of the weight
+
+
+class TicketLayer(nn.Module):
+    """Mixin in front of a torch layer: scores beside the weight, and the ticket weight made of both.
+
+    Attributes:
+        weight: frozen random weights.
+        scores: learned, one per weight, same shape.
+        method: the search method, shared by the layers of a network.
+        num_kept: how many weights the mask keeps.
+    """
+
+    weight: nn.Parameter
+    scores: nn.Parameter
+    bias: nn.Parameter | None
+    method: Method
+    num_kept: int
+    made: Made | None
+
+    def mask(self) -> Tensor:
+        """Mask of the current scores (inside :func:`frozen`: of those at its start), bool, shape of the weight."""
+        return self.current().mask
+
+    def gain(self) -> Tensor:
+        """Scale of the layer, 0-d: the mean magnitude of the kept weights."""
+        return self.current().gain
+
+    def ticket_weight(self) -> Tensor:
+        """What the layer computes with, shape of the weight; in training, differentiable in the scores."""
+        if self.made is not None and not self.training:
+            return self.made.ticket_weight
+        weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, self.num_kept)
+        return weight
+
+    def current(self) -> Made:
+        """Mask, gain and ticket weight together, not differentiable: of now, or of the start of :func:`frozen`."""
+        return self.made if self.made is not None and not self.training else self._make()
+
+    def _make(self) -> Made:
+        with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be saved for a backward
+            mask = self.method.mask(self.scores, kept=self.num_kept)
+            gain = self.method.gain(self.weight, mask)
+            return Made(mask, gain, self.method.ticket_weight(self.weight, mask, gain))
+
+
+class _TicketConv(TicketLayer):
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self._conv_forward(x, self.ticket_weight(), self.bias)  # type: ignore[operator]
+        return out
+
+
+class TicketConv1d(_TicketConv, nn.Conv1d):
+    """:class:`torch.nn.Conv1d` with a ticket weight; (N, C, L) -> (N, C', L')."""
+
+
+class TicketConv2d(_TicketConv, nn.Conv2d):
+    """:class:`torch.nn.Conv2d` with a ticket weight; (N, C, H, W) -> (N, C', H', W')."""
+
+
+class TicketConv3d(_TicketConv, nn.Conv3d):
+    """:class:`torch.nn.Conv3d` with a ticket weight; (N, C, D, H, W) -> (N, C', D', H', W')."""
+
+
+class TicketConvTranspose2d(TicketLayer, nn.ConvTranspose2d):
+    """:class:`torch.nn.ConvTranspose2d` with a ticket weight; (N, C, H, W) -> (N, C', H', W')."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        padding = self._output_padding(
+            x, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
+        )  # type: ignore[arg-type]
+        return F.conv_transpose2d(
+            x, self.ticket_weight(), self.bias, self.stride, self.padding, padding, self.groups, self.dilation
+        )  # type: ignore[arg-type]
+
+
+class TicketLinear(TicketLayer, nn.Linear):
+    """:class:`torch.nn.Linear` with a ticket weight; (..., C) -> (..., C')."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.ticket_weight(), self.bias)
+
+
+# torch layer -> the same with a ticket weight; the other way round by KINDS below
+TICKET_LAYERS: dict[type[nn.Module], type[TicketLayer]] = {
+    nn.Conv1d: TicketConv1d,
+    nn.Conv2d: TicketConv2d,
+    nn.Conv3d: TicketConv3d,
+    nn.ConvTranspose2d: TicketConvTranspose2d,
+    nn.Linear: TicketLinear,
+}
+PLAIN_LAYERS: dict[type[TicketLayer], type[nn.Module]] = {ticket: plain for plain, ticket in TICKET_LAYERS.items()}
+
+
+def ticket_layers(net: nn.Module) -> dict[str, TicketLayer]:
+    """The ticket layers of ``net`` by name, a shared one once, in the order of ``named_modules``."""
+    return {name: module for name, module in net.named_modules() if isinstance(module, TicketLayer)}
+
+
+@contextmanager
+def frozen(net: nn.Module) -> Iterator[nn.Module]:
+    """Make the mask, gain and ticket weight of each layer of ``net`` once, for all forwards in evaluation mode inside.
+
+    A forward in training mode is not affected. Contexts nest; the outer one's ticket weights stay in force.
+    """
+    layers = [layer for layer in ticket_layers(net).values() if layer.made is None]
+    try:
+        for layer in layers:
+            layer.made = layer._make()
+        yield net
+    finally:
+        for layer in layers:
+            layer.made = None

@@ -1,0 +1,120 @@
+"""Scores to mask: exactly the right number of weights, never by sorting.
+
+For a layer of ``n`` weights and a pruned fraction ``P`` the mask keeps exactly
+
+    k = max(1, n - floor(P n + 1/2))
+
+weights, those of largest importance; among equals the lowest flat index is kept first. Importance is ``|s|``, or ``s``
+itself where a method says so.
+
+On the CPU the k-th largest value is found by ``np.partition`` on the tensor's own memory; on any other device by
+``torch.topk``, with every count left on the device, so that the host never waits. Both give the same mask, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def check_prune(prune: float) -> None:
+    """Raise ValueError unless ``prune``, the fraction removed, lies in [0, 1)."""
+    if not 0 <= prune < 1:  # also refuses nan
+        raise ValueError(f"prune is the fraction removed and must be in [0, 1), got {prune}")
+
+
+def num_kept(n: int, *, prune: float) -> int:
+    """Number of weights kept of ``n``: ``max(1, n - floor(prune n + 1/2))``."""
+    check_prune(prune)
+    return max(1, n - math.floor(prune * n + 0.5))
+
+
+def select(importance: Tensor, *, kept: int) -> Tensor:
+    """Mask of the ``kept`` largest entries of ``importance``; among equals the lowest flat index comes first.
+
+    Args:
+        importance: any shape, floating point, ``n`` entries without NaN. Its contents are left alone.
+        kept: how many entries to keep, ``1 <= kept <= n``.
+
+    Returns:
+        bool tensor of the shape, device and memory format of ``importance`` with exactly ``kept`` ones.
+
+    Raises:
+        ValueError: an entry is NaN (noticed on the CPU only; elsewhere looking would make the host wait).
+    """
+    n = importance.numel()
+    if not 1 <= kept <= n:
+        raise ValueError(f"kept must be between 1 and the {n} weights of the layer, got {kept}")
+    if kept == n:
+        return torch.ones_like(importance, dtype=torch.bool)
+    if importance.device.type == "cpu":
+        return _select_by_partition(importance, kept)
+    return select_on_device(importance, kept=kept)
+
+
+def _select_by_partition(importance: Tensor, kept: int) -> Tensor:
+    threshold = torch.tensor(_kth_largest(importance, kept), dtype=importance.dtype)
+    mask = importance >= threshold
+    if int(torch.count_nonzero(mask)) == kept:
+        return mask
+    if bool(torch.isnan(importance).any()):
+        raise ValueError("scores are not numbers any more (NaN): the search diverged, lower optim.lr")
+    above = importance > threshold
+    first = (importance == threshold).flatten().nonzero()[: kept - int(torch.count_nonzero(above))]
+    flat = above.flatten()
+    flat[first] = True
+    return torch.empty_like(above).copy_(flat.view(above.shape))  # keeps the memory format of the importance
+
+
+def _kth_largest(importance: Tensor, kept: int) -> float:
+    """Value of the ``kept``-th largest entry: introselect on a copy of the memory, O(n)."""
+    values = importance if importance.dtype in (torch.float32, torch.float64) else importance.float()
+    values = values.contiguous() if not _is_dense(values) else values
+    memory = values.as_strided((values.numel(),), (1,)).numpy().copy()  # order is of no matter here
+    position = memory.size - kept
+    memory.partition(position)
+    return float(memory[position])
+
+
+def _is_dense(x: Tensor) -> bool:
+    """True if ``x`` fills its memory without gaps or overlap, in whatever memory format."""
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+def select_on_device(importance: Tensor, *, kept: int) -> Tensor:
+    """:func:`select` in device-side operations only: no value travels to the host. Works on any device."""
+    n, flat = importance.numel(), importance.flatten()
+    if kept <= n // 2:
+        threshold = torch.topk(flat, kept, sorted=False).values.amin()
+    else:  # the kept-th largest is the (n - kept + 1)-th smallest
+        threshold = torch.topk(flat, n - kept + 1, largest=False, sorted=False).values.amax()
+    above = importance > threshold
+    equal = importance == threshold
+    missing = kept - above.sum()  # 0-d, stays on the device
+    rank = equal.flatten().cumsum(0, dtype=torch.int64).view(importance.shape)  # 1 for the first equal, then 2 ...
+    return torch.empty_like(above).copy_(above | (equal & (rank <= missing)))
+
+
+def kept_fraction(masks: list[Tensor]) -> float:
+    """Fraction of ones over all ``masks`` together (the *density*)."""
+    ones = sum(int(torch.count_nonzero(mask)) for mask in masks)
+    return ones / max(1, sum(mask.numel() for mask in masks))
+
+
+def flips(before: list[Tensor], after: list[Tensor]) -> float:
+    """Share of all mask bits that differ between two lists of masks of the same shapes."""
+    changed = sum(int(torch.count_nonzero(a ^ b)) for a, b in zip(before, after, strict=True))
+    return changed / max(1, sum(mask.numel() for mask in after))
+
+
+def packed_bits(bits: np.ndarray) -> np.ndarray:
+    """Eight bits a byte, lowest bit first, zeros behind the last: bool (n,) -> uint8 (ceil(n / 8),)."""
+    return np.packbits(bits.ravel(), bitorder="little")
+
+
+def unpacked_bits(packed: np.ndarray, *, n: int) -> np.ndarray:
+    """The first ``n`` bits of :func:`packed_bits`: uint8 (ceil(n / 8),) -> bool (n,)."""
+    return np.unpackbits(packed, count=n, bitorder="little").astype(bool)

@@ -1,0 +1,81 @@
+"""Mask to gain to ticket weight, and the straight-through gradient of the scores.
+
+Of a layer's frozen random weights ``w`` and its mask ``m``:
+
+    gain            g = sum(m |w|) / sum(m)
+    ticket weight   b = g m sign(w)            every entry exactly -g, 0 or +g
+    backward        dL/ds = dL/db * f          straight through the mask, f as below; w gets no gradient
+
+    score_grad      f (score_abs=True)         f (score_abs=False)
+    "weight"        w sign(s)                  w               the authors' current code, the default
+    "sign"          sign(w) sign(s)            sign(w)         their first release
+    "gain"          g sign(w) sign(s)          g sign(w)       section 2.2.1 of the paper
+
+``sign(0) = +1`` here and everywhere in mpt (``torch.sign`` gives 0).
+
+Source: Diffenderfer & Kailkhura, "Multi-Prize Lottery Ticket Hypothesis", ICLR 2021, section 2.2, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from mpt.search.methods import Method
+
+SCORE_GRADS = ("weight", "sign", "gain")
+
+
+def gain(weight: Tensor, mask: Tensor) -> Tensor:
+    """``sum(m |w|) / sum(m)`` as a 0-d tensor of the dtype of ``weight``.
+
+    Summed in float64 (float32 where a device has none), so that a layer of equal magnitudes has exactly that gain and
+    a ticket read back from its file has the gain that was written.
+    """
+    exact = torch.float32 if weight.device.type == "mps" else torch.float64
+    kept = torch.where(mask, weight, 0).abs_()
+    return (kept.sum(dtype=exact) / mask.sum()).to(weight.dtype)
+
+
+def binary(weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
+    """``g m sign(w)``: exactly -g, 0 or +g, in the dtype and memory format of ``weight``."""
+    signed = torch.copysign(gain, weight + 0.0)  # -0.0 + 0.0 = +0.0, so that sign(0) = +1
+    return signed.mul_(mask).add_(0.0)  # no -0.0 is left either
+
+
+def signs(x: Tensor) -> Tensor:
+    """+1 where ``x >= 0``, else -1, in the dtype of ``x``."""
+    return torch.copysign(torch.ones((), dtype=x.dtype, device=x.device), x + 0.0)
+
+
+def score_gradient(
+    grad: Tensor, weight: Tensor, scores: Tensor, gain: Tensor, *, score_grad: str, score_abs: bool
+) -> Tensor:
+    """dL/ds from dL/db by the table of this file; all of one shape, ``gain`` 0-d."""
+    if score_grad == "weight":
+        ds = grad * weight
+    elif score_grad == "sign":
+        ds = grad * signs(weight)
+    else:
+        ds = grad * signs(weight) * gain
+    return ds.mul_(signs(scores)) if score_abs else ds
+
+
+class TicketWeight(torch.autograd.Function):
+    """Scores and frozen weights to ticket weight; in backward straight through the mask, as the method says."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, weight: Tensor, method: Method, kept: int) -> Tensor:
+        mask = method.mask(scores, kept=kept)
+        layer_gain = method.gain(weight, mask)
+        ctx.save_for_backward(scores, weight, layer_gain)
+        ctx.method = method
+        return method.ticket_weight(weight, mask, layer_gain)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scores, weight, layer_gain = ctx.saved_tensors
+        return ctx.method.score_gradient(grads[0], weight, scores, layer_gain), None, None, None

@@ -1,0 +1,1 @@
+"""The result: a file of bits. Save, load, check, apply."""

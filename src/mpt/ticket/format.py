@@ -1,0 +1,133 @@
+"""The ticket file: safetensors with one JSON header, and everything that is checked when it is read.
+
+For each searched layer ``<layer>`` of ``n`` weights, ``k`` of them kept:
+
+    <layer>.mask     uint8 (ceil(n / 8),)    one bit a weight in flat order, lowest bit first
+    <layer>.signs    uint8 (ceil(k / 8),)    one bit a kept weight, 1 = positive         } form "binary": +-gain
+    <layer>.gain     float32 ()              the magnitude of all kept weights           }
+    <layer>.values   float32 (k,)            the kept weights themselves                   form "real"
+
+Every other parameter and buffer (batch-norm, biases, layers left out, a dense baseline) stands under its state-dict
+name, floating point as float32. The metadata has two entries: ``ticket``, the JSON header, and ``digest``, the BLAKE2b
+of header and tensors. Reading runs no code from the file and refuses whatever does not fit to the last bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from mpt.files import write_atomically
+from mpt.search.mask import unpacked_bits
+
+FORMAT = 1  # version of the layout above; a reader refuses a higher one
+_DTYPES = (torch.uint8, torch.float32, torch.int64, torch.bool, torch.int32)
+
+
+def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a ticket file atomically."""
+    text = json.dumps(header, sort_keys=True)
+    write_atomically(path, to_bytes(tensors, {"ticket": text, "digest": _digest(text, tensors)}))
+
+
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a ticket file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, altered, from a newer mpt, or no ticket at all; the sentence says which.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no ticket at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            header = _header(path, metadata)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole ticket file, it is truncated or altered ({error})") from error
+    if metadata.get("digest") != _digest(metadata["ticket"], tensors):
+        raise ValueError(f"{path} was altered: its content does not fit its digest; take the original file")
+    try:
+        _check(header, tensors)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} has a broken header: {error!r}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not consistent: {error}") from error
+    return header, tensors
+
+
+def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        header = json.loads(metadata["ticket"])
+        version = int(header["format"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a ticket: it has no readable ticket header") from error
+    if version > FORMAT:
+        raise ValueError(
+            f"{path} has ticket format {version} and this mpt reads up to {FORMAT}: it was made by a newer mpt, upgrade"
+        )
+    return dict(header)
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _check(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    expected: set[str] = set()
+    for layer in header["layers"]:
+        expected |= _check_layer(layer, tensors)
+    for other in header["others"]:
+        expected.add(other["name"])
+        tensor = _tensor(tensors, other["name"])
+        if list(tensor.shape) != other["shape"] or tensor.dtype not in _DTYPES:
+            raise ValueError(f"{other['name']} has shape {list(tensor.shape)}, the header says {other['shape']}")
+    if extra := sorted(set(tensors) - expected):
+        raise ValueError(f"it holds {extra[0]}, which the header does not list")
+
+
+def _check_layer(layer: dict[str, Any], tensors: dict[str, Tensor]) -> set[str]:
+    name, kept, n = layer["name"], layer["kept"], math.prod(layer["shape"])
+    if _ones(_tensor(tensors, f"{name}.mask"), n, f"{name}.mask") != kept:
+        raise ValueError(f"the mask of {name} does not keep the {kept} weights that the header says")
+    if layer["form"] == "real":
+        if _tensor(tensors, f"{name}.values").shape != (kept,):
+            raise ValueError(f"{name}.values is not one number for each of {kept} kept weights")
+        return {f"{name}.mask", f"{name}.values"}
+    _ones(_tensor(tensors, f"{name}.signs"), kept, f"{name}.signs")
+    gain = _tensor(tensors, f"{name}.gain")
+    if gain.shape != () or gain.dtype != torch.float32 or not 0 <= float(gain) < math.inf:
+        raise ValueError(f"the gain of {name} is not one number of 0 or more")
+    return {f"{name}.mask", f"{name}.signs", f"{name}.gain"}
+
+
+def _ones(packed: Tensor, n: int, name: str) -> int:
+    """Number of ones among ``n`` packed bits, after checking the length and that the padding is zero."""
+    if packed.dtype != torch.uint8 or packed.shape != ((n + 7) // 8,):
+        raise ValueError(f"{name} has {packed.numel()} bytes where {n} bits take {(n + 7) // 8}")
+    ones = int(np.bitwise_count(packed.numpy()).sum())
+    if ones != int(unpacked_bits(packed.numpy(), n=n).sum()):
+        raise ValueError(f"{name} has bits behind its end")
+    return ones
+
+
+def _tensor(tensors: dict[str, Tensor], name: str) -> Tensor:
+    if name not in tensors:
+        raise ValueError(f"{name} is missing")
+    return tensors[name]

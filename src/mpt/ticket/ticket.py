@@ -1,0 +1,268 @@
+"""The result: a file of bits, and the network that it is.
+
+    ticket = Ticket.from_network(net);  ticket.save(path)
+    ticket = Ticket.load(path);         net = ticket.network()
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import mpt
+from mpt import backbones
+from mpt.search.convert import Conversion, add_ticket_layers, plain_layers, strip
+from mpt.search.layers import TicketLayer, frozen, ticket_layers
+from mpt.search.mask import packed_bits, unpacked_bits
+from mpt.search.methods import Biprop, Dense, EdgePopup, Method
+from mpt.search.table import LayerRow, LayerTable, ParameterRow
+from mpt.ticket import format as files
+
+_METHODS: dict[str, type[Method]] = {"Biprop": Biprop, "EdgePopup": EdgePopup, "Dense": Dense}
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Packed masks, signs and gains of all searched layers, every other parameter, and a header that says what it is.
+
+    Attributes:
+        header: plain JSON: ``format mpt backbone method seed layers others`` and whatever ``about`` was given.
+        tensors: as in the file, see :mod:`mpt.ticket.format`.
+    """
+
+    header: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def from_network(cls, net: nn.Module, **about: Any) -> Ticket:
+        """The ticket of a converted network as its scores are now.
+
+        Args:
+            net: a network from :func:`mpt.convert`.
+            about: further header entries, plain JSON (``data``, ``class_names``, ``normalization``, ``parameters``).
+        """
+        conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
+        tensors: dict[str, Tensor] = {}
+        layers, others, searched = [], [], set()
+        with frozen(net):
+            for name, layer in ticket_layers(net).items():
+                layers.append(_pack_layer(name, layer, tensors))
+                searched |= {id(layer.weight), id(layer.scores)}
+        for name, value, trained in _other_state(net, searched):
+            tensors[name] = value
+            others.append({"name": name, "shape": list(value.shape), "trained": trained})
+        header = {
+            "format": files.FORMAT,
+            "mpt": mpt.__version__,
+            "backbone": getattr(net, "origin", None),
+            "method": {"name": type(conversion.method).__name__, **asdict(conversion.method)},
+            "seed": conversion.seed,
+            "layers": layers,
+            "others": others,
+            **about,
+        }
+        return cls(header, tensors)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ticket:
+        """Read and check a ticket file; FileNotFoundError or ValueError with the reason if it is not whole."""
+        return cls(*files.read(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write the ticket file atomically."""
+        files.write(path, self.header, self.tensors)
+
+    def network(self, backbone: nn.Module | None = None) -> nn.Module:
+        """The network that the ticket is, in evaluation mode, on the CPU, float32.
+
+        Its ticket layers hold +-gain as weights and the mask (0 or 1) as scores.
+
+        Args:
+            backbone: the plain network, left as it is, if it is not one that ``mpt.backbones`` can build.
+
+        Raises:
+            ValueError: the ticket is for another backbone, or the backbone is needed and was not given.
+        """
+        net = copy.deepcopy(backbone) if backbone is not None else self._build()
+        self._check_backbone(net)
+        names = {layer["name"] for layer in self.header["layers"]}
+        method = self._method()
+        if names:
+            add_ticket_layers(net, method, left_out=[name for name in plain_layers(net) if name not in names])
+            strip(net, keep={other["name"] for other in self.header["others"]})
+        with torch.no_grad():
+            for row in self.header["layers"]:
+                layer = net.get_submodule(row["name"])
+                assert isinstance(layer, TicketLayer)
+                layer.num_kept = row["kept"]
+                layer.weight.copy_(self.weight(row["name"]))
+                layer.scores.copy_(self.mask(row["name"]))
+        self._load_others(net)
+        net.conversion = Conversion(method, self.header["seed"])  # type: ignore[assignment]
+        return net.eval()
+
+    def mask(self, layer: str) -> Tensor:
+        """Mask of one layer, bool, shape of its weight."""
+        row = self._row(layer)
+        bits = unpacked_bits(self.tensors[f"{layer}.mask"].numpy(), n=math.prod(row["shape"]))
+        return torch.from_numpy(bits).view(row["shape"])
+
+    def weight(self, layer: str) -> Tensor:
+        """Ticket weight of one layer, float32: +-gain (or the real weight) where kept, else 0."""
+        row, mask = self._row(layer), self.mask(layer)
+        weight = torch.zeros(row["shape"])
+        weight[mask] = self._kept_values(row)
+        return weight
+
+    def table(self) -> LayerTable:
+        """The layer table of :func:`mpt.layer_table`, from the file alone; bits are those of the packed tensors."""
+        layers = tuple(
+            LayerRow(
+                row["name"],
+                tuple(row["shape"]),
+                math.prod(row["shape"]),
+                row["kept"],
+                float(self._kept_values(row).abs().mean()),
+                self._layer_bits(row["name"]),
+            )
+            for row in self.header["layers"]
+        )
+        others = tuple(
+            ParameterRow(
+                row["name"],
+                tuple(row["shape"]),
+                math.prod(row["shape"]),
+                {True: "trained", False: "frozen", None: "buffer"}[row["trained"]],
+                8 * self.tensors[row["name"]].nbytes,
+            )
+            for row in self.header["others"]
+        )
+        return LayerTable(self.header["method"]["name"], layers, others, ())
+
+    @property
+    def num_weights(self) -> int:
+        """Weights of all searched layers; of a dense baseline, of all its parameters."""
+        return sum(math.prod(row["shape"]) for row in self.header["layers"] or self._parameters())
+
+    @property
+    def num_kept(self) -> int:
+        """Weights kept in all searched layers; of a dense baseline, all."""
+        return sum(row["kept"] for row in self.header["layers"]) if self.header["layers"] else self.num_weights
+
+    @property
+    def density(self) -> float:
+        """Fraction of the weights that is kept."""
+        return self.num_kept / self.num_weights
+
+    @property
+    def bits(self) -> int:
+        """Bits of all tensors, without the header."""
+        return sum(8 * tensor.nbytes for tensor in self.tensors.values())
+
+    def _row(self, layer: str) -> dict[str, Any]:
+        for row in self.header["layers"]:
+            if row["name"] == layer:
+                return dict(row)
+        raise ValueError(f"the ticket has no searched layer {layer!r}")
+
+    def _parameters(self) -> list[dict[str, Any]]:
+        return [row for row in self.header["others"] if row["trained"] is not None]
+
+    def _kept_values(self, row: dict[str, Any]) -> Tensor:
+        name = row["name"]
+        if row["form"] == "real":
+            return self.tensors[f"{name}.values"]
+        positive = torch.from_numpy(unpacked_bits(self.tensors[f"{name}.signs"].numpy(), n=row["kept"]))
+        gain = self.tensors[f"{name}.gain"]
+        return torch.where(positive, gain, -gain)
+
+    def _layer_bits(self, name: str) -> int:
+        parts = (self.tensors.get(f"{name}.{part}") for part in ("mask", "signs", "gain", "values"))
+        return sum(8 * tensor.nbytes for tensor in parts if tensor is not None)
+
+    def _method(self) -> Method:
+        """The method of the header, where it is one of mpt's; else edge-popup, whose formula b = m w always holds."""
+        choices = dict(self.header["method"])
+        method = _METHODS.get(choices.pop("name"))
+        return method(**choices) if method else EdgePopup(prune=choices.get("prune", 0.0))
+
+    def _build(self) -> nn.Module:
+        if self.header["backbone"] is None:
+            raise ValueError("the ticket does not say how its backbone is built: pass the plain network as backbone=")
+        return backbones.build(self.header["backbone"])
+
+    def _check_backbone(self, net: nn.Module) -> None:
+        layers = plain_layers(net)
+        for row in self.header["layers"]:
+            layer = layers.get(row["name"])
+            if layer is None:
+                raise ValueError(f"the ticket is for another backbone: this one has no layer {row['name']!r}")
+            if list(layer.weight.shape) != row["shape"]:
+                raise ValueError(
+                    f"the ticket is for another backbone: layer {row['name']!r} is {row['shape']} in the ticket "
+                    f"and {list(layer.weight.shape)} in this one"
+                )
+        known = {row["name"] for row in self.header["layers"]} | {row["name"] for row in self.header["others"]}
+        for name in layers:
+            if name not in known and f"{name}.weight" not in known:
+                raise ValueError(f"the ticket is for another backbone: the ticket has no layer {name!r}")
+
+    def _load_others(self, net: nn.Module) -> None:
+        searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
+        stored = {row["name"] for row in self.header["others"]}
+        targets = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+        targets = {name: value for name, value in targets.items() if id(value) not in searched}
+        needed = {name for name, _, _ in _other_state(net, searched)}
+        if needed != stored:
+            name = sorted(needed ^ stored)[0]
+            where = "the backbone" if name in needed else "the ticket"
+            raise ValueError(f"the ticket is for another backbone: only {where} has {name!r}")
+        with torch.no_grad():
+            for row in self.header["others"]:
+                target = targets[row["name"]]
+                if list(target.shape) != row["shape"]:
+                    raise ValueError(
+                        f"the ticket is for another backbone: {row['name']} is {row['shape']} in the ticket "
+                        f"and {list(target.shape)} in this one"
+                    )
+                target.copy_(self.tensors[row["name"]])
+                if row["trained"] is not None:
+                    target.requires_grad_(row["trained"])
+
+
+def _pack_layer(name: str, layer: TicketLayer, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Put the packed tensors of one layer into ``tensors``; its header row."""
+    made = layer.current()
+    mask = made.mask.cpu().contiguous().numpy().ravel()
+    kept = made.ticket_weight.detach().float().cpu().contiguous().numpy().ravel()[mask]
+    tensors[f"{name}.mask"] = torch.from_numpy(packed_bits(mask))
+    binary = bool((np.abs(kept) == np.abs(kept[0])).all())
+    if binary:
+        tensors[f"{name}.signs"] = torch.from_numpy(packed_bits(kept >= 0))
+        tensors[f"{name}.gain"] = torch.tensor(np.abs(kept[0]))
+    else:
+        tensors[f"{name}.values"] = torch.from_numpy(kept)
+    form = "binary" if binary else "real"
+    return {"name": name, "shape": list(layer.weight.shape), "kept": int(mask.sum()), "form": form}
+
+
+def _other_state(net: nn.Module, searched: set[int]) -> list[tuple[str, Tensor, bool | None]]:
+    """(name, value, trained) of every parameter that is not searched and every saved buffer (trained None)."""
+    saved = net.state_dict().keys()
+    state: list[tuple[str, Tensor, bool | None]] = [
+        (name, p, p.requires_grad) for name, p in net.named_parameters() if id(p) not in searched
+    ]
+    state += [(name, buffer, None) for name, buffer in net.named_buffers() if name in saved]
+    return [(name, _stored(value), trained) for name, value, trained in state]
+
+
+def _stored(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.float().clone() if value.is_floating_point() else value.clone()
