@@ -144,7 +144,8 @@ def _decoded(folder: Path, files: list[Path], image_size: int | None, *, progres
 
 
 def _common_side(file: Path) -> int:
-    width, height = _open(file).size
+    with _open(file) as picture:
+        width, height = picture.size
     if width != height:
         raise ValueError(f"{file} is {width}x{height}, not a square: choose a side with data.image_size=")
     return width

@@ -91,7 +91,7 @@ class Loader:
 
     def _evaluation(self) -> Iterator[Batch]:
         """Each image once, over all processes together; a process may have one batch fewer than another."""
-        mine = torch.arange(self.rank, len(self.labels), self.world, device=self.device)
+        mine = torch.arange(len(self.labels), device=self.device)[self.rank :: self.world]
         for part in mine.split(self.batch // self.world) if len(mine) else ():
             yield Batch(self._normalised(self.pixels.index_select(0, part)), self.labels[part], 1.0)
 
@@ -99,7 +99,7 @@ class Loader:
         order, moves, flips = self._drawn()
         for start in range(0, len(order), self.batch):
             stop = min(start + self.batch, len(order))
-            places = torch.arange(start + self.rank, stop, self.world, device=self.device)
+            places = torch.arange(start, stop, device=self.device)[self.rank :: self.world]
             share = len(places) * self.world / (stop - start)
             if len(places) == 0:  # the last batch has fewer images than there are processes: take part with weight 0
                 places = torch.tensor([start], device=self.device)

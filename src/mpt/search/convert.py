@@ -271,7 +271,9 @@ def _run(net: nn.Module, example: Tensor | None, called: set[str]) -> Tensor | N
         guess = torch.ones(shape, device=parameter.device, dtype=parameter.dtype)
         try:
             called.clear()
-            net(guess)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a guess that does not fit
+                net(guess)
             return guess
         except (RuntimeError, ValueError, AssertionError, IndexError, TypeError):
             continue

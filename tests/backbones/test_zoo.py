@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+import mpt
+from mpt import backbones
+from mpt.search.layers import ticket_layers
+
+PASSING = ("alexnet", "densenet121", "efficientnet_b0", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf", "resnet18")
+SLOW = ("convnext_tiny", "googlenet", "inception_v3", "maxvit_t", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_0", "vgg11_bn")
+
+
+@pytest.mark.parametrize("name", [*PASSING[2:], *(pytest.param(name, marks=pytest.mark.slow) for name in (*PASSING[:2], *SLOW))])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_torchvision_classifiers_pass_the_probe(name):
+    net = mpt.convert(backbones.torchvision(name=name, num_classes=5), mpt.Biprop(prune=0.5), seed=0)
+    side = {"inception_v3": 96, "maxvit_t": 224}.get(name, 64)
+    assert len(ticket_layers(net)) >= 8
+    assert net.eval()(torch.zeros(1, 3, side, side)).shape == (1, 5)
+
+
+def test_images_of_another_number_of_channels_get_a_stem_of_their_own():
+    net = backbones.torchvision(name="resnet18", num_classes=5, in_channels=1)
+    assert net.conv1.weight.shape == (64, 1, 7, 7)
+    assert net(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
+
+
+def test_a_misspelt_classifier_is_refused_with_near_names():
+    with pytest.raises(ValueError, match=r"no classifier 'resnet19'.*resnet18"):
+        backbones.torchvision(name="resnet19")
+
+
+def test_timm_models_are_backbones_too():
+    net = mpt.convert(backbones.timm(name="resnet10t", num_classes=5, in_channels=1), mpt.Biprop(prune=0.5), seed=0)
+    assert net.eval()(torch.zeros(1, 1, 32, 32)).shape == (1, 5)
+    with pytest.raises(ValueError, match=r"timm has no model 'resnet10x'.*resnet10t"):
+        backbones.timm(name="resnet10x")
+
+
+@pytest.mark.parametrize(
+    "net",
+    [lambda: backbones.conv2(width=0.5, image_size=8), lambda: backbones.torchvision(name="resnet18", num_classes=3)],
+)
+def test_a_backbone_is_built_again_from_its_origin(net):
+    built, again = net(), backbones.build(net().origin)
+    assert [tuple(p.shape) for p in built.parameters()] == [tuple(p.shape) for p in again.parameters()]
+    assert again.origin == built.origin
+
+
+@pytest.mark.parametrize("origin", [{"target": "os.system", "arguments": {}}, {"target": None}, {}])
+def test_nothing_but_our_own_backbones_is_built_from_an_origin(origin):
+    with pytest.raises(ValueError, match="not one of mpt's own"):
+        backbones.build(origin)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mpt import data
+from mpt.data import images
+
+
+def test_measured_mean_and_std_are_those_of_all_pixels():
+    pixels = torch.randint(0, 256, (100, 3, 5, 5), dtype=torch.uint8)
+    mean, std = images.measured_mean_std(pixels, chunk=32)
+    values = pixels.double() / 255
+    torch.testing.assert_close(torch.tensor(mean), values.mean(dim=(0, 2, 3)).float(), rtol=1e-5, atol=1e-6)
+    expected = values.std(dim=(0, 2, 3), correction=0).float()
+    torch.testing.assert_close(torch.tensor(std), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_resizing_gives_squares_of_the_side_asked_for():
+    pixels = torch.full((3, 1, 8, 8), 77, dtype=torch.uint8)
+    out = images.resized(pixels, image_size=20)
+    assert out.shape == (3, 1, 20, 20)
+    assert out.unique().tolist() == [77]
+    assert images.resized(pixels, image_size=None) is pixels
+
+
+@pytest.mark.parametrize(("val_size", "held"), [(0, 0), (100, 100), (0.25, 250)])
+@pytest.mark.parametrize("train_size", [None, 300])
+def test_held_out_images_are_disjoint_from_the_rest_and_balanced(val_size, held, train_size):
+    whole = data.load("synthetic", num_images=1000)
+    cut = data.load("synthetic", num_images=1000, val_size=val_size, train_size=train_size)
+    assert len(cut.train) == (train_size or 1000 - held)
+    assert (0 if cut.val is None else len(cut.val)) == held
+    assert torch.equal(cut.test.pixels, whole.test.pixels)
+    if cut.val is not None:
+        both = torch.cat([cut.train.pixels, cut.val.pixels]).flatten(1)
+        assert len(both.unique(dim=0)) == len(both)
+        counts = cut.val.labels.bincount()
+        assert counts.max() - counts.min() <= 2
+
+
+@pytest.mark.parametrize("options", [{"val_size": 1001}, {"val_size": -1}, {"train_size": 1001}, {"val_size": 900, "train_size": 200}])
+def test_sizes_that_do_not_fit_are_refused(options):
+    with pytest.raises(ValueError, match=r"data\.val_size and data\.train_size must fit in the 1000 training images"):
+        data.load("synthetic", num_images=1000, **options)

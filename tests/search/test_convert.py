@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+import mpt
+from mpt import backbones
+from mpt.search import weight as weights
+from mpt.search.layers import TicketConv2d, TicketLayer, TicketLinear, ticket_layers
+from tests import reference
+
+METHODS = {"biprop": mpt.Biprop(prune=0.8), "edge_popup": mpt.EdgePopup(prune=0.8)}
+
+
+def transcribed(net, score_grad="weight"):
+    """The same network by the reference: plain layers whose weight is a leaf, so that dL/db can be read off."""
+    plain = mpt.to_dense(net).train()
+    for name, layer in ticket_layers(net).items():
+        weight, scores = layer.weight.detach().numpy(), layer.scores.detach().numpy()
+        mask = reference.mask(scores, net.conversion.method.prune)
+        assert np.array_equal(layer.mask().numpy(), mask)
+        plain.get_submodule(name).weight.data.copy_(torch.from_numpy(reference.ticket_weight(weight, mask)))
+    return plain
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        lambda: backbones.conv4(width=0.25, image_size=16),
+        lambda: torchvision.models.resnet18(num_classes=10),
+    ],
+    ids=["conv4", "resnet18"],
+)
+@pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
+def test_forward_and_score_gradients_agree_with_the_reference(backbone, score_grad):
+    torch.manual_seed(1)
+    net = mpt.convert(backbone(), mpt.Biprop(prune=0.8, score_grad=score_grad), seed=0).train().double()
+    plain = transcribed(net).double()
+    x, y = torch.randn(4, 3, 16, 16, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
+    logits, expected = net(x), plain(x)
+    torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-8)
+    F.cross_entropy(logits, y).backward()
+    F.cross_entropy(expected, y).backward()
+    for name, layer in ticket_layers(net).items():
+        weight, scores = layer.weight.detach().numpy(), layer.scores.detach().numpy()
+        gain = reference.gain(weight, reference.mask(scores, 0.8))
+        upstream = plain.get_submodule(name).weight.grad.numpy()
+        ds = reference.score_gradient(upstream, weight, scores, gain, score_grad=score_grad)
+        np.testing.assert_allclose(layer.scores.grad.numpy(), ds, rtol=1e-5, atol=1e-7 * np.abs(ds).max())
+
+
+def test_conversion_leaves_the_backbone_as_it_is(mlp):
+    before = copy.deepcopy(mlp.state_dict())
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0)
+    assert type(mlp[0]) is nn.Linear
+    assert type(net[0]) is TicketLinear
+    assert all(torch.equal(value, before[name]) for name, value in mlp.state_dict().items())
+    assert set(net.state_dict()) == {"0.weight", "0.scores", "2.weight", "2.scores"}
+
+
+def test_one_seed_gives_one_network_and_none_keeps_the_backbones_weights(mlp):
+    torch.manual_seed(5)
+    one, other = (mpt.convert(m, mpt.Biprop(prune=0.5), seed=7) for m in (mlp, copy.deepcopy(mlp).requires_grad_(False)))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    kept = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=None)
+    assert torch.equal(kept[0].weight, mlp[0].weight)
+    assert not torch.equal(one[0].weight, mlp[0].weight)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_biases_are_dropped_unless_asked_for(mlp, method):
+    assert mpt.convert(mlp, METHODS[method], seed=0)[0].bias is None
+    kept = mpt.convert(mlp, type(METHODS[method])(prune=0.8, bias=True), seed=0)
+    assert torch.equal(kept[0].bias, mlp[0].bias)
+    assert not kept[0].bias.requires_grad
+
+
+def test_everything_that_is_not_a_score_is_frozen_unless_named():
+    backbone = torchvision.models.convnext_tiny(num_classes=10)
+    net = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0, trained=("*.layer_scale",))
+    trained = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert {name.rsplit(".", 1)[-1] for name in trained} == {"scores", "layer_scale"}
+    table = str(mpt.layer_table(net))
+    for name, p in net.named_parameters():
+        if not name.endswith(".scores") and not isinstance(net.get_submodule(name.rpartition(".")[0]), TicketLayer):
+            line = next(line for line in table.splitlines() if line.startswith(name + " "))
+            assert line.endswith("trained" if p.requires_grad else "frozen")
+
+
+def test_batchnorm_has_no_scale_and_shift_unless_learned():
+    backbone = torchvision.models.resnet18(num_classes=10)
+    plain = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
+    assert all(m.weight is None and m.bias is None for m in plain.modules() if isinstance(m, nn.BatchNorm2d))
+    learned = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0, learn_batchnorm=True).train()
+    learned(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    norms = [m for m in learned.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 20
+    assert all(m.weight.grad.abs().sum() > 0 and m.bias.grad.abs().sum() > 0 for m in norms)
+
+
+def test_learning_batchnorm_on_a_net_without_is_refused(mlp):
+    with pytest.raises(ValueError, match="learn_batchnorm.*no batch-norm"):
+        mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0, learn_batchnorm=True)
+
+
+def test_a_batchnorm_that_says_something_is_kept_frozen_with_the_backbones_weights():
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
+    nn.init.constant_(backbone[1].weight, 2.0)
+    kept = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=None)
+    assert kept[1].weight.tolist() == [2.0] * 4
+    assert not kept[1].weight.requires_grad
+    assert mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)[1].weight is None
+
+
+def test_shared_layers_stay_shared():
+    shared = nn.Linear(6, 6)
+    net = mpt.convert(nn.Sequential(shared, nn.ReLU(), shared), mpt.Biprop(prune=0.5), seed=0)
+    assert net[0] is net[2]
+    assert len(list(net.parameters())) == 2
+
+
+def test_layers_that_share_a_weight_share_their_scores():
+    backbone = nn.Sequential(nn.Linear(6, 6, bias=False), nn.ReLU(), nn.Linear(6, 6, bias=False))
+    backbone[2].weight = backbone[0].weight
+    net = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
+    assert net[0].weight is net[2].weight
+    assert net[0].scores is net[2].scores
+    assert torch.equal(mpt.to_dense(net)(torch.ones(1, 6)), net(torch.ones(1, 6)))
+
+
+def test_a_weight_tied_to_something_else_is_refused():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(10, 6), nn.Linear(6, 10, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, x):
+            return self.head(self.embedding(x.long()))
+
+    with pytest.raises(ValueError, match=r"embedding\.weight is tied"):
+        mpt.convert(Tied(), mpt.Biprop(prune=0.5), seed=0, example=torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "refused", "dense"),
+    [
+        ("vit_b_32", {"image_size": 32}, r"encoder_layer_0\.self_attention\.out_proj", ("*.out_proj",)),
+        ("swin_t", {}, r"features\.1\.0\.attn\.qkv", ("*.qkv", "*.proj")),
+    ],
+)
+def test_attention_that_takes_the_weight_directly_is_refused_by_name(name, options, refused, dense):
+    backbone = torchvision.models.get_model(name, num_classes=10, **options)
+    with pytest.raises(ValueError, match=refused):
+        mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
+    assert len(ticket_layers(mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0, dense=dense))) > 10
+
+
+def test_a_layer_that_is_called_and_read_past_is_refused_by_name():
+    class Peeking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.honest = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.honest(self.fc(x)) + F.linear(x, self.fc.weight)
+
+    with pytest.raises(ValueError, match=r"^fc: converted, but"):
+        mpt.convert(Peeking(), mpt.Biprop(prune=0.5), seed=0)
+    assert len(ticket_layers(mpt.convert(Peeking(), mpt.Biprop(prune=0.5), seed=0, dense=("fc",)))) == 1
+
+
+def test_a_layer_with_a_forward_of_its_own_is_refused_by_name():
+    class Standardized(nn.Conv2d):
+        def forward(self, x):
+            return F.conv2d(x, self.weight - self.weight.mean())
+
+    with pytest.raises(ValueError, match="'0' is a Standardized, which computes in its own way"):
+        mpt.convert(nn.Sequential(Standardized(3, 4, 3)), mpt.Biprop(prune=0.5), seed=0)
+
+
+def test_names_that_match_no_layer_are_refused(mlp):
+    with pytest.raises(ValueError, match="dense names 'fc', which is none of 0, 2"):
+        mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0, dense=("fc",))
+    with pytest.raises(ValueError, match="nothing to search"):
+        mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0, dense=("*",))
+
+
+def test_layers_left_out_keep_the_backbones_values_frozen(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0, dense=("2",))
+    assert type(net[2]) is nn.Linear
+    assert torch.equal(net[2].weight, mlp[2].weight)
+    assert not net[2].weight.requires_grad
+
+
+def test_dense_trains_everything_and_has_no_ticket_layers(mlp):
+    net = mpt.convert(mlp, mpt.Dense(), seed=0)
+    assert not ticket_layers(net)
+    assert all(p.requires_grad for p in net.parameters())
+    searched = mpt.convert(mlp, mpt.Biprop(prune=0.0, scale_fan="none"), seed=0)
+    assert torch.equal(net[0].weight, searched[0].weight)
+
+
+def test_the_probe_leaves_running_statistics_mode_and_generator_alone():
+    backbone = torchvision.models.resnet18(num_classes=10).train()
+    state = torch.random.get_rng_state()
+    net = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert net.training
+    assert net.layer1[0].bn1.training
+    assert int(net.bn1.num_batches_tracked) == 0
+
+
+@pytest.mark.parametrize("method", [*METHODS.values(), mpt.Dense()], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_to_dense_gives_the_same_logits_to_the_bit(method, channels_last):
+    net = mpt.convert(torchvision.models.resnet18(num_classes=10), method, seed=0).eval()
+    x = torch.randn(2, 3, 32, 32)
+    if channels_last:
+        net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    dense = mpt.to_dense(net)
+    assert not any(isinstance(m, TicketLayer) for m in dense.modules())
+    assert torch.equal(net(x), dense(x))
+
+
+def test_a_converted_network_survives_copy_and_state_dict(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0)
+    other = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=1)
+    other.load_state_dict(net.state_dict())
+    x = torch.randn(3, 6)
+    assert torch.equal(other(x), net(x))
+    assert torch.equal(copy.deepcopy(net)(x), net(x))
+
+
+def test_hooks_and_grouped_layers_survive_conversion():
+    conv = nn.Conv2d(4, 4, 3, groups=4)
+    seen = []
+    conv.register_forward_hook(lambda *_: seen.append(1))
+    net = mpt.convert(nn.Sequential(conv), mpt.Biprop(prune=0.5), seed=0)
+    assert type(net[0]) is TicketConv2d
+    seen.clear()
+    net(torch.ones(1, 4, 5, 5))
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_scores_have_the_dtype_of_the_backbone(mlp, dtype):
+    net = mpt.convert(mlp.to(dtype), mpt.Biprop(prune=0.5), seed=0)
+    assert net[0].scores.dtype == net[0].weight.dtype == dtype
+    assert int(net[0].mask().sum()) == 24
+
+
+def test_an_input_that_cannot_be_guessed_is_said():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(x["pixels"])
+
+    with pytest.warns(UserWarning, match="could not guess an input"):
+        mpt.convert(Odd(), mpt.Biprop(prune=0.5), seed=0)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import mpt
+from mpt.search import mask as masks
+from mpt.search.layers import ticket_layers
+from tests import reference
+
+LAYERS = {
+    "conv1d": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2), (3, 4, 17)),
+    "conv2d": (lambda: nn.Conv2d(4, 6, (3, 5), padding=1, groups=2), (3, 4, 9, 9)),
+    "conv2d_reflect": (lambda: nn.Conv2d(4, 6, 3, padding=2, padding_mode="reflect"), (3, 4, 9, 9)),
+    "conv2d_circular": (lambda: nn.Conv2d(4, 6, 3, padding=1, dilation=2, padding_mode="circular"), (3, 4, 9, 9)),
+    "conv2d_same": (lambda: nn.Conv2d(4, 6, (3, 5), padding="same"), (3, 4, 9, 9)),
+    "depthwise": (lambda: nn.Conv2d(6, 6, 3, groups=6), (3, 6, 9, 9)),
+    "conv3d": (lambda: nn.Conv3d(2, 3, 3, stride=2), (2, 2, 7, 7, 7)),
+    "transpose": (lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), (3, 4, 5, 5)),
+    "linear": (lambda: nn.Linear(5, 7), (3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_ticket_layer_computes_what_the_plain_layer_does_with_the_ticket_weight(kind, bias):
+    make, shape = LAYERS[kind]
+    plain, x = make(), torch.randn(shape)
+    net = mpt.convert(plain, mpt.Biprop(prune=0.5, bias=bias), seed=0, example=x)
+    mask = reference.mask(net.scores.detach().numpy(), 0.5)
+    with torch.no_grad():
+        plain.weight.copy_(torch.from_numpy(reference.ticket_weight(net.weight.detach().numpy(), mask)))
+        if not bias:
+            plain.bias = None
+    torch.testing.assert_close(net(x), plain(x), rtol=1e-5, atol=1e-6)
+
+
+OPTIMIZERS = {
+    "sgd_foreach": lambda p: torch.optim.SGD(p, 0.5, momentum=0.9, foreach=True),
+    "sgd_fused": lambda p: torch.optim.SGD(p, 0.5, momentum=0.9, fused=True),
+    "adam_foreach": lambda p: torch.optim.Adam(p, 0.5, foreach=True),
+    "adam_fused": lambda p: torch.optim.Adam(p, 0.5, fused=True),
+}
+
+
+def assert_forward_has_current_masks(net, x):
+    """A training forward of ``net`` gives what a fresh copy with the masks of the reference gives."""
+    expected = mpt.to_dense(copy.deepcopy(net))
+    for name, layer in ticket_layers(net).items():
+        mask = reference.mask(layer.scores.detach().numpy(), net.conversion.method.prune)
+        weight = torch.from_numpy(reference.ticket_weight(layer.weight.detach().numpy(), mask)).float()
+        expected.get_submodule(name).weight.data.copy_(weight)
+    torch.testing.assert_close(net(x), expected(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_training_sees_the_current_mask_after_every_optimizer_step(mlp, optimizer):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).train()
+    optim = OPTIMIZERS[optimizer]([p for p in net.parameters() if p.requires_grad])
+    x, y = torch.randn(16, 6), torch.randint(0, 3, (16,))
+    changed = 0
+    for _ in range(5):
+        before = [layer.mask() for layer in ticket_layers(net).values()]
+        nn.functional.cross_entropy(net(x), y).backward()
+        optim.step()
+        optim.zero_grad()
+        assert_forward_has_current_masks(net, x)
+        changed += masks.flips(before, [layer.mask() for layer in ticket_layers(net).values()]) > 0
+    assert changed >= 3
+
+
+def test_training_sees_the_current_mask_after_writes_that_raise_no_version(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).train()
+    other = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=1)
+    x = torch.randn(16, 6)
+    assert_forward_has_current_masks(net, x)
+    version = net[0].scores._version
+    net[0].scores.data.mul_(torch.randn_like(net[0].scores))
+    assert net[0].scores._version == version
+    assert_forward_has_current_masks(net, x)
+    net[0].scores.data = torch.randn_like(net[0].scores)
+    assert_forward_has_current_masks(net, x)
+    net.load_state_dict(other.state_dict())
+    assert_forward_has_current_masks(net, x)
+    net.load_state_dict(mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=2).state_dict(), assign=True)
+    assert_forward_has_current_masks(net, x)
+
+
+def test_training_never_changes_a_bit_of_the_frozen_weights(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0)
+    before = {name: layer.weight.clone() for name, layer in ticket_layers(net).items()}
+    optim = torch.optim.SGD(net.parameters(), 0.1, weight_decay=0.1)
+    for _ in range(3):
+        net(torch.randn(8, 6)).square().sum().backward()
+        optim.step()
+    for name, layer in ticket_layers(net).items():
+        assert layer.weight.grad is None
+        assert layer.scores.grad is not None
+        assert torch.equal(layer.weight.view(torch.int32), before[name].view(torch.int32))
+
+
+def counted(monkeypatch):
+    calls = []
+    select = masks.select
+    monkeypatch.setattr(masks, "select", lambda importance, kept: calls.append(1) or select(importance, kept=kept))
+    return calls
+
+
+def test_inside_frozen_each_mask_is_made_once(mlp, monkeypatch):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
+    calls = counted(monkeypatch)
+    with torch.inference_mode(), mpt.frozen(net):
+        for _ in range(5):
+            net(torch.randn(2, 6))
+            with mpt.frozen(net):
+                net[0].mask()
+        net(torch.randn(2, 6))
+    assert len(calls) == 2
+    net(torch.randn(2, 6))
+    assert len(calls) == 4
+
+
+def test_inside_frozen_training_still_sees_the_current_mask(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).train()
+    with mpt.frozen(net):
+        net[0].scores.data.neg_().add_(0.2)
+        assert_forward_has_current_masks(net, torch.randn(4, 6))
+
+
+def test_frozen_ends_with_an_error_inside(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
+    with pytest.raises(RuntimeError), mpt.frozen(net):
+        net(torch.randn(2, 5))
+    assert net[0].made is None
+
+
+def test_a_mask_made_in_inference_mode_can_be_used_for_gradients(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
+    x = torch.randn(2, 6, requires_grad=True)
+    with torch.inference_mode():
+        context = mpt.frozen(net)
+        context.__enter__()
+    net(x).sum().backward()
+    context.__exit__(None, None, None)
+    assert x.grad.abs().sum() > 0
+
+
+def test_autocast_to_bf16_computes_with_one_magnitude(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = net(torch.randn(4, 6))
+    assert out.dtype == torch.bfloat16
+    out.float().sum().backward()
+    assert net[0].scores.grad.dtype == torch.float32
+    assert len(net[0].ticket_weight().bfloat16().abs().unique()) == 2

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mpt.search import mask as masks
+from mpt.search.methods import Biprop
+from tests import reference
+
+
+@pytest.mark.parametrize("prune", [0.0, 0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.999])
+@pytest.mark.parametrize("n", [1, 2, 5, 7, 64, 1001])
+def test_mask_removes_exactly_the_prune_fraction(n, prune):
+    kept = masks.num_kept(n, prune=prune)
+    assert kept == max(1, n - math.floor(prune * n + 0.5))
+    assert int(masks.select(torch.rand(n), kept=kept).sum()) == kept
+
+
+@pytest.mark.parametrize("prune", [-0.1, 1.0, 1.2, float("nan"), float("inf")])
+def test_a_prune_outside_its_range_is_refused(prune):
+    with pytest.raises(ValueError, match=r"prune is the fraction removed and must be in \[0, 1\)"):
+        masks.num_kept(10, prune=prune)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    # few distinct values, so that nearly every example has ties at the threshold
+    values=st.lists(st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=40),
+    prune=st.floats(0, 0.99),
+    score_abs=st.booleans(),
+)
+def test_both_selections_agree_with_the_sorted_reference(values, prune, score_abs):
+    scores = torch.tensor(values)
+    importance = scores.abs() if score_abs else scores
+    kept = masks.num_kept(len(values), prune=prune)
+    expected = reference.mask(np.array(values), prune, score_abs=score_abs)
+    assert np.array_equal(masks.select(importance, kept=kept).numpy(), expected)
+    assert np.array_equal(masks.select_on_device(importance, kept=kept).numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kept", [1, 100, 2000, 4607, 4608])
+def test_both_selections_give_the_same_mask_in_every_dtype(dtype, kept):
+    importance = torch.rand(32, 16, 3, 3).to(dtype)
+    mask = masks.select(importance, kept=kept)
+    assert int(mask.sum()) == kept
+    assert torch.equal(mask, masks.select_on_device(importance, kept=kept))
+
+
+def test_ties_are_cut_by_flat_index_whatever_the_memory_format():
+    importance = torch.ones(4, 3, 2, 2)
+    expected = (torch.arange(48) < 20).view(4, 3, 2, 2)
+    for select in (masks.select, masks.select_on_device):
+        assert torch.equal(select(importance, kept=20), expected)
+        assert torch.equal(select(importance.contiguous(memory_format=torch.channels_last), kept=20), expected)
+        assert torch.equal(select(importance.transpose(0, 1), kept=20), (torch.arange(48) < 20).view(3, 4, 2, 2))
+
+
+def test_selection_leaves_the_scores_as_they_are():
+    scores = torch.randn(1000)
+    before = scores.clone()
+    Biprop(prune=0.5).mask(scores, kept=500)
+    masks.select(scores, kept=500)
+    assert torch.equal(scores, before)
+
+
+def test_scores_that_are_not_numbers_are_refused_with_advice():
+    with pytest.raises(ValueError, match=r"NaN.*lower optim\.lr"):
+        masks.select(torch.tensor([1.0, float("nan"), 2.0, 3.0]), kept=2)
+
+
+def test_flips_is_the_share_of_all_mask_bits_that_changed():
+    before = [torch.tensor([True, True, False]), torch.tensor([False])]
+    after = [torch.tensor([True, False, True]), torch.tensor([False])]
+    assert masks.flips(before, after) == 2 / 4
+    assert masks.kept_fraction(after) == 2 / 4
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 1000])
+def test_packed_bits_come_back_and_take_a_bit_each(n):
+    bits = np.random.default_rng(n).random(n) < 0.5
+    packed = masks.packed_bits(bits)
+    assert packed.nbytes == (n + 7) // 8
+    assert np.array_equal(masks.unpacked_bits(packed, n=n), bits)

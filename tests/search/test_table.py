@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import torchvision
+
+import mpt
+
+
+def test_the_table_lists_shape_kept_gain_and_bits_of_every_layer(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0)
+    table = mpt.layer_table(net)
+    first = table.layers[0]
+    assert (first.name, first.shape, first.num_weights, first.num_kept) == ("0", (8, 6), 48, 24)
+    assert first.gain == float(net[0].gain())
+    assert first.bits == 48 + 24 + 32
+    assert (table.num_weights, table.num_kept) == (72, 36)
+    assert table.dropped == ("0.bias", "2.bias")
+    assert "8x6" in str(table)
+
+
+def test_real_weights_cost_32_bits_each(mlp):
+    net = mpt.convert(mlp, mpt.EdgePopup(prune=0.5, init="kaiming_normal"), seed=0)
+    assert mpt.layer_table(net).layers[0].bits == 48 + 24 * 32
+
+
+def test_every_parameter_of_the_backbone_is_in_the_table():
+    backbone = torchvision.models.resnet18(num_classes=10)
+    net = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0, learn_batchnorm=True, dense=("fc",))
+    table = mpt.layer_table(net)
+    listed = {f"{row.name}.weight" for row in table.layers} | {row.name for row in table.parameters} | set(table.dropped)
+    assert listed == {name for name, _ in backbone.named_parameters()}
+    states = {row.name: row.state for row in table.parameters}
+    assert states["bn1.weight"] == "trained"
+    assert states["fc.weight"] == states["fc.bias"] == "frozen"

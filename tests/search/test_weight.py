@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import mpt
+from mpt.search import weight as weights
+from mpt.search.weight import TicketWeight
+from tests import reference
+
+
+def drawn(shape=(8, 4, 3, 3)):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_every_entry_is_exactly_minus_gain_zero_or_plus_gain(dtype):
+    weight, scores = (x.to(dtype) for x in drawn())
+    method = mpt.Biprop(prune=0.7)
+    mask = method.mask(scores, kept=method.num_kept(scores.numel()))
+    gain = method.gain(weight, mask)
+    b = method.ticket_weight(weight, mask, gain)
+    assert gain.dtype == b.dtype == dtype
+    assert set(b.unique().tolist()) == {-gain.item(), 0.0, gain.item()}
+    assert torch.equal(b != 0, mask)
+    assert not torch.signbit(b[~mask]).any()
+
+
+def test_gain_and_ticket_weight_agree_with_the_reference():
+    weight, scores = drawn()
+    mask = torch.from_numpy(reference.mask(scores.numpy(), 0.7))
+    gain = weights.gain(weight, mask)
+    assert gain.item() == pytest.approx(reference.gain(weight.numpy(), mask.numpy()), rel=1e-7)
+    expected = reference.ticket_weight(weight.numpy(), mask.numpy())
+    np.testing.assert_allclose(weights.binary(weight, mask, gain), expected, rtol=1e-6)
+
+
+def test_sign_of_zero_and_of_minus_zero_is_plus_one():
+    zeros = torch.tensor([0.0, -0.0, -1.0])
+    assert weights.signs(zeros).tolist() == [1.0, 1.0, -1.0]
+    assert weights.binary(zeros, torch.ones(3, dtype=torch.bool), torch.tensor(0.5)).tolist() == [0.5, 0.5, -0.5]
+
+
+def test_gain_of_equal_magnitudes_is_that_magnitude_to_the_bit():
+    gain = torch.tensor(0.1234567)
+    weight = torch.where(torch.rand(100_003) < 0.5, gain, -gain)
+    assert weights.gain(weight, torch.rand(100_003) < 0.3).item() == gain.item()
+
+
+@pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
+@pytest.mark.parametrize("score_abs", [True, False])
+@pytest.mark.parametrize("kind", [mpt.Biprop, mpt.EdgePopup])
+def test_score_gradient_agrees_with_the_reference(kind, score_grad, score_abs):
+    weight, scores = drawn()
+    scores[0, 0, 0, 0] = 0.0  # sign(0) = +1 here too
+    upstream = torch.randn_like(weight)
+    method = kind(prune=0.6, score_grad=score_grad, score_abs=score_abs)
+    scores.requires_grad_()
+    b = TicketWeight.apply(scores, weight, method, method.num_kept(scores.numel()))
+    b.backward(upstream)
+    mask = reference.mask(scores.detach().numpy(), 0.6, score_abs=score_abs)
+    expected = reference.score_gradient(
+        upstream.numpy(),
+        weight.numpy(),
+        scores.detach().numpy(),
+        reference.gain(weight.numpy(), mask),
+        score_grad=score_grad,
+        score_abs=score_abs,
+    )
+    np.testing.assert_allclose(scores.grad, expected, rtol=1e-5)
+
+
+def test_edge_popup_keeps_real_weights():
+    weight, scores = drawn()
+    method = mpt.EdgePopup(prune=0.6)
+    mask = method.mask(scores, kept=100)
+    b = method.ticket_weight(weight, mask, method.gain(weight, mask))
+    assert torch.equal(b[mask], weight[mask])
+    assert not b[~mask].any()

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torchvision
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+import mpt
+from mpt import backbones
+from mpt.search.layers import ticket_layers
+
+METHODS = {
+    "biprop": mpt.Biprop(prune=0.8),
+    "biprop_bias": mpt.Biprop(prune=0.3, bias=True),
+    "edge_popup_constant": mpt.EdgePopup(prune=0.5),
+    "edge_popup_real": mpt.EdgePopup(prune=0.5, init="kaiming_normal"),
+    "dense": mpt.Dense(),
+}
+BACKBONES = {
+    "conv2": lambda: backbones.conv2(width=0.25, image_size=8),
+    "resnet18": lambda: backbones.torchvision(name="resnet18", num_classes=4),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_ticket_read_back_gives_the_same_logits_to_the_bit(tmp_path, method, backbone):
+    net = mpt.convert(BACKBONES[backbone](), METHODS[method], seed=0)
+    net(torch.randn(8, 3, 8, 8))  # batch-norm has something to remember
+    net.eval()
+    mpt.Ticket.from_network(net).save(tmp_path / "t.safetensors")
+    again = mpt.Ticket.load(tmp_path / "t.safetensors").network()
+    x = torch.randn(4, 3, 8, 8)
+    assert not again.training
+    assert torch.equal(net(x), again(x))
+    assert torch.equal(mpt.to_dense(net)(x), again(x))
+    for name, layer in ticket_layers(net).items():
+        assert torch.equal(layer.mask(), again.get_submodule(name).mask())
+        assert torch.equal(layer.ticket_weight(), again.get_submodule(name).ticket_weight())
+
+
+def test_the_ticket_of_a_ticket_is_that_ticket():
+    ticket = mpt.Ticket.from_network(mpt.convert(BACKBONES["resnet18"](), mpt.Biprop(prune=0.8), seed=0))
+    again = mpt.Ticket.from_network(ticket.network())
+    assert again.header == ticket.header
+    assert all(torch.equal(again.tensors[name], value) for name, value in ticket.tensors.items())
+
+
+@pytest.mark.parametrize("prune", [0.2, 0.5, 0.8, 0.95])
+def test_large_layers_take_two_minus_prune_bits_a_weight(prune):
+    ticket = mpt.Ticket.from_network(mpt.convert(BACKBONES["resnet18"](), mpt.Biprop(prune=prune), seed=0))
+    large = [row for row in ticket.table().layers if row.num_weights > 10_000]
+    assert len(large) >= 18
+    assert max(row.bits / row.num_weights for row in large) <= 2 - prune + 0.02
+
+
+def test_bits_of_what_is_not_binary_are_counted_in_full():
+    net = mpt.convert(BACKBONES["conv2"](), mpt.Dense(), seed=0)
+    ticket = mpt.Ticket.from_network(net)
+    assert ticket.bits == 32 * sum(p.numel() for p in net.parameters())
+    assert ticket.num_weights == ticket.num_kept == sum(p.numel() for p in net.parameters())
+    real = mpt.Ticket.from_network(mpt.convert(BACKBONES["conv2"](), METHODS["edge_popup_real"], seed=0))
+    assert real.bits >= real.num_weights + 32 * real.num_kept
+
+
+def test_counts_are_those_of_the_masks(tmp_path):
+    net = mpt.convert(BACKBONES["resnet18"](), mpt.Biprop(prune=0.8), seed=0)
+    ticket = mpt.Ticket.from_network(net)
+    assert ticket.num_weights == sum(layer.weight.numel() for layer in ticket_layers(net).values())
+    assert ticket.num_kept == sum(int(layer.mask().sum()) for layer in ticket_layers(net).values())
+
+
+def test_a_backbone_of_ones_own_is_passed_in(tmp_path, mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0)
+    ticket = mpt.Ticket.from_network(net)
+    x = torch.randn(2, 6)
+    assert torch.equal(ticket.network(backbone=mlp)(x), net(x))
+    assert type(mlp[0]) is nn.Linear
+    with pytest.raises(ValueError, match="pass the plain network as backbone="):
+        ticket.network()
+
+
+def test_a_method_of_ones_own_needs_nothing_to_be_read():
+    net = mpt.convert(BACKBONES["conv2"](), mpt.Biprop(prune=0.5), seed=0).eval()
+    ticket = mpt.Ticket.from_network(net)
+    ticket.header["method"] = {"name": "Mine", "prune": 0.5, "whatever": 3}
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(ticket.network()(x), net(x))
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (lambda: backbones.conv2(width=0.5, image_size=8), "layer 'features.0' is"),
+        (lambda: backbones.conv4(width=0.25, image_size=8), "another backbone"),
+        (lambda: torchvision.models.resnet18(num_classes=10), "no layer 'features.0'"),
+        (lambda: nn.Sequential(nn.Linear(2, 2)), "another backbone"),
+    ],
+)
+def test_another_backbone_is_refused(other, sentence):
+    ticket = mpt.Ticket.from_network(mpt.convert(BACKBONES["conv2"](), mpt.Biprop(prune=0.8), seed=0))
+    with pytest.raises(ValueError, match=sentence):
+        ticket.network(backbone=other())
+
+
+def test_state_that_only_one_side_has_is_refused():
+    ticket = mpt.Ticket.from_network(mpt.convert(BACKBONES["conv2"](), mpt.Biprop(prune=0.8), seed=0))
+    backbone = BACKBONES["conv2"]()
+    backbone.register_buffer("extra", torch.zeros(2))
+    with pytest.raises(ValueError, match="only the backbone has 'extra'"):
+        ticket.network(backbone=backbone)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "t.safetensors"
+    mpt.Ticket.from_network(mpt.convert(BACKBONES["conv2"](), mpt.Biprop(prune=0.8), seed=0)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, 0.5, -1])
+def test_a_truncated_file_is_refused(saved, kept):
+    content = saved.read_bytes()
+    saved.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    with pytest.raises(ValueError, match="truncated or altered"):
+        mpt.Ticket.load(saved)
+
+
+def test_every_altered_byte_is_refused(saved):
+    content = saved.read_bytes()
+    for place in range(8, len(content), max(1, len(content) // 200)):
+        altered = bytearray(content)
+        altered[place] ^= 1
+        saved.write_bytes(altered)
+        with pytest.raises(ValueError):
+            mpt.Ticket.load(saved)
+
+
+def rewritten(path, **changes):
+    """The file with header entries changed by somebody who also knows how to make the digest."""
+    from mpt.ticket import format as files
+
+    with safe_open(path, "pt") as file:
+        header, tensors = json.loads(file.metadata()["ticket"]), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+    tensors |= changes.pop("tensors", {})
+    for name in changes.pop("without", ()):
+        del tensors[name]
+    files.write(path, {**header, **changes}, tensors)
+
+
+def test_a_newer_format_is_refused_with_the_reason(saved):
+    rewritten(saved, format=2)
+    with pytest.raises(ValueError, match="format 2 and this mpt reads up to 1: it was made by a newer mpt"):
+        mpt.Ticket.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"tensors": {"features.0.mask": torch.zeros(54, dtype=torch.uint8)}}, "does not keep the"),
+        ({"tensors": {"features.0.mask": torch.zeros(7, dtype=torch.uint8)}}, "7 bytes where 432 bits take 54"),
+        ({"tensors": {"features.0.signs": torch.full((11,), 255, dtype=torch.uint8)}}, "bits behind its end"),
+        ({"tensors": {"features.0.gain": torch.tensor(float("nan"))}}, "gain of features.0"),
+        ({"tensors": {"features.0.gain": torch.tensor(-1.0)}}, "gain of features.0"),
+        ({"tensors": {"stowaway": torch.zeros(1)}}, "stowaway, which the header does not list"),
+        ({"without": ["features.0.signs"]}, "features.0.signs is missing"),
+        ({"layers": None}, "broken header"),
+    ],
+)
+def test_a_file_that_is_not_consistent_is_refused(saved, changes, sentence):
+    rewritten(saved, **changes)
+    with pytest.raises(ValueError, match=sentence):
+        mpt.Ticket.load(saved)
+
+
+def test_what_is_no_ticket_is_refused(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="is not a ticket"):
+        mpt.Ticket.load(tmp_path / "other.safetensors")
+    (tmp_path / "text").write_text("hello, this is no safetensors file")
+    with pytest.raises(ValueError, match="truncated or altered"):
+        mpt.Ticket.load(tmp_path / "text")
+    with pytest.raises(FileNotFoundError, match="there is no ticket at"):
+        mpt.Ticket.load(tmp_path / "missing")
+
+
+def test_a_ticket_that_cannot_be_written_leaves_the_old_one(saved, monkeypatch):
+    old = saved.read_bytes()
+    ticket = mpt.Ticket.load(saved)
+
+    def full(*_):
+        raise OSError(28, "No space left on device", str(saved))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        ticket.save(saved)
+    assert saved.read_bytes() == old
+    assert list(saved.parent.iterdir()) == [saved]
