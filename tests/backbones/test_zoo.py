@@ -7,11 +7,30 @@ import mpt
 from mpt import backbones
 from mpt.search.layers import ticket_layers
 
-PASSING = ("alexnet", "densenet121", "efficientnet_b0", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf", "resnet18")
-SLOW = ("convnext_tiny", "googlenet", "inception_v3", "maxvit_t", "resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_0", "vgg11_bn")
+PASSING = (
+    "alexnet",
+    "densenet121",
+    "efficientnet_b0",
+    "mnasnet0_5",
+    "mobilenet_v3_small",
+    "regnet_y_400mf",
+    "resnet18",
+)
+SLOW = (
+    "convnext_tiny",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "resnext50_32x4d",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_0",
+    "vgg11_bn",
+)
 
 
-@pytest.mark.parametrize("name", [*PASSING[2:], *(pytest.param(name, marks=pytest.mark.slow) for name in (*PASSING[:2], *SLOW))])
+@pytest.mark.parametrize(
+    "name", [*PASSING[2:], *(pytest.param(name, marks=pytest.mark.slow) for name in (*PASSING[:2], *SLOW))]
+)
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_torchvision_classifiers_pass_the_probe(name):
     net = mpt.convert(backbones.torchvision(name=name, num_classes=5), mpt.Biprop(prune=0.5), seed=0)

@@ -62,7 +62,9 @@ def test_sizes_are_kept_apart_in_the_cache(root):
 
 
 def test_the_shorter_side_is_resized_and_the_centre_taken(root):
-    Image.fromarray(np.repeat(np.arange(0, 240, 20, dtype=np.uint8)[None], 6, 0)).save(root / "train" / "ant" / "wide.png")
+    Image.fromarray(np.repeat(np.arange(0, 240, 20, dtype=np.uint8)[None], 6, 0)).save(
+        root / "train" / "ant" / "wide.png"
+    )
     wide = load(root, image_size=6).train.pixels[5]
     assert wide[0, 0].tolist() == list(range(60, 180, 20))
     with pytest.raises(ValueError, match=r"wide\.png is 12x6 where others are 6x6: choose data\.image_size"):

@@ -39,7 +39,9 @@ def test_held_out_images_are_disjoint_from_the_rest_and_balanced(val_size, held,
         assert counts.max() - counts.min() <= 2
 
 
-@pytest.mark.parametrize("options", [{"val_size": 1001}, {"val_size": -1}, {"train_size": 1001}, {"val_size": 900, "train_size": 200}])
+@pytest.mark.parametrize(
+    "options", [{"val_size": 1001}, {"val_size": -1}, {"train_size": 1001}, {"val_size": 900, "train_size": 200}]
+)
 def test_sizes_that_do_not_fit_are_refused(options):
     with pytest.raises(ValueError, match=r"data\.val_size and data\.train_size must fit in the 1000 training images"):
         data.load("synthetic", num_images=1000, **options)

@@ -13,7 +13,9 @@ def data_of(n, *, crop=2, flip=True, channels=3, side=8):
     pixels = torch.randint(0, 256, (n, channels, side, side), dtype=torch.uint8)
     pixels[:, 0, 0, 0] = torch.arange(n, dtype=torch.uint8)  # tells the images apart where nothing is cropped
     images = Images(pixels, torch.arange(n))
-    return ImageData("made", images, images, tuple(map(str, range(n))), (0.4,) * channels, (0.2,) * channels, crop, flip)
+    return ImageData(
+        "made", images, images, tuple(map(str, range(n))), (0.4,) * channels, (0.2,) * channels, crop, flip
+    )
 
 
 def loader(data, *, batch=16, train=True, **options):

@@ -41,7 +41,9 @@ def cifar(tmp_path, monkeypatch):
     cifar10 = torchvision.datasets.CIFAR10
     train = [write(f"data_batch_{i}", {"data": pixels[f"data_batch_{i}"], "labels": [0, 1, 2, 3]}) for i in range(1, 6)]
     monkeypatch.setattr(cifar10, "train_list", train)
-    monkeypatch.setattr(cifar10, "test_list", [write("test_batch", {"data": pixels["test_batch"], "labels": [3, 2, 1, 0]})])
+    monkeypatch.setattr(
+        cifar10, "test_list", [write("test_batch", {"data": pixels["test_batch"], "labels": [3, 2, 1, 0]})]
+    )
     names = write("batches.meta", {"label_names": ["airplane", "automobile", "bird", "cat"]})
     monkeypatch.setattr(cifar10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": names[1]})
     return tmp_path, pixels
@@ -84,7 +86,9 @@ def test_mnist_is_read_from_torchvisions_files(tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])
 def test_missing_files_with_downloads_off_name_the_other_ways_in(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match=rf"{name} was not found in .*download is off.*data\.root=.*image_folder"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"{name} was not found in .*download is off.*data\.root=.*image_folder"
+    ):
         data.load(name, root=tmp_path / "none", download=False)
 
 

@@ -66,7 +66,9 @@ def test_conversion_leaves_the_backbone_as_it_is(mlp):
 
 def test_one_seed_gives_one_network_and_none_keeps_the_backbones_weights(mlp):
     torch.manual_seed(5)
-    one, other = (mpt.convert(m, mpt.Biprop(prune=0.5), seed=7) for m in (mlp, copy.deepcopy(mlp).requires_grad_(False)))
+    one, other = (
+        mpt.convert(m, mpt.Biprop(prune=0.5), seed=7) for m in (mlp, copy.deepcopy(mlp).requires_grad_(False))
+    )
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
     kept = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=None)
     assert torch.equal(kept[0].weight, mlp[0].weight)
@@ -105,7 +107,7 @@ def test_batchnorm_has_no_scale_and_shift_unless_learned():
 
 
 def test_learning_batchnorm_on_a_net_without_is_refused(mlp):
-    with pytest.raises(ValueError, match="learn_batchnorm.*no batch-norm"):
+    with pytest.raises(ValueError, match=r"learn_batchnorm.*no batch-norm"):
         mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0, learn_batchnorm=True)
 
 

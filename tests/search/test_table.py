@@ -26,7 +26,9 @@ def test_every_parameter_of_the_backbone_is_in_the_table():
     backbone = torchvision.models.resnet18(num_classes=10)
     net = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0, learn_batchnorm=True, dense=("fc",))
     table = mpt.layer_table(net)
-    listed = {f"{row.name}.weight" for row in table.layers} | {row.name for row in table.parameters} | set(table.dropped)
+    listed = (
+        {f"{row.name}.weight" for row in table.layers} | {row.name for row in table.parameters} | set(table.dropped)
+    )
     assert listed == {name for name, _ in backbone.named_parameters()}
     states = {row.name: row.state for row in table.parameters}
     assert states["bn1.weight"] == "trained"

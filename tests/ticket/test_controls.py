@@ -10,7 +10,9 @@ from mpt.ticket.controls import control
 
 @pytest.fixture
 def ticket():
-    return mpt.Ticket.from_network(mpt.convert(backbones.conv2(width=0.25, image_size=8), mpt.Biprop(prune=0.8), seed=0))
+    return mpt.Ticket.from_network(
+        mpt.convert(backbones.conv2(width=0.25, image_size=8), mpt.Biprop(prune=0.8), seed=0)
+    )
 
 
 def test_a_shuffled_mask_keeps_counts_signs_and_gains_and_moves_the_weights(ticket):

@@ -47,9 +47,7 @@ def timm(*, name: str, num_classes: int = 10, in_channels: int = 3, **arguments:
     return _from(net, "timm", dict(name=name, num_classes=num_classes, in_channels=in_channels, **arguments))
 
 
-TARGETS = {
-    f"mpt.backbones.{builder.__name__}": builder for builder in (conv2, conv4, conv6, conv8, torchvision, timm)
-}
+TARGETS = {f"mpt.backbones.{builder.__name__}": builder for builder in (conv2, conv4, conv6, conv8, torchvision, timm)}
 
 
 def build(origin: dict[str, Any]) -> nn.Module:

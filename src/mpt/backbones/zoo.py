@@ -59,4 +59,3 @@ def _replace_stem(backbone: nn.Module, in_channels: int) -> None:
             setattr(backbone.get_submodule(parent), child, stem)
             return
     raise ValueError(f"{type(backbone).__name__} has no convolution on 3 channels to widen to {in_channels}")
-

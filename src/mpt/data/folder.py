@@ -14,6 +14,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,9 @@ def load_folder(root: Path, *, image_size: int | None, cache: str | Path | None,
         ValueError: fewer than two classes, a class that only one split has, a broken picture, unequal sizes.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no image folder at {root}: data.root must hold train/<class>/ and test/<class>/")
+        raise FileNotFoundError(
+            f"there is no image folder at {root}: data.root must hold train/<class>/ and test/<class>/"
+        )
     test_folder = next((root / split for split in ("test", "val") if (root / split).is_dir()), None)
     if not (root / "train").is_dir() or test_folder is None:
         raise FileNotFoundError(f"the image folder {root} must hold train/<class>/... and test/<class>/... (or val/)")
@@ -69,10 +72,10 @@ def _split(
     checksum = _checksum(folder, files)
     about = _read_about(about_path, checksum) if array_path.is_file() else None
     if about is None:
-        pixels = _decoded(folder, files, image_size, progress=progress)
-        mean, std = measured_mean_std(torch.from_numpy(pixels))
+        decoded = _decoded(folder, files, image_size, progress=progress)
+        mean, std = measured_mean_std(torch.from_numpy(decoded))
         about = {"folder": str(folder.resolve()), "checksum": checksum, "mean": mean, "std": std}
-        _write_cache(cache, array_path, about_path, pixels, about)
+        _write_cache(cache, array_path, about_path, decoded, about)
     array = np.load(array_path, mmap_mode="c")  # copy on write: torch wants a writable array, the file stays as it is
     pixels = torch.from_numpy(array)
     return Images(pixels, torch.tensor(labels)), tuple(about["mean"]), tuple(about["std"])
@@ -99,7 +102,7 @@ def _checksum(folder: Path, files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read_about(path: Path, checksum: str) -> dict[str, list[float]] | None:
+def _read_about(path: Path, checksum: str) -> dict[str, Any] | None:
     try:
         about = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -107,7 +110,7 @@ def _read_about(path: Path, checksum: str) -> dict[str, list[float]] | None:
     return about if isinstance(about, dict) and about.get("checksum") == checksum else None
 
 
-def _write_cache(cache: Path, array_path: Path, about_path: Path, pixels: np.ndarray, about: dict[str, object]) -> None:
+def _write_cache(cache: Path, array_path: Path, about_path: Path, pixels: np.ndarray, about: dict[str, Any]) -> None:
     part = array_path.with_suffix(f".{os.getpid()}.part")
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -118,7 +121,9 @@ def _write_cache(cache: Path, array_path: Path, about_path: Path, pixels: np.nda
         write_atomically(about_path, json.dumps(about))
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise OSError(f"the decoded pictures cannot be kept in {cache} ({error}): name a folder with data.cache=") from error
+        raise OSError(
+            f"the decoded pictures cannot be kept in {cache} ({error}): name a folder with data.cache="
+        ) from error
 
 
 def _decoded(folder: Path, files: list[Path], image_size: int | None, *, progress: bool) -> np.ndarray:
@@ -136,7 +141,13 @@ def _decoded(folder: Path, files: list[Path], image_size: int | None, *, progres
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         parts = [range(start, min(start + 64, len(files))) for start in range(0, len(files), 64)]
-        for _ in track(pool.map(decode, parts), "decoding", total=len(parts), disable=not (progress and sys.stderr.isatty()), transient=True):
+        for _ in track(
+            pool.map(decode, parts),
+            "decoding",
+            total=len(parts),
+            disable=not (progress and sys.stderr.isatty()),
+            transient=True,
+        ):
             pass
     finally:
         pool.shutdown(cancel_futures=True)
@@ -166,7 +177,9 @@ def _picture(file: Path, side: int, *, resize: bool) -> np.ndarray:
         except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f"{file} is a broken picture ({error}): remove or replace it") from error
     if not resize and rgb.size != (side, side):
-        raise ValueError(f"{file} is {rgb.size[0]}x{rgb.size[1]} where others are {side}x{side}: choose data.image_size=")
+        raise ValueError(
+            f"{file} is {rgb.size[0]}x{rgb.size[1]} where others are {side}x{side}: choose data.image_size="
+        )
     if rgb.size != (side, side):
         scale = side / min(rgb.size)
         width, height = (max(side, round(length * scale)) for length in rgb.size)

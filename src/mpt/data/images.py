@@ -75,7 +75,7 @@ def measured_mean_std(pixels: Tensor, *, chunk: int = 4096) -> tuple[tuple[float
     """Mean and standard deviation per channel of uint8 images (N, C, H, W), in units of [0, 1]."""
     total = torch.zeros(pixels.shape[1], dtype=torch.float64)
     squares, count = torch.zeros_like(total), pixels[:, 0].numel()
-    for part in pixels.split(chunk):
+    for part in torch.split(pixels, chunk):
         values = part.float() / 255
         total += values.sum(dim=(0, 2, 3), dtype=torch.float64)
         squares += values.square().sum(dim=(0, 2, 3), dtype=torch.float64)
@@ -89,8 +89,11 @@ def resized(pixels: Tensor, *, image_size: int | None, chunk: int = 1024) -> Ten
     if image_size is None or pixels.shape[-2:] == (image_size, image_size):
         return pixels
     parts = [
-        F.interpolate(part.float(), (image_size, image_size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-        for part in pixels.split(chunk)
+        F.interpolate(part.float(), (image_size, image_size), mode="bilinear", antialias=True)
+        .round()
+        .clamp(0, 255)
+        .byte()
+        for part in torch.split(pixels, chunk)
     ]
     return torch.cat(parts)
 

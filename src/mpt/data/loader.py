@@ -92,7 +92,7 @@ class Loader:
     def _evaluation(self) -> Iterator[Batch]:
         """Each image once, over all processes together; a process may have one batch fewer than another."""
         mine = torch.arange(len(self.labels), device=self.device)[self.rank :: self.world]
-        for part in mine.split(self.batch // self.world) if len(mine) else ():
+        for part in torch.split(mine, self.batch // self.world) if len(mine) else ():
             yield Batch(self._normalised(self.pixels.index_select(0, part)), self.labels[part], 1.0)
 
     def _training(self) -> Iterator[Batch]:

@@ -81,7 +81,9 @@ def load(
     elif name == "image_folder":
         data = load_folder(_root(name, root), image_size=image_size, cache=cache, progress=progress)
     elif name == "synthetic":
-        data = _synthetic(num_classes=num_classes, num_images=num_images, channels=channels, image_size=image_size or 32)
+        data = _synthetic(
+            num_classes=num_classes, num_images=num_images, channels=channels, image_size=image_size or 32
+        )
     else:
         raise ValueError(f"data must be one of {', '.join(NAMES)}, got {name!r}")
     train, test = (Images(resized(s.pixels, image_size=image_size), s.labels) for s in (data.train, data.test))
@@ -104,9 +106,8 @@ def _tuple(values: Sequence[float] | None) -> tuple[float, ...] | None:
 def _check_normalisation(data: ImageData) -> None:
     for option, values in (("mean", data.mean), ("std", data.std)):
         if len(values) != data.channels or (option == "std" and min(values) <= 0):
-            raise ValueError(
-                f"data.{option} needs {data.channels} numbers{' above 0' * (option == 'std')}, one a channel, got {values}"
-            )
+            kind = "numbers above 0" if option == "std" else "numbers"
+            raise ValueError(f"data.{option} needs {data.channels} {kind}, one a channel, got {values}")
     if not 0 <= data.crop <= data.image_size:
         raise ValueError(f"data.crop is a padding from 0 to the image's side of {data.image_size}, got {data.crop}")
 
@@ -176,4 +177,5 @@ def _synthetic(*, num_classes: int, num_images: int, channels: int, image_size: 
         noise = generator.integers(-64, 64, (count, channels, image_size, image_size))
         splits.append(Images(torch.from_numpy((pictures[labels] + noise).astype(np.uint8)), torch.from_numpy(labels)))
     mean, std = measured_mean_std(splits[0].pixels)
-    return ImageData("synthetic", *splits, names(num_classes), mean, std, crop=0, flip=False)
+    train, test = splits
+    return ImageData("synthetic", train, test, names(num_classes), mean, std, crop=0, flip=False)

@@ -1,4 +1,4 @@
-"""From plain configuration to objects: the backbone, the method, the converted network. Options meet signatures here."""
+"""From plain configuration to objects: backbone, method, converted network. Options meet signatures here."""
 
 from __future__ import annotations
 
@@ -37,9 +37,14 @@ def build_backbone(choice: dict[str, Any], data: ImageData, *, width: float, see
     target, name = _imported("model", choice["target"]), choice["name"]
     parameters = inspect.signature(target).parameters
     options = {key: value for key, value in choice.items() if key not in ("name", "target")}
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    if not open_ended:
         _check_options("model", options, list(parameters))
-    given: dict[str, Any] = {"num_classes": data.num_classes, "in_channels": data.channels, "image_size": data.image_size}
+    given: dict[str, Any] = {
+        "num_classes": data.num_classes,
+        "in_channels": data.channels,
+        "image_size": data.image_size,
+    }
     given |= {"width": width, "name": name}
     if "width" not in parameters and width != 1:
         raise ValueError(f"width is a channel multiplier, which {name} does not have: leave it at 1, got {width:g}")
@@ -48,7 +53,8 @@ def build_backbone(choice: dict[str, Any], data: ImageData, *, width: float, see
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, "backbone")[1] % 2**63)
         try:
-            backbone = target(**{key: value for key, value in given.items() if key in parameters}, **options)
+            accepted = {*parameters, *(["num_classes"] if open_ended else [])}  # torchvision's builders pass it on
+            backbone = target(**{key: value for key, value in given.items() if key in accepted}, **options)
         except TypeError as error:
             raise ValueError(f"model={name} cannot be built with {options}: {error}") from error
     if not isinstance(backbone, nn.Module):
@@ -59,7 +65,14 @@ def build_backbone(choice: dict[str, Any], data: ImageData, *, width: float, see
 
 
 def converted(
-    backbone: nn.Module, method: Method, data: ImageData, *, seed: int, dense: list[str], learn_batchnorm: bool, name: str
+    backbone: nn.Module,
+    method: Method,
+    data: ImageData,
+    *,
+    seed: int,
+    dense: list[str],
+    learn_batchnorm: bool,
+    name: str,
 ) -> nn.Module:
     """``mpt.convert`` with a probe on images of the data's shape; ValueError if the backbone cannot take them."""
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)

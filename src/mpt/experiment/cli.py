@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mpt.experiment import help as helps
-from mpt.experiment.errors import reported
+from mpt.experiment.errors import USERS, give_up, reported
 
 
 def train() -> None:
@@ -37,7 +37,9 @@ def _train(arguments: list[str]) -> None:
     config.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
     flags = [a for a in arguments if a.startswith("-")]
-    if not any(a in ("-cd", "--config-dir", "-cn", "--config-name", "-cp", "--config-path", "--package") for a in flags):
+    if not any(
+        a in ("-cd", "--config-dir", "-cn", "--config-name", "-cp", "--config-path", "--package") for a in flags
+    ):
         # flags first: argparse takes the overrides in one stretch, and Lightning appends to the command line
         sys.argv[1:] = _flags_first(arguments)
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")(_job)()
@@ -45,7 +47,9 @@ def _train(arguments: list[str]) -> None:
 
 def _flags_first(arguments: list[str]) -> list[str]:
     """Hydra's flags before all overrides, ``--cfg`` and its like with their value."""
-    flags, overrides, values = [], [], iter(arguments)
+    flags: list[str] = []
+    overrides: list[str] = []
+    values = iter(arguments)
     for argument in values:
         if argument in ("--cfg", "-c", "--info", "-i"):
             flags += [argument, *[value for value in [next(values, None)] if value is not None]]
@@ -57,13 +61,16 @@ def _flags_first(arguments: list[str]) -> list[str]:
 def _job(composed: Any) -> None:
     from mpt.experiment import config
 
-    config.check(composed)
-    plain = config.plain(composed)
-    directory = _directory(plain)
-    from mpt.experiment.train import run
+    try:
+        config.check(composed)
+        plain = config.plain(composed)
+        directory = _directory(plain)
+        from mpt.experiment.train import run
 
-    _quiet()
-    run(plain, directory)
+        _quiet()
+        run(plain, directory)
+    except USERS as error:  # here already: Hydra would print a line of its own before the sentence
+        give_up("mpt-train", error)
 
 
 def _directory(plain: dict[str, Any]) -> Path:
@@ -89,7 +96,11 @@ def _quiet() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", module="lightning", message=".*(num_workers|GPU available|existing checkpoint|exists and is not empty).*")
+    warnings.filterwarnings(
+        "ignore",
+        module="lightning",
+        message=".*(num_workers|GPU available|existing checkpoint|exists and is not empty).*",
+    )
 
 
 def _evaluate(arguments: list[str]) -> None:

@@ -143,7 +143,7 @@ def register() -> None:
 def check(config: DictConfig, schema: type = Config, prefix: str = "") -> None:
     """Raise ValueError with one sentence unless every key is known and every value in its range."""
     known = {f.name: f for f in fields(schema)}
-    for key in config:
+    for key in map(str, config):
         if key not in known:
             raise ValueError(f"there is no option {prefix}{key}: take one of {', '.join(known)}")
     for name, f in known.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException
@@ -46,6 +47,11 @@ def reported(command: str, function: Callable[[list[str]], None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except USERS as error:
-        if os.environ.get("MPT_TRACEBACK"):
-            raise
-        sys.exit(f"{command}: {sentence(error)}")
+        give_up(command, error)
+
+
+def give_up(command: str, error: BaseException) -> NoReturn:
+    """Exit with one sentence and status 1, or let the error through where its traceback is wanted."""
+    if os.environ.get("MPT_TRACEBACK"):
+        raise error
+    sys.exit(f"{command}: {sentence(error)}")

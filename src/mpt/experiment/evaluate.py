@@ -12,10 +12,12 @@ from mpt.search.layers import frozen
 
 
 @torch.inference_mode()
-def accuracy(net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str = "cpu") -> float:
+def accuracy(
+    net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
+) -> float:
     """Fraction of ``images`` that ``net`` classifies rightly, in evaluation mode and float32; each mask made once."""
     loader = Loader(images, data=data, batch=batch, train=False, device=device, channels_last=True)
-    metric = MulticlassAccuracy(data.num_classes, average="micro", validate_args=False).to(device)
+    metric = MulticlassAccuracy(data.num_classes, average="micro", validate_args=False, sync_on_compute=False).to(device)
     net = net.to(device).eval()
     with frozen(net):
         for part in loader:
@@ -24,7 +26,9 @@ def accuracy(net: nn.Module, images: Images, *, data: ImageData, batch: int, dev
 
 
 @torch.no_grad()
-def reestimate_batchnorm(net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str) -> None:
+def reestimate_batchnorm(
+    net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str
+) -> None:
     """Batch-norm's running mean and variance anew, as the average over one pass of ``images`` in training mode."""
     norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
     if not norms:
@@ -48,7 +52,11 @@ def reestimate_batchnorm(net: nn.Module, images: Images, *, data: ImageData, bat
 def best_device(accelerator: str) -> torch.device:
     """The device that Lightning's name ``accelerator`` means on this machine."""
     if accelerator == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+        return (
+            torch.accelerator.current_accelerator() or torch.device("cpu")
+            if torch.accelerator.is_available()
+            else torch.device("cpu")
+        )
     try:
         return torch.empty(0, device={"gpu": "cuda"}.get(accelerator, accelerator)).device
     except (RuntimeError, AssertionError) as error:

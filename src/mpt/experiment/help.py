@@ -1,4 +1,4 @@
-"""What ``--help`` prints, from the typed configuration and the names of the files in conf/. Imports neither torch nor hydra's plugins."""
+"""What ``--help`` prints, from the typed configuration and the names of the files in conf/. Imports no torch."""
 
 from __future__ import annotations
 
@@ -73,13 +73,14 @@ def _parameters(schema: type) -> list[str]:
 
 
 def _group_parameters(schema: type) -> list[str]:
-    lines = []
+    lines: list[str] = []
     for f in fields(schema):
         nested = f.default_factory
         if nested is not MISSING and isinstance(nested, type) and is_dataclass(nested):
             lines.append(f"{f.name}:")
             lines += [
-                f"  {f.name + '.' + inner.name:<20} {inner.metadata['meaning']}{_range(inner)}" for inner in fields(nested)
+                f"  {f.name + '.' + inner.name:<20} {inner.metadata['meaning']}{_range(inner)}"
+                for inner in fields(nested)
             ]
     return lines
 
@@ -99,4 +100,6 @@ def _choices() -> list[str]:
     from mpt.experiment.config import CONF
 
     folders = [CONF / name for name in ("model", "data", "method", "optim", "trainer", "logger", "recipe")]
-    return [f"  {folder.name:<20} {' '.join(sorted(path.stem for path in folder.glob('*.yaml')))}" for folder in folders]
+    return [
+        f"  {folder.name:<20} {' '.join(sorted(path.stem for path in folder.glob('*.yaml')))}" for folder in folders
+    ]

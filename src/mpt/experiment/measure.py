@@ -91,5 +91,5 @@ def _data(ticket: Ticket, composed: DictConfig) -> ImageData:
             f"the ticket's classes are {', '.join(header['class_names'])} and those of {data.name} "
             f"are {', '.join(data.class_names)}: take data with the same classes"
         )
-    normalization = {key: tuple(header["normalization"][key]) for key in ("mean", "std")}
-    return dataclasses.replace(data, **normalization)
+    mean, std = (tuple(header["normalization"][key]) for key in ("mean", "std"))
+    return dataclasses.replace(data, mean=mean, std=std)

@@ -31,14 +31,21 @@ class TicketModule(L.LightningModule):
     """
 
     def __init__(
-        self, net: nn.Module, *, num_classes: int, splits: tuple[str, ...], seed: int, optim: dict[str, Any], epochs: int
+        self,
+        net: nn.Module,
+        *,
+        num_classes: int,
+        splits: tuple[str, ...],
+        seed: int,
+        optim: dict[str, Any],
+        epochs: int,
     ) -> None:
         super().__init__()
         self.net, self.splits, self.seed, self.optim, self.epochs = net, splits, seed, optim, epochs
         self.train_loss = MeanMetric(nan_strategy="disable")  # other strategies look at the value: the host would wait
         self.train_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        self.accs = nn.ModuleDict({split: self.train_acc.clone() for split in splits})
-        self.losses = nn.ModuleDict({split: self.train_loss.clone() for split in splits})
+        self.accs: Any = nn.ModuleDict({split: self.train_acc.clone() for split in splits})
+        self.losses: Any = nn.ModuleDict({split: self.train_loss.clone() for split in splits})
         self._evaluation = ExitStack()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -79,10 +86,10 @@ class TicketModule(L.LightningModule):
                 metrics |= {"val/loss": self.losses[split]}
         values = {name: float(metric.compute()) for name, metric in metrics.items()}
         for metric in (self.train_loss, self.train_acc, *self.accs.values(), *self.losses.values()):
-            metric.reset()  # type: ignore[operator]
+            metric.reset()
         return values
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
         choice = self.optim
         optimizer: torch.optim.Optimizer

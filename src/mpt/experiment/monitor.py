@@ -30,7 +30,7 @@ class Monitor(L.Callback):
         self.path, self.num_images, self.show = directory / "metrics.jsonl", num_images, show
         self.rows: list[dict[str, Any]] = []
         self.before: list[Tensor] = []
-        self.started = self.trained = 0.0
+        self.started = self.trained = self.lr = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -44,7 +44,7 @@ class Monitor(L.Callback):
             _log(trainer, row)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.started = time.perf_counter()
+        self.started, self.lr = time.perf_counter(), trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         _wait(pl_module.device)
@@ -65,7 +65,7 @@ class Monitor(L.Callback):
         training, now = max(self.trained - self.started, 1e-9), time.perf_counter()
         row = {
             "epoch": trainer.current_epoch + 1,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self.lr,  # of this epoch: the schedule has stepped by now
             "seconds": now - self.started,
             "images_per_second": self.num_images / training,
             **metrics,
@@ -78,10 +78,13 @@ class Monitor(L.Callback):
                 print(self._line(row, trainer.max_epochs), flush=True)
 
     def _line(self, row: dict[str, Any], epochs: int | None) -> str:
-        accs = "  ".join(f"{name} {100 * row[name]:6.2f} %" for name in ("train/acc", "val/acc", "test/acc") if name in row)
+        accs = "  ".join(
+            f"{name} {100 * row[name]:6.2f} %" for name in ("train/acc", "val/acc", "test/acc") if name in row
+        )
+        flipped, speed = 100 * row["ticket/flips"], row["images_per_second"]
         return (
-            f"epoch {row['epoch']:>3}/{epochs}  loss {row['train/loss']:.4f}  {accs}  flips {100 * row['ticket/flips']:.2f} %"
-            f"  {row['images_per_second']:,.0f} images/s"
+            f"epoch {row['epoch']:>3}/{epochs}  loss {row['train/loss']:.4f}  {accs}"
+            f"  flips {flipped:.2f} %  {speed:,.0f} images/s"
         )
 
 

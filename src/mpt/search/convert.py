@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +119,7 @@ def to_dense(net: nn.Module) -> nn.Module:
     return dense
 
 
-def plain_layers(net: nn.Module) -> dict[str, nn.Module]:
+def plain_layers(net: nn.Module) -> dict[str, Any]:
     """The layers of ``net`` that a method can search, by name, a shared one once."""
     return {name: layer for name, layer in net.named_modules() if _kind(layer)}
 
@@ -128,7 +129,7 @@ def _kind(layer: nn.Module) -> type[nn.Module] | None:
     return next((kind for kind in TICKET_LAYERS if isinstance(layer, kind)), None)
 
 
-def _check_convertible(net: nn.Module, layers: dict[str, nn.Module]) -> None:
+def _check_convertible(net: nn.Module, layers: dict[str, Any]) -> None:
     """Refuse by name what would not compute what it did: own forwards, parametrizations, weights tied elsewhere."""
     own = {id(parameter) for layer in layers.values() for parameter in layer.parameters(recurse=False)}
     for name, layer in layers.items():
@@ -163,7 +164,7 @@ def check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -
             raise ValueError(f"{option} names {pattern!r}, which is none of {_some(list(names))}")
 
 
-def _matching(patterns: Sequence[str], layers: dict[str, nn.Module]) -> list[str]:
+def _matching(patterns: Sequence[str], layers: dict[str, Any]) -> list[str]:
     return [name for name in layers if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
@@ -193,7 +194,9 @@ def _set_batchnorm(net: nn.Module, *, learn_batchnorm: bool, reset: bool) -> Non
         raise ValueError("learn_batchnorm trains batch-norm's scale and shift, and this backbone has no batch-norm")
     for norm in norms:
         if learn_batchnorm and norm.weight is None:
-            size = torch.ones(norm.num_features, device=norm.running_mean.device if norm.running_mean is not None else None)
+            size = torch.ones(
+                norm.num_features, device=norm.running_mean.device if norm.running_mean is not None else None
+            )
             norm.weight, norm.bias, norm.affine = nn.Parameter(size), nn.Parameter(torch.zeros_like(size)), True
         if norm.weight is None:
             continue
@@ -240,9 +243,7 @@ def _draw(net: nn.Module, method: Method, *, seed: int | None, left_out: Sequenc
 def _probe(net: nn.Module, example: Tensor | None) -> None:
     """One forward in evaluation mode; refuses layers that are not called or whose weight is read past them."""
     layers, called = ticket_layers(net), set()
-    hooks = [
-        layer.register_forward_hook(lambda *_, name=name: called.add(name)) for name, layer in layers.items()
-    ]
+    hooks = [layer.register_forward_hook(lambda *_, name=name: called.add(name)) for name, layer in layers.items()]
     was_training = {module: module.training for module in net.modules()}
     try:
         net.eval()
@@ -288,9 +289,11 @@ def _run(net: nn.Module, example: Tensor | None, called: set[str]) -> Tensor | N
 def _guesses(net: nn.Module) -> Iterator[tuple[int, ...]]:
     """Input shapes worth trying, from the first searched layer and what the backbone says of itself."""
     first = next(iter(ticket_layers(net).values()))
-    told = getattr(net, "image_size", None) or (getattr(net, "default_cfg", None) or {}).get("input_size", (0, 0, None))[2]
+    told = (
+        getattr(net, "image_size", None) or (getattr(net, "default_cfg", None) or {}).get("input_size", (0, 0, None))[2]
+    )
     sizes = ((told,) if isinstance(told, int) else ()) + _SIZES
-    channels = getattr(net, "in_channels", None) or getattr(first, "in_channels", 3)
+    channels: Any = getattr(net, "in_channels", None) or getattr(first, "in_channels", 3)
     if isinstance(first, nn.Linear):
         yield (2, first.in_features)
     dims = {nn.Conv1d: 1, nn.Conv3d: 3}.get(_kind(first), 2)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,9 +42,9 @@ class TicketLayer(nn.Module):
         num_kept: how many weights the mask keeps.
     """
 
-    weight: nn.Parameter
+    weight: Any
     scores: nn.Parameter
-    bias: nn.Parameter | None
+    bias: Any
     method: Method
     num_kept: int
     made: Made | None
@@ -98,11 +98,24 @@ class TicketConvTranspose2d(TicketLayer, nn.ConvTranspose2d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         padding = self._output_padding(
-            x, output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
-        )  # type: ignore[arg-type]
+            x,
+            output_size,
+            self.stride,  # type: ignore[arg-type]
+            self.padding,  # type: ignore[arg-type]
+            self.kernel_size,  # type: ignore[arg-type]
+            2,
+            self.dilation,  # type: ignore[arg-type]
+        )
         return F.conv_transpose2d(
-            x, self.ticket_weight(), self.bias, self.stride, self.padding, padding, self.groups, self.dilation
-        )  # type: ignore[arg-type]
+            x,
+            self.ticket_weight(),
+            self.bias,
+            self.stride,
+            self.padding,  # type: ignore[arg-type]
+            padding,
+            self.groups,
+            self.dilation,
+        )
 
 
 class TicketLinear(TicketLayer, nn.Linear):

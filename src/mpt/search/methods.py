@@ -72,9 +72,7 @@ class Method:
 
     def score_gradient(self, grad: Tensor, weight: Tensor, scores: Tensor, gain: Tensor) -> Tensor:
         """dL/ds from dL/db, of the shape of ``scores``."""
-        return weights.score_gradient(
-            grad, weight, scores, gain, score_grad=self.score_grad, score_abs=self.score_abs
-        )
+        return weights.score_gradient(grad, weight, scores, gain, score_grad=self.score_grad, score_abs=self.score_abs)
 
 
 @dataclass(frozen=True, kw_only=True)

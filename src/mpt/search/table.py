@@ -55,18 +55,41 @@ class LayerTable:
     def __str__(self) -> str:
         head = ("layer", "shape", "weights", "kept", "gain", "bits", "")
         rows = [
-            (row.name, _shape(row.shape), f"{row.num_weights:,}", f"{row.num_kept:,}", f"{row.gain:.4g}", f"{row.bits:,}", "searched")
+            (
+                row.name,
+                _shape(row.shape),
+                f"{row.num_weights:,}",
+                f"{row.num_kept:,}",
+                f"{row.gain:.4g}",
+                f"{row.bits:,}",
+                "searched",
+            )
             for row in self.layers
         ]
         if self.layers:
-            rows.append(("all searched layers", "", f"{self.num_weights:,}", f"{self.num_kept:,}", "", f"{sum(r.bits for r in self.layers):,}", ""))
+            rows.append(
+                (
+                    "all searched layers",
+                    "",
+                    f"{self.num_weights:,}",
+                    f"{self.num_kept:,}",
+                    "",
+                    f"{sum(r.bits for r in self.layers):,}",
+                    "",
+                )
+            )
         rows += [
             (row.name, _shape(row.shape), f"{row.num_weights:,}", "", "", f"{row.bits:,}", row.state)
             for row in self.parameters
         ]
         rows += [(name, "", "", "", "", "0", "dropped") for name in self.dropped]
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        lines = ["  ".join(_aligned(cell, width, column) for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in [head, *rows]]
+        lines = [
+            "  ".join(
+                _aligned(cell, width, column) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in [head, *rows]
+        ]
         return "\n".join(line.rstrip() for line in lines)
 
 

@@ -1,7 +1,7 @@
 """The result: a file of bits, and the network that it is.
 
-    ticket = Ticket.from_network(net);  ticket.save(path)
-    ticket = Ticket.load(path);         net = ticket.network()
+ticket = Ticket.from_network(net);  ticket.save(path)
+ticket = Ticket.load(path);         net = ticket.network()
 """
 
 from __future__ import annotations

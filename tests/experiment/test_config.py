@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+
+from mpt.experiment import config
+from mpt.experiment.build import build_method
+from tests.experiment.conftest import compose
+
+
+def test_the_command_of_the_readme_composes_to_the_paper_s_recipe():
+    made = compose("model=conv6", "prune=0.8", "width=1.5")
+    assert (made["model"]["name"], made["data"]["name"], made["method"]["name"]) == ("conv6", "cifar10", "biprop")
+    assert (made["prune"], made["width"], made["epochs"], made["batch"]) == (0.8, 1.5, 250, 128)
+    assert {k: made["optim"][k] for k in ("name", "lr", "momentum", "weight_decay", "schedule")} == {
+        "name": "sgd",
+        "lr": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "schedule": "cosine",
+    }
+
+
+@pytest.mark.parametrize("group", ["model", "data", "method", "optim", "trainer", "logger", "recipe"])
+def test_every_choice_of_every_group_composes(group):
+    choices = sorted(path.stem for path in (config.CONF / group).glob("*.yaml"))
+    assert choices
+    for choice in choices:
+        extra = ["model.name=resnet18"] if choice in ("torchvision", "timm") else []
+        extra += ["data.root=x"] if choice == "image_folder" else []
+        made = compose(f"{group}={choice}", *extra)
+        if group in ("model", "data", "method"):
+            assert made[group]["name"] == (choice if not extra or group == "data" else "resnet18")
+
+
+def test_a_method_s_yaml_says_the_defaults_of_its_class():
+    for name in ("biprop", "edge_popup", "dense"):
+        made = compose(f"method={name}")
+        method = build_method(made["method"], prune=made["prune"])
+        assert method == type(method)(prune=made["prune"])
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("prune=1.2", r"prune is the fraction removed and must be in \[0, 1\), got 1.2"),
+        ("prune=nan", "prune is the fraction removed"),
+        ("width=0", "width must be above 0, got 0.0"),
+        ("epochs=0", "epochs must be at least 1, got 0"),
+        ("seed=-1", "seed must be from 0"),
+        ("binary_activations=true", "not supported yet, got true"),
+        ("optim.lr=0", r"optim\.lr must be above 0"),
+        ("optim.schedule=linear", r"optim\.schedule must be cosine or constant, got linear"),
+        ("+prun=0.5", "there is no option prun"),
+        ("+data.prun=0.5", r"there is no option data\.prun"),
+        ("model=torchvision", r"model\.name is not given"),
+        ("model.name=null", r"model\.name must be text"),
+    ],
+)
+def test_wrong_values_are_refused_with_one_sentence(override, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        compose(override)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["prun=0.5", "method.score_grd=sign", "optim.learning_rate=1", "prune=abc", "seed=1.5"])
+def test_unknown_keys_and_wrong_types_are_refused_by_hydra(override):
+    from mpt.experiment.errors import USERS
+
+    with pytest.raises(USERS):
+        compose(override)
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        ({"target": "mpt.Biprop", "score_grd": "sign"}, r"no option method\.score_grd: did you mean method\.score_grad\?"),
+        ({"target": "mpt.Nope"}, "method.target=mpt.Nope cannot be imported"),
+        ({"target": "os.getcwd"}, "must name a mpt.Method"),
+    ],
+)
+def test_a_method_that_does_not_fit_its_class_is_refused(choice, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build_method({"name": "x", **choice}, prune=0.5)
+
+
+def test_the_run_name_says_what_the_run_is_and_follows_from_the_configuration():
+    base = ("model=conv6", "data=digits", "prune=5e-1", "width=1")
+    name = config.run_name(compose(*base))
+    assert name.startswith("conv6-digits-biprop-p0.5-w1-e250-s0-")
+    assert config.run_name(compose("width=1.0", "prune=0.50", "data=digits", "model=conv6")) == name
+    assert config.run_name(compose(*base, "runs=elsewhere", "logger=wandb", "trainer.progress=false")) == name
+    others = ["optim.lr=0.2", "trainer.devices=2", "method.score_grad=sign", "data.val_size=10", "batch=64", "seed=1"]
+    names = {config.run_name(compose(*base, other)) for other in others}
+    assert len(names | {name}) == len(others) + 1
+    odd = config.run_name(compose("model=timm", "model.name=timm/vit_tiny.x", "data=digits"))
+    assert "/" not in odd
+
+
+def test_dense_removes_nothing_by_default_and_refuses_to():
+    made = compose("method=dense")
+    assert made["prune"] == 0
+    with pytest.raises(ValueError, match="dense baseline removes none"):
+        build_method(compose("method=dense", "prune=0.8")["method"], prune=0.8)
+
+
+def test_the_evaluation_schema_composes():
+    config.register()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        made = hydra_compose("eval", overrides=["model=conv6", "data=digits", "control=shuffled_mask"])
+    config.check(made, config.EvalConfig)
+    assert made.model.name == "conv6"

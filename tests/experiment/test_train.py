@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+import yaml
+
+import mpt
+from mpt.search.mask import flips
+from tests.experiment.conftest import COMMANDS, SMALL, command, compose, row_of
+
+RESULT_KEYS = {
+    *"status test_acc test_acc_max test_acc_max_epoch train_acc model method width prune density num_weights num_kept".split(),
+    *"ticket_bytes seconds images_per_second epochs seed data num_train num_test processes precision config commit".split(),
+    *"versions hardware".split(),
+}
+LAYERS = ("features.0", "features.2", "classifier.0", "classifier.2", "classifier.4")
+METRICS = {
+    *"epoch lr seconds images_per_second train/loss train/acc test/acc ticket/density ticket/flips".split(),
+    *(f"ticket/{what}/{layer}" for what in ("gain", "binarization_error") for layer in LAYERS),
+}
+
+
+def rows(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_ends_with_its_five_files_and_an_honest_row(run_here):
+    row, directory = run_here("prune=0.8")
+    files = {"config.yaml", "metrics.jsonl", "last.ckpt", "ticket.safetensors", "result.json"}
+    assert {path.name for path in directory.iterdir()} == files
+    assert set(row) == RESULT_KEYS
+    assert row == row_of(directory)
+    ticket = mpt.Ticket.load(directory / "ticket.safetensors")
+    assert (row["num_weights"], row["num_kept"]) == (ticket.num_weights, ticket.num_kept)
+    assert row["density"] == ticket.num_kept / ticket.num_weights
+    assert row["ticket_bytes"] == (directory / "ticket.safetensors").stat().st_size
+    assert row["test_acc"] > 0.5  # four classes
+    assert row["test_acc_max"] == max(r["test/acc"] for r in rows(directory)) >= row["test_acc"]
+    assert yaml.safe_load((directory / "config.yaml").read_text()) == row["config"]
+
+
+def test_the_reported_accuracy_is_that_of_the_file_read_back(run_here):
+    from mpt.data import load
+    from mpt.experiment.evaluate import accuracy
+
+    row, directory = run_here()
+    data = load(**row["config"]["data"])
+    net = mpt.Ticket.load(directory / "ticket.safetensors").network()
+    right = 0
+    for i in range(len(data.test)):
+        image = (data.test.pixels[i : i + 1] / 255 - torch.tensor(data.mean).view(1, -1, 1, 1)) / torch.tensor(
+            data.std
+        ).view(1, -1, 1, 1)
+        right += int(net(image).argmax()) == int(data.test.labels[i])
+    assert row["test_acc"] == pytest.approx(right / len(data.test), abs=1e-6)
+    assert accuracy(net, data.test, data=data, batch=7) == pytest.approx(row["test_acc"], abs=1e-6)
+    assert row["test_acc"] == pytest.approx(rows(directory)[-1]["test/acc"], abs=1e-6)
+
+
+def test_metrics_have_their_frozen_names_one_row_an_epoch(run_here):
+    _, directory = run_here("prune=0.8")
+    written = rows(directory)
+    assert [row["epoch"] for row in written] == [1, 2, 3]
+    assert all(set(row) == METRICS for row in written)
+    assert all(row["ticket/density"] == pytest.approx(0.2, abs=1e-3) for row in written)
+    assert written[0]["ticket/flips"] > 0
+    assert [row["lr"] for row in written] == pytest.approx([0.1, 0.075, 0.025])
+
+
+def test_flips_and_binarization_error_are_those_of_the_definitions(run_here):
+    _, directory = run_here("epochs=1", "prune=0.5")
+    made = compose(*SMALL, "epochs=1", "prune=0.5")
+    backbone = mpt.backbones.conv2(width=made["width"], num_classes=4, image_size=8)
+    start = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
+    state = torch.load(directory / "last.ckpt", weights_only=True)["state_dict"]
+    end = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
+    end.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
+    row = rows(directory)[0]
+    layers = [(start.get_submodule(name), end.get_submodule(name)) for name in LAYERS]
+    assert row["ticket/flips"] == pytest.approx(flips([a.mask() for a, _ in layers], [b.mask() for _, b in layers]))
+    for name, (_, layer) in zip(LAYERS, layers, strict=True):
+        w, m, g = layer.weight.detach(), layer.mask(), layer.gain()
+        expected = (m * (w - g * torch.sign(w))).norm()
+        assert row[f"ticket/binarization_error/{name}"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_two_runs_with_one_seed_give_identical_tickets_and_another_seed_does_not(run_here):
+    for directory, seed in (("a", 0), ("b", 0), ("c", 1)):
+        _, path = run_here(f"seed={seed}", "epochs=1", directory=directory)
+    a, b, c = ((path.parent / d / "ticket.safetensors").read_bytes() for d in "abc")
+    assert a == b != c
+
+
+def test_a_finished_run_is_not_run_again(run_here, capsys):
+    row, directory = run_here("epochs=1")
+    before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
+    again, _ = run_here("epochs=1")
+    assert again == row
+    assert "this run is finished" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+
+
+def test_another_configuration_in_the_same_directory_is_refused_by_its_difference(run_here):
+    _, directory = run_here("epochs=1")
+    content = (directory / "ticket.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"another configuration \(optim\.lr is 0\.1 there and 0\.2 here\)"):
+        run_here("epochs=1", "optim.lr=0.2")
+    assert (directory / "ticket.safetensors").read_bytes() == content
+
+
+@pytest.mark.parametrize("method", ["edge_popup", "dense"])
+def test_every_method_runs_to_a_ticket(run_here, method):
+    row, directory = run_here(f"method={method}", *(["optim=adam", "optim.lr=0.01"] if method == "dense" else []))
+    assert row["test_acc"] > 0.5
+    assert row["method"] == method
+    ticket = mpt.Ticket.load(directory / "ticket.safetensors")
+    assert ticket.density == pytest.approx(1.0 if method == "dense" else 0.5, abs=1e-3)
+
+
+def test_held_out_images_are_measured_under_their_own_name(run_here):
+    row, directory = run_here("data.val_size=64", "epochs=1")
+    assert set(row) == RESULT_KEYS | {"val_acc"}
+    assert row["num_train"] == 256
+    assert {"val/loss", "val/acc"} <= set(rows(directory)[0])
+    assert row["val_acc"] == pytest.approx(rows(directory)[0]["val/acc"], abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*mkldnn.*")
+def test_bf16_finds_a_ticket_too_and_casting_the_weights_is_refused(run_here):
+    row, _ = run_here("trainer.precision=bf16-mixed", "epochs=2")
+    assert row["precision"] == "bf16-mixed"
+    with pytest.raises(ValueError, match="bf16-true would round the frozen weights"):
+        run_here("trainer.precision=bf16-true", directory="other")
+
+
+def test_a_search_that_diverges_fails_with_advice_and_says_so_in_its_row(run_here, tmp_path):
+    with pytest.raises(ValueError, match=r"lower optim\.lr"):
+        run_here("optim.lr=1e30", "method=dense")
+    row = row_of(tmp_path / "run")
+    assert row["status"] == "failed"
+    assert "lower optim.lr" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model=torchvision", "model.name=resnet18", "width=2"], "width is a channel multiplier, which resnet18"),
+        (["model=conv8"], "image_size must be at least 16 for conv8"),
+        (["model=torchvision", "model.name=inception_v3", "width=1"], "inception_v3 cannot take images of 8x8"),
+        (["learn_batchnorm=true"], "this backbone has no batch-norm"),
+        (["dense=[nope]"], "dense names 'nope', which is none of features.0"),
+        (["+model.nope=3"], r"there is no option model\.nope"),
+        (["batch=30", "trainer.devices=4"], "must divide by the 4 processes, got 30"),
+        (["model=torchvision", "model.name=vit_b_32", "width=1", "data.image_size=224", "data.num_images=8"], "out_proj"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_is_made(run_here, tmp_path, overrides, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run_here(*overrides)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backbone_is_added_by_one_yaml(tmp_path):
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "thin.yaml").write_text("name: thin\ntarget: torchvision.models.shufflenet_v2_x0_5\n")
+    overrides = [o for o in SMALL if not o.startswith(("model", "width"))]
+    command("train", "--config-dir", "conf", *overrides, "model=thin", "epochs=1", "hydra.run.dir=run", cwd=tmp_path)
+    assert row_of(tmp_path / "run")["model"] == "thin"
+    shown = command("eval", "run/ticket.safetensors", cwd=tmp_path, check=False)
+    assert shown.returncode == 1
+    assert "build it yourself and pass it as backbone=" in shown.stderr
+
+
+def killed(directory, *, epochs):
+    """Start a search in ``directory`` and kill it after ``epochs`` are in its checkpoint."""
+    arguments = [*SMALL, "epochs=6", f"hydra.run.dir={directory}"]
+    process = subprocess.Popen(
+        [COMMANDS / "mpt-train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ}
+    )
+    metrics, end = directory / "metrics.jsonl", time.monotonic() + 150
+    while time.monotonic() < end and process.poll() is None:
+        if metrics.is_file() and len(metrics.read_text().splitlines()) >= epochs:
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    return process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_run_killed_in_any_epoch_and_repeated_gives_the_ticket_of_an_uninterrupted_one(tmp_path, epochs):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    command("train", *SMALL, "epochs=6", f"hydra.run.dir={whole}", cwd=tmp_path)
+    assert killed(cut, epochs=epochs) == -signal.SIGKILL
+    assert not (cut / "result.json").exists()
+    command("train", *SMALL, "epochs=6", f"hydra.run.dir={cut}", cwd=tmp_path)
+    assert (cut / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
+    timeless = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(cut)]
+    assert timeless == [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(whole)
+    ]
+    assert row_of(cut)["test_acc_max"] == row_of(whole)["test_acc_max"]
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_masks_of_one(tmp_path):
+    arguments = [*(o for o in SMALL if "devices" not in o), "data.num_images=319", "epochs=4"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    command("train", *arguments, f"hydra.run.dir={one}", "trainer.devices=1", cwd=tmp_path)
+    command("train", *arguments, f"hydra.run.dir={two}", "trainer.devices=2", cwd=tmp_path)
+    tickets = [mpt.Ticket.load(d / "ticket.safetensors") for d in (one, two)]
+    masks = [[ticket.mask(name) for name in LAYERS] for ticket in tickets]
+    assert flips(*masks) <= 0.001
+    assert row_of(two)["processes"] == 2
+    assert rows(two)[-1]["train/acc"] == pytest.approx(rows(one)[-1]["train/acc"], abs=0.01)
+    assert rows(two)[-1]["test/acc"] == pytest.approx(row_of(two)["test_acc"], abs=1e-6)  # each image once
