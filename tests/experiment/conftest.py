@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from mpt.experiment import cli
 
 COMMANDS = Path(sys.executable).parent
 SMALL = (  # a search of a few seconds
@@ -25,21 +33,52 @@ SMALL = (  # a search of a few seconds
 )
 
 
-def command(name, *arguments, cwd, check=True, environment=None, timeout=200):
-    """Run ``mpt-<name>`` in ``cwd``; the finished process, with its text."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MPT_", "PYTEST", "LOCAL_RANK"))}
-    done = subprocess.run(
+class Done(NamedTuple):
+    """A finished command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(name, *arguments, cwd, check=True, environment=None):
+    """Run the console function of ``mpt-<name>`` in ``cwd``, in this process: importing torch anew takes seconds."""
+    function = {"train": cli.train, "eval": cli.evaluate, "ticket": cli.ticket}[name]
+    out, err, code, before = io.StringIO(), io.StringIO(), 0, dict(os.environ)
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", [f"mpt-{name}", *arguments]),
+        mock.patch.dict(os.environ, environment or {}),
+        warnings.catch_warnings(),
+    ):
+        for variable in [key for key in before if key.startswith("MPT_")]:
+            del os.environ[variable]
+        try:
+            function()
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 1
+            err.write("" if isinstance(exit_.code, int) else f"{exit_.code}\n")
+        finally:
+            GlobalHydra.instance().clear()
+    if check:
+        assert code == 0, out.getvalue() + err.getvalue()
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def process(name, *arguments, cwd):
+    """Run ``mpt-<name>`` as a process of its own in ``cwd``: for what must be one (kills, several processes)."""
+    return subprocess.run(
         [COMMANDS / f"mpt-{name}", *arguments],
         cwd=cwd,
-        env=clean | {"OMP_NUM_THREADS": "1"} | (environment or {}),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=250,
+        check=False,
         stdin=subprocess.DEVNULL,
     )
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 def row_of(directory):

@@ -64,7 +64,9 @@ def test_wrong_values_are_refused_with_one_sentence(override, sentence):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("override", ["prun=0.5", "method.score_grd=sign", "optim.learning_rate=1", "prune=abc", "seed=1.5"])
+@pytest.mark.parametrize(
+    "override", ["prun=0.5", "method.score_grd=sign", "optim.learning_rate=1", "prune=abc", "seed=1.5"]
+)
 def test_unknown_keys_and_wrong_types_are_refused_by_hydra(override):
     from mpt.experiment.errors import USERS
 
@@ -75,7 +77,10 @@ def test_unknown_keys_and_wrong_types_are_refused_by_hydra(override):
 @pytest.mark.parametrize(
     ("choice", "sentence"),
     [
-        ({"target": "mpt.Biprop", "score_grd": "sign"}, r"no option method\.score_grd: did you mean method\.score_grad\?"),
+        (
+            {"target": "mpt.Biprop", "score_grd": "sign"},
+            r"no option method\.score_grd: did you mean method\.score_grad\?",
+        ),
         ({"target": "mpt.Nope"}, "method.target=mpt.Nope cannot be imported"),
         ({"target": "os.getcwd"}, "must name a mpt.Method"),
     ],

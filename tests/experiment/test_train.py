@@ -12,16 +12,47 @@ import yaml
 
 import mpt
 from mpt.search.mask import flips
-from tests.experiment.conftest import COMMANDS, SMALL, command, compose, row_of
+from tests.experiment.conftest import COMMANDS, SMALL, command, compose, process, row_of
 
 RESULT_KEYS = {
-    *"status test_acc test_acc_max test_acc_max_epoch train_acc model method width prune density num_weights num_kept".split(),
-    *"ticket_bytes seconds images_per_second epochs seed data num_train num_test processes precision config commit".split(),
-    *"versions hardware".split(),
+    "commit",
+    "config",
+    "data",
+    "density",
+    "epochs",
+    "hardware",
+    "images_per_second",
+    "method",
+    "model",
+    "num_kept",
+    "num_test",
+    "num_train",
+    "num_weights",
+    "precision",
+    "processes",
+    "prune",
+    "seconds",
+    "seed",
+    "status",
+    "test_acc",
+    "test_acc_max",
+    "test_acc_max_epoch",
+    "ticket_bytes",
+    "train_acc",
+    "versions",
+    "width",
 }
 LAYERS = ("features.0", "features.2", "classifier.0", "classifier.2", "classifier.4")
 METRICS = {
-    *"epoch lr seconds images_per_second train/loss train/acc test/acc ticket/density ticket/flips".split(),
+    "epoch",
+    "images_per_second",
+    "lr",
+    "seconds",
+    "test/acc",
+    "ticket/density",
+    "ticket/flips",
+    "train/acc",
+    "train/loss",
     *(f"ticket/{what}/{layer}" for what in ("gain", "binarization_error") for layer in LAYERS),
 }
 
@@ -157,7 +188,10 @@ def test_a_search_that_diverges_fails_with_advice_and_says_so_in_its_row(run_her
         (["dense=[nope]"], "dense names 'nope', which is none of features.0"),
         (["+model.nope=3"], r"there is no option model\.nope"),
         (["batch=30", "trainer.devices=4"], "must divide by the 4 processes, got 30"),
-        (["model=torchvision", "model.name=vit_b_32", "width=1", "data.image_size=224", "data.num_images=8"], "out_proj"),
+        (
+            ["model=torchvision", "model.name=vit_b_32", "width=1", "data.image_size=224", "data.num_images=8"],
+            "out_proj",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused_before_anything_is_made(run_here, tmp_path, overrides, sentence):
@@ -168,18 +202,22 @@ def test_what_cannot_be_built_is_refused_before_anything_is_made(run_here, tmp_p
 
 def test_a_backbone_is_added_by_one_yaml(tmp_path):
     (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "thin.yaml").write_text("name: thin\ntarget: torchvision.models.shufflenet_v2_x0_5\n")
+    (tmp_path / "conf" / "model" / "thin.yaml").write_text(
+        "name: thin\ntarget: torchvision.models.shufflenet_v2_x0_5\n"
+    )
     overrides = [o for o in SMALL if not o.startswith(("model", "width"))]
     command("train", "--config-dir", "conf", *overrides, "model=thin", "epochs=1", "hydra.run.dir=run", cwd=tmp_path)
     assert row_of(tmp_path / "run")["model"] == "thin"
     shown = command("eval", "run/ticket.safetensors", cwd=tmp_path, check=False)
     assert shown.returncode == 1
-    assert "build it yourself and pass it as backbone=" in shown.stderr
+    assert "or to mpt-eval as model=<its YAML>" in shown.stderr
+    shown = command("eval", "--config-dir", "conf", "run/ticket.safetensors", "model=thin", cwd=tmp_path)
+    assert f"accuracy  {100 * row_of(tmp_path / 'run')['test_acc']:.2f} %" in shown.stdout
 
 
 def killed(directory, *, epochs):
     """Start a search in ``directory`` and kill it after ``epochs`` are in its checkpoint."""
-    arguments = [*SMALL, "epochs=6", f"hydra.run.dir={directory}"]
+    arguments = [*SMALL, "epochs=30", f"hydra.run.dir={directory}"]
     process = subprocess.Popen(
         [COMMANDS / "mpt-train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ}
     )
@@ -196,10 +234,10 @@ def killed(directory, *, epochs):
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_run_killed_in_any_epoch_and_repeated_gives_the_ticket_of_an_uninterrupted_one(tmp_path, epochs):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    command("train", *SMALL, "epochs=6", f"hydra.run.dir={whole}", cwd=tmp_path)
+    process("train", *SMALL, "epochs=30", f"hydra.run.dir={whole}", cwd=tmp_path)
     assert killed(cut, epochs=epochs) == -signal.SIGKILL
     assert not (cut / "result.json").exists()
-    command("train", *SMALL, "epochs=6", f"hydra.run.dir={cut}", cwd=tmp_path)
+    process("train", *SMALL, "epochs=30", f"hydra.run.dir={cut}", cwd=tmp_path)
     assert (cut / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
     timeless = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(cut)]
     assert timeless == [
@@ -212,8 +250,8 @@ def test_a_run_killed_in_any_epoch_and_repeated_gives_the_ticket_of_an_uninterru
 def test_two_processes_find_the_masks_of_one(tmp_path):
     arguments = [*(o for o in SMALL if "devices" not in o), "data.num_images=319", "epochs=4"]
     one, two = tmp_path / "one", tmp_path / "two"
-    command("train", *arguments, f"hydra.run.dir={one}", "trainer.devices=1", cwd=tmp_path)
-    command("train", *arguments, f"hydra.run.dir={two}", "trainer.devices=2", cwd=tmp_path)
+    process("train", *arguments, f"hydra.run.dir={one}", "trainer.devices=1", cwd=tmp_path)
+    process("train", *arguments, f"hydra.run.dir={two}", "trainer.devices=2", cwd=tmp_path)
     tickets = [mpt.Ticket.load(d / "ticket.safetensors") for d in (one, two)]
     masks = [[ticket.mask(name) for name in LAYERS] for ticket in tickets]
     assert flips(*masks) <= 0.001

@@ -115,6 +115,13 @@ def test_state_that_only_one_side_has_is_refused():
         ticket.network(backbone=backbone)
 
 
+def test_one_ticket_is_one_sequence_of_bytes(tmp_path):
+    ticket = mpt.Ticket.from_network(mpt.convert(BACKBONES["conv2"](), mpt.Biprop(prune=0.8), seed=0))
+    for i in range(8):
+        ticket.save(tmp_path / f"{i}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "t.safetensors"
@@ -145,7 +152,7 @@ def rewritten(path, **changes):
     from mpt.ticket import format as files
 
     with safe_open(path, "pt") as file:
-        header, tensors = json.loads(file.metadata()["ticket"]), {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+        header, tensors = json.loads(file.metadata()["ticket"])["header"], {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
     tensors |= changes.pop("tensors", {})
     for name in changes.pop("without", ()):
         del tensors[name]

@@ -54,7 +54,10 @@ def build(origin: dict[str, Any]) -> nn.Module:
     """The network that ``origin`` describes; ValueError if it names anything but a target of this package."""
     target, arguments = origin.get("target"), origin.get("arguments")
     if target not in TARGETS or not isinstance(arguments, dict):
-        raise ValueError(f"the backbone {target!r} is not one of mpt's own: build it yourself and pass it as backbone=")
+        raise ValueError(
+            f"the backbone {target!r} is not one of mpt's own and is not built from a file: pass it as backbone=, "
+            "or to mpt-eval as model=<its YAML>"
+        )
     try:
         return TARGETS[target](**arguments)
     except TypeError as error:

@@ -36,22 +36,23 @@ def _train(arguments: list[str]) -> None:
 
     config.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
-    flags = [a for a in arguments if a.startswith("-")]
-    if not any(
-        a in ("-cd", "--config-dir", "-cn", "--config-name", "-cp", "--config-path", "--package") for a in flags
-    ):
-        # flags first: argparse takes the overrides in one stretch, and Lightning appends to the command line
-        sys.argv[1:] = _flags_first(arguments)
+    sys.argv[1:] = _flags_first(arguments)  # argparse takes the overrides in one stretch, and Lightning appends to it
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")(_job)()
 
 
+_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    "--experimental-rerun",
+)
+
+
 def _flags_first(arguments: list[str]) -> list[str]:
-    """Hydra's flags before all overrides, ``--cfg`` and its like with their value."""
+    """Hydra's flags before all overrides, each with its value."""
     flags: list[str] = []
     overrides: list[str] = []
     values = iter(arguments)
     for argument in values:
-        if argument in ("--cfg", "-c", "--info", "-i"):
+        if argument in _WITH_VALUE:
             flags += [argument, *[value for value in [next(values, None)] if value is not None]]
         else:
             (flags if argument.startswith("-") else overrides).append(argument)
@@ -107,7 +108,9 @@ def _evaluate(arguments: list[str]) -> None:
     if helps.wanted(arguments):
         print(helps.evaluate())
         return
+    arguments, folder = _config_dir(arguments)
     path, overrides = _path_first("mpt-eval TICKET [data=...] [control=shuffled_mask]", arguments)
+    overrides += [f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else []
     from mpt.experiment.measure import measure
 
     _quiet()
@@ -127,6 +130,17 @@ def _ticket(arguments: list[str]) -> None:
     from mpt.experiment.measure import info
 
     print(info(path))
+
+
+def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """The arguments without ``--config-dir DIR``, and DIR: configuration files of the user's own."""
+    for flag in ("--config-dir", "-cd"):
+        if flag in arguments:
+            at = arguments.index(flag)
+            if at + 1 == len(arguments) or not Path(arguments[at + 1]).is_dir():
+                raise ValueError(f"{flag} must be followed by a folder of configuration files")
+            return arguments[:at] + arguments[at + 2 :], Path(arguments[at + 1])
+    return arguments, None
 
 
 def _path_first(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:

@@ -17,7 +17,9 @@ def accuracy(
 ) -> float:
     """Fraction of ``images`` that ``net`` classifies rightly, in evaluation mode and float32; each mask made once."""
     loader = Loader(images, data=data, batch=batch, train=False, device=device, channels_last=True)
-    metric = MulticlassAccuracy(data.num_classes, average="micro", validate_args=False, sync_on_compute=False).to(device)
+    metric = MulticlassAccuracy(data.num_classes, average="micro", validate_args=False, sync_on_compute=False).to(
+        device
+    )
     net = net.to(device).eval()
     with frozen(net):
         for part in loader:

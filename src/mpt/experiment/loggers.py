@@ -6,10 +6,22 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+
+
+def check(choice: dict[str, Any]) -> None:
+    """Raise ValueError if what the logger needs is not there, before anything is made."""
+    if choice["name"] == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
+        raise ValueError("logger=tensorboard needs a package: pip install 'mpt[tensorboard]'")
+    if choice["name"] == "wandb" and choice["mode"] == "online":
+        import wandb
+
+        if not wandb.login(prompt=False):
+            raise ValueError("logger.mode=online needs a W&B account: run wandb login, or leave it offline")
 
 
 @contextmanager
@@ -41,10 +53,7 @@ def opened(directory: Path, config: dict[str, Any], *, enabled: bool) -> Iterato
 def _tensorboard(directory: Path) -> Logger:
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    try:
-        return TensorBoardLogger(save_dir=directory, name="", version="tensorboard")
-    except ModuleNotFoundError as error:
-        raise ValueError("logger=tensorboard needs a package: pip install 'mpt[tensorboard]'") from error
+    return TensorBoardLogger(save_dir=directory, name="", version="tensorboard")
 
 
 def _wandb(directory: Path, config: dict[str, Any]) -> Logger:
@@ -52,8 +61,6 @@ def _wandb(directory: Path, config: dict[str, Any]) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
     choice = config["logger"]
-    if choice["mode"] == "online" and not wandb.api.api_key:
-        raise ValueError("logger.mode=online needs a W&B account: run wandb login, or leave it offline")
     # offline artifacts would otherwise be staged outside the run
     os.environ["WANDB_DATA_DIR"] = os.environ["WANDB_CACHE_DIR"] = str(directory.resolve() / "wandb")
     (directory / "wandb").mkdir(parents=True, exist_ok=True)

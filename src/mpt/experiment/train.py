@@ -52,6 +52,7 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         _print_result(row, directory, config)
         return row
 
+    loggers.check(config["logger"])
     method = build_method(config["method"], prune=config["prune"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
     backbone = build_backbone(config["model"], data, width=config["width"], seed=config["seed"])
@@ -83,7 +84,7 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
                 return {}
             ticket_path = directory / "ticket.safetensors"
             Ticket.from_network(net, **_about(config, data)).save(ticket_path)
-            row = _row(config, method, data, trainer, ticket_path)
+            row = _row(config, method, data, trainer, ticket_path, backbone)
             loggers.finished(opened, ticket_path, row)
     except BaseException as error:
         if first:
@@ -136,6 +137,7 @@ def _trainer(config: dict[str, Any], directory: Path, *, num_images: int) -> L.T
             enable_progress_bar=terminal,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            log_every_n_steps=1,  # nothing is logged within an epoch; a short epoch would be warned of
             use_distributed_sampler=False,
         )
     except (RuntimeError, TypeError, ValueError) as error:  # MisconfigurationException is one of these
@@ -209,11 +211,16 @@ def _about(config: dict[str, Any], data: ImageData) -> dict[str, Any]:
 
 
 def _row(
-    config: dict[str, Any], method: Method, data: ImageData, trainer: L.Trainer, ticket_path: Path
+    config: dict[str, Any],
+    method: Method,
+    data: ImageData,
+    trainer: L.Trainer,
+    ticket_path: Path,
+    backbone: torch.nn.Module,
 ) -> dict[str, Any]:
     """The row of results; ``test_acc`` is measured on the ticket file as it is read back."""
     ticket = Ticket.load(ticket_path)
-    net, device = ticket.network(), trainer.strategy.root_device
+    net, device = ticket.network(backbone), trainer.strategy.root_device
     measured = {"test": data.test} | ({"val": data.val} if data.val is not None else {})
     accs = {name: accuracy(net, split, data=data, batch=500, device=device) for name, split in measured.items()}
     rows = next(callback for callback in trainer.callbacks if isinstance(callback, Monitor)).rows  # type: ignore[attr-defined]

@@ -161,14 +161,15 @@ def check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -
         raise ValueError(f"{option} is a list of names, got the text {patterns!r}")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"{option} names {pattern!r}, which is none of {_some(list(names))}")
+            raise ValueError(f"{option} names {pattern!r}, which is none of {some(list(names))}")
 
 
 def _matching(patterns: Sequence[str], layers: dict[str, Any]) -> list[str]:
     return [name for name in layers if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def _some(names: list[str], most: int = 8) -> str:
+def some(names: list[str], most: int = 8) -> str:
+    """The first names, and how many more."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -304,7 +305,7 @@ def _guesses(net: nn.Module) -> Iterator[tuple[int, ...]]:
 def _refuse_uncalled(names: list[str]) -> None:
     if names:
         raise ValueError(
-            f"{_some(names)}: converted, but never called in a forward pass (attention often reads a layer's weight "
+            f"{some(names)}: converted, but never called in a forward pass (attention often reads a layer's weight "
             f"directly), so the search could not reach it; leave it out with dense=({_patterns(names)})"
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mpt.search.convert import Conversion
+from mpt.search.convert import Conversion, some
 from mpt.search.layers import ticket_layers
 
 
@@ -82,7 +82,6 @@ class LayerTable:
             (row.name, _shape(row.shape), f"{row.num_weights:,}", "", "", f"{row.bits:,}", row.state)
             for row in self.parameters
         ]
-        rows += [(name, "", "", "", "", "0", "dropped") for name in self.dropped]
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
         lines = [
             "  ".join(
@@ -90,6 +89,8 @@ class LayerTable:
             )
             for row in [head, *rows]
         ]
+        if self.dropped:
+            lines.append(f"dropped: {some(list(self.dropped))}")
         return "\n".join(line.rstrip() for line in lines)
 
 

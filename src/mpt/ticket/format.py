@@ -8,8 +8,8 @@ For each searched layer ``<layer>`` of ``n`` weights, ``k`` of them kept:
     <layer>.values   float32 (k,)            the kept weights themselves                   form "real"
 
 Every other parameter and buffer (batch-norm, biases, layers left out, a dense baseline) stands under its state-dict
-name, floating point as float32. The metadata has two entries: ``ticket``, the JSON header, and ``digest``, the BLAKE2b
-of header and tensors. Reading runs no code from the file and refuses whatever does not fit to the last bit.
+name, floating point as float32. The metadata has one entry (safetensors writes several in random order, and one seed
+shall give one file): ``ticket``, the JSON of ``header`` and ``digest``, the BLAKE2b of header and tensors. Reading runs no code from the file and refuses whatever does not fit to the last bit.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _DTYPES = (torch.uint8, torch.float32, torch.int64, torch.bool, torch.int32)
 
 def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a ticket file atomically."""
-    text = json.dumps(header, sort_keys=True)
-    write_atomically(path, to_bytes(tensors, {"ticket": text, "digest": _digest(text, tensors)}))
+    content = json.dumps({"digest": _digest(header, tensors), "header": header}, sort_keys=True)
+    write_atomically(path, to_bytes(tensors, {"ticket": content}))
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -51,12 +51,11 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileNotFoundError(f"there is no ticket at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            header = _header(path, metadata)
+            header, digest = _header(path, file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole ticket file, it is truncated or altered ({error})") from error
-    if metadata.get("digest") != _digest(metadata["ticket"], tensors):
+    if digest != _digest(header, tensors):
         raise ValueError(f"{path} was altered: its content does not fit its digest; take the original file")
     try:
         _check(header, tensors)
@@ -67,9 +66,10 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+def _header(path: Path, metadata: dict[str, str]) -> tuple[dict[str, Any], str]:
     try:
-        header = json.loads(metadata["ticket"])
+        content = json.loads(metadata["ticket"])
+        header, digest = dict(content["header"]), str(content["digest"])
         version = int(header["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a ticket: it has no readable ticket header") from error
@@ -77,11 +77,11 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise ValueError(
             f"{path} has ticket format {version} and this mpt reads up to {FORMAT}: it was made by a newer mpt, upgrade"
         )
-    return dict(header)
+    return header, digest
 
 
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
+def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

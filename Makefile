@@ -1,0 +1,47 @@
+# Every target makes .venv and installs what it needs first. PYTHON chooses the interpreter (3.11 to 3.13).
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then echo $$p; break; fi; done)
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint wheel bench golden clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# torch and torchvision in one command: a torch alone may be a build that torchvision cannot use
+.venv/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "mpt needs Python 3.11, 3.12 or 3.13: name one with make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: .venv/.installed  ## find a ticket in scikit-learn's digits and measure it, in about a minute
+	$(BIN)/mpt-train recipe=demo hydra.run.dir=runs/demo
+	@echo
+	@echo "The same bits with each layer's mask shuffled, which should be near chance (10 %):"
+	@$(BIN)/mpt-eval runs/demo/ticket.safetensors control=shuffled_mask
+
+test: .venv/.installed  ## the quick tests
+	$(BIN)/python -m pytest
+
+test-all: .venv/.installed  ## all tests, the slow ones too
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/.installed  ## ruff format and check, mypy on src
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+wheel: .venv/.installed  ## dist/mpt-*.whl
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+
+bench: .venv/.installed  ## speed as ratios, measured in turn in one run; writes benchmarks/results.json
+	$(BIN)/python -m benchmarks.bench
+
+golden: .venv/.installed  ## write tests/golden anew, after a change that moves a number (say so in CHANGELOG, Numbers)
+	$(BIN)/python -m tests.golden.make
+
+clean:  ## remove .venv and everything built
+	rm -rf .venv dist build

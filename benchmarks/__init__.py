@@ -1,0 +1,1 @@
+"""Speed of mpt, measured as ratios: ``make bench``."""

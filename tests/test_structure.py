@@ -1,0 +1,66 @@
+"""The architecture: imports point one way, and what must be light is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpt
+
+PACKAGE = Path(mpt.__file__).parent
+HEAVY = {"lightning", "hydra", "omegaconf", "pandas", "wandb"}
+ALLOWED = {
+    "search": {"search"},
+    "backbones": {"backbones"},
+    "data": {"data", "files", "search"},  # of search the random streams
+    "ticket": {"ticket", "search", "backbones", "files"},
+}
+
+
+def imported(path):
+    """Every module that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" if node.module == "mpt" else node.module for alias in node.names)
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_imports_point_one_way(room):
+    files = list((PACKAGE / room).glob("*.py"))
+    assert files
+    for path in files:
+        modules = set(imported(path))
+        assert not {module.split(".")[0] for module in modules} & HEAVY, path
+        ours = {module.split(".")[1] for module in modules if module.startswith("mpt.")}
+        assert ours <= ALLOWED[room], path
+
+
+def test_the_algorithm_needs_torch_and_numpy_only():
+    modules = {module.split(".")[0] for path in (PACKAGE / "search").glob("*.py") for module in imported(path)}
+    assert modules - set(sys.stdlib_module_names) == {"torch", "numpy", "mpt"}
+
+
+def test_importing_mpt_imports_neither_torch_nor_numpy():
+    code = "import sys, mpt; sys.exit(bool({'torch', 'numpy', 'lightning'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_public_name_is_there():
+    for name in mpt.__all__:
+        assert getattr(mpt, name) is not None
+    assert set(mpt.__all__) <= set(dir(mpt))
+    assert mpt.__version__
+
+
+def test_test_files_mirror_source_files():
+    tests = Path(__file__).parent
+    for path in tests.rglob("test_*.py"):
+        room = path.parent.relative_to(tests)
+        if str(room) not in (".", "golden"):
+            assert (PACKAGE / room / path.name.removeprefix("test_")).is_file(), path
