@@ -58,7 +58,7 @@ def select(importance: Tensor, *, kept: int) -> Tensor:
 def _select_by_partition(importance: Tensor, kept: int) -> Tensor:
     threshold = torch.tensor(_kth_largest(importance, kept), dtype=importance.dtype)
     mask = importance >= threshold
-    if int(torch.count_nonzero(mask)) == kept:
+    if np.count_nonzero(mask.numpy()) == kept:
         return mask
     if bool(torch.isnan(importance).any()):
         raise ValueError("scores are not numbers any more (NaN): the search diverged, lower optim.lr")
@@ -71,17 +71,17 @@ def _select_by_partition(importance: Tensor, kept: int) -> Tensor:
 
 def _kth_largest(importance: Tensor, kept: int) -> float:
     """Value of the ``kept``-th largest entry: introselect on a copy of the memory, O(n)."""
-    values = importance if importance.dtype in (torch.float32, torch.float64) else importance.float()
-    values = values.contiguous() if not _is_dense(values) else values
-    memory = values.as_strided((values.numel(),), (1,)).numpy().copy()  # order is of no matter here
-    position = memory.size - kept
-    memory.partition(position)
-    return float(memory[position])
+    values = memory(importance).numpy().copy()
+    position = values.size - kept
+    values.partition(position)
+    return float(values[position])
 
 
-def _is_dense(x: Tensor) -> bool:
-    """True if ``x`` fills its memory without gaps or overlap, in whatever memory format."""
-    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+def memory(x: Tensor) -> Tensor:
+    """All entries of a CPU tensor as NumPy can take them, (n,), in the order of its memory: for what needs no order."""
+    x = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return x.as_strided((x.numel(),), (1,)) if dense else x.flatten()
 
 
 def select_on_device(importance: Tensor, *, kept: int) -> Tensor:

@@ -90,7 +90,7 @@ class EdgePopup(Method):
     init: str = "signed_constant"
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
-        return (weight * mask).add_(0.0)  # no -0.0
+        return weights.masked(weight, mask)
 
 
 @dataclass(frozen=True, kw_only=True)
