@@ -1,4 +1,4 @@
-"""Numbers that must not move by accident: ``python -m tests.golden.make`` writes them anew (then say so in CHANGELOG)."""
+"""Numbers that must not move by accident; ``make golden`` writes them anew (then say so in CHANGELOG, Numbers)."""
 
 from __future__ import annotations
 

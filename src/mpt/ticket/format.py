@@ -9,7 +9,8 @@ For each searched layer ``<layer>`` of ``n`` weights, ``k`` of them kept:
 
 Every other parameter and buffer (batch-norm, biases, layers left out, a dense baseline) stands under its state-dict
 name, floating point as float32. The metadata has one entry (safetensors writes several in random order, and one seed
-shall give one file): ``ticket``, the JSON of ``header`` and ``digest``, the BLAKE2b of header and tensors. Reading runs no code from the file and refuses whatever does not fit to the last bit.
+shall give one file): ``ticket``, the JSON of ``header`` and ``digest``, the BLAKE2b of header and tensors. Reading runs
+no code from the file and refuses whatever does not fit to the last bit.
 """
 
 from __future__ import annotations
