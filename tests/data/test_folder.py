@@ -99,6 +99,14 @@ def unknown_class(root):
     (root / "test" / "cat").rename(root / "test" / "cow")
 
 
+def unequal_test(root):
+    Image.new("RGB", (20, 12)).save(root / "test" / "ant" / "0.png")
+
+
+def deep(root):
+    Image.fromarray(np.full((6, 6), 20000, dtype=np.uint16)).save(root / "train" / "ant" / "deep.png")
+
+
 def no_test(root):
     (root / "test").rename(root.parent / "away")
 
@@ -111,6 +119,8 @@ def no_test(root):
         (one_class, "one folder for each of at least two classes, it has 1"),
         (empty_class, "bee holds no pictures"),
         (unknown_class, "a class 'cow' in test/ that train/ has not"),
+        (unequal_test, r"0\.png is 20x12 where others are 6x6"),
+        (deep, r"deep\.png has more than 8 bits a channel"),
         (no_test, r"must hold train/<class>/\.\.\. and test/<class>"),
     ],
 )

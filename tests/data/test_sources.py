@@ -84,6 +84,15 @@ def test_mnist_is_read_from_torchvisions_files(tmp_path):
     assert not read.flip
 
 
+def test_damaged_files_are_refused_with_the_reason(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{part}-ubyte").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="the files of mnist in .* are damaged"):
+        data.load("mnist", root=tmp_path, download=False)
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])
 def test_missing_files_with_downloads_off_name_the_other_ways_in(name, tmp_path):
     with pytest.raises(

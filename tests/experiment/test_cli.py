@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -43,7 +44,7 @@ def refused(name, *arguments, cwd, **options):
         (["model=torchvision", "model.name=resnet19", "data=digits"], ["no classifier 'resnet19'", "resnet18"]),
         (["model=torchvision", "model.name=resnet18", "width=2", "data=digits"], ["width", "resnet18"]),
         (["data=image_folder"], ["data.root"]),
-        (["data=image_folder", "data.root=nowhere"], ["no image folder at nowhere"]),
+        (["data=image_folder", "data.root=nowhere"], ["no image folder at", "nowhere"]),
         (["data=cifar10", "data.root=nowhere", "data.download=false"], ["cifar10", "nowhere", "data=image_folder"]),
         (["method.score_grad=sgn", "data=digits"], ["score_grad", "weight, sign, gain"]),
         (["binary_activations=true"], ["not supported yet"]),
@@ -153,6 +154,19 @@ def test_a_multirun_makes_one_directory_a_run_and_repeating_it_runs_nothing(tmp_
     written = [path.stat().st_mtime_ns for path in results]
     assert command("train", *arguments, cwd=tmp_path).stdout.count("this run is finished") == 2
     assert [path.stat().st_mtime_ns for path in results] == written
+
+
+def test_several_processes_in_a_multirun_are_refused(tmp_path):
+    arguments = ["-m", *(o for o in SMALL if "devices" not in o), "trainer.devices=2", "seed=0,1"]
+    assert "do not go with -m yet" in refused("train", *arguments, cwd=tmp_path)
+
+
+def test_the_printed_evaluation_works_for_a_directory_with_a_space(tmp_path):
+    done = command("train", *SMALL, "epochs=1", "hydra.run.dir=my run", cwd=tmp_path)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("evaluate"))
+    _, name, *arguments = shlex.split(line)
+    assert name == "mpt-eval"
+    assert arguments[0].endswith("my run/ticket.safetensors")
 
 
 @pytest.mark.slow

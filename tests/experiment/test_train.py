@@ -145,6 +145,38 @@ def test_another_configuration_in_the_same_directory_is_refused_by_its_differenc
     assert (directory / "ticket.safetensors").read_bytes() == content
 
 
+def test_a_checkpoint_without_its_configuration_is_not_taken_for_this_run_s(run_here):
+    _, directory = run_here("epochs=1")
+    (directory / "config.yaml").unlink()
+    with pytest.raises(ValueError, match="of an unknown run, without its config.yaml"):
+        run_here("epochs=1", "seed=5")
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", "a: [", "prune: 0.5"])
+def test_a_damaged_configuration_is_said(run_here, content):
+    _, directory = run_here("epochs=1")
+    (directory / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match="config.yaml is damaged"):
+        run_here("epochs=1")
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", "{"])
+def test_a_damaged_result_is_made_again(run_here, content):
+    row, directory = run_here("epochs=1")
+    (directory / "result.json").write_text(content)
+    again, _ = run_here("epochs=1")
+    assert again["test_acc"] == row["test_acc"]
+
+
+@pytest.mark.parametrize("kept", [0, 100, 5000])
+def test_a_damaged_checkpoint_is_said(run_here, kept):
+    _, directory = run_here("epochs=1")
+    (directory / "result.json").unlink()
+    (directory / "last.ckpt").write_bytes((directory / "last.ckpt").read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged: remove it to start this run over"):
+        run_here("epochs=1")
+
+
 @pytest.mark.parametrize("method", ["edge_popup", "dense"])
 def test_every_method_runs_to_a_ticket(run_here, method):
     row, directory = run_here(f"method={method}", *(["optim=adam", "optim.lr=0.01"] if method == "dense" else []))

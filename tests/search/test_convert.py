@@ -178,6 +178,55 @@ def test_a_layer_that_is_called_and_read_past_is_refused_by_name():
     assert len(ticket_layers(mpt.convert(Peeking(), mpt.Biprop(prune=0.5), seed=0, dense=("fc",)))) == 1
 
 
+def test_a_transformer_layer_that_reads_weights_in_evaluation_only_is_refused_by_name():
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.head = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.head(self.encoder(x).mean(1))
+
+    x = torch.randn(3, 5, 16)
+    with pytest.raises(ValueError, match=r"encoder\.linear1, encoder\.linear2: converted, but never called"):
+        mpt.convert(Encoder(), mpt.Biprop(prune=0.5), seed=0, dense=("*.out_proj",), example=x)
+    net = mpt.convert(Encoder(), mpt.Biprop(prune=0.5), seed=0, dense=("encoder.*",), example=x)
+    assert list(ticket_layers(net)) == ["head"]
+
+
+def test_a_network_of_two_inputs_is_probed_with_a_tuple():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right, self.unused = nn.Linear(4, 3), nn.Linear(5, 3), nn.Linear(2, 2)
+
+        def forward(self, x, y):
+            return self.left(x) + self.right(y)
+
+    with pytest.raises(ValueError, match="^unused: converted, but never called"):
+        mpt.convert(Two(), mpt.Biprop(prune=0.5), seed=0, example=(torch.ones(1, 4), torch.ones(1, 5)))
+
+
+def test_a_seed_that_is_no_whole_number_is_refused(mlp):
+    for seed in (1.5, True, -1):
+        with pytest.raises(ValueError, match="seed must be a whole number"):
+            mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=seed)
+
+
+def test_a_copy_made_inside_frozen_is_not_frozen(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
+    with mpt.frozen(net):
+        made = copy.deepcopy(net)
+    made[0].scores.data.neg_().add_(0.3)
+    assert torch.equal(made[0].ticket_weight() != 0, made[0].mask())
+    assert made[0].made is None
+
+
+def test_options_that_the_dense_baseline_cannot_honour_are_refused(mlp):
+    with pytest.raises(ValueError, match="Dense trains every parameter"):
+        mpt.convert(mlp, mpt.Dense(), seed=0, learn_batchnorm=True)
+
+
 def test_a_layer_with_a_forward_of_its_own_is_refused_by_name():
     class Standardized(nn.Conv2d):
         def forward(self, x):

@@ -175,13 +175,55 @@ def test_a_newer_format_is_refused_with_the_reason(saved):
         ({"tensors": {"features.0.gain": torch.tensor(-1.0)}}, "gain of features.0"),
         ({"tensors": {"stowaway": torch.zeros(1)}}, "stowaway, which the header does not list"),
         ({"without": ["features.0.signs"]}, "features.0.signs is missing"),
-        ({"layers": None}, "broken header"),
+        ({"layers": None}, "its header's layers is None"),
+        ({"layers": [{"name": "features.0"}]}, "broken header"),
+        ({"method": {"name": "Biprop"}}, "broken header"),
+        ({"backbone": "x"}, "its header's backbone is 'x'"),
+        ({"format": 0}, "ticket format 0"),
     ],
 )
 def test_a_file_that_is_not_consistent_is_refused(saved, changes, sentence):
     rewritten(saved, **changes)
     with pytest.raises(ValueError, match=sentence):
         mpt.Ticket.load(saved)
+
+
+def test_buffers_of_any_integer_kind_come_back(tmp_path, mlp):
+    mlp.register_buffer("counts", torch.tensor([1, 2], dtype=torch.int16))
+    mlp.register_buffer("flag", torch.tensor(True))
+    mpt.Ticket.from_network(mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0)).save(tmp_path / "t")
+    net = mpt.Ticket.load(tmp_path / "t").network(mlp)
+    assert net.counts.tolist() == [1, 2]
+    assert bool(net.flag)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "shape"),
+    [
+        (lambda: nn.Linear(6, 4), {"bias": True}, (2, 6)),
+        (lambda: nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4, affine=False)), {}, (2, 6)),
+        (lambda: nn.BatchNorm1d(6), None, (2, 6)),
+    ],
+    ids=["bare_layer", "batchnorm_without_scale", "nothing_to_search"],
+)
+def test_unusual_backbones_come_back(backbone, options, shape):
+    plain = backbone()
+    if options is None:
+        with pytest.raises(ValueError, match="nothing to search"):
+            mpt.convert(plain, mpt.Biprop(prune=0.5), seed=0)
+        return
+    learn = not isinstance(plain, nn.Linear)
+    net = mpt.convert(plain, mpt.Biprop(prune=0.5, **options), seed=0, learn_batchnorm=learn).eval()
+    x = torch.randn(shape)
+    assert torch.equal(mpt.Ticket.from_network(net).network(plain)(x), net(x))
+
+
+def test_a_backbone_that_would_read_other_files_is_never_built():
+    ticket = mpt.Ticket.from_network(mpt.convert(BACKBONES["conv2"](), mpt.Biprop(prune=0.8), seed=0))
+    arguments = {"name": "resnet10t", "checkpoint_path": "/etc/passwd"}
+    ticket.header["backbone"] = {"target": "mpt.backbones.timm", "arguments": arguments}
+    with pytest.raises(ValueError, match="never built with checkpoint_path"):
+        ticket.network()
 
 
 def test_what_is_no_ticket_is_refused(tmp_path):

@@ -58,6 +58,8 @@ def build(origin: dict[str, Any]) -> nn.Module:
             f"the backbone {target!r} is not one of mpt's own and is not built from a file: pass it as backbone=, "
             "or to mpt-eval as model=<its YAML>"
         )
+    if reading := [key for key in arguments if key.startswith(("pretrained", "checkpoint", "weights"))]:
+        raise ValueError(f"{target} is never built with {reading[0]}, which reads other files")
     try:
         return TARGETS[target](**arguments)
     except TypeError as error:

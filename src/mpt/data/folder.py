@@ -52,7 +52,7 @@ def load_folder(root: Path, *, image_size: int | None, cache: str | Path | None,
     cache_folder = Path(cache).expanduser() if cache else Path.home() / ".cache" / "mpt"
     train, mean, std = _split(root / "train", class_names, image_size, cache_folder, progress=progress)
     size = train.pixels.shape[-1]
-    test, _, _ = _split(test_folder, class_names, image_size or size, cache_folder, progress=progress)
+    test, _, _ = _split(test_folder, class_names, image_size, cache_folder, progress=progress, side=size)
     return ImageData("image_folder", train, test, class_names, mean, std, crop=size // 8, flip=True)
 
 
@@ -64,15 +64,21 @@ def _class_names(split: Path) -> tuple[str, ...]:
 
 
 def _split(
-    folder: Path, class_names: tuple[str, ...], image_size: int | None, cache: Path, *, progress: bool
+    folder: Path,
+    class_names: tuple[str, ...],
+    image_size: int | None,
+    cache: Path,
+    *,
+    progress: bool,
+    side: int | None = None,
 ) -> tuple[Images, tuple[float, ...], tuple[float, ...]]:
     files, labels = _listing(folder, class_names)
-    key = hashlib.sha256(f"{folder.resolve()}|{image_size}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{folder.resolve()}|{image_size}|{side}".encode()).hexdigest()[:16]
     array_path, about_path = cache / f"{key}.npy", cache / f"{key}.json"
     checksum = _checksum(folder, files)
     about = _read_about(about_path, checksum) if array_path.is_file() else None
     if about is None:
-        decoded = _decoded(folder, files, image_size, progress=progress)
+        decoded = _decoded(folder, files, image_size, side=side, progress=progress)
         mean, std = measured_mean_std(torch.from_numpy(decoded))
         about = {"folder": str(folder.resolve()), "checksum": checksum, "mean": mean, "std": std}
         _write_cache(cache, array_path, about_path, decoded, about)
@@ -126,11 +132,13 @@ def _write_cache(cache: Path, array_path: Path, about_path: Path, pixels: np.nda
         ) from error
 
 
-def _decoded(folder: Path, files: list[Path], image_size: int | None, *, progress: bool) -> np.ndarray:
+def _decoded(
+    folder: Path, files: list[Path], image_size: int | None, *, side: int | None, progress: bool
+) -> np.ndarray:
     """All pictures as uint8 (N, 3, S, S), decoded by a thread a core."""
     from rich.progress import track
 
-    side = image_size or _common_side(files[0])
+    side = image_size or side or _common_side(files[0])
     pixels = np.empty((len(files), 3, side, side), dtype=np.uint8)
 
     def decode(some: range) -> None:  # many at a time: handing over one small picture costs more than decoding it
@@ -172,6 +180,8 @@ def _open(file: Path) -> Image.Image:
 def _picture(file: Path, side: int, *, resize: bool) -> np.ndarray:
     """One picture as uint8 (side, side, 3)."""
     with _open(file) as picture:
+        if picture.mode.startswith(("I", "F")):
+            raise ValueError(f"{file} has more than 8 bits a channel ({picture.mode}): convert it to 8 bits")
         try:
             rgb = picture.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:

@@ -109,6 +109,8 @@ def held_out(data: ImageData, *, val_size: float, train_size: int | None) -> Ima
     see the same images.
     """
     n = len(data.train)
+    if val_size > 1 and val_size != int(val_size):
+        raise ValueError(f"data.val_size is a number of images, or a fraction below 1, got {val_size:g}")
     held = round(val_size * n) if val_size < 1 else int(val_size)
     wanted = n - held if train_size is None else train_size
     if held < 0 or wanted < 1 or held + wanted > n:

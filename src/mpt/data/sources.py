@@ -6,6 +6,7 @@ Each function gives an :class:`ImageData` at its native size or resized; :func:`
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import shutil
 import sys
 from collections.abc import Sequence
@@ -129,11 +130,14 @@ def _torchvision(name: str, *, root: Path, download: bool) -> ImageData:
     kind, megabytes, mean, std, crop, flip = _TORCHVISION[name]
     dataset = getattr(datasets, kind)
     try:
-        train = dataset(root, train=True)
-    except RuntimeError:  # torchvision's way to say that the files are not there
-        _fetch(name, dataset, root=root, megabytes=megabytes, download=download)
-        train = dataset(root, train=True)
-    test = dataset(root, train=False)
+        try:
+            train = dataset(root, train=True)
+        except RuntimeError:  # torchvision's way to say that the files are not there
+            _fetch(name, dataset, root=root, megabytes=megabytes, download=download)
+            train = dataset(root, train=True)
+        test = dataset(root, train=False)
+    except (AssertionError, EOFError, IndexError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(f"the files of {name} in {root} are damaged: remove them and get them again") from error
     class_names = tuple(str(label) for label in train.classes)
     return ImageData(name, _split(train), _split(test), class_names, mean, std, crop, flip)
 

@@ -88,7 +88,7 @@ def _check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logits = backbone(example)
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{name} cannot take images of {side}x{side} pixels ({reason}): choose another data.image_size"

@@ -65,6 +65,8 @@ def _job(composed: Any) -> None:
     try:
         config.check(composed)
         plain = config.plain(composed)
+        if plain["data"]["root"]:
+            plain["data"]["root"] = str(Path(plain["data"]["root"]).expanduser().resolve())
         directory = _directory(plain)
         from mpt.experiment.train import run
 
@@ -84,9 +86,11 @@ def _directory(plain: dict[str, Any]) -> Path:
         return Path(os.environ["MPT_DIRECTORY"])  # as the first process of this run says
     hydra_config = HydraConfig.get()
     if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
+        if str(plain["trainer"]["devices"]) not in ("auto", "1"):
+            raise ValueError("several processes a run do not go with -m yet: start each run on its own")
         return Path(hydra_config.sweep.dir) / run_name(plain)
     given = hydra_config.run.dir
-    return Path(given) if given != "." else Path(plain["runs"]) / run_name(plain)
+    return Path(given) if given not in (".", "") else Path(plain["runs"]) / run_name(plain)
 
 
 def _quiet() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,6 +13,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 USERS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+_UNKNOWN = re.compile(r"Could not override '([^']+)'")
 _NOISE = ("full_key", "object_type", "reference_type", "To append", "Config search path", "Set the env", "See https")
 
 
@@ -20,6 +22,8 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{group} has no choice {choice!r}: take one of {', '.join(sorted(error.options))}"
+    if isinstance(error, HydraException) and (key := _UNKNOWN.search(str(error))):
+        return f"there is no option {key[1]}: --help lists them"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = str(error) or type(error).__name__

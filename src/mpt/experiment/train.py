@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -20,6 +21,7 @@ import torch
 import yaml
 
 import mpt
+from mpt import backbones
 from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.experiment import loggers
@@ -46,13 +48,13 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         ValueError, OSError: what the user can mend, in one sentence. A run that fails in training leaves a
             ``result.json`` with ``status: failed`` and can be repeated.
     """
+    loggers.check(config["logger"])
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
     if first and (row := _finished(config, directory)):
         print(f"this run is finished: {directory} (remove the directory to run it again)")
         _print_result(row, directory, config)
         return row
 
-    loggers.check(config["logger"])
     method = build_method(config["method"], prune=config["prune"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
     backbone = build_backbone(config["model"], data, width=config["width"], seed=config["seed"])
@@ -72,7 +74,7 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         )
 
     if first:
-        directory.mkdir(parents=True, exist_ok=True)
+        _make(directory)
         write_atomically(directory / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         (directory / "result.json").unlink(missing_ok=True)  # of a failed try
         print(mpt.layer_table(net), flush=True)
@@ -95,13 +97,31 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
     return row
 
 
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"the run's directory {directory} cannot be made ({error.strerror}): "
+            "choose another with runs= or hydra.run.dir="
+        ) from error
+
+
 def _finished(config: dict[str, Any], directory: Path) -> dict[str, Any] | None:
     """The row of a run that is finished in ``directory``; ValueError if another configuration lives there."""
     try:
         there = yaml.safe_load((directory / "config.yaml").read_text())
+        before, now = affects_result(there), affects_result(config)
     except FileNotFoundError:
+        if found := [name for name in ("last.ckpt", "ticket.safetensors") if (directory / name).exists()]:
+            raise ValueError(
+                f"{directory} holds {found[0]} of an unknown run, without its config.yaml: choose another directory"
+            ) from None
         return None
-    before, now = affects_result(there), affects_result(config)
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{directory / 'config.yaml'} is damaged: remove the directory to run it again, or choose another"
+        ) from error
     different = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
     if different:
         changes = ", ".join(f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:5])
@@ -110,7 +130,8 @@ def _finished(config: dict[str, Any], directory: Path) -> dict[str, Any] | None:
         row = json.loads((directory / "result.json").read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return row if row.get("status") == "done" and (directory / "ticket.safetensors").is_file() else None
+    done = isinstance(row, dict) and row.get("status") == "done"
+    return row if done and (directory / "ticket.safetensors").is_file() else None
 
 
 def _trainer(config: dict[str, Any], directory: Path, *, num_images: int) -> L.Trainer:
@@ -191,11 +212,21 @@ def _fit(trainer: L.Trainer, net: torch.nn.Module, data: ImageData, config: dict
     )
     loaders = MemoryData(data, batch=config["batch"], seed=config["seed"], channels_last=channels_last)
     checkpoint = directory / "last.ckpt"
+    _check_checkpoint(checkpoint)
     os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # for the other processes of this run
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)
     trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
     net.to("cpu")
+
+
+def _check_checkpoint(path: Path) -> None:
+    """ValueError if there is a checkpoint and it cannot be read."""
+    try:
+        if path.is_file():
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever torch and pickle raise on a broken file
+        raise ValueError(f"{path} is damaged: remove it to start this run over") from error
 
 
 def _about(config: dict[str, Any], data: ImageData) -> dict[str, Any]:
@@ -268,8 +299,10 @@ def _record_failure(directory: Path, config: dict[str, Any], error: BaseExceptio
 
 def _print_result(row: dict[str, Any], directory: Path, config: dict[str, Any]) -> None:
     path, dense_bytes = directory / "ticket.safetensors", 4 * row["num_weights"]
-    root = config["data"]["root"]
-    where = f" data={row['data']}" + (f" data.root={root}" if root else "")
+    root, own = config["data"]["root"], config["model"]["target"] not in backbones.TARGETS
+    words = ["mpt-eval", *(["--config-dir", "<yours>"] if own else []), shlex.quote(str(path)), f"data={row['data']}"]
+    words += [shlex.quote(f"data.root={root}")] if root else []
+    words += [f"model={config['model']['name']}"] if own else []
     smaller = dense_bytes / row["ticket_bytes"]
     print(
         f"\naccuracy  {100 * row['test_acc']:.2f} % of {row['num_test']:,} test images, measured on the file"
@@ -277,7 +310,7 @@ def _print_result(row: dict[str, Any], directory: Path, config: dict[str, Any]) 
         f"weights   {row['num_kept']:,} of {row['num_weights']:,} kept ({100 * row['density']:.1f} %)\n"
         f"size      {row['ticket_bytes']:,} bytes, {dense_bytes:,} in float32: {smaller:.1f} times smaller\n"
         f"ticket    {path}\n"
-        f"evaluate  mpt-eval {path}{where}",
+        f"evaluate  {' '.join(words)}",
         flush=True,
     )
 

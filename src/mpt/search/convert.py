@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from mpt.search.initializers import random_scores, random_weight
-from mpt.search.layers import PLAIN_LAYERS, TICKET_LAYERS, TicketLayer, frozen, ticket_layers
+from mpt.search.layers import PLAIN_LAYERS, TICKET_LAYERS, Made, TicketLayer, frozen, ticket_layers
 from mpt.search.methods import Method
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -49,7 +49,7 @@ def convert(
     dense: Sequence[str] = (),
     trained: Sequence[str] = (),
     learn_batchnorm: bool = False,
-    example: Tensor | None = None,
+    example: Tensor | tuple[Tensor, ...] | None = None,
 ) -> nn.Module:
     """A copy of ``backbone`` whose layers are searched by ``method``.
 
@@ -61,7 +61,7 @@ def convert(
         dense: names of layers to leave out of the search, or patterns with ``*``; they keep the backbone's values.
         trained: names or patterns of parameters, not searched, that are trained instead of frozen.
         learn_batchnorm: batch-norm has a learned scale and shift (+BN); otherwise it has none.
-        example: one input batch for the probe forward; by default a few usual shapes are tried.
+        example: one input batch (a tuple for several inputs) for the probe forward; by default usual shapes are tried.
 
     Returns:
         The converted copy, on the device and in the dtypes of ``backbone``.
@@ -77,6 +77,8 @@ def convert(
         _drop_biases(net, method)
         _set_batchnorm(net, learn_batchnorm=learn_batchnorm, reset=seed is not None)
         _freeze(net, trained=trained, learn_batchnorm=learn_batchnorm)
+    elif learn_batchnorm or trained:
+        raise ValueError(f"{type(method).__name__} trains every parameter: leave out learn_batchnorm and trained")
     _draw(net, method, seed=seed, left_out=_matching(dense, plain_layers(net)))
     left = {name for name, _ in net.named_parameters()}
     dropped = tuple(name for name, _ in backbone.named_parameters() if name not in left)
@@ -181,11 +183,28 @@ def _drop_biases(net: nn.Module, method: Method) -> None:
 def strip(net: nn.Module, *, keep: set[str]) -> None:
     """Remove the biases of ticket layers and the scale and shift of batch-norms unless ``keep`` names them."""
     for name, layer in ticket_layers(net).items():
-        if layer.bias is not None and f"{name}.bias" not in keep:
+        if layer.bias is not None and child(name, "bias") not in keep:
             layer.bias = None
     for name, norm in net.named_modules():
-        if isinstance(norm, BATCH_NORMS) and norm.weight is not None and f"{name}.weight" not in keep:
+        if isinstance(norm, BATCH_NORMS) and child(name, "weight") in keep:
+            _give_scale(norm)
+        elif isinstance(norm, BATCH_NORMS):
             norm.weight, norm.bias, norm.affine = None, None, False  # type: ignore[assignment]
+
+
+def child(name: str, attribute: str) -> str:
+    """State-dict name of an attribute of the module ``name``; the network itself has the empty name."""
+    return f"{name}.{attribute}" if name else attribute
+
+
+def _give_scale(norm: Any) -> None:
+    """Scale 1 and shift 0, unless the batch-norm has them already."""
+    if norm.weight is None:
+        like = (
+            {"dtype": norm.running_mean.dtype, "device": norm.running_mean.device} if norm.track_running_stats else {}
+        )
+        norm.weight = nn.Parameter(torch.ones(norm.num_features, **like))
+        norm.bias, norm.affine = nn.Parameter(torch.zeros_like(norm.weight)), True
 
 
 def _set_batchnorm(net: nn.Module, *, learn_batchnorm: bool, reset: bool) -> None:
@@ -194,11 +213,10 @@ def _set_batchnorm(net: nn.Module, *, learn_batchnorm: bool, reset: bool) -> Non
     if learn_batchnorm and not norms:
         raise ValueError("learn_batchnorm trains batch-norm's scale and shift, and this backbone has no batch-norm")
     for norm in norms:
-        if learn_batchnorm and norm.weight is None:
-            size = torch.ones(
-                norm.num_features, device=norm.running_mean.device if norm.running_mean is not None else None
-            )
-            norm.weight, norm.bias, norm.affine = nn.Parameter(size), nn.Parameter(torch.zeros_like(size)), True
+        if learn_batchnorm:
+            _give_scale(norm)
+        if reset:
+            norm.reset_running_stats()
         if norm.weight is None:
             continue
         if reset:
@@ -241,33 +259,52 @@ def _draw(net: nn.Module, method: Method, *, seed: int | None, left_out: Sequenc
 
 
 @torch.no_grad()
-def _probe(net: nn.Module, example: Tensor | None) -> None:
+def _probe(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> None:
     """One forward in evaluation mode; refuses layers that are not called or whose weight is read past them."""
-    layers, called = ticket_layers(net), set()
-    hooks = [layer.register_forward_hook(lambda *_, name=name: called.add(name)) for name, layer in layers.items()]
+    layers, called = ticket_layers(net), set[str]()
     was_training = {module: module.training for module in net.modules()}
     try:
         net.eval()
         with torch.random.fork_rng(devices=[]), frozen(net):
-            example = _run(net, example, called)
-            if example is None:
+            for name, layer in layers.items():
+                layer.made = _Watched(*_made(layer), name=name, called=called)  # type: ignore[assignment]
+            inputs = _run(net, example, called)
+            if inputs is None:
                 return
             _refuse_uncalled([name for name in layers if name not in called])
             with _poisoned(list(layers.values())):
-                bypassed = not _finite(net(example))
+                bypassed = not _finite(net(*inputs))
         if bypassed:
-            _refuse_bypassed(net, layers, example)
+            _refuse_bypassed(net, layers, inputs)
     finally:
-        for hook in hooks:
-            hook.remove()
         for module, mode in was_training.items():
             module.training = mode
 
 
-def _run(net: nn.Module, example: Tensor | None, called: set[str]) -> Tensor | None:
+class _Watched:
+    """What ``frozen`` keeps of a layer, and a note of who asks for its ticket weight. Not a forward hook: torch's
+    transformer layers take another way, which reads weights, unless a hook is there."""
+
+    def __init__(self, mask: Tensor, gain: Tensor, weight: Tensor, *, name: str, called: set[str]) -> None:
+        self.mask, self.gain, self._weight, self._name, self._called = mask, gain, weight, name, called
+
+    @property
+    def ticket_weight(self) -> Tensor:
+        self._called.add(self._name)
+        return self._weight
+
+
+def _made(layer: TicketLayer) -> Made:
+    assert layer.made is not None
+    return layer.made
+
+
+def _run(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, called: set[str]) -> tuple[Tensor, ...] | None:
+    """The inputs of the first forward: ``example``, or the first guess that fits; None if none does."""
     if example is not None:
-        net(example)
-        return example
+        inputs = example if isinstance(example, tuple) else (example,)
+        net(*inputs)
+        return inputs
     for shape in _guesses(net):
         parameter = next(net.parameters())
         guess = torch.ones(shape, device=parameter.device, dtype=parameter.dtype)
@@ -276,8 +313,8 @@ def _run(net: nn.Module, example: Tensor | None, called: set[str]) -> Tensor | N
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a guess that does not fit
                 net(guess)
-            return guess
-        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError):
+            return (guess,)
+        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError, KeyError):
             continue
     warnings.warn(
         "convert could not guess an input for its probe forward, so whether every layer is called was not checked; "
@@ -339,13 +376,13 @@ def _finite(output: object) -> bool:
     return all(_finite(value) for value in output) if isinstance(output, (list, tuple)) else True
 
 
-def _refuse_bypassed(net: nn.Module, layers: dict[str, TicketLayer], example: Tensor) -> None:
+def _refuse_bypassed(net: nn.Module, layers: dict[str, TicketLayer], inputs: tuple[Tensor, ...]) -> None:
     names = []
     with frozen(net):
-        if not _finite(net(example)):
+        if not _finite(net(*inputs)):
             return  # the network's own output is not finite: nothing was learned about its weights
         for name, layer in layers.items():
             with _poisoned([layer]):
-                if not _finite(net(example)):
+                if not _finite(net(*inputs)):
                     names.append(name)
     _refuse_uncalled(names)

@@ -58,10 +58,10 @@ INITIALIZERS: dict[str, tuple[Callable[[np.random.Generator, int, float], np.nda
 
 def stream_key(seed: int, stream: str) -> tuple[int, int]:
     """Two 64-bit words that key a Philox generator: the seed, and a hash of the stream's name that never changes."""
-    if not 0 <= seed < 2**63:
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed}")
     digest = hashlib.blake2b(stream.encode(), digest_size=8).digest()
-    return seed, int.from_bytes(digest, "little")
+    return int(seed), int.from_bytes(digest, "little")
 
 
 def _philox(seed: int, stream: str) -> np.random.Philox:

@@ -49,6 +49,9 @@ class TicketLayer(nn.Module):
     num_kept: int
     made: Made | None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "made": None}  # a copy made inside frozen is not frozen itself
+
     def mask(self) -> Tensor:
         """Mask of the current scores (inside :func:`frozen`: of those at its start), bool, shape of the weight."""
         return self.current().mask

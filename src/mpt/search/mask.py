@@ -22,7 +22,7 @@ from torch import Tensor
 
 def check_prune(prune: float) -> None:
     """Raise ValueError unless ``prune``, the fraction removed, lies in [0, 1)."""
-    if not 0 <= prune < 1:  # also refuses nan
+    if not isinstance(prune, (int, float)) or not 0 <= prune < 1:  # also refuses nan
         raise ValueError(f"prune is the fraction removed and must be in [0, 1), got {prune}")
 
 

@@ -31,7 +31,15 @@ from mpt.files import write_atomically
 from mpt.search.mask import unpacked_bits
 
 FORMAT = 1  # version of the layout above; a reader refuses a higher one
-_DTYPES = (torch.uint8, torch.float32, torch.int64, torch.bool, torch.int32)
+_DTYPES = (torch.float32, torch.int64, torch.bool)  # of what is not a searched layer
+_KEYS: dict[str, tuple[type, ...]] = {
+    "backbone": (dict, type(None)),
+    "layers": (list,),
+    "method": (dict,),
+    "mpt": (str,),
+    "others": (list,),
+    "seed": (int, type(None)),
+}
 
 
 def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -74,6 +82,8 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[dict[str, Any], str]:
         version = int(header["format"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a ticket: it has no readable ticket header") from error
+    if version < 1:
+        raise ValueError(f"{path} has ticket format {version}, which there is not: it was altered")
     if version > FORMAT:
         raise ValueError(
             f"{path} has ticket format {version} and this mpt reads up to {FORMAT}: it was made by a newer mpt, upgrade"
@@ -91,24 +101,37 @@ def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 
 def _check(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    for key, kind in _KEYS.items():
+        if not isinstance(header[key], kind):
+            raise ValueError(f"its header's {key} is {header[key]!r}")
+    if not isinstance(header["method"]["name"], str) or not isinstance(header["method"]["prune"], (int, float)):
+        raise ValueError(f"its header's method is {header['method']!r}")
+    names = [row["name"] for row in (*header["layers"], *header["others"])]
+    if len(set(names)) != len(names):
+        raise ValueError("its header lists a name twice")
     expected: set[str] = set()
     for layer in header["layers"]:
         expected |= _check_layer(layer, tensors)
     for other in header["others"]:
         expected.add(other["name"])
         tensor = _tensor(tensors, other["name"])
-        if list(tensor.shape) != other["shape"] or tensor.dtype not in _DTYPES:
+        if list(tensor.shape) != other["shape"]:
             raise ValueError(f"{other['name']} has shape {list(tensor.shape)}, the header says {other['shape']}")
+        if tensor.dtype not in _DTYPES or other["trained"] not in (True, False, None):
+            raise ValueError(f"{other['name']} is of a kind that a ticket does not have ({tensor.dtype})")
     if extra := sorted(set(tensors) - expected):
         raise ValueError(f"it holds {extra[0]}, which the header does not list")
 
 
 def _check_layer(layer: dict[str, Any], tensors: dict[str, Tensor]) -> set[str]:
     name, kept, n = layer["name"], layer["kept"], math.prod(layer["shape"])
+    if not isinstance(kept, int) or not 1 <= kept <= n or layer["form"] not in ("binary", "real"):
+        raise ValueError(f"the header's entry of {name} is {layer!r}")
     if _ones(_tensor(tensors, f"{name}.mask"), n, f"{name}.mask") != kept:
         raise ValueError(f"the mask of {name} does not keep the {kept} weights that the header says")
     if layer["form"] == "real":
-        if _tensor(tensors, f"{name}.values").shape != (kept,):
+        values = _tensor(tensors, f"{name}.values")
+        if values.shape != (kept,) or values.dtype != torch.float32 or not bool(torch.isfinite(values).all()):
             raise ValueError(f"{name}.values is not one number for each of {kept} kept weights")
         return {f"{name}.mask", f"{name}.values"}
     _ones(_tensor(tensors, f"{name}.signs"), kept, f"{name}.signs")

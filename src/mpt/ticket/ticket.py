@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import mpt
 from mpt import backbones
-from mpt.search.convert import Conversion, add_ticket_layers, plain_layers, strip
+from mpt.search.convert import Conversion, add_ticket_layers, child, plain_layers, strip
 from mpt.search.layers import TicketLayer, frozen, ticket_layers
 from mpt.search.mask import packed_bits, unpacked_bits
 from mpt.search.methods import Biprop, Dense, EdgePopup, Method
@@ -191,7 +191,10 @@ class Ticket:
         """The method of the header, where it is one of mpt's; else edge-popup, whose formula b = m w always holds."""
         choices = dict(self.header["method"])
         method = _METHODS.get(choices.pop("name"))
-        return method(**choices) if method else EdgePopup(prune=choices.get("prune", 0.0))
+        try:
+            return method(**choices) if method else EdgePopup(prune=choices.get("prune", 0.0))
+        except TypeError as error:
+            raise ValueError(f"the ticket's method cannot be read: {error}") from error
 
     def _build(self) -> nn.Module:
         if self.header["backbone"] is None:
@@ -211,7 +214,7 @@ class Ticket:
                 )
         known = {row["name"] for row in self.header["layers"]} | {row["name"] for row in self.header["others"]}
         for name in layers:
-            if name not in known and f"{name}.weight" not in known:
+            if name not in known and child(name, "weight") not in known:
                 raise ValueError(f"the ticket is for another backbone: the ticket has no layer {name!r}")
 
     def _load_others(self, net: nn.Module) -> None:
@@ -260,9 +263,14 @@ def _other_state(net: nn.Module, searched: set[int]) -> list[tuple[str, Tensor, 
         (name, p, p.requires_grad) for name, p in net.named_parameters() if id(p) not in searched
     ]
     state += [(name, buffer, None) for name, buffer in net.named_buffers() if name in saved]
-    return [(name, _stored(value), trained) for name, value, trained in state]
+    return [(name, _stored(name, value), trained) for name, value, trained in state]
 
 
-def _stored(value: Tensor) -> Tensor:
+def _stored(name: str, value: Tensor) -> Tensor:
+    """``value`` as the file has it: float32, int64 or bool, on the CPU."""
     value = value.detach().cpu().contiguous()
-    return value.float().clone() if value.is_floating_point() else value.clone()
+    if value.is_complex():
+        raise ValueError(f"{name} is complex and cannot be put into a ticket")
+    if value.dtype == torch.bool:
+        return value.clone()
+    return value.to(torch.float32 if value.is_floating_point() else torch.int64, copy=True)
