@@ -89,7 +89,7 @@ def test_damaged_files_are_refused_with_the_reason(tmp_path):
     raw.mkdir(parents=True)
     for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{part}-ubyte").write_bytes(b"junk")
-    with pytest.raises(ValueError, match="the files of mnist in .* are damaged"):
+    with pytest.raises(ValueError, match=r"the files of mnist in .* are damaged"):
         data.load("mnist", root=tmp_path, download=False)
 
 

@@ -148,7 +148,7 @@ def test_another_configuration_in_the_same_directory_is_refused_by_its_differenc
 def test_a_checkpoint_without_its_configuration_is_not_taken_for_this_run_s(run_here):
     _, directory = run_here("epochs=1")
     (directory / "config.yaml").unlink()
-    with pytest.raises(ValueError, match="of an unknown run, without its config.yaml"):
+    with pytest.raises(ValueError, match=r"of an unknown run, without its config.yaml"):
         run_here("epochs=1", "seed=5")
 
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_without_its_configuration_is_not_taken_for_this_run_s(run_
 def test_a_damaged_configuration_is_said(run_here, content):
     _, directory = run_here("epochs=1")
     (directory / "config.yaml").write_text(content)
-    with pytest.raises(ValueError, match="config.yaml is damaged"):
+    with pytest.raises(ValueError, match=r"config.yaml is damaged"):
         run_here("epochs=1")
 
 

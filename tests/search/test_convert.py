@@ -203,7 +203,7 @@ def test_a_network_of_two_inputs_is_probed_with_a_tuple():
         def forward(self, x, y):
             return self.left(x) + self.right(y)
 
-    with pytest.raises(ValueError, match="^unused: converted, but never called"):
+    with pytest.raises(ValueError, match=r"^unused: converted, but never called"):
         mpt.convert(Two(), mpt.Biprop(prune=0.5), seed=0, example=(torch.ones(1, 4), torch.ones(1, 5)))
 
 
