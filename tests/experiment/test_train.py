@@ -218,6 +218,10 @@ def test_a_search_that_diverges_fails_with_advice_and_says_so_in_its_row(run_her
         (["model=torchvision", "model.name=inception_v3", "width=1"], "inception_v3 cannot take images of 8x8"),
         (["learn_batchnorm=true"], "this backbone has no batch-norm"),
         (["dense=[nope]"], "dense names 'nope', which is none of features.0"),
+        (
+            ["model=torchvision", "model.name=resnet18", "width=1", "data.num_images=33"],
+            "batch=32 leaves 1 of 33 training images",
+        ),
         (["+model.nope=3"], r"there is no option model\.nope"),
         (["batch=30", "trainer.devices=4"], "must divide by the 4 processes, got 30"),
         (

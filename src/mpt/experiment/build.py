@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import importlib
@@ -15,6 +16,7 @@ from torch import nn
 
 import mpt
 from mpt.data import ImageData
+from mpt.search.convert import BATCH_NORMS
 from mpt.search.initializers import stream_key
 from mpt.search.methods import Method
 
@@ -98,6 +100,21 @@ def _check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"{name} must give one logit for each of {num_classes} classes, it gave {shape} for 2 images")
+
+
+def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: int) -> None:
+    """ValueError if an epoch ends with one image for a process and the batch-norm of ``net`` cannot train on one."""
+    images = len(data.train) % batch
+    if images == 0 or images // processes > 1 or not any(isinstance(module, BATCH_NORMS) for module in net.modules()):
+        return
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy.deepcopy(net).train()(torch.zeros(1, data.channels, data.image_size, data.image_size))
+    except ValueError as error:
+        raise ValueError(
+            f"batch={batch} leaves {images} of {len(data.train)} training images for an epoch's last step, one for a "
+            "process, which batch-norm cannot train on: choose another batch"
+        ) from error
 
 
 def _imported(option: str, target: str) -> Callable[..., Any]:

@@ -25,7 +25,7 @@ from mpt import backbones
 from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.experiment import loggers
-from mpt.experiment.build import build_backbone, build_method, converted
+from mpt.experiment.build import build_backbone, build_method, check_last_batch, converted
 from mpt.experiment.checkpoint import WholeOrNothing, last_checkpoint
 from mpt.experiment.config import affects_result
 from mpt.experiment.errors import USERS, sentence
@@ -72,6 +72,7 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         raise ValueError(
             f"batch is the global batch and must divide by the {trainer.world_size} processes, got {config['batch']}"
         )
+    check_last_batch(net, data, batch=config["batch"], processes=trainer.world_size)
 
     if first:
         _make(directory)
