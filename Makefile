@@ -1,5 +1,5 @@
 # Every target makes .venv and installs what it needs first. PYTHON chooses the interpreter (3.11 to 3.13).
-PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	if $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then echo $$p; break; fi; done)
 BIN := .venv/bin
 
