@@ -14,9 +14,7 @@ that is never called, or whose ``weight`` is read past the layer (as attention o
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -25,11 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from mpt.search.initializers import random_scores, random_weight
-from mpt.search.layers import PLAIN_LAYERS, TICKET_LAYERS, Made, TicketLayer, frozen, ticket_layers
+from mpt.search.layers import PLAIN_LAYERS, TICKET_LAYERS, TicketLayer, frozen, kind_of, some, ticket_layers
 from mpt.search.methods import Method
+from mpt.search.probe import probe
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_SIZES = (32, 64, 224, 28, 16, 8, 96, 128, 299)  # image sides tried by the probe when the backbone tells none
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,11 @@ def convert(
     Raises:
         ValueError: a pattern that matches nothing, a layer that cannot be converted or that is never called.
     """
-    check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if _kind(layer)])
+    check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if kind_of(layer)])
     net = copy.deepcopy(backbone)
     if method.searched:
         add_ticket_layers(net, method, left_out=_matching(dense, plain_layers(net)))
-        _probe(net, example)  # before biases go: attention that reads a layer's weight reads its bias too
+        probe(net, example)  # before biases go: attention that reads a layer's weight reads its bias too
         _drop_biases(net, method)
         _set_batchnorm(net, learn_batchnorm=learn_batchnorm, reset=seed is not None)
         _freeze(net, trained=trained, learn_batchnorm=learn_batchnorm)
@@ -97,7 +95,7 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
         if layer.weight.is_inference():
             raise ValueError(f"layer {name!r} was made under inference_mode: build the backbone outside it")
         learned = scores.setdefault(id(layer.weight), nn.Parameter(torch.zeros_like(layer.weight)))
-        layer.__class__ = TICKET_LAYERS[_kind(layer)]  # type: ignore[index, assignment]
+        layer.__class__ = TICKET_LAYERS[kind_of(layer)]  # type: ignore[index, assignment]
         layer.weight.requires_grad_(False)
         layer.register_parameter("scores", learned)
         layer.method, layer.num_kept, layer.made = method, method.num_kept(layer.weight.numel()), None  # type: ignore[assignment]
@@ -123,19 +121,14 @@ def to_dense(net: nn.Module) -> nn.Module:
 
 def plain_layers(net: nn.Module) -> dict[str, Any]:
     """The layers of ``net`` that a method can search, by name, a shared one once."""
-    return {name: layer for name, layer in net.named_modules() if _kind(layer)}
-
-
-def _kind(layer: nn.Module) -> type[nn.Module] | None:
-    """The torch class that ``layer`` is or derives from, of those that can be searched."""
-    return next((kind for kind in TICKET_LAYERS if isinstance(layer, kind)), None)
+    return {name: layer for name, layer in net.named_modules() if kind_of(layer)}
 
 
 def _check_convertible(net: nn.Module, layers: dict[str, Any]) -> None:
     """Refuse by name what would not compute what it did: own forwards, parametrizations, weights tied elsewhere."""
     own = {id(parameter) for layer in layers.values() for parameter in layer.parameters(recurse=False)}
     for name, layer in layers.items():
-        kind = _kind(layer)
+        kind = kind_of(layer)
         if isinstance(layer, TicketLayer):
             raise ValueError(f"layer {name!r} is a ticket layer already: convert the plain backbone")
         if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
@@ -168,11 +161,6 @@ def check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -
 
 def _matching(patterns: Sequence[str], layers: dict[str, Any]) -> list[str]:
     return [name for name in layers if any(fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-def some(names: list[str], most: int = 8) -> str:
-    """The first names, and how many more."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _drop_biases(net: nn.Module, method: Method) -> None:
@@ -256,133 +244,3 @@ def _draw(net: nn.Module, method: Method, *, seed: int | None, left_out: Sequenc
             )
         if isinstance(layer, TicketLayer):
             layer.scores.copy_(random_scores(shape, seed=seed or 0, layer=name))
-
-
-@torch.no_grad()
-def _probe(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> None:
-    """One forward in evaluation mode; refuses layers that are not called or whose weight is read past them."""
-    layers, called = ticket_layers(net), set[str]()
-    was_training = {module: module.training for module in net.modules()}
-    try:
-        net.eval()
-        with torch.random.fork_rng(devices=[]), frozen(net):
-            for name, layer in layers.items():
-                layer.made = _Watched(*_made(layer), name=name, called=called)  # type: ignore[assignment]
-            inputs = _run(net, example, called)
-            if inputs is None:
-                return
-            _refuse_uncalled([name for name in layers if name not in called])
-            with _poisoned(list(layers.values())):
-                bypassed = not _finite(net(*inputs))
-        if bypassed:
-            _refuse_bypassed(net, layers, inputs)
-    finally:
-        for module, mode in was_training.items():
-            module.training = mode
-
-
-class _Watched:
-    """What ``frozen`` keeps of a layer, and a note of who asks for its ticket weight. Not a forward hook: torch's
-    transformer layers take another way, which reads weights, unless a hook is there."""
-
-    def __init__(self, mask: Tensor, gain: Tensor, weight: Tensor, *, name: str, called: set[str]) -> None:
-        self.mask, self.gain, self._weight, self._name, self._called = mask, gain, weight, name, called
-
-    @property
-    def ticket_weight(self) -> Tensor:
-        self._called.add(self._name)
-        return self._weight
-
-
-def _made(layer: TicketLayer) -> Made:
-    assert layer.made is not None
-    return layer.made
-
-
-def _run(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, called: set[str]) -> tuple[Tensor, ...] | None:
-    """The inputs of the first forward: ``example``, or the first guess that fits; None if none does."""
-    if example is not None:
-        inputs = example if isinstance(example, tuple) else (example,)
-        net(*inputs)
-        return inputs
-    for shape in _guesses(net):
-        parameter = next(net.parameters())
-        guess = torch.ones(shape, device=parameter.device, dtype=parameter.dtype)
-        try:
-            called.clear()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a guess that does not fit
-                net(guess)
-            return (guess,)
-        except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError, KeyError):
-            continue
-    warnings.warn(
-        "convert could not guess an input for its probe forward, so whether every layer is called was not checked; "
-        "pass example=<one batch>",
-        stacklevel=4,
-    )
-    return None
-
-
-def _guesses(net: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Input shapes worth trying, from the first searched layer and what the backbone says of itself."""
-    first = next(iter(ticket_layers(net).values()))
-    told = (
-        getattr(net, "image_size", None) or (getattr(net, "default_cfg", None) or {}).get("input_size", (0, 0, None))[2]
-    )
-    sizes = ((told,) if isinstance(told, int) else ()) + _SIZES
-    channels: Any = getattr(net, "in_channels", None) or getattr(first, "in_channels", 3)
-    if isinstance(first, nn.Linear):
-        yield (2, first.in_features)
-    dims = {nn.Conv1d: 1, nn.Conv3d: 3}.get(_kind(first), 2)  # type: ignore[arg-type]
-    for size in sizes:
-        yield (2, channels, *(size,) * dims)
-
-
-def _refuse_uncalled(names: list[str]) -> None:
-    if names:
-        raise ValueError(
-            f"{some(names)}: converted, but never called in a forward pass (attention often reads a layer's weight "
-            f"directly), so the search could not reach it; leave it out with dense=({_patterns(names)})"
-        )
-
-
-def _patterns(names: list[str]) -> str:
-    """Layer names as they would be typed, numbers as ``*`` where there are many."""
-    if len(names) <= 3:
-        return ", ".join(f"'{name}'" for name in names) + ","
-    starred = dict.fromkeys("*." + name.rsplit(".", 1)[-1] for name in names)
-    return ", ".join(f"'{name}'" for name in starred) + ","
-
-
-@contextmanager
-def _poisoned(layers: list[TicketLayer]) -> Iterator[None]:
-    """Inside, the weight of each layer is NaN: whoever reads it instead of calling the layer is found out."""
-    weights = [layer.weight for layer in layers]
-    try:
-        for layer in layers:
-            layer.weight = nn.Parameter(torch.full_like(layer.weight, torch.nan), requires_grad=False)
-        yield
-    finally:
-        for layer, weight in zip(layers, weights, strict=True):
-            layer.weight = weight
-
-
-def _finite(output: object) -> bool:
-    if isinstance(output, Tensor):
-        return not output.is_floating_point() or bool(torch.isfinite(output).all())
-    if isinstance(output, dict):
-        return all(_finite(value) for value in output.values())
-    return all(_finite(value) for value in output) if isinstance(output, (list, tuple)) else True
-
-
-def _refuse_bypassed(net: nn.Module, layers: dict[str, TicketLayer], inputs: tuple[Tensor, ...]) -> None:
-    names = []
-    with frozen(net):
-        if not _finite(net(*inputs)):
-            return  # the network's own output is not finite: nothing was learned about its weights
-        for name, layer in layers.items():
-            with _poisoned([layer]):
-                if not _finite(net(*inputs)):
-                    names.append(name)
-    _refuse_uncalled(names)

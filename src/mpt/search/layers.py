@@ -139,6 +139,16 @@ TICKET_LAYERS: dict[type[nn.Module], type[TicketLayer]] = {
 PLAIN_LAYERS: dict[type[TicketLayer], type[nn.Module]] = {ticket: plain for plain, ticket in TICKET_LAYERS.items()}
 
 
+def kind_of(layer: nn.Module) -> type[nn.Module] | None:
+    """The torch class that ``layer`` is or derives from, of those that can be searched."""
+    return next((kind for kind in TICKET_LAYERS if isinstance(layer, kind)), None)
+
+
+def some(names: list[str], most: int = 8) -> str:
+    """The first names, and how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def ticket_layers(net: nn.Module) -> dict[str, TicketLayer]:
     """The ticket layers of ``net`` by name, a shared one once, in the order of ``named_modules``."""
     return {name: module for name, module in net.named_modules() if isinstance(module, TicketLayer)}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mpt.search.convert import Conversion, some
-from mpt.search.layers import ticket_layers
+from mpt.search.convert import Conversion
+from mpt.search.layers import some, ticket_layers
 
 
 @dataclass(frozen=True)
