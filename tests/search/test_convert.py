@@ -29,15 +29,22 @@ def transcribed(net, score_grad="weight"):
     return plain
 
 
+def conv4():
+    return backbones.conv4(width=0.25, image_size=16)
+
+
+def resnet18():
+    return torchvision.models.resnet18(num_classes=10)
+
+
 @pytest.mark.parametrize(
-    "backbone",
+    ("backbone", "score_grad"),
     [
-        lambda: backbones.conv4(width=0.25, image_size=16),
-        lambda: torchvision.models.resnet18(num_classes=10),
+        *((conv4, score_grad) for score_grad in weights.SCORE_GRADS),
+        (resnet18, "weight"),
+        *(pytest.param(resnet18, score_grad, marks=pytest.mark.slow) for score_grad in ("sign", "gain")),
     ],
-    ids=["conv4", "resnet18"],
 )
-@pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
 def test_forward_and_score_gradients_agree_with_the_reference(backbone, score_grad):
     torch.manual_seed(1)
     net = mpt.convert(backbone(), mpt.Biprop(prune=0.8, score_grad=score_grad), seed=0).train().double()

@@ -26,8 +26,14 @@ BACKBONES = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    ("backbone", "method"),
+    [
+        *(("conv2", method) for method in METHODS),
+        ("resnet18", "biprop"),
+        *(pytest.param("resnet18", method, marks=pytest.mark.slow) for method in METHODS if method != "biprop"),
+    ],
+)
 def test_a_ticket_read_back_gives_the_same_logits_to_the_bit(tmp_path, method, backbone):
     net = mpt.convert(BACKBONES[backbone](), METHODS[method], seed=0)
     net(torch.randn(8, 3, 8, 8))  # batch-norm has something to remember
