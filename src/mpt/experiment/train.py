@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import shlex
-import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +17,16 @@ import torch
 import yaml
 
 import mpt
-from mpt import backbones
 from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.experiment import loggers
 from mpt.experiment.build import build_backbone, build_method, check_last_batch, converted
 from mpt.experiment.checkpoint import WholeOrNothing, last_checkpoint
 from mpt.experiment.config import affects_result
-from mpt.experiment.errors import USERS, sentence
-from mpt.experiment.evaluate import accuracy
 from mpt.experiment.module import MemoryData, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
+from mpt.experiment.result import about, print_result, record_failure, row
 from mpt.files import write_atomically
-from mpt.search.methods import Method
 from mpt.ticket.ticket import Ticket
 
 
@@ -50,10 +43,10 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
     """
     loggers.check(config["logger"])
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
-    if first and (row := _finished(config, directory)):
+    if first and (found := _finished(config, directory)):
         print(f"this run is finished: {directory} (remove the directory to run it again)")
-        _print_result(row, directory, config)
-        return row
+        print_result(found, directory, config)
+        return found
 
     method = build_method(config["method"], prune=config["prune"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
@@ -86,16 +79,16 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
             if not trainer.is_global_zero:
                 return {}
             ticket_path = directory / "ticket.safetensors"
-            Ticket.from_network(net, **_about(config, data)).save(ticket_path)
-            row = _row(config, method, data, trainer, ticket_path, backbone)
-            loggers.finished(opened, ticket_path, row)
+            Ticket.from_network(net, **about(config, data)).save(ticket_path)
+            found = row(config, method, data, trainer, ticket_path, backbone)
+            loggers.finished(opened, ticket_path, found)
     except BaseException as error:
         if first:
-            _record_failure(directory, config, error)
+            record_failure(directory, config, error)
         raise
-    write_atomically(directory / "result.json", json.dumps(row, indent=2) + "\n")
-    _print_result(row, directory, config)
-    return row
+    write_atomically(directory / "result.json", json.dumps(found, indent=2) + "\n")
+    print_result(found, directory, config)
+    return found
 
 
 def _make(directory: Path) -> None:
@@ -228,114 +221,3 @@ def _check_checkpoint(path: Path) -> None:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever torch and pickle raise on a broken file
         raise ValueError(f"{path} is damaged: remove it to start this run over") from error
-
-
-def _about(config: dict[str, Any], data: ImageData) -> dict[str, Any]:
-    """What a ticket's header says beyond its layers."""
-    parameters = ("prune", "width", "binary_activations", "learn_batchnorm", "epochs", "batch", "seed")
-    described = {key: value for key, value in config["data"].items() if value is not None and key != "cache"}
-    return {
-        "data": {**described, "image_size": data.image_size, "channels": data.channels},
-        "class_names": list(data.class_names),
-        "normalization": {"mean": list(data.mean), "std": list(data.std)},
-        "parameters": {key: config[key] for key in parameters} | {"optim": config["optim"], "method": config["method"]},
-    }
-
-
-def _row(
-    config: dict[str, Any],
-    method: Method,
-    data: ImageData,
-    trainer: L.Trainer,
-    ticket_path: Path,
-    backbone: torch.nn.Module,
-) -> dict[str, Any]:
-    """The row of results; ``test_acc`` is measured on the ticket file as it is read back."""
-    ticket = Ticket.load(ticket_path)
-    net, device = ticket.network(backbone), trainer.strategy.root_device
-    measured = {"test": data.test} | ({"val": data.val} if data.val is not None else {})
-    accs = {name: accuracy(net, split, data=data, batch=500, device=device) for name, split in measured.items()}
-    rows = next(callback for callback in trainer.callbacks if isinstance(callback, Monitor)).rows  # type: ignore[attr-defined]
-    best = max(rows, key=lambda row: row["test/acc"])
-    return {
-        "status": "done",
-        "test_acc": accs["test"],
-        "test_acc_max": best["test/acc"],
-        "test_acc_max_epoch": best["epoch"],
-        **({"val_acc": accs["val"]} if "val" in accs else {}),
-        "train_acc": rows[-1]["train/acc"],
-        "model": config["model"]["name"],
-        "method": config["method"]["name"],
-        "width": config["width"],
-        "prune": method.prune,
-        "density": ticket.density,
-        "num_weights": ticket.num_weights,
-        "num_kept": ticket.num_kept,
-        "ticket_bytes": ticket_path.stat().st_size,
-        "seconds": sum(row["seconds"] for row in rows),
-        "images_per_second": sorted(row["images_per_second"] for row in rows)[len(rows) // 2],
-        "epochs": config["epochs"],
-        "seed": config["seed"],
-        "data": config["data"]["name"],
-        "num_train": len(data.train),
-        "num_test": len(data.test),
-        "processes": trainer.world_size,
-        "precision": str(trainer.precision),
-        "config": config,
-        "commit": _commit(),
-        "versions": _versions(),
-        "hardware": _hardware(device),
-    }
-
-
-def _record_failure(directory: Path, config: dict[str, Any], error: BaseException) -> None:
-    interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
-    text = "interrupted" if interrupted else sentence(error) if isinstance(error, USERS) else repr(error)
-    row = {"status": "failed", "error": text, "config": config}
-    try:
-        write_atomically(directory / "result.json", json.dumps(row, indent=2) + "\n")
-    except OSError as full:
-        print(f"the failure could not be recorded in {directory}: {full}", file=sys.stderr)
-
-
-def _print_result(row: dict[str, Any], directory: Path, config: dict[str, Any]) -> None:
-    path, dense_bytes = directory / "ticket.safetensors", 4 * row["num_weights"]
-    root, own = config["data"]["root"], config["model"]["target"] not in backbones.TARGETS
-    words = ["mpt-eval", *(["--config-dir", "<yours>"] if own else []), shlex.quote(str(path)), f"data={row['data']}"]
-    words += [shlex.quote(f"data.root={root}")] if root else []
-    words += [f"model={config['model']['name']}"] if own else []
-    smaller = dense_bytes / row["ticket_bytes"]
-    print(
-        f"\naccuracy  {100 * row['test_acc']:.2f} % of {row['num_test']:,} test images, measured on the file"
-        f" (best epoch {100 * row['test_acc_max']:.2f} %)\n"
-        f"weights   {row['num_kept']:,} of {row['num_weights']:,} kept ({100 * row['density']:.1f} %)\n"
-        f"size      {row['ticket_bytes']:,} bytes, {dense_bytes:,} in float32: {smaller:.1f} times smaller\n"
-        f"ticket    {path}\n"
-        f"evaluate  {' '.join(words)}",
-        flush=True,
-    )
-
-
-def _commit() -> str | None:
-    """Commit of the checkout that mpt runs from; None if it does not run from one."""
-    command = ["git", "-C", str(Path(mpt.__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _versions() -> dict[str, str]:
-    packages = ("mpt", "torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
-
-
-def _hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores"
