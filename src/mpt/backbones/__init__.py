@@ -74,7 +74,7 @@ def vgg_small(
 
 def _resnet(builder: str, **shape: Any) -> Callable[..., nn.Module]:
     def build(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
-        arguments = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
+        arguments: dict[str, Any] = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
         return _from(ResNet(**shape, **arguments), builder, arguments)
 
     build.__name__ = build.__qualname__ = builder

@@ -49,7 +49,6 @@ class Block(nn.Module):
             self.add_module(f"bn{i + 1}", nn.BatchNorm2d(inputs if self.preactivation else outputs))
             self.add_module(f"relu{i + 1}", nn.ReLU(inplace=True))
             inputs = outputs
-        self.channels = inputs
         self.shortcut = nn.Sequential()
         if stride != 1 or before != inputs:
             self.shortcut = nn.Sequential(_conv(before, inputs, 1, stride=stride), nn.BatchNorm2d(inputs))
@@ -60,7 +59,8 @@ class Block(nn.Module):
             out = self._step("conv", 1, activated)
             for i in range(2, self.depth + 1):
                 out = self._step("conv", i, self._step("relu", i, self._step("bn", i, out)))
-            return out + self.shortcut(activated)
+            summed: Tensor = out + self.shortcut(activated)
+            return summed
         out = x
         for i in range(1, self.depth + 1):
             out = self._step("bn", i, self._step("conv", i, out))
@@ -106,7 +106,7 @@ class ResNet(nn.Module):
             layer = nn.Sequential()
             for i in range(depth):
                 layer.append(Block(before, c, kind=kind, stride=2 if stage and i == 0 else 1))
-                before = layer[-1].channels
+                before = c * BLOCKS[kind][0][-1][1]
             self.add_module(f"layer{stage + 1}", layer)
         self.bn1 = nn.BatchNorm2d(before if self.preactivation else stages[0])
         self.relu = nn.ReLU(inplace=True)
