@@ -34,3 +34,9 @@ def score_gradient(
 ) -> np.ndarray:
     factor = {"weight": weight, "sign": sign(weight), "gain": gain * sign(weight)}[score_grad]
     return grad * factor * (sign(scores) if score_abs else 1.0)
+
+
+def spline_slope(x: np.ndarray, t: float) -> np.ndarray:
+    """Slope of the quadratic spline that stands in for the sign's derivative: what backward multiplies with."""
+    slopes = [2 / t * (1 - abs(value) / t) if -t <= value <= t else 0.0 for value in x.ravel()]
+    return np.array(slopes).reshape(x.shape)
