@@ -4,6 +4,7 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
+import mpt
 from mpt.experiment import config
 from mpt.experiment.build import build_method
 from tests.experiment.conftest import compose
@@ -108,6 +109,12 @@ def test_dense_removes_nothing_by_default_and_refuses_to():
     assert made["prune"] == 0
     with pytest.raises(ValueError, match="dense baseline removes none"):
         build_method(compose("method=dense", "prune=0.8")["method"], prune=0.8)
+
+
+def test_a_random_mask_comes_with_learned_batchnorm():
+    made = compose("method=random_mask", "prune=0.7")
+    assert made["learn_batchnorm"]
+    assert build_method(made["method"], prune=0.7) == mpt.Biprop(prune=0.7, learn_scores=False)
 
 
 def test_the_evaluation_schema_composes():

@@ -177,7 +177,7 @@ def test_a_backbone_with_signs_of_its_own_is_checked_and_not_rewritten():
     net = mpt.convert(backbone, HALF, binary_activations=True)
     assert net.conversion.signs is None
     assert steps(net) == ["TicketConv2d", "BinaryActivation", "TicketConv2d", "ReLU"]
-    with pytest.raises(ValueError, match="^4: with binary_activations"):
+    with pytest.raises(ValueError, match=r"^4: with binary_activations"):
         mpt.convert(nn.Sequential(*backbone, nn.Conv2d(4, 4, 3)), HALF, binary_activations=True)
 
 
