@@ -29,7 +29,8 @@ from mpt.ticket.ticket import Ticket
 def about(config: dict[str, Any], data: ImageData) -> dict[str, Any]:
     """What a ticket's header says beyond its layers."""
     parameters = ("prune", "width", "binary_activations", "learn_batchnorm", "epochs", "batch", "seed")
-    described = {key: value for key, value in config["data"].items() if value is not None and key != "cache"}
+    here = ("cache", "stream", "workers")  # of this machine, not of the ticket
+    described = {key: value for key, value in config["data"].items() if value is not None and key not in here}
     return {
         "data": {**described, "image_size": data.image_size, "channels": data.channels},
         "class_names": list(data.class_names),
