@@ -19,6 +19,7 @@ RESULT_KEYS = {
     "config",
     "data",
     "density",
+    "epoch",
     "epochs",
     "hardware",
     "images_per_second",

@@ -22,15 +22,17 @@ class Batch(NamedTuple):
     """One process's part of a batch.
 
     Attributes:
-        images: float32 (B, C, H, W), normalised.
+        images: float32 (views * B, C, H, W), normalised; the first B are the clean ones.
         labels: int64 (B,).
-        share: weight of this part's mean loss, so that the mean over the processes is that over the global batch; 1
-            where the batch divides evenly.
+        share: weight of this part's mean loss, so that the mean over the processes and over the parts of a step is that
+            over the global batch; 1 where the batch divides evenly.
+        views: of each image, 1 or 3.
     """
 
     images: Tensor
     labels: Tensor
     share: float
+    views: int = 1
 
 
 class Loader:
@@ -40,6 +42,7 @@ class Loader:
         images: the split.
         data: the data set it belongs to: mean, std, crop and flip.
         batch: images a step over all processes.
+        accumulate: parts of equal size that a step's images come in, one after the other.
         train: shuffle and augment (by ``seed`` and the epoch), or the plain images in order.
         seed: of the data stream.
         rank, world: which of how many processes this is.
@@ -47,7 +50,7 @@ class Loader:
         channels_last: memory format of the images.
 
     Raises:
-        ValueError: ``batch`` does not divide by ``world``.
+        ValueError: ``batch`` does not divide by ``world`` and ``accumulate``.
     """
 
     def __init__(
@@ -57,18 +60,20 @@ class Loader:
         data: ImageData,
         batch: int,
         train: bool,
+        accumulate: int = 1,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
         channels_last: bool = False,
     ) -> None:
-        if batch % world:
-            raise ValueError(f"batch is the global batch and must divide by the {world} processes, got {batch}")
+        if batch % (world * accumulate):
+            parts = f" and {accumulate} parts" if accumulate > 1 else ""
+            raise ValueError(f"batch is the global batch and must divide by the {world} processes{parts}, got {batch}")
         # (N, H, W, C): what of an image lies side by side in memory is a whole row of pixels
         self.pixels = images.pixels.permute(0, 2, 3, 1).contiguous().to(device)
         self.labels = images.labels.to(device)
-        self.batch, self.train, self.seed, self.epoch = batch, train, seed, 0
+        self.batch, self.accumulate, self.train, self.seed, self.epoch = batch, accumulate, train, seed, 0
         self.rank, self.world, self.device = rank, world, torch.device(device)
         self.crop, self.flip = (data.crop, data.flip) if train else (0, False)
         self.channels_last = channels_last
@@ -83,8 +88,8 @@ class Loader:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches an epoch, the same in every process of training."""
-        return -(-len(self.labels) // self.batch)
+        """Batches (parts of a step, where there are several) an epoch, the same in every process of training."""
+        return -(-len(self.labels) // (self.batch // self.accumulate))
 
     def __iter__(self) -> Iterator[Batch]:
         return self._training() if self.train else self._evaluation()
@@ -97,10 +102,11 @@ class Loader:
 
     def _training(self) -> Iterator[Batch]:
         order, moves, flips = self._drawn()
-        for start in range(0, len(order), self.batch):
-            stop = min(start + self.batch, len(order))
-            places = torch.arange(start, stop, device=self.device)[self.rank :: self.world]
-            share = len(places) * self.world / (stop - start)
+        part = self.batch // self.accumulate
+        for start in range(0, len(order), part):
+            step = min(self.batch, len(order) - start // self.batch * self.batch)  # images of the whole step
+            places = torch.arange(start, min(start + part, len(order)), device=self.device)[self.rank :: self.world]
+            share = len(places) * self.world * self.accumulate / step
             if len(places) == 0:  # the last batch has fewer images than there are processes: take part with weight 0
                 places = torch.tensor([start], device=self.device)
             chosen = order[places]

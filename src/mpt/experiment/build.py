@@ -23,7 +23,7 @@ from mpt.search.methods import Method
 
 def build_method(choice: dict[str, Any], *, prune: float) -> Method:
     """The method that ``choice`` (``name``, ``target`` and its arguments) names."""
-    target = _imported("method", choice["target"])
+    target = imported("method", choice["target"])
     if not (isinstance(target, type) and issubclass(target, Method)):
         raise ValueError(f"method.target must name a mpt.Method, got {choice['target']}")
     options = {key: value for key, value in choice.items() if key not in ("name", "target")}
@@ -36,7 +36,7 @@ def build_backbone(choice: dict[str, Any], data: ImageData, *, width: float, see
 
     The target gets of ``num_classes in_channels image_size width`` what it accepts, and ``choice``'s own arguments.
     """
-    target, name = _imported("model", choice["target"]), choice["name"]
+    target, name = imported("model", choice["target"]), choice["name"]
     parameters = inspect.signature(target).parameters
     options = {key: value for key, value in choice.items() if key not in ("name", "target")}
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -103,9 +103,12 @@ def _check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int
 
 
 def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: int) -> None:
-    """ValueError if an epoch ends with one image for a process and the batch-norm of ``net`` cannot train on one."""
-    images = len(data.train) % batch
-    if images == 0 or images // processes > 1 or not any(isinstance(module, BATCH_NORMS) for module in net.modules()):
+    """ValueError if an epoch ends with one image for a process and the batch-norm of ``net`` cannot train on one.
+
+    ``batch`` is what all processes take at a time: the images of a step, or of a part of it.
+    """
+    images = len(data.train) % batch or batch
+    if images // processes > 1 or not any(isinstance(module, BATCH_NORMS) for module in net.modules()):
         return
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -117,14 +120,15 @@ def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: 
         ) from error
 
 
-def _imported(option: str, target: str) -> Callable[..., Any]:
+def imported(option: str, target: str, *, key: str = "target") -> Callable[..., Any]:
+    """What the dotted name ``target`` of ``<option>.<key>`` means."""
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{option}.target={target} cannot be imported: {error}") from error
+    except Exception as error:  # whatever somebody's own module raises
+        raise ValueError(f"{option}.{key}={target} cannot be imported: {error}") from error
     if not callable(found):
-        raise ValueError(f"{option}.target={target} is not something to call")
+        raise ValueError(f"{option}.{key}={target} is not something to call")
     return found  # type: ignore[no-any-return]
 
 

@@ -54,6 +54,11 @@ class Method:
         if self.scale_fan == "published" and self.prune == 0:
             raise ValueError("scale_fan=published multiplies the fan by prune, which must then be above 0, got 0")
 
+    @property
+    def first_epoch(self) -> int:
+        """First epoch of training, from 0, whose mask removes what ``prune`` says: none before it is a ticket."""
+        return 0
+
     def num_kept(self, n: int) -> int:
         """How many of a layer's ``n`` weights are kept."""
         return masks.num_kept(n, prune=self.prune)
