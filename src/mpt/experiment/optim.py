@@ -74,7 +74,7 @@ def parameter_groups(
 
 
 def _optimizer(groups: list[dict[str, Any]], choice: dict[str, Any]) -> torch.optim.Optimizer:
-    arguments = {"lr": choice["lr"], **choice["arguments"]}
+    arguments = {"lr": choice["lr"], **(choice["arguments"] or {})}
     if choice["_target_"] is None:
         own = {"momentum": choice["momentum"], "nesterov": choice["nesterov"]} if choice["name"] == "sgd" else {}
         made: torch.optim.Optimizer = _built("optim", OPTIMIZERS[choice["name"]], groups, arguments=own | arguments)
