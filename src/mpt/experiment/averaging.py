@@ -17,8 +17,6 @@ import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-KINDS = ("none", "ema", "swa")
-
 
 class ScoreAveraging(WeightAveraging):
     """Evaluates, saves and ends with the averaged network.

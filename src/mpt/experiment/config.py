@@ -60,8 +60,10 @@ class Optim:
     name: str = dial("sgd", "optimizer: sgd, adam or adamw")
     _target_: str | None = dial(None, "an optimizer of one's own instead: its dotted name")
     arguments: Any = dial(
-        None, "further arguments of the optimizer: {betas: [0.9, 0.99]}",
-        lambda v: v is None or isinstance(v, (dict, DictConfig)), "a mapping of names to values",
+        None,
+        "further arguments of the optimizer: {betas: [0.9, 0.99]}",
+        lambda v: v is None or isinstance(v, (dict, DictConfig)),
+        "a mapping of names to values",
     )
     lr: float = dial(0.1, "learning rate at its highest", lambda v: 0 < v < float("inf"), "above 0")
     momentum: float = dial(0.9, "of SGD", lambda v: 0 <= v < 1, "in [0, 1)")
