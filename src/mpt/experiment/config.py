@@ -48,6 +48,23 @@ class Data:
     flip: bool | None = dial(None, "mirror half of the training images")
     mean: list[float] | None = dial(None, "per channel, in [0, 1]")
     std: list[float] | None = dial(None, "per channel, in [0, 1]")
+    augment: str = dial(
+        "none", "of training images, beyond crop and flip", lambda v: v in ("none", "augmix"), "none or augmix"
+    )
+    noise_std: float = dial(
+        0.0, "Gaussian noise on training images, in units of [0, 1]", lambda v: 0 <= v < float("inf"), "0 or more"
+    )
+    noise_probability: float = dial(
+        1.0, "with which a training image gets noise", lambda v: 0 <= v <= 1, "a probability in [0, 1]"
+    )
+    resized_crop: bool | None = dial(None, "image folders: crops of random area and shape, as imagenet takes them")
+    stream: bool | None = dial(None, "image folders: read them batch by batch; null where memory is too small")
+    workers: int | None = dial(
+        None,
+        "processes that read and augment image by image; null: a core each, 16 at most",
+        lambda v: v is None or v >= 0,
+        "0 or more",
+    )
     num_classes: int = dial(10, "classes of synthetic images", lambda v: v >= 2, "at least 2")
     num_images: int = dial(1000, "number of synthetic images", lambda v: v >= 2, "at least 2")
     channels: int = dial(3, "channels of synthetic images", lambda v: v >= 1, "at least 1")
@@ -284,7 +301,8 @@ def affects_result(config: dict[str, Any]) -> dict[str, Any]:
         for key, value in config["trainer"].items()
         if key in ("devices", "num_nodes", "precision", "sync_batchnorm", "channels_last", "limit_batches")
     }
-    unimportant = {"download", "cache"} | (set() if config["data"]["name"] == "image_folder" else {"root"})
+    unimportant = {"download", "cache", "stream", "workers"}
+    unimportant |= set() if config["data"]["name"] in ("image_folder", "imagenet") else {"root"}
     kept["data"] = {key: value for key, value in config["data"].items() if key not in unimportant}
     return flat(kept)
 

@@ -39,7 +39,8 @@ def about(config: dict[str, Any], data: ImageData, *, epoch: int) -> dict[str, A
         "select",
         "seed",
     )
-    described = {key: value for key, value in config["data"].items() if value is not None and key != "cache"}
+    here = ("cache", "stream", "workers")  # of this machine, not of the ticket
+    described = {key: value for key, value in config["data"].items() if value is not None and key not in here}
     return {
         "data": {**described, "image_size": data.image_size, "channels": data.channels},
         "class_names": list(data.class_names),

@@ -19,7 +19,7 @@ import yaml
 from torch import nn
 
 import mpt
-from mpt.data import ImageData
+from mpt.data import FOLDERS, ImageData, checksum
 from mpt.data import load as load_data
 from mpt.experiment import loggers
 from mpt.experiment.averaging import ScoreAveraging
@@ -46,6 +46,7 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
             ``result.json`` with ``status: failed`` and can be repeated.
     """
     loggers.check(config["logger"])
+    config = _identified(config)
     first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
     if first and (found := _finished(config, directory)):
         print(f"this run is finished: {directory} (remove the directory to run it again)")
@@ -109,6 +110,13 @@ def _ticket(net: nn.Module, data: ImageData, config: dict[str, Any], monitor: Mo
     return Ticket.from_network(net, **about(config, data, epoch=best["epoch"] if best else config["epochs"]))
 
 
+def _identified(config: dict[str, Any]) -> dict[str, Any]:
+    """``config``, for an image folder with the checksum of its listing: other pictures in its place are other data."""
+    name, root = config["data"]["name"], config["data"]["root"]
+    found = checksum(root, name=name) if name in FOLDERS and root else None
+    return config if found is None else {**config, "data_checksum": found}
+
+
 def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -135,6 +143,9 @@ def _finished(config: dict[str, Any], directory: Path) -> dict[str, Any] | None:
             f"{directory / 'config.yaml'} is damaged: remove the directory to run it again, or choose another"
         ) from error
     different = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    begun = any((directory / name).exists() for name in ("last.ckpt", "ticket.safetensors"))
+    if not begun or "data_checksum" not in now:  # nothing was learned from other pictures; or the pictures are away
+        different = [key for key in different if key != "data_checksum"]
     if different:
         changes = ", ".join(f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:5])
         raise ValueError(f"{directory} holds a run of another configuration ({changes}): choose another directory")
