@@ -49,7 +49,7 @@ def test_a_method_s_yaml_says_the_defaults_of_its_class():
         ("width=0", "width must be above 0, got 0.0"),
         ("epochs=0", "epochs must be at least 1, got 0"),
         ("seed=-1", "seed must be from 0"),
-        ("binary_activations=true", "not supported yet, got true"),
+        ("spline_t=0", "spline_t must be above 0, got 0.0"),
         ("optim.lr=0", r"optim\.lr must be above 0"),
         (
             "optim.schedule=linear",

@@ -31,10 +31,13 @@ def build_method(choice: dict[str, Any], *, prune: float) -> Method:
     return target(prune=prune, **options)
 
 
-def build_backbone(choice: dict[str, Any], data: ImageData, *, width: float, seed: int) -> nn.Module:
+def build_backbone(
+    choice: dict[str, Any], data: ImageData, *, width: float, seed: int, binary_activations: bool = False
+) -> nn.Module:
     """The plain network that ``choice`` names, for the images of ``data``; its own random numbers come from ``seed``.
 
-    The target gets of ``num_classes in_channels image_size width`` what it accepts, and ``choice``'s own arguments.
+    The target gets of ``num_classes in_channels image_size width`` what it accepts, ``binary_activations`` if they are
+    wanted and it has a form for them, and ``choice``'s own arguments.
     """
     target, name = imported("model", choice["target"]), choice["name"]
     parameters = inspect.signature(target).parameters
@@ -47,7 +50,7 @@ def build_backbone(choice: dict[str, Any], data: ImageData, *, width: float, see
         "in_channels": data.channels,
         "image_size": data.image_size,
     }
-    given |= {"width": width, "name": name}
+    given |= {"width": width, "name": name} | ({"binary_activations": True} if binary_activations else {})
     if "width" not in parameters and width != 1:
         raise ValueError(f"width is a channel multiplier, which {name} does not have: leave it at 1, got {width:g}")
     if "in_channels" not in parameters and data.channels != 3:
@@ -74,12 +77,23 @@ def converted(
     seed: int,
     dense: list[str],
     learn_batchnorm: bool,
+    binary_activations: bool,
+    spline_t: float,
     name: str,
 ) -> nn.Module:
     """``mpt.convert`` with a probe on images of the data's shape; ValueError if the backbone cannot take them."""
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
     _check_takes(backbone, example, num_classes=data.num_classes, name=name)
-    return mpt.convert(backbone, method, seed=seed, dense=dense, learn_batchnorm=learn_batchnorm, example=example)
+    return mpt.convert(
+        backbone,
+        method,
+        seed=seed,
+        dense=dense,
+        learn_batchnorm=learn_batchnorm,
+        binary_activations=binary_activations,
+        spline_t=spline_t,
+        example=example,
+    )
 
 
 @torch.no_grad()

@@ -160,9 +160,8 @@ class Config:
         0.5, "fraction of the weights removed", lambda v: 0 <= v < 1, "the fraction removed and must be in [0, 1)"
     )
     width: float = dial(1.0, "channel multiplier of the backbone", lambda v: 0 < v < float("inf"), "above 0")
-    binary_activations: bool = dial(
-        False, "MPT-1/1 instead of 1/32", lambda v: not v, "false: binary activations (MPT-1/1) are not supported yet"
-    )
+    binary_activations: bool = dial(False, "MPT-1/1 instead of 1/32: signs instead of ReLUs")
+    spline_t: float = dial(1.0, "t of the signs' spline gradient (MPT-1/1)", lambda v: 0 < v < float("inf"), "above 0")
     learn_batchnorm: bool = dial(False, "train batch-norm's scale and shift (+BN)")
     epochs: int = dial(250, "passes over the training images", lambda v: v >= 1, "at least 1")
     batch: int = dial(128, "images a step, over all processes together", lambda v: v >= 1, "at least 1")

@@ -55,7 +55,13 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
 
     method = build_method(config["method"], prune=config["prune"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
-    backbone = build_backbone(config["model"], data, width=config["width"], seed=config["seed"])
+    backbone = build_backbone(
+        config["model"],
+        data,
+        width=config["width"],
+        seed=config["seed"],
+        binary_activations=config["binary_activations"],
+    )
     net = converted(
         backbone,
         method,
@@ -63,6 +69,8 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         seed=config["seed"],
         dense=config["dense"],
         learn_batchnorm=config["learn_batchnorm"],
+        binary_activations=config["binary_activations"],
+        spline_t=config["spline_t"],
         name=config["model"]["name"],
     )
     if method.first_epoch >= config["epochs"]:
