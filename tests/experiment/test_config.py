@@ -53,7 +53,7 @@ def test_a_method_s_yaml_says_the_defaults_of_its_class():
         ("optim.lr=0", r"optim\.lr must be above 0"),
         (
             "optim.schedule=linear",
-            r"optim\.schedule must be cosine, multi_step, constant or \{_target_: \.\.\.\}, got linear",
+            r"optim\.schedule must be cosine, multi_step, constant or \{_target_: its dotted name, and arguments\}, got linear",
         ),
         ("optim.schedule={gamma:0.1}", r"optim\.schedule must be cosine"),
         ("optim.schedule=multi_step", r"multi_step needs its epochs: for instance optim\.milestones=\[100,150\]"),
