@@ -100,7 +100,12 @@ class Loader:
         mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
         self.scale = (1 / (255 * std)).repeat(images.shape[-1])
         self.shift = (-mean / std).repeat(images.shape[-1])
-        self.sampler, self.batch_sampler = self, None  # Lightning calls loader.sampler.set_epoch
+        self.batch_sampler = None
+
+    @property
+    def sampler(self) -> Loader:
+        """Where Lightning looks for ``set_epoch``."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order and augmentation the next iteration gives."""

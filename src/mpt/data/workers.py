@@ -6,6 +6,7 @@ and processes changes nothing, and a run that was cut off sees the same batches 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -109,6 +110,7 @@ class Workers:
             num_workers=count,
             pin_memory=pin,
             persistent_workers=keep and count > 0,
+            worker_init_fn=_start,
             generator=torch.Generator(),  # of torch's global one it would take a number an epoch
         )
 
@@ -116,6 +118,7 @@ class Workers:
         """The pixels of each task, in order; ValueError or OSError for a picture that cannot be read."""
         self._tasks.next = tasks
         made = iter(self._loader)
+        self._tasks.next = ()  # they know the loader, which knows us
         while True:
             try:
                 pixels = next(made)
@@ -131,6 +134,10 @@ class Workers:
             if isinstance(pixels, Exception):
                 raise pixels
             yield pixels
+
+
+def _start(worker: int) -> None:
+    gc.freeze()  # what the training process left to collect is its own: other loaders would miss their processes here
 
 
 def per_image(data: ImageData) -> bool:
