@@ -295,3 +295,13 @@ def test_two_processes_find_the_masks_of_one(tmp_path):
     assert row_of(two)["processes"] == 2
     assert rows(two)[-1]["train/acc"] == pytest.approx(rows(one)[-1]["train/acc"], abs=0.01)
     assert rows(two)[-1]["test/acc"] == pytest.approx(row_of(two)["test_acc"], abs=1e-6)  # each image once
+
+
+@pytest.mark.parametrize("model", ["conv2", "vgg_small"])
+def test_a_run_with_binary_activations_is_measured_on_a_file_that_has_them(run_here, model):
+    row, directory = run_here(f"model={model}", "binary_activations=true", "epochs=1", "width=0.0625", "spline_t=2")
+    ticket = mpt.Ticket.load(directory / "ticket.safetensors")
+    assert row["config"]["binary_activations"]
+    assert {m.t for m in ticket.network().modules() if isinstance(m, mpt.BinaryActivation)} == {2.0}
+    evaluated = command("eval", str(directory / "ticket.safetensors"), f"model={model}", "width=0.0625", cwd=directory)
+    assert f"{100 * row['test_acc']:.2f} %" in evaluated.stdout
