@@ -20,13 +20,14 @@ import mpt
 from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.experiment import loggers
-from mpt.experiment.build import build_backbone, build_method, check_last_batch, converted
+from mpt.experiment.build import build_backbone, build_method, check_last_batch, check_ramp, converted
 from mpt.experiment.checkpoint import WholeOrNothing, last_checkpoint
 from mpt.experiment.config import affects_result
 from mpt.experiment.module import MemoryData, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.result import about, print_result, record_failure, row
 from mpt.files import write_atomically
+from mpt.search.selection import calibrate
 from mpt.ticket.ticket import Ticket
 
 
@@ -49,6 +50,7 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         return found
 
     method = build_method(config["method"], prune=config["prune"])
+    check_ramp(method, epochs=config["epochs"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
     backbone = build_backbone(config["model"], data, width=config["width"], seed=config["seed"])
     net = converted(
@@ -211,6 +213,7 @@ def _fit(trainer: L.Trainer, net: torch.nn.Module, data: ImageData, config: dict
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)
     trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
+    calibrate(net)
     net.to("cpu")
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from mpt.search.convert import Conversion
-from mpt.search.layers import some, ticket_layers
+from mpt.search.layers import one_selection, some, ticket_layers
+from mpt.search.methods import own_prune
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class LayerRow:
     num_kept: int
     gain: float
     bits: int
+    prune: float | None = None  # the layer's own, by the method's prune_layers
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class LayerTable:
                 f"{row.num_kept:,}",
                 f"{row.gain:.4g}",
                 f"{row.bits:,}",
-                "searched",
+                "searched" if row.prune is None else f"searched, prune {row.prune:g}",
             )
             for row in self.layers
         ]
@@ -101,13 +103,15 @@ def layer_table(net: nn.Module) -> LayerTable:
     kept weights do not have one magnitude (edge-popup's real weights); 32 for the gain.
     """
     layers, searched = [], set()
-    for name, layer in ticket_layers(net).items():
-        made = layer.current()
-        n, kept = layer.weight.numel(), int(made.mask.sum())
-        magnitudes = made.ticket_weight[made.mask].abs()
-        bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
-        layers.append(LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), bits))
-        searched |= {id(layer.weight), id(layer.scores)}
+    with one_selection(net):
+        for name, layer in ticket_layers(net).items():
+            made = layer.current()
+            n, kept = layer.weight.numel(), int(made.mask.sum())
+            magnitudes = made.ticket_weight[made.mask].abs()
+            bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
+            own = own_prune(layer.method.prune_layers, name)
+            layers.append(LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), bits, own))
+            searched |= {id(layer.weight), id(layer.scores)}
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())
         for name, p in net.named_parameters()
