@@ -29,6 +29,7 @@ def train() -> str:
             "groups (name=choice):",
             *_choices(),
             "",
+            *_method_parameters(),
             *_group_parameters(Config),
             "",
             "--cfg job prints the configuration and does nothing; --traceback shows where an error comes from;",
@@ -83,6 +84,15 @@ def _group_parameters(schema: type) -> list[str]:
                 for inner in fields(nested)
             ]
     return lines
+
+
+def _method_parameters() -> list[str]:
+    """The arguments of mpt.Biprop with their meanings, which stand behind them in its YAML; the method itself is torch."""
+    from mpt.experiment.config import CONF
+
+    lines = (CONF / "method" / "biprop.yaml").read_text().splitlines()
+    split = [(line.partition(":")[0], line.partition("  # ")[2]) for line in lines if "  # " in line]
+    return ["method:", *(f"  {'method.' + name:<20} {meaning}" for name, meaning in split)]
 
 
 def _range(f: object) -> str:
