@@ -80,6 +80,7 @@ def test_the_kth_largest_of_several_tensors_is_that_of_their_sorted_entries():
     ordered = torch.cat([part.flatten() for part in parts]).sort(descending=True).values
     for k in (1, 2, 38, 39, 76, 77):
         assert masks.kth_largest(parts, k) == ordered[k - 1]
+        assert masks.kth_largest_on_device(torch.cat([part.flatten() for part in parts]), k) == ordered[k - 1]
 
 
 def test_the_ramp_is_the_one_of_the_authors_update():

@@ -104,6 +104,7 @@ def test_evaluation_plain_layers_and_the_ticket_have_the_same_masks(mlp, name, t
         assert torch.equal(net(x), out)
     dense = mpt.to_dense(net)
     assert torch.equal(dense(x), out)
+    assert len(net._forward_pre_hooks) == len(net._forward_hooks) == 1
     assert type(dense[0]) is nn.Linear
     assert not dense._forward_pre_hooks
     assert not dense._forward_hooks
@@ -227,6 +228,15 @@ def test_a_layer_that_calibration_would_empty_keeps_its_largest(mlp):
     assert torch.isfinite(net(torch.randn(2, 6))).all()
     largest = net[2].scores.detach().abs()
     assert torch.equal(net[2].mask(), largest == largest.max())
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.5, 0.99, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_calibrated_mask_is_the_same_on_every_device(threshold, dtype):
+    importance, held = torch.rand(40, 5).to(dtype), torch.tensor(threshold, dtype=dtype)
+    mask = selections._above(importance, held)
+    assert mask.any()
+    assert torch.equal(mask, selections._above_on_device(importance, held))
 
 
 def test_equal_scores_cannot_be_calibrated(mlp):

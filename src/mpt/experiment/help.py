@@ -87,7 +87,7 @@ def _group_parameters(schema: type) -> list[str]:
 
 
 def _method_parameters() -> list[str]:
-    """The arguments of mpt.Biprop with their meanings, which stand behind them in its YAML; the method itself is torch."""
+    """The arguments of mpt.Biprop with their meanings, which stand behind them in its YAML."""
     from mpt.experiment.config import CONF
 
     lines = (CONF / "method" / "biprop.yaml").read_text().splitlines()

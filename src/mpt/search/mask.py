@@ -101,11 +101,7 @@ def memory(x: Tensor) -> Tensor:
 
 def select_on_device(importance: Tensor, *, kept: int) -> Tensor:
     """:func:`select` in device-side operations only: no value travels to the host. Works on any device."""
-    n, flat = importance.numel(), importance.flatten()
-    if kept <= n // 2:
-        threshold = torch.topk(flat, kept, sorted=False).values.amin()
-    else:  # the kept-th largest is the (n - kept + 1)-th smallest
-        threshold = torch.topk(flat, n - kept + 1, largest=False, sorted=False).values.amax()
+    threshold = kth_largest_on_device(importance.flatten(), kept)
     above = importance > threshold
     equal = importance == threshold
     missing = kept - above.sum()  # 0-d, stays on the device
@@ -165,9 +161,14 @@ def kth_largest(importances: Sequence[Tensor], k: int) -> Tensor:
         position = values.size - k
         values.partition(position)
         return torch.tensor(values[position], dtype=importances[0].dtype)
-    flat = torch.cat([importance.flatten() for importance in importances])
+    return kth_largest_on_device(torch.cat([importance.flatten() for importance in importances]), k)
+
+
+def kth_largest_on_device(flat: Tensor, k: int) -> Tensor:
+    """The ``k``-th largest entry of ``flat``, (n,), 0-d, in device-side operations only."""
     if k <= flat.numel() // 2:
         return torch.topk(flat, k, sorted=False).values.amin()
+    # the k-th largest is the (n - k + 1)-th smallest
     return torch.topk(flat, flat.numel() - k + 1, largest=False, sorted=False).values.amax()
 
 

@@ -52,7 +52,7 @@ class Method:
             ``threshold`` the fraction removed is an outcome, and ``prune`` matters to ``scale_fan`` alone.
         threshold: with ``selection=threshold`` the importance that a kept weight exceeds.
         refresh: with ``selection=calibrated`` the steps between two settings of the threshold; a step is a forward in
-            training, counted from the start of each epoch.
+            training, counted from the start of each epoch (a multiple of the batches whose gradients are accumulated).
         ramp: epochs over which the fraction removed rises from 1/2 to ``prune`` (see :func:`mpt.search.mask.ramped`);
             0 for none, None for 10 with ``selection=global`` and else 0. It needs :func:`mpt.start_epoch`.
         prune_layers: fraction removed of layers by name or pattern, ``{"classifier.*": 0.5}``; ``prune`` holds where

@@ -160,10 +160,15 @@ class Selection:
 
 def _above(importance: Tensor, threshold: Tensor) -> Tensor:
     """Mask of what exceeds ``threshold`` (0-d), or of the largest where nothing does."""
-    if importance.device.type == "cpu":
-        mask = importance > threshold
-        return mask if memory(mask).numpy().any() else importance == importance.amax()
-    largest = importance.amax()  # no looking at the mask: the host would wait
+    if importance.device.type != "cpu":
+        return _above_on_device(importance, threshold)
+    mask = importance > threshold
+    return mask if memory(mask).numpy().any() else importance == importance.amax()
+
+
+def _above_on_device(importance: Tensor, threshold: Tensor) -> Tensor:
+    """:func:`_above` without a look at the mask, for which the host would wait."""
+    largest = importance.amax()
     below = torch.nextafter(largest, torch.full_like(largest, -torch.inf))
     return importance > torch.minimum(threshold, below)
 
