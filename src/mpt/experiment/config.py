@@ -316,11 +316,13 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def run_name(config: dict[str, Any]) -> str:
     """Readable name of a run that follows from its configuration alone: what it is, and a hash of everything else."""
+    selection = config["method"].get("selection", "layerwise")
     relevant = json.dumps(affects_result(config), sort_keys=True)
     parts = [
         config["model"]["name"],
         config["data"]["name"],
         config["method"]["name"],
+        *([selection] if selection != "layerwise" else []),
         f"p{config['prune']:g}",
         f"w{config['width']:g}",
         *(["1_1"] if config["binary_activations"] else []),
