@@ -17,6 +17,36 @@ def mask(scores: np.ndarray, prune: float, *, score_abs: bool = True) -> np.ndar
     return chosen.reshape(scores.shape)
 
 
+def global_masks(scores: list[np.ndarray], prune: float, *, score_abs: bool = True) -> list[np.ndarray]:
+    """Sort all weights of the network by importance; the first largest of each layer is sure of its place."""
+    entries = []  # (not sure, -importance, layer, flat index): the smallest tuples are kept
+    for layer, s in enumerate(scores):
+        flat = np.abs(s.ravel()) if score_abs else s.ravel()
+        first = int(np.argmax(flat))
+        entries += [(i != first, -float(value), layer, i) for i, value in enumerate(flat)]
+    kept = max(1, len(entries) - math.floor(prune * len(entries) + 0.5))
+    masks = [np.zeros(s.size, dtype=bool) for s in scores]
+    for _, _, layer, i in sorted(entries)[:kept]:
+        masks[layer][i] = True
+    return [m.reshape(s.shape) for m, s in zip(masks, scores, strict=True)]
+
+
+def ramped(prune: float, epoch: int, ramp: int) -> float:
+    if prune < 0.5 or epoch >= ramp:
+        return prune
+    c = (1 - epoch / ramp) ** 3
+    return prune + (0.5 - prune) * c
+
+
+def propagated(scores: np.ndarray, power: float) -> np.ndarray:
+    return scores * np.abs(scores) ** (power - 1)
+
+
+def above(scores: np.ndarray, threshold: float, *, power: float = 1.0, score_abs: bool = True) -> np.ndarray:
+    s = propagated(scores, power)
+    return (np.abs(s) if score_abs else s) > threshold
+
+
 def sign(x: np.ndarray) -> np.ndarray:
     return np.where(x >= 0, 1.0, -1.0)  # sign(0) = +1; -0.0 >= 0 too
 
@@ -30,10 +60,51 @@ def ticket_weight(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def score_gradient(
-    grad: np.ndarray, weight: np.ndarray, scores: np.ndarray, gain: float, *, score_grad: str, score_abs: bool = True
+    grad: np.ndarray,
+    weight: np.ndarray,
+    scores: np.ndarray,
+    gain: float,
+    *,
+    score_grad: str,
+    score_abs: bool = True,
+    power: float = 1.0,
 ) -> np.ndarray:
     factor = {"weight": weight, "sign": sign(weight), "gain": gain * sign(weight)}[score_grad]
-    return grad * factor * (sign(scores) if score_abs else 1.0)
+    return grad * factor * (sign(scores) if score_abs else 1.0) * power * np.abs(scores) ** (power - 1)
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray, *, label_smoothing: float = 0.0) -> float:
+    total = 0.0
+    for row, label in zip(logits.astype(np.float64), labels, strict=True):
+        p = np.exp(row) / np.exp(row).sum()
+        target = [(1 - label_smoothing) * (c == label) + label_smoothing / len(row) for c in range(len(row))]
+        total -= sum(t * math.log(q) for t, q in zip(target, p, strict=True))
+    return total / len(labels)
+
+
+def jensen_shannon(clean: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over images of the mean divergence of three predictions from their mixture, in nats."""
+    total = 0.0
+    for rows in zip(clean.astype(np.float64), a.astype(np.float64), b.astype(np.float64), strict=True):
+        predictions = [np.exp(row) / np.exp(row).sum() for row in rows]
+        mixture = sum(predictions) / 3
+        for p in predictions:
+            total += sum(pi * math.log(pi / mi) for pi, mi in zip(p, mixture, strict=True)) / 3
+    return total / len(clean)
+
+
+def learning_rate(
+    epoch: int, *, lr: float, epochs: int, schedule: str, warmup: int = 0, milestones: tuple = (), gamma: float = 0.1
+) -> float:
+    """Appendix A: of the epoch, from 0."""
+    if epoch < warmup:
+        return lr * (epoch + 1) / warmup
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) * lr
+    for milestone in milestones if schedule == "multi_step" else ():
+        if epoch >= milestone:
+            lr = lr * gamma
+    return lr
 
 
 def spline_slope(x: np.ndarray, t: float) -> np.ndarray:

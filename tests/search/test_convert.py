@@ -376,3 +376,20 @@ def test_a_random_mask_stays_as_it_was_drawn_while_batchnorm_is_trained(kind):
 def test_a_random_mask_with_nothing_else_to_learn_is_refused():
     with pytest.raises(ValueError, match="learn_scores=false leaves nothing to be learned: say learn_batchnorm=true"):
         mpt.convert(backbones.cifar_resnet20(width=0.25), mpt.Biprop(prune=0.5, learn_scores=False))
+
+
+def test_fractions_by_layer_set_the_number_kept_and_the_weights_spread(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"2": 0.75, "0*": 0.0}), seed=0)
+    assert [int(net[i].mask().sum()) for i in (0, 2)] == [48, 6]
+    plain = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0)
+    torch.testing.assert_close(net[2].weight, plain[2].weight * 2**0.5)  # fan_in (1 - P)
+    torch.testing.assert_close(net[0].weight, plain[0].weight / 2**0.5)
+
+
+def test_fractions_by_layer_that_match_nothing_or_contradict_are_refused(mlp):
+    with pytest.raises(ValueError, match=r"prune_layers names 'classifier\.\*', which is none of 0, 2"):
+        mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"classifier.*": 0.5}), seed=0)
+    with pytest.raises(ValueError, match=r"prune_layers names '2', which is none of 0"):
+        mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"2": 0.5}), seed=0, dense=("2",))
+    with pytest.raises(ValueError, match=r"prune_layers gives layer '2' several fractions, by \* and 2: let one"):
+        mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"*": 0.5, "2": 0.4}), seed=0)

@@ -29,8 +29,9 @@ class Batch(NamedTuple):
     Attributes:
         images: float32 (views B, C, H, W), normalised: the B images, then each further view of all of them.
         labels: int64 (B,).
-        share: weight of this part's mean loss, so that the mean over the processes is that over the global batch; 1
-            where the batch divides evenly.
+        share: weight of this part's mean loss, so that the mean over the processes and over the parts of a step is that
+            over the global batch; 1 where the batch divides evenly.
+        views: of each image, 1 or 3.
     """
 
     images: Tensor
@@ -55,6 +56,7 @@ class Loader:
         images: the split.
         data: the data set it belongs to: mean, std, augmentation and workers.
         batch: images a step over all processes.
+        accumulate: parts of equal size that a step's images come in, one after the other.
         train: shuffle and augment (by ``seed`` and the epoch), or the plain images in order.
         seed: of the data stream.
         rank, world: which of how many processes this is.
@@ -62,7 +64,7 @@ class Loader:
         channels_last: memory format of the images.
 
     Raises:
-        ValueError: ``batch`` does not divide by ``world``.
+        ValueError: ``batch`` does not divide by ``world`` and ``accumulate``.
     """
 
     def __init__(
@@ -72,15 +74,18 @@ class Loader:
         data: ImageData,
         batch: int,
         train: bool,
+        accumulate: int = 1,
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
         channels_last: bool = False,
     ) -> None:
-        if batch % world:
-            raise ValueError(f"batch is the global batch and must divide by the {world} processes, got {batch}")
-        self.data, self.batch, self.train, self.seed, self.epoch = data, batch, train, seed, 0
+        if batch % (world * accumulate):
+            parts = f" and {accumulate} parts" if accumulate > 1 else ""
+            raise ValueError(f"batch is the global batch and must divide by the {world} processes{parts}, got {batch}")
+        self.data, self.batch, self.accumulate, self.train = data, batch, accumulate, train
+        self.seed, self.epoch = seed, 0
         self.rank, self.world, self.device = rank, world, torch.device(device)
         self.channels_last = channels_last
         self.workers = None
@@ -107,8 +112,8 @@ class Loader:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Batches an epoch, the same in every process of training."""
-        return -(-len(self.labels) // self.batch)
+        """Batches (parts of a step, where there are several) an epoch, the same in every process of training."""
+        return -(-len(self.labels) // (self.batch // self.accumulate))
 
     def __iter__(self) -> Iterator[Batch]:
         views = 3 if self.train and self.data.augmix else 1
@@ -126,10 +131,11 @@ class Loader:
 
     def _training(self) -> Iterator[_Step]:
         order, moves, flips = self._drawn()
-        for start in range(0, len(order), self.batch):
-            stop = min(start + self.batch, len(order))
-            places = torch.arange(start, stop, device=self.drawn_on)[self.rank :: self.world]
-            share = len(places) * self.world / (stop - start)
+        part = self.batch // self.accumulate
+        for start in range(0, len(order), part):
+            step = min(self.batch, len(order) - start // self.batch * self.batch)  # images of the whole step
+            places = torch.arange(start, min(start + part, len(order)), device=self.drawn_on)[self.rank :: self.world]
+            share = len(places) * self.world * self.accumulate / step
             if len(places) == 0:  # the last batch has fewer images than there are processes: take part with weight 0
                 places = torch.tensor([start], device=self.drawn_on)
             yield _Step(order[places], moves[places], flips[places], share)

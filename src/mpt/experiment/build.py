@@ -23,7 +23,7 @@ from mpt.search.methods import Method
 
 def build_method(choice: dict[str, Any], *, prune: float) -> Method:
     """The method that ``choice`` (``name``, ``target`` and its arguments) names."""
-    target = _imported("method", choice["target"])
+    target = imported("method", choice["target"])
     if not (isinstance(target, type) and issubclass(target, Method)):
         raise ValueError(f"method.target must name a mpt.Method, got {choice['target']}")
     options = {key: value for key, value in choice.items() if key not in ("name", "target")}
@@ -39,7 +39,7 @@ def build_backbone(
     The target gets of ``num_classes in_channels image_size width`` what it accepts, ``binary_activations`` if they are
     wanted and it has a form for them, and ``choice``'s own arguments.
     """
-    target, name = _imported("model", choice["target"]), choice["name"]
+    target, name = imported("model", choice["target"]), choice["name"]
     parameters = inspect.signature(target).parameters
     options = {key: value for key, value in choice.items() if key not in ("name", "target")}
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -116,10 +116,23 @@ def _check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int
         raise ValueError(f"{name} must give one logit for each of {num_classes} classes, it gave {shape} for 2 images")
 
 
+def check_ramp(method: Method, *, epochs: int) -> None:
+    """ValueError if a run of ``epochs`` ends before the fraction removed has risen to ``prune``: it finds no ticket."""
+    ramp = method.ramp_epochs
+    if epochs <= ramp:
+        raise ValueError(
+            f"method.ramp={ramp} lets the fraction removed rise to prune over the first {ramp} epochs, and only later "
+            f"ones find a ticket: epochs must be at least {ramp + 1}, got {epochs} (method.ramp=0 prunes at once)"
+        )
+
+
 def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: int) -> None:
-    """ValueError if an epoch ends with one image for a process and the batch-norm of ``net`` cannot train on one."""
-    images = len(data.train) % batch
-    if images == 0 or images // processes > 1 or not any(isinstance(module, BATCH_NORMS) for module in net.modules()):
+    """ValueError if an epoch ends with one image for a process and the batch-norm of ``net`` cannot train on one.
+
+    ``batch`` is what all processes take at a time: the images of a step, or of a part of it.
+    """
+    images = len(data.train) % batch or batch
+    if images // processes > 1 or not any(isinstance(module, BATCH_NORMS) for module in net.modules()):
         return
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -131,14 +144,15 @@ def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: 
         ) from error
 
 
-def _imported(option: str, target: str) -> Callable[..., Any]:
+def imported(option: str, target: str, *, key: str = "target") -> Callable[..., Any]:
+    """What the dotted name ``target`` of ``<option>.<key>`` means."""
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{option}.target={target} cannot be imported: {error}") from error
+    except Exception as error:  # whatever somebody's own module raises
+        raise ValueError(f"{option}.{key}={target} cannot be imported: {error}") from error
     if not callable(found):
-        raise ValueError(f"{option}.target={target} is not something to call")
+        raise ValueError(f"{option}.{key}={target} is not something to call")
     return found  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from mpt.search.convert import Conversion
-from mpt.search.layers import some, ticket_layers
+from mpt.search.layers import one_selection, some, ticket_layers
+from mpt.search.methods import own_prune
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class LayerRow:
     gain: float
     bits: int
     binary_input: bool  # sees only -1 and +1, before zero padding
+    prune: float | None = None  # the layer's own, by the method's prune_layers
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class LayerTable:
                 f"{row.gain:.4g}",
                 f"{row.bits:,}",
                 "+-1" if row.binary_input else "real",
-                "searched",
+                "searched" if row.prune is None else f"searched, prune {row.prune:g}",
             )
             for row in self.layers
         ]
@@ -109,13 +111,17 @@ def layer_table(net: nn.Module) -> LayerTable:
     conversion: Conversion | None = getattr(net, "conversion", None)
     binary = conversion.binary_inputs if conversion else ()
     layers, searched = [], set()
-    for name, layer in ticket_layers(net).items():
-        made = layer.current()
-        n, kept = layer.weight.numel(), int(made.mask.sum())
-        magnitudes = made.ticket_weight[made.mask].abs()
-        bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
-        layers.append(LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), bits, name in binary))
-        searched |= {id(layer.weight), id(layer.scores)}
+    with one_selection(net):
+        for name, layer in ticket_layers(net).items():
+            made = layer.current()
+            n, kept = layer.weight.numel(), int(made.mask.sum())
+            magnitudes = made.ticket_weight[made.mask].abs()
+            bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
+            own = own_prune(layer.method.prune_layers, name)
+            layers.append(
+                LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), bits, name in binary, own)
+            )
+            searched |= {id(layer.weight), id(layer.scores)}
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())
         for name, p in net.named_parameters()
