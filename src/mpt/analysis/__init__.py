@@ -1,4 +1,4 @@
-"""Many runs: result files to one table, the table to figures, Markdown and verdicts. No torch: a notebook opens at once.
+"""Many runs: result files to one table, the table to figures, Markdown and verdicts. No torch: notebooks open at once.
 
     from mpt import analysis
     table = analysis.load("runs/fig2")          # or a .csv or .parquet file of mpt-results
@@ -15,18 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpt.analysis.aggregate import points, select, summary
+    from mpt.analysis.details import load_epochs, load_rows
     from mpt.analysis.figures import FIGURES, Figure
     from mpt.analysis.papers import markdown, published
     from mpt.analysis.plotting import plot, save
-    from mpt.analysis.table import load, load_epochs, read_runs, write_table
+    from mpt.analysis.table import load, read_runs, write_table
     from mpt.analysis.verdicts import judge
 
 _HOMES = {  # no module has the name of a function in it: importing the module would hide the function
     "aggregate": ("points", "select", "summary"),
+    "details": ("load_epochs", "load_rows"),
     "figures": ("FIGURES", "Figure"),
     "papers": ("markdown", "published"),
     "plotting": ("plot", "save"),
-    "table": ("load", "load_epochs", "read_runs", "write_table"),
+    "table": ("load", "read_runs", "write_table"),
     "verdicts": ("judge",),
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "judge",
     "load",
     "load_epochs",
+    "load_rows",
     "markdown",
     "plot",
     "points",

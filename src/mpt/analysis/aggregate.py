@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from mpt.analysis.table import BASE, SETTINGS, is_setting
 if TYPE_CHECKING:
     import pandas as pd
 
-_NOT_HELD = ("seed", "sweep")  # what the runs of one point may differ in
+_NOT_HELD = ("seed", "sweep", "ticket_digest")  # what the runs of one point may differ in
 STATISTICS = ("mean", "lowest", "highest", "n")
 
 
@@ -19,8 +20,10 @@ def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
     """ValueError naming the columns that there are, if one of ``columns`` is not among them."""
     for name in columns:
         if name not in table:
-            there = ", ".join(sorted(table.columns, key=lambda column: ("/" in column, "." in column, column)))
-            raise ValueError(f"the table has no column {name}: it has {there}")
+            close = difflib.get_close_matches(name, [str(column) for column in table.columns], n=3)
+            plain = [column for column in table.columns if "/" not in column and "." not in column]
+            there = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(plain)} and more"
+            raise ValueError(f"the table has no column {name}: {there}")
 
 
 def select(table: pd.DataFrame, where: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
@@ -37,6 +40,13 @@ def select(table: pd.DataFrame, where: Mapping[str, Sequence[Any]]) -> pd.DataFr
             raise ValueError(f"no run has {name}={','.join(map(spelled, values))}: there are {there}")
         table = kept
     return table
+
+
+def of_sweep(table: pd.DataFrame, name: str | None) -> pd.DataFrame:
+    """The runs of the sweep ``name`` alone, where the table has any; else all."""
+    if name is None or "sweep" not in table or not (table["sweep"] == name).any():
+        return table
+    return table[table["sweep"] == name]
 
 
 def points(table: pd.DataFrame, *, by: Sequence[str], y: str) -> pd.DataFrame:

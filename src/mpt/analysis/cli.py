@@ -57,19 +57,29 @@ def _results(arguments: list[str]) -> None:
         "mpt-results",
         "One tidy table of the runs below DIR, one row a run; prints mean, lowest and highest over seeds with n.\n"
         "Works while a sweep runs: what is unfinished, failed or unreadable is counted and left out.",
-        ("mpt-results runs/fig2", "mpt-results runs/fig2 -o fig2.csv", "mpt-results runs --where width=1 --y test_acc_max"),
+        (
+            "mpt-results runs/fig2",
+            "mpt-results runs/fig2 -o fig2.csv",
+            "mpt-results runs --where width=1 --y test_acc_max",
+        ),
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table: .csv or .parquet")
-    parser.add_argument("--epochs", action="store_true", help="one row a run and epoch (metrics.jsonl), for -o")
+    parser.add_argument(
+        "--rows",
+        choices=("runs", "epochs", "layers", "scores"),
+        default="runs",
+        help="what a row of the written table is: a run, or a run's epochs, layers, bins of its scores [runs]",
+    )
     parser.add_argument("--y", default="test_acc", metavar="COLUMN", help="what is summarised [test_acc]")
     given = parser.parse_args(arguments)
     _needs_pandas()
     from mpt.analysis.aggregate import select
+    from mpt.analysis.details import load_rows
     from mpt.analysis.plotting import check_output
-    from mpt.analysis.table import load, load_epochs, read_runs, write_table
+    from mpt.analysis.table import load, read_runs, write_table
 
-    if given.epochs and not given.output:
-        raise ValueError("--epochs makes a long table: say where to with -o FILE")
+    if given.rows != "runs" and not given.output:
+        raise ValueError(f"--rows {given.rows} makes a long table: say where to with -o FILE")
     if given.output:
         check_output(given.output, (".csv", ".parquet"))
     if given.runs.is_dir():
@@ -77,7 +87,7 @@ def _results(arguments: list[str]) -> None:
     table = select(load(given.runs), _where(given.where))
     print(_printed(table, given.y))
     if given.output:
-        table = select(load_epochs(given.runs), _where(given.where)) if given.epochs else table
+        table = table if given.rows == "runs" else select(load_rows(given.runs, given.rows), _where(given.where))
         write_table(table, given.output)
         print(f"{given.output}: {len(table)} rows, {len(table.columns)} columns")
 
@@ -88,8 +98,8 @@ def _plot(arguments: list[str]) -> None:
 
     parser = _parser(
         "mpt-plot",
-        "A figure of the papers from runs of one's own: mean over seeds, bars from lowest to highest, the dense network\n"
-        "as a line. .svg, .png and .pdf are drawn, always to the same bytes; a table is Markdown, beside the published rows.",
+        "A figure of the papers from runs of one's own: mean over seeds, bars lowest to highest, dense as a line.\n"
+        ".svg, .png and .pdf are drawn, always to the same bytes; a table is Markdown, beside the published rows.",
         (
             "mpt-plot runs/fig2 --figure fig2 -o fig2.svg",
             "mpt-plot runs/table1 --figure table1 -o table1.md",
@@ -102,7 +112,9 @@ def _plot(arguments: list[str]) -> None:
     parser.add_argument("--y", metavar="COLUMN[,...]", help="vertical axis [test_acc]")
     parser.add_argument("--hue", metavar="COLUMN[,...]", help="a line for each value [variant]")
     parser.add_argument("--panel", metavar="COLUMN[,...]", help="a panel for each value [model]")
-    parser.add_argument("--published", action="store_true", help="the papers' numbers beside ours, where the text has any")
+    parser.add_argument(
+        "--published", action="store_true", help="the papers' numbers beside ours, where the text has any"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="[NAME.svg; a table is printed]")
     given = parser.parse_args(arguments)
     free = {key: getattr(given, key) for key in ("x", "y", "hue", "panel") if getattr(given, key)}
@@ -126,7 +138,7 @@ def _drawing(given: argparse.Namespace, free: dict[str, Any]) -> None:
     check_output(output, tuple(NO_DATE))
     made = plot(given.runs, figure=given.figure, where=_where(given.where), published=given.published, **free)
     save(made, output)
-    print(f"{output}: {made.get_suptitle()}")
+    print(f"{output}: {' '.join(made.get_suptitle().split())}")
 
 
 def _markdown(given: argparse.Namespace, tables: Sequence[str]) -> None:
@@ -216,16 +228,18 @@ def _needs_pandas() -> None:
 
 
 def _reported(command: str, function: Callable[[list[str]], None]) -> None:
-    """Run a command; what a user can mend is one sentence on stderr and exit status 1 (MPT_TRACEBACK=1 shows more)."""
+    """Run a command; what a user can mend is one sentence on stderr and exit status 1 (--traceback shows where)."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     try:
-        function(sys.argv[1:])
+        function(arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (ValueError, OSError) as error:
-        if os.environ.get("MPT_TRACEBACK"):
+        if len(arguments) < len(sys.argv) - 1 or os.environ.get("MPT_TRACEBACK"):
             raise
-        named = isinstance(error, OSError) and error.strerror and error.filename
-        sys.exit(f"{command}: {f'{error.filename}: {error.strerror}' if named else error}")
+        if isinstance(error, OSError) and error.strerror and error.filename:
+            sys.exit(f"{command}: {error.filename}: {error.strerror}")
+        sys.exit(f"{command}: {error}")

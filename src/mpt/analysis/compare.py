@@ -30,8 +30,8 @@ class Point:
 def beats(a: Point, b: Point) -> bool:
     """Every seed of ``a`` above every seed of ``b``, the means more than two standard errors apart.
 
-    The standard error is that of the difference of two accuracies of ``images`` images each, ``sqrt(p(1-p)/N + q(1-q)/M)``:
-    with one seed there is no spread, and a test set of 359 images still cannot tell 97 % from 98 %.
+    The standard error is that of a difference of two accuracies, ``sqrt(p (1 - p) / N + q (1 - q) / M)`` on N and M
+    images: with one seed there is no spread, and 359 test images still cannot tell 97 % from 98 %.
     """
     error = math.sqrt(a.mean * (1 - a.mean) / a.images + b.mean * (1 - b.mean) / b.images)
     return a.lowest > b.highest and a.mean - b.mean > 2 * error
@@ -45,7 +45,7 @@ def half_spread(point: Point) -> float:
 def at(
     table: pd.DataFrame, by: Sequence[str], *, y: str = "test_acc", **equal: str | Sequence[str]
 ) -> dict[tuple[Any, ...], Point]:
-    """Key (values of ``by``) -> point, of the rows in which each column of ``equal`` has that value; empty if none has."""
+    """Key (values of ``by``) -> point, of the rows in which each column of ``equal`` has that value; {} if none has."""
     for name, value in equal.items():
         wanted = [value] if isinstance(value, str) else list(value)
         if name not in table or not table[name].astype(str).isin(wanted).any():

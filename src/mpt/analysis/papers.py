@@ -11,52 +11,54 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.aggregate import points, spelled
+from mpt.analysis.aggregate import of_sweep, points, spelled
 from mpt.analysis.table import is_setting
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE = Path(__file__).with_name("published.csv")
-_2021 = "Diffenderfer & Kailkhura 2021"
+MULTI_PRIZE, EFFICIENT = "Diffenderfer & Kailkhura 2021", "Cheng et al., Efficient MPT"
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the 2021 paper: what it compares and on which images."""
+    """One table of the 2021 paper: what it compares, and the sweep whose runs belong there."""
 
     title: str
-    data: str
     binary_activations: bool
+    sweep: str
 
 
 TABLES = {
-    "table1": Table("MPT-1/32 and trained binary-1/32 networks on CIFAR-10", "cifar10", False),
-    "table2": Table("MPT-1/1 and trained binary-1/1 networks on CIFAR-10", "cifar10", True),
-    "table3": Table("MPT-1/32 and trained binary-1/32 networks on ImageNet", "imagenet", False),
-    "table4": Table("MPT-1/1 and trained binary-1/1 networks on ImageNet", "imagenet", True),
-    "table8": Table("MPT-1/32 and trained binary (1/32) networks on CIFAR-10", "cifar10", False),
-    "table9": Table("MPT-1/1 and trained binary (1/1) networks on CIFAR-10", "cifar10", True),
-    "table10": Table("MPT-1/32 and trained binary (1/32) networks on ImageNet", "imagenet", False),
-    "table11": Table("MPT-1/1 and trained binary (1/1) networks on ImageNet", "imagenet", True),
+    "table1": Table("MPT-1/32 and trained binary-1/32 networks on CIFAR-10", False, "table1"),
+    "table2": Table("MPT-1/1 and trained binary-1/1 networks on CIFAR-10", True, "table2"),
+    "table3": Table("MPT-1/32 and trained binary-1/32 networks on ImageNet", False, "table3"),
+    "table4": Table("MPT-1/1 and trained binary-1/1 networks on ImageNet", True, "table4"),
+    "table8": Table("MPT-1/32 and trained binary (1/32) networks on CIFAR-10", False, "table1"),
+    "table9": Table("MPT-1/1 and trained binary (1/1) networks on CIFAR-10", True, "table2"),
+    "table10": Table("MPT-1/32 and trained binary (1/32) networks on ImageNet", False, "table3"),
+    "table11": Table("MPT-1/1 and trained binary (1/1) networks on ImageNet", True, "table4"),
 }
 
 
-def published(tables: Sequence[str] = ()) -> pd.DataFrame:
-    """Rows of published.csv in the columns of our own tables: ``test_acc`` in [0, 1], ``num_kept``; all, or of ``tables``.
+def published(tables: Sequence[str] = (), *, paper: str = MULTI_PRIZE) -> pd.DataFrame:
+    """Rows of published.csv (of ``tables`` alone, as ``table 1``) in the columns of our own tables.
 
-    ``kind`` is ``MPT``, ``dense`` (full precision) or ``binary network``.
+    ``test_acc`` and ``prune`` are in [0, 1]; ``num_kept`` from the printed millions; ``kind`` is ``MPT``, ``full
+    precision`` or ``binary network``; ``model`` the network as printed.
     """
     import pandas as pd
 
     rows = pd.read_csv(FILE, dtype={"top_1": str, "weights": str})
+    rows = rows[rows["paper"] == paper]
     if tables:
         rows = rows[rows["table"].isin(tables)]
-    kinds = {"Full-Precision": "dense"}
+    kinds = {"Full-Precision": "full precision"}
     rows["kind"] = [kinds.get(m, "MPT" if m.startswith("MPT") else "binary network") for m in rows["method"]]
     rows["test_acc"] = rows["top_1"].astype(float) / 100
     rows["num_kept"] = rows["weights"].str.removesuffix("M").astype(float) * 1e6
-    return rows.reset_index(drop=True)
+    return rows.rename(columns={"network": "model"}).reset_index(drop=True)
 
 
 def markdown(names: Sequence[str], table: pd.DataFrame) -> str:
@@ -70,17 +72,17 @@ def markdown(names: Sequence[str], table: pd.DataFrame) -> str:
 def _one(name: str, table: pd.DataFrame) -> str:
     about, number = TABLES[name], f"table {name.removeprefix('table')}"
     quoted = published([number])
-    quoted = quoted[quoted["paper"] == _2021]
-    rows = [(r["method"], r["network"], r["top_1"], r["weights"], "published") for r in quoted.to_dict("records")]
-    rows += _ours(name, about, table)
+    rows: list[tuple[str, ...]] = [
+        (r["method"], r["model"], r["top_1"], r["weights"], "published") for r in quoted.to_dict("records")
+    ]
+    rows += _ours(about, table)
     head = ("method", "network", "top-1 %", "weights", "source")
-    lines = [f"**{number.capitalize()}** ({_2021}): {about.title}", "", _cells(head), "|---|---|---:|---:|---|"]
+    lines = [f"**{number.capitalize()}** ({MULTI_PRIZE}): {about.title}", "", _cells(head), "|---|---|---:|---:|---|"]
     return "\n".join([*lines, *map(_cells, rows), ""])
 
 
-def _ours(name: str, about: Table, table: pd.DataFrame) -> list[tuple[str, ...]]:
-    if "sweep" in table and (table["sweep"] == name).any():
-        table = table[table["sweep"] == name]
+def _ours(about: Table, table: pd.DataFrame) -> list[tuple[str, ...]]:
+    table = of_sweep(table, about.sweep)
     bits = "MPT-1/1" if about.binary_activations else "MPT-1/32"
     table = table[table["variant"].isin([bits, f"{bits}+BN", "dense"])]
     if table.empty:
@@ -110,7 +112,7 @@ def _top_1(row: dict[str, Any]) -> str:
 
 
 def _millions(number: float) -> str:
-    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e6:.2f}M" if number >= 1e4 else f"{number:,.0f}"
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e6:.2f}M" if number >= 1e5 else f"{number:,.0f}"
 
 
 def _source(row: dict[str, Any]) -> str:

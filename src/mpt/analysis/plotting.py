@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mpt.analysis.aggregate import select
+from mpt.analysis.details import load_rows
 from mpt.analysis.drawing import NO_DATE, deterministic, draw, of_figure
 from mpt.analysis.figures import FIGURES, Figure
 from mpt.analysis.papers import published as published_rows
-from mpt.analysis.table import load, load_epochs
 from mpt.files import write_atomically
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def plot(
     where: Mapping[str, Sequence[Any]] = MappingProxyType({}),
     published: bool = False,
 ) -> Drawing:
-    """A figure of the papers by its name, or ``y`` over ``x`` with a line for each ``hue`` and a panel for each ``panel``.
+    """A figure of the papers by its name, or ``y`` over ``x``, a line for each ``hue`` and a panel for each ``panel``.
 
     Args:
         runs: a folder of runs, a .csv or .parquet table of ``mpt-results``, or a table from :func:`load`.
@@ -45,12 +45,13 @@ def plot(
         ValueError: a column or value that is not there, or runs of one point that differ in more than their seed.
     """
     spec = named(figure) if figure else _free(x, y=y, hue=hue, panel=panel)
-    table = (load_epochs if spec.rows == "epochs" else load)(runs) if isinstance(runs, (str, Path)) else runs
-    quoted = None
-    if published:
-        quoted = published_rows(spec.published) if spec.published else None
-        if quoted is None:
-            raise ValueError(f"the papers' text prints no numbers for {figure or 'such a figure'}: drop --published")
+    if published and not spec.published:
+        raise ValueError(f"the papers' text prints no numbers for {figure or 'such a figure'}: leave published out")
+    table = load_rows(runs, spec.rows) if isinstance(runs, (str, Path)) else runs
+    missing = [name for name in (*spec.where, spec.x, *spec.y, *spec.hue, *spec.panel) if name not in table]
+    if figure and missing:
+        raise ValueError(f"{figure} needs runs with {', '.join(missing)}, which these do not have")
+    quoted = published_rows(spec.published, paper=spec.paper) if published else None
     return draw(spec, of_figure(spec, select(table, where), name=figure), published=quoted)
 
 
@@ -85,4 +86,6 @@ def _free(x: str | None, **columns: str | Sequence[str]) -> Figure:
     if not x:
         raise ValueError("say what to draw: a figure of the papers (figure=) or a column (x=)")
     chosen = {key: (value,) if isinstance(value, str) else tuple(value) for key, value in columns.items()}
-    return Figure(f"{' and '.join(chosen['y'])} over {x}", x=x, **chosen, joined=x != "num_kept", log=x == "num_kept")
+    title = f"{' and '.join(chosen['y'])} over {x}"
+    rows = {"epoch": "epochs", "layer": "layers", "score": "scores"}.get(x, "runs")
+    return Figure(title, x, chosen["y"], hue=chosen["hue"], panel=chosen["panel"], joined=x != "num_kept", rows=rows)

@@ -23,11 +23,29 @@ if TYPE_CHECKING:
 
 SETTINGS = (  # of a run, in the order in which a table is sorted; those of the groups have a dot (method.power)
     *("sweep", "budget", "data", "model", "method", "binary_activations", "learn_batchnorm", "width", "prune"),
-    *("dense", "layers", "batch", "epochs", "label_smoothing", "sync_batchnorm", "protocol", "select", "seed"),
+    *(
+        "dense",
+        "layers",
+        "ticket_digest",
+        "batch",
+        "epochs",
+        "label_smoothing",
+        "sync_batchnorm",
+        "protocol",
+        "select",
+        "seed",
+    ),
 )
 BASE = ("data", "model", "variant", "width", "prune")
 _SKIPPED = ("wandb", "tensorboard", "multirun", "submitit")  # folders inside of a run or beside it that hold no run
-_HERE = ("runs", "recipe", "data.root", "data.cache", "data.download")  # of a machine or a command, not of a result
+_HERE = (
+    "runs",
+    "recipe",
+    "ticket",
+    "data.root",
+    "data.cache",
+    "data.download",
+)  # of a machine or a command, not of a result
 _NAMES = ("model.name", "method.name", "data.name")  # there already: model, method, data
 _GROUPS = ("trainer.", "logger.")
 
@@ -78,24 +96,18 @@ def load(path: str | Path) -> pd.DataFrame:
         ValueError: nothing is there, nothing in it is finished, or the file is not such a table.
     """
     path = Path(path)
-    table = read_table(path) if path.is_file() else to_table(_some(read_runs(path), path).rows)
+    table = read_table(path) if path.is_file() else to_table(finished(path))
     if "variant" not in table and "method" in table:
         table["variant"] = [variant(row) for row in table.to_dict("records")]
     return table
 
 
-def load_epochs(path: str | Path) -> pd.DataFrame:
-    """One row a run and epoch: the metrics of ``metrics.jsonl`` beside the settings of the finished run."""
-    path = Path(path)
-    if path.is_file():
-        return load(path)
-    rows: list[dict[str, Any]] = []
-    for run in _some(read_runs(path), path).rows:
-        settings = {key: value for key, value in run.items() if is_setting(key) or key in ("run", "variant")}
-        rows += [settings | metrics for metrics in _metrics(path / run["run"] / "metrics.jsonl")]
-    if not rows:
-        raise ValueError(f"no finished run below {path} has a metrics.jsonl")
-    return to_table(rows)
+def finished(folder: str | Path) -> list[dict[str, Any]]:
+    """A flat row of every finished run below ``folder``; ValueError if there is none."""
+    runs = read_runs(folder)
+    if not runs.rows:
+        raise ValueError(f"there is no finished run below {folder}: {str(runs).splitlines()[0]}")
+    return runs.rows
 
 
 def to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -104,9 +116,10 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
     table = pd.DataFrame(list(rows))
     table = table[sorted(table.columns, key=_rank)]
-    order = [name for name in (*SETTINGS, "run", "epoch") if name in table]
-    for name in table.columns[table.dtypes == object]:
-        if table[name].map(lambda value: isinstance(value, str)).any():  # Parquet knows one type a column
+    order = [name for name in (*SETTINGS, "run", "epoch", "place", "low") if name in table]
+    for name in table.columns:
+        texts = table[name].map(lambda value: isinstance(value, str))
+        if texts.any() and not texts.all():  # Parquet knows one type a column
             table[name] = table[name].map(lambda value: value if value is None or value != value else str(value))
     return table.sort_values(order, kind="stable", key=_sortable).reset_index(drop=True)
 
@@ -133,7 +146,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path} is neither a folder of runs nor a .csv or .parquet table of mpt-results")
     try:
-        table = pd.read_csv(path, float_precision="round_trip") if path.suffix == ".csv" else pd.read_parquet(path)
+        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
     if table.empty:
@@ -146,6 +159,8 @@ def variant(row: Mapping[str, Any]) -> str:
     method = str(row["method"])
     if method == "dense":
         return "dense"
+    if method.startswith("finetune_"):
+        return f"fine-tuned {method.removeprefix('finetune_')}"
     name = f"MPT-1/{1 if _true(row, 'binary_activations') else 32}"
     if method == "edge_popup":
         name = "edge-popup" + (" 1/1" if _true(row, "binary_activations") else "")
@@ -161,12 +176,6 @@ def is_setting(column: str) -> bool:
 
 def _true(row: Mapping[str, Any], name: str) -> bool:
     return str(row.get(name, False)).lower() in ("true", "1", "1.0")
-
-
-def _some(runs: Runs, folder: Path) -> Runs:
-    if not runs.rows:
-        raise ValueError(f"there is no finished run below {folder}: {str(runs).splitlines()[0]}")
-    return runs
 
 
 def _directories(folder: Path) -> Iterator[Path]:
@@ -193,7 +202,7 @@ def _read_run(directory: Path, name: str, runs: Runs) -> None:
     elif not isinstance(row.get("test_acc"), (int, float)) or "method" not in row:
         runs.unreadable[name] = "result.json has no test_acc or no method"
     else:
-        runs.rows.append(flat_row(row, name))
+        runs.rows.append(flat_row(row, name) | _reported(directory / "report.json"))
 
 
 def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -205,7 +214,25 @@ def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
         if key not in _HERE + _NAMES and not key.startswith(_GROUPS)
     }
     flat = settings | measured
+    if flat.get("seconds") and flat.get("epochs"):
+        flat["seconds_per_epoch"] = flat["seconds"] / flat["epochs"]
     return {"run": name, **flat, "variant": variant(flat)}
+
+
+def _reported(path: Path) -> dict[str, Any]:
+    """The numbers of a ``report.json`` (of ``mpt-ticket report``) under ``report/``, and ``report/score_range``.
+
+    The range is largest minus smallest score of a layer, mean over layers. A file that cannot be read gives nothing.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scores = found.pop("scores", {})
+        numbers = {key: value for key, value in _flat(found, "/").items() if isinstance(value, (int, float))}
+    except (OSError, ValueError, AttributeError):
+        return {}
+    ranges = [layer["max"] - layer["min"] for layer in scores.values()]
+    numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
+    return {f"report/{key}": value for key, value in numbers.items()}
 
 
 def _flat(nested: Mapping[str, Any], mark: str, prefix: str = "") -> dict[str, Any]:
@@ -219,15 +246,9 @@ def _flat(nested: Mapping[str, Any], mark: str, prefix: str = "") -> dict[str, A
     return flat
 
 
-def _metrics(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
-
-
 def _rank(column: str) -> tuple[int, int, str]:
     """Place of a column: the run's name, settings that have a place, results, settings of the groups, the rest."""
-    first = ("run", "variant", *SETTINGS, "epoch", "test_acc", "test_acc_max")
+    first = ("run", "variant", *SETTINGS, "epoch", "layer", "place", "test_acc", "test_acc_max")
     if column in first:
         return 0, first.index(column), column
     return (3 if "/" in column else 2 if "." in column else 1), 0, column
@@ -235,4 +256,4 @@ def _rank(column: str) -> tuple[int, int, str]:
 
 def _sortable(column: pd.Series) -> pd.Series:
     """Text sorts as text; a column with several types, too."""
-    return column if column.dtype != object else column.map(str)
+    return column if column.dtype.kind in "biuf" else column.map(str)
