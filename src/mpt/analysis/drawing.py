@@ -258,6 +258,8 @@ def _legend(drawing: Drawing) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             if label:
                 handles.setdefault(label, handle)
+    order = sorted(handles, key=lambda label: (label.endswith("(published)"), label == "dense"))
+    handles = {label: handles[label] for label in order}
     if handles:
         wide = 0.07 * max(map(len, handles)) + 0.6  # inches that an entry takes, about
         drawing.legend(
