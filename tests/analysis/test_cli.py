@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from mpt.analysis import cli, load
 from tests.analysis.conftest import curve, result, write
+
+ROOT = Path(__file__).parents[2]
 
 
 def command(name, *arguments, cwd):
@@ -74,6 +77,21 @@ def test_verdicts_prints_every_claim(runs, tmp_path):
         *(f"E{i}" for i in range(1, 6)),
     ]
     assert "rule:" in command("verdicts", "runs", "--rules", "--claim", "C1", cwd=tmp_path)[1]
+
+
+FIGURES = re.findall(r"\t\$\(BIN\)/mpt-plot (.*) -o (docs/.*\.svg)", (ROOT / "Makefile").read_text())
+
+
+@pytest.mark.parametrize(("words", "path"), FIGURES)
+def test_a_committed_figure_is_what_make_figures_draws_from_the_committed_table(words, path, tmp_path):
+    words = words.replace("$(DIGITS)", "results/digits/runs.csv").split()
+    status, _, said = command("plot", *words, "-o", tmp_path / "figure.svg", cwd=ROOT)
+    assert status == 0, said
+    assert (tmp_path / "figure.svg").read_bytes() == (ROOT / path).read_bytes()
+
+
+def test_make_figures_was_read():
+    assert {path for _, path in FIGURES} == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.svg")}
 
 
 @pytest.mark.parametrize(
