@@ -19,7 +19,8 @@ class LayerRow:
     num_weights: int
     num_kept: int
     gain: float
-    bits: int
+    bits: int  # 0 for a weight tied to that of an earlier layer: it is stored once
+    tied: str | None = None  # name of that layer
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class LayerTable:
 
     @property
     def num_weights(self) -> int:
-        """Weights of all searched layers."""
-        return sum(row.num_weights for row in self.layers)
+        """Weights of all searched layers, tied ones once."""
+        return sum(row.num_weights for row in self.layers if not row.tied)
 
     @property
     def num_kept(self) -> int:
-        """Weights kept in all searched layers."""
-        return sum(row.num_kept for row in self.layers)
+        """Weights kept in all searched layers, tied ones once."""
+        return sum(row.num_kept for row in self.layers if not row.tied)
 
     def __str__(self) -> str:
         head = ("layer", "shape", "weights", "kept", "gain", "bits", "")
@@ -62,7 +63,7 @@ class LayerTable:
                 f"{row.num_kept:,}",
                 f"{row.gain:.4g}",
                 f"{row.bits:,}",
-                "searched",
+                f"tied to {row.tied}" if row.tied else "searched",
             )
             for row in self.layers
         ]
@@ -100,13 +101,15 @@ def layer_table(net: nn.Module) -> LayerTable:
     Bits of a searched layer: one a weight for the mask, and for each kept weight one for its sign, or 32 where the
     kept weights do not have one magnitude (edge-popup's real weights); 32 for the gain.
     """
-    layers, searched = [], set()
+    layers, searched, first = [], set(), dict[int, str]()
     for name, layer in ticket_layers(net).items():
+        owner = first.setdefault(id(layer.weight), name)
         made = layer.current()
         n, kept = layer.weight.numel(), int(made.mask.sum())
         magnitudes = made.ticket_weight[made.mask].abs()
         bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
-        layers.append(LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), bits))
+        tied = None if owner == name else owner
+        layers.append(LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), 0 if tied else bits, tied))
         searched |= {id(layer.weight), id(layer.scores)}
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())
