@@ -124,7 +124,10 @@ class Config:
 class EvalConfig:
     """One measurement of a ticket file by ``mpt-eval``."""
 
-    control: str | None = dial(None, "measure a control instead: shuffled_mask")
+    control: str | None = dial(None, "measure a control instead: shuffled_mask, random_mask or fresh_weights")
+    corruptions: str | None = dial(None, "folder of CIFAR-10-C or CIFAR-100-C, measured as well")
+    per_class: bool = dial(False, "a table of the accuracy of each class")
+    json: str | None = dial(None, "true prints JSON instead of the table, a file name writes it there")
     seed: int = dial(0, "of the control", lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
     batch: int = dial(500, "images a step", lambda v: v >= 1, "at least 1")
     accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")

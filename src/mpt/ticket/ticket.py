@@ -131,7 +131,7 @@ class Ticket:
                 tuple(row["shape"]),
                 math.prod(row["shape"]),
                 row["kept"],
-                float(self._kept_values(row).abs().mean()),
+                float(self._kept_values(row).double().abs().mean()),
                 self._layer_bits(row["name"]),
                 row.get("tied"),
             )
