@@ -103,7 +103,9 @@ def test_tied_weights_stay_tied_and_are_drawn_once(name):
 
 
 def test_what_has_no_control_is_refused(ticket):
-    with pytest.raises(ValueError, match="control must be one of shuffled_mask, random_mask, fresh_weights, got 'nope'"):
+    with pytest.raises(
+        ValueError, match="control must be one of shuffled_mask, random_mask, fresh_weights, got 'nope'"
+    ):
         control(ticket, "nope")
     dense = mpt.Ticket.from_network(mpt.convert(backbones.conv2(width=0.25, image_size=8), mpt.Dense(), seed=0))
     with pytest.raises(ValueError, match="dense baseline"):

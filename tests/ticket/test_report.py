@@ -27,9 +27,7 @@ def test_chance_alone_gives_the_published_network_these_zero_kernels_and_this_ac
     assert (sum(kernels), sum(n * m for n, m, k, _ in RESNET18 if k == 1)) == (1_392_832, 172_032)
     expected = [chance(sparsity, kernel=k * k) for _, _, k, _ in RESNET18]
     assert np.average(expected, weights=kernels) == pytest.approx(zero, abs=5e-4)
-    layers = [
-        (n * m, n * m * (1 - p), d * d * k * k) for (n, m, k, d), p in zip(RESNET18, expected, strict=True)
-    ]
+    layers = [(n * m, n * m * (1 - p), d * d * k * k) for (n, m, k, d), p in zip(RESNET18, expected, strict=True)]
     assert acceleration(layers) == pytest.approx(rate, abs=5e-3)
 
 
@@ -129,9 +127,9 @@ def test_histograms_hold_every_score_between_its_edges():
     found = score_histograms({"layer": scores}, bins=8)["layer"]
     assert sum(found["counts"]) == 1000
     assert (found["edges"][0], found["edges"][-1], len(found["edges"])) == (-1, 3, 9)
-    assert found["counts"] == [int(((scores >= low) & (scores < low + 0.5)).sum()) for low in np.arange(-1, 2.5, 0.5)] + [
-        int((scores >= 2.5).sum())
-    ]
+    assert found["counts"] == [
+        int(((scores >= low) & (scores < low + 0.5)).sum()) for low in np.arange(-1, 2.5, 0.5)
+    ] + [int((scores >= 2.5).sum())]
 
 
 def test_a_dense_baseline_has_no_report():

@@ -120,6 +120,20 @@ class Config:
     recipe: str | None = dial(None, "a published or tried set of all of this")
 
 
+SEARCHED_WITH = ("prune", "binary_activations", "learn_batchnorm", "dense", "method", "recipe")  # not for mpt-finetune
+
+
+@dataclass
+class FinetuneConfig(Config):
+    """One run of ``mpt-finetune``; the best setting of Efficient MPT, table 1, by default (``conf/finetune.yaml``)."""
+
+    ticket: str = dial("???", "the ticket file")
+    layers: str = dial("last", "whose weights are trained: last, first, all, or a name or pattern")
+    epochs: int = dial(40, "passes over the training images", lambda v: v >= 1, "at least 1")
+    batch: int = dial(256, "images a step, over all processes together", lambda v: v >= 1, "at least 1")
+    width: float = dial(1.0, "of a backbone given as model=", lambda v: 0 < v < float("inf"), "above 0")
+
+
 @dataclass
 class EvalConfig:
     """One measurement of a ticket file by ``mpt-eval``."""
@@ -136,11 +150,56 @@ class EvalConfig:
     data: Data = group(Data)
 
 
+@dataclass
+class ReportConfig:
+    """One report of ``mpt-ticket report``."""
+
+    image_size: int | None = dial(
+        None,
+        "side of the images for the acceleration, the ticket's own if none",
+        lambda v: v is None or v >= 1,
+        "at least 1",
+    )
+    checkpoint: str | None = dial(None, "last.ckpt of the ticket's run: histograms of its scores, in the JSON")
+    bins: int = dial(100, "of a histogram", lambda v: v >= 1, "at least 1")
+    json: str | None = dial(None, "true prints JSON instead of the table, a file name writes it there")
+    model: Any = dial(None, "backbone, where the ticket cannot build its own")
+    width: float = dial(1.0, "channel multiplier of that backbone", lambda v: 0 < v < float("inf"), "above 0")
+
+
+@dataclass
+class ImportConfig:
+    """One import of ``mpt-ticket import``."""
+
+    model: Any = dial(None, "the network that the checkpoint is of, model=conv4: must be given")
+    width: float = dial(1.0, "its channel multiplier", lambda v: 0 < v < float("inf"), "above 0")
+    prune: float | None = dial(
+        None,
+        "fraction removed, where the file does not say it",
+        lambda v: v is None or 0 <= v < 1,
+        "the fraction removed and must be in [0, 1)",
+    )
+    selection: str | None = dial(
+        None,
+        "how it was pruned, where the file does not say it",
+        lambda v: v in (None, "layerwise", "global"),
+        "layerwise or global",
+    )
+    image_size: int = dial(32, "side of the images it is for", lambda v: v >= 1, "at least 1")
+    in_channels: int | None = dial(
+        None, "their channels, as the first layer has if none", lambda v: v is None or v >= 1, "at least 1"
+    )
+    out: str | None = dial(None, "the ticket file, FILE with .safetensors in this folder if none")
+
+
 def register() -> None:
     """Make the schemas known to Hydra."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(name="eval_schema", node=EvalConfig)
+    store.store(name="finetune_schema", node=FinetuneConfig)
+    store.store(name="report_schema", node=ReportConfig)
+    store.store(name="import_schema", node=ImportConfig)
 
 
 def check(config: DictConfig, schema: type = Config, prefix: str = "") -> None:
@@ -190,7 +249,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def affects_result(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration on which the ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
-    without = {"runs", "logger", "recipe"}
+    without = {"runs", "logger", "recipe", "ticket"}  # of a fine-tuned ticket, its digest matters
     kept = {key: value for key, value in config.items() if key not in without}
     kept["trainer"] = {
         key: value

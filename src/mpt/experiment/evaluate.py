@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from mpt.data import ImageData, Images, Loader
 from mpt.search.convert import BATCH_NORMS
+from mpt.search.initializers import stream_generator
 from mpt.search.layers import frozen
 
 
@@ -35,11 +36,12 @@ def measurements(
         ``class``, ``acc`` (None without an image) and ``num_images``.
     """
     calibration = _CalibrationError(data.num_classes, n_bins=15, validate_args=False, sync_on_compute=False)
-    metrics = MetricCollection(
-        {"acc": _accuracy(data, average="micro"), "per_class": _accuracy(data, average="none"), "error": calibration}
-        | ({"top5": _accuracy(data, average="micro", top_k=5)} if data.num_classes >= 5 else {}),
-        compute_groups=False,
-    )
+    chosen: dict[str, Any] = {
+        "acc": _accuracy(data, average="micro"),
+        "per_class": _accuracy(data, average="none"),
+        "error": calibration,
+    } | ({"top5": _accuracy(data, average="micro", top_k=5)} if data.num_classes >= 5 else {})
+    metrics = MetricCollection(chosen, compute_groups=False)
     found = _updated(metrics, net, images, data=data, batch=batch, device=device).compute()
     counts = torch.bincount(images.labels.cpu(), minlength=data.num_classes).tolist()
     rows = zip(data.class_names, found["per_class"].tolist(), counts, strict=True)
@@ -91,11 +93,15 @@ def _updated(
 def reestimate_batchnorm(
     net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str
 ) -> None:
-    """Batch-norm's running mean and variance anew, as the average over one pass of ``images`` in training mode."""
+    """Batch-norm's running mean and variance anew, as the average over one pass of ``images`` in training mode.
+
+    The images come in a random order: a batch of one class alone, as folders would give, has too little variance.
+    """
     norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    order = torch.from_numpy(stream_generator(0, "batchnorm").permutation(len(images)))
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
@@ -103,7 +109,7 @@ def reestimate_batchnorm(
     for norm in norms:
         norm.train()
     with frozen(net):
-        for part in Loader(images, data=data, batch=batch, train=False, device=device, channels_last=True):
+        for part in Loader(images.take(order), data=data, batch=batch, train=False, device=device, channels_last=True):
             if len(part.labels) > 1:
                 net(part.images)
     for norm, momentum in zip(norms, momenta, strict=True):

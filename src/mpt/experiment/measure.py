@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
@@ -15,7 +16,7 @@ from torch import nn
 from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.experiment import config as configs
-from mpt.experiment.build import build_backbone
+from mpt.experiment.build import build_backbone, check_takes
 from mpt.experiment.evaluate import best_device, measurements, reestimate_batchnorm
 from mpt.files import write_atomically
 from mpt.ticket.controls import control
@@ -26,13 +27,15 @@ def measure(path: Path, overrides: list[str]) -> str:
     """The table (or the JSON) of what test images, or corrupted ones, say of the ticket at ``path`` or of a control."""
     ticket = Ticket.load(path)
     composed = _composed(ticket, overrides)
-    data = _data(ticket, composed)
+    data = data_of(ticket, configs.plain(composed.data))
     backbone = None
     if composed.model is not None:
         choice = configs.plain(composed.model)
         backbone = build_backbone(choice, data, width=composed.width, seed=0)
     measured = control(ticket, composed.control, seed=composed.seed) if composed.control else ticket
     net, device = measured.network(backbone), best_device(composed.accelerator)
+    example = torch.zeros(2, data.channels, data.image_size, data.image_size)
+    check_takes(net, example, num_classes=data.num_classes, name="the ticket's network")
     if composed.control:
         reestimate_batchnorm(net, data.train, data=data, batch=composed.batch, device=device)
     found: dict[str, Any] = {"ticket": str(path), "control": composed.control, "seed": composed.seed, "data": data.name}
@@ -102,7 +105,9 @@ def _corruption_lines(rows: list[dict[str, Any]], *, mean: float) -> list[str]:
     for name in names:
         own = [accs.get((name, severity)) for severity in severities]
         known = [acc for acc in own if acc is not None]
-        lines.append(f"{name:<{wide}}" + "".join(f"{_percent(acc):>12}" for acc in own) + f"{_percent(fmean(known)):>10}")
+        lines.append(
+            f"{name:<{wide}}" + "".join(f"{_percent(acc):>12}" for acc in own) + f"{_percent(fmean(known)):>10}"
+        )
     return [*lines, f"mean accuracy over corruptions and severities  {_percent(mean)}"]
 
 
@@ -135,19 +140,22 @@ def own_data(ticket: Ticket, given: set[str]) -> list[str]:
     return [f"data={stored['name']}"]
 
 
-def keep_stored_data(ticket: Ticket, composed: DictConfig, given: set[str]) -> None:
-    """Put what the ticket says of its data into ``composed.data`` where the command line says nothing."""
+def keep_stored_data(ticket: Ticket, composed: DictConfig, given: set[str], *, splits: bool = False) -> None:
+    """Put what the ticket says of its data into ``composed.data`` where the command line says nothing.
+
+    ``splits``: which training images were used and held out as well.
+    """
     stored: dict[str, Any] = dict(ticket.header.get("data", {}))
-    same = composed.data.name == stored.get("name")
+    same, without = composed.data.name == stored.get("name"), ("name", *(() if splits else ("train_size", "val_size")))
     for key, value in stored.items():
-        wanted = key == "image_size" or (same and key not in ("name", "train_size", "val_size"))
+        wanted = key == "image_size" or (same and key not in without)
         if wanted and f"data.{key}" not in given and key in composed.data:
             composed.data[key] = value
 
 
-def _data(ticket: Ticket, composed: DictConfig) -> ImageData:
+def data_of(ticket: Ticket, choice: dict[str, Any]) -> ImageData:
     """The data, normalised as the ticket says; ValueError if its images or classes are not those of the ticket."""
-    data, header = load_data(**configs.plain(composed.data)), ticket.header
+    data, header = load_data(**choice), ticket.header
     if "normalization" not in header:
         return data
     expected = header["data"]["channels"], len(header["class_names"])

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -27,27 +28,23 @@ from mpt.experiment.module import MemoryData, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.result import about, print_result, record_failure, row
 from mpt.files import write_atomically
+from mpt.search.methods import Method
 from mpt.ticket.ticket import Ticket
 
 
-def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """Search (or train) as ``config`` says, in ``directory``; the row of results.
+class Start(NamedTuple):
+    """What a run begins with; ``header`` and ``row`` are added to the ticket's header and to the row of results."""
 
-    Args:
-        config: plain and resolved, see :class:`mpt.experiment.config.Config`.
-        directory: of this run alone; made if it is not there.
+    method: Method
+    data: ImageData
+    backbone: torch.nn.Module
+    net: torch.nn.Module
+    header: dict[str, Any]
+    row: dict[str, Any]
 
-    Raises:
-        ValueError, OSError: what the user can mend, in one sentence. A run that fails in training leaves a
-            ``result.json`` with ``status: failed`` and can be repeated.
-    """
-    loggers.check(config["logger"])
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
-    if first and (found := _finished(config, directory)):
-        print(f"this run is finished: {directory} (remove the directory to run it again)")
-        print_result(found, directory, config)
-        return found
 
+def search(config: dict[str, Any]) -> Start:
+    """The start of a search, or of a dense baseline: a network of random weights."""
     method = build_method(config["method"], prune=config["prune"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
     backbone = build_backbone(config["model"], data, width=config["width"], seed=config["seed"])
@@ -60,6 +57,31 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         learn_batchnorm=config["learn_batchnorm"],
         name=config["model"]["name"],
     )
+    return Start(method, data, backbone, net, {}, {})
+
+
+def run(
+    config: dict[str, Any], directory: Path, *, start: Callable[[dict[str, Any]], Start] = search
+) -> dict[str, Any]:
+    """Search (or train) as ``config`` says, in ``directory``; the row of results.
+
+    Args:
+        config: plain and resolved, see :class:`mpt.experiment.config.Config`.
+        directory: of this run alone; made if it is not there.
+        start: makes of ``config`` what the run begins with.
+
+    Raises:
+        ValueError, OSError: what the user can mend, in one sentence. A run that fails in training leaves a
+            ``result.json`` with ``status: failed`` and can be repeated.
+    """
+    loggers.check(config["logger"])
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+    if first and (found := _finished(config, directory)):
+        print(f"this run is finished: {directory} (remove the directory to run it again)")
+        print_result(found, directory, config)
+        return found
+
+    method, data, backbone, net, header, more = start(config)
     trainer = _trainer(config, directory, num_images=len(data.train))
     if config["batch"] % trainer.world_size:
         raise ValueError(
@@ -79,8 +101,8 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
             if not trainer.is_global_zero:
                 return {}
             ticket_path = directory / "ticket.safetensors"
-            Ticket.from_network(net, **about(config, data)).save(ticket_path)
-            found = row(config, method, data, trainer, ticket_path, backbone)
+            Ticket.from_network(net, **(about(config, data) | header)).save(ticket_path)
+            found = row(config, method, data, trainer, ticket_path, backbone) | more
             loggers.finished(opened, ticket_path, found)
     except BaseException as error:
         if first:

@@ -1,8 +1,8 @@
 """Controls that tell a ticket from luck: the same network and density, with what the search found destroyed.
 
     shuffled_mask   the mask of each layer permuted within the layer; signs in their order
-    random_mask     a mask drawn over the whole network, as many weights as the ticket keeps, at least one in each layer;
-                    the weights are those of the ticket's seed (without one, fresh)
+    random_mask     a mask drawn over the whole network, as many weights as the ticket keeps, at least one a layer; the
+                    weights are those of the ticket's seed (without one, fresh)
     fresh_weights   the mask stays; weights, and so signs, are drawn anew
 
 Gains stay what they are: a factor a layer, which batch-norm and a ReLU network's argmax do not see. Batch-norm's
@@ -43,7 +43,9 @@ def control(ticket: Ticket, name: str, *, seed: int = 0) -> Ticket:
     if not ticket.header["layers"]:
         raise ValueError(f"control={name} needs a ticket with searched layers; this one is a dense baseline")
     if name == "fresh_weights" and ticket.header["method"].get("init") == "unsigned_constant":
-        raise ValueError("control=fresh_weights draws signs anew, and with init=unsigned_constant there are none to draw")
+        raise ValueError(
+            "control=fresh_weights draws signs anew, and with init=unsigned_constant there are none to draw"
+        )
     tensors, rows = dict(ticket.tensors), {}
     counts = _counts(ticket, seed=seed) if name == "random_mask" else {}
     for row in ticket.stored_layers():

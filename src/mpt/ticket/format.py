@@ -47,7 +47,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
 
 def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a ticket file atomically."""
-    content = json.dumps({"digest": _digest(header, tensors), "header": header}, sort_keys=True)
+    content = json.dumps({"digest": digest_of(header, tensors), "header": header}, sort_keys=True)
     write_atomically(path, to_bytes(tensors, {"ticket": content}))
 
 
@@ -67,7 +67,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole ticket file, it is truncated or altered ({error})") from error
-    if digest != _digest(header, tensors):
+    if digest != digest_of(header, tensors):
         raise ValueError(f"{path} was altered: its content does not fit its digest; take the original file")
     try:
         _check(header, tensors)
@@ -94,7 +94,8 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[dict[str, Any], str]:
     return header, digest
 
 
-def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+def digest_of(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """BLAKE2b of header and tensors, 32 hexadecimal digits: what identifies a ticket."""
     digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]

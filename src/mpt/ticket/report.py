@@ -1,4 +1,4 @@
-"""What a search leaves of each layer: densities, gains, kernels without a weight, and what leaving those out would save.
+"""What a search leaves of each layer: densities, gains, kernels without a weight, and what these would save.
 
 Of a convolution with ``N`` inputs (of each group), ``M`` outputs and kernels of ``k = k1 k2`` weights, mask ``m`` and
 measured sparsity ``p``:
@@ -57,7 +57,7 @@ def report(ticket: Ticket, net: nn.Module, *, image: Tensor) -> dict[str, Any]:
         "num_weights": ticket.num_weights,
         "num_kept": ticket.num_kept,
         "density": ticket.density,
-        "acceleration": acceleration((row[:3] for row in computed)) if computed else None,
+        "acceleration": acceleration(row[:3] for row in computed) if computed else None,
         "acceleration_chance": acceleration((row[0], row[3], row[2]) for row in computed) if computed else None,
         "all_kernels": _together(own),
         "kernel_sizes": [
@@ -167,9 +167,9 @@ def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _work(
     net: nn.Module, rows: list[dict[str, Any]], computed: dict[str, int]
 ) -> list[tuple[float, float, float, float]]:
-    """(kernels, kernels left, cost, kernels left by chance) of every convolution, of those that are not searched too."""
+    """(kernels, kernels left, cost, kernels left by chance) of every convolution, searched or not."""
     searched = {row["name"]: row for row in rows}
-    work = []
+    work: list[tuple[float, float, float, float]] = []
     for name, places in computed.items():
         weight = net.get_submodule(name).weight
         assert isinstance(weight, Tensor)

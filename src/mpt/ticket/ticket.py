@@ -50,7 +50,8 @@ class Ticket:
         """
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
         tensors: dict[str, Tensor] = {}
-        layers, others, searched = [], [], set()
+        layers: list[dict[str, Any]] = []
+        others, searched = [], set()
         first: dict[int, str] = {}  # by the identity of the weight: the first layer that has it
         with frozen(net):
             for name, layer in ticket_layers(net).items():
@@ -80,6 +81,11 @@ class Ticket:
     def save(self, path: str | Path) -> None:
         """Write the ticket file atomically."""
         files.write(path, self.header, self.tensors)
+
+    @property
+    def digest(self) -> str:
+        """What identifies the ticket: a hash of everything in it."""
+        return files.digest_of(self.header, self.tensors)
 
     def network(self, backbone: nn.Module | None = None) -> nn.Module:
         """The network that the ticket is, in evaluation mode, on the CPU, float32.
