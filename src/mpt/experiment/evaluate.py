@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from mpt.data import ImageData, Images, Loader
+from mpt.data import Files, ImageData, Images, Loader
 from mpt.search.convert import BATCH_NORMS
 from mpt.search.initializers import stream_generator
 from mpt.search.layers import frozen
@@ -17,7 +17,7 @@ from mpt.search.layers import frozen
 
 @torch.inference_mode()
 def accuracy(
-    net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
+    net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
 ) -> float:
     """Fraction of ``images`` that ``net`` classifies rightly, in evaluation mode and float32; each mask made once."""
     metrics = MetricCollection({"acc": _accuracy(data, average="micro")})
@@ -91,7 +91,7 @@ def _updated(
 
 @torch.no_grad()
 def reestimate_batchnorm(
-    net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str
+    net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str
 ) -> None:
     """Batch-norm's running mean and variance anew, as the average over one pass of ``images`` in training mode.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 
-HIDDEN = ("schema",)
+NOT_ARGUMENTS = ("name", "target", "defaults")
 
 
 def wanted(arguments: Sequence[str]) -> bool:
@@ -30,6 +30,8 @@ def train() -> str:
             *_choices(),
             "",
             *_group_parameters(Config),
+            *_choice_arguments("model"),
+            *_choice_arguments("method"),
             "",
             "--cfg job prints the configuration and does nothing; --traceback shows where an error comes from;",
             "hydra.run.dir=DIR chooses the run's directory; --hydra-help lists the flags of Hydra.",
@@ -140,3 +142,24 @@ def _choices() -> list[str]:
     return [
         f"  {folder.name:<20} {' '.join(sorted(path.stem for path in folder.glob('*.yaml')))}" for folder in folders
     ]
+
+
+def _choice_arguments(group: str) -> list[str]:
+    """The arguments that the files of an open group give, by choice: those of what its ``target`` names."""
+    import yaml
+
+    from mpt.experiment.config import CONF
+
+    lines = [f"{group}, by choice (arguments of what {group}.target names, where their meanings stand):"]
+    for path in sorted((CONF / group).glob("*.yaml")):
+        content = yaml.safe_load(path.read_text())
+        content = content.get(group, content)  # a file that sets more than its group holds it under its name
+        given = [f"{group}.{key}={_default(value)}" for key, value in content.items() if key not in NOT_ARGUMENTS]
+        lines += [f"  {path.stem:<20} {' '.join(given)}"] if given else []
+    return lines if len(lines) > 1 else []
+
+
+def _default(value: object) -> str:
+    """As it stands on the command line; of ``${protocol:{kept:x,...}}`` the first."""
+    text = str(value)
+    return text.partition("{kept:")[2].partition(",")[0] if text.startswith("${protocol:") else _shown(value)

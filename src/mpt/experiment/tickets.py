@@ -77,14 +77,18 @@ def import_(path: Path, overrides: list[str]) -> str:
     first, last = (list(published.layers.values())[at]["weight"].shape for at in (0, -1))
     channels = composed.in_channels or int(first[1])
     data = _stand_in(channels, composed.image_size, num_classes=int(last[0]))
-    backbone = build_backbone(configs.plain(composed.model), data, width=composed.width, seed=0)
+    binary = composed.binary_activations
+    choice = configs.plain(composed.model)
+    backbone = build_backbone(choice, data, width=composed.width, seed=0, binary_activations=binary)
+    told = {"width": composed.width, "binary_activations": binary, "learn_batchnorm": published.learn_batchnorm}
     ticket = import_published(
         published,
         backbone,
         prune=composed.prune,
         selection=composed.selection,
+        binary_activations=binary,
         image=_image(channels, composed.image_size),
-        parameters={"width": composed.width, "learn_batchnorm": published.learn_batchnorm},
+        parameters=told,
     )
     ticket.save(out)
     return (

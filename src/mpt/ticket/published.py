@@ -99,6 +99,7 @@ def import_published(
     *,
     prune: float | None = None,
     selection: str | None = None,
+    binary_activations: bool = False,
     image: Tensor | None = None,
     **about: Any,
 ) -> Ticket:
@@ -109,6 +110,7 @@ def import_published(
         backbone: the plain network that it is of; left as it is.
         prune: fraction removed; needed where the file does not say ``prune_rate``.
         selection: ``layerwise`` or ``global``; by default as the file says, layerwise where it does not.
+        binary_activations: the network is one of MPT-1/1.
         image: example input (N, C, H, W) for the probe of the conversion.
         about: further header entries.
 
@@ -123,11 +125,18 @@ def import_published(
     theirs = {name: parts["weight"].shape for name, parts in published.layers.items()}
     ours = {name: _as_conv(layer.weight.shape) for name, layer in layers.items()}
     partners = _partners("searched layers", theirs, ours)
-    norms = {name: module for name, module in backbone.named_modules() if isinstance(module, BATCH_NORMS)}
+    method = Biprop(prune=_pruned(kept_fraction), scale_fan="none")
+    net = convert(
+        backbone,
+        method,
+        seed=None,
+        learn_batchnorm=published.learn_batchnorm,
+        binary_activations=binary_activations,
+        example=image,
+    )
+    norms = {name: module for name, module in net.named_modules() if isinstance(module, BATCH_NORMS)}
     sizes = {name: parts["running_mean"].shape for name, parts in published.norms.items()}
     norm_partners = _partners("batch-norms", sizes, {name: torch.Size([n.num_features]) for name, n in norms.items()})
-    method = Biprop(prune=_pruned(kept_fraction), scale_fan="none")
-    net = convert(backbone, method, seed=None, learn_batchnorm=published.learn_batchnorm, example=image)
     counts = _counts(published, kept_fraction, chosen)
     with torch.no_grad():
         for name, layer in ticket_layers(net).items():
