@@ -40,7 +40,7 @@ def train() -> str:
 
 
 def evaluate() -> str:
-    from mpt.experiment.config import EvalConfig
+    from mpt.experiment.schemas import EvalConfig
 
     return "\n".join(
         [
@@ -60,7 +60,7 @@ def evaluate() -> str:
 
 
 def finetune() -> str:
-    from mpt.experiment.config import SEARCHED_WITH, FinetuneConfig
+    from mpt.experiment.schemas import SEARCHED_WITH, FinetuneConfig
 
     return "\n".join(
         [
@@ -78,7 +78,7 @@ def finetune() -> str:
 
 
 def ticket() -> str:
-    from mpt.experiment.config import ImportConfig, ReportConfig
+    from mpt.experiment.schemas import ImportConfig, ReportConfig
 
     return "\n".join(
         [
