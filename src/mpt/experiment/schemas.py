@@ -1,4 +1,4 @@
-"""The typed configurations of mpt-eval, mpt-finetune and mpt-ticket, as :mod:`mpt.experiment.config` has mpt-train's."""
+"""The typed configurations of mpt-eval, mpt-finetune and mpt-ticket; mpt-train has its own in ``config``."""
 
 from __future__ import annotations
 
