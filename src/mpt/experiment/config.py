@@ -194,24 +194,16 @@ class Config:
     )
 
 
-@dataclass
-class EvalConfig:
-    """One measurement of a ticket file by ``mpt-eval``."""
-
-    control: str | None = dial(None, "measure a control instead: shuffled_mask")
-    seed: int = dial(0, "of the control", lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
-    batch: int = dial(500, "images a step", lambda v: v >= 1, "at least 1")
-    accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
-    model: Any = dial(None, "backbone, where the ticket cannot build its own")
-    width: float = dial(1.0, "channel multiplier of that backbone", lambda v: 0 < v < float("inf"), "above 0")
-    data: Data = group(Data)
-
-
 def register() -> None:
     """Make the schemas known to Hydra."""
+    from mpt.experiment import schemas
+
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    store.store(name="eval_schema", node=EvalConfig)
+    store.store(name="eval_schema", node=schemas.EvalConfig)
+    store.store(name="finetune_schema", node=schemas.FinetuneConfig)
+    store.store(name="report_schema", node=schemas.ReportConfig)
+    store.store(name="import_schema", node=schemas.ImportConfig)
     OmegaConf.register_new_resolver("protocol", _of_protocol, replace=True)
 
 
@@ -238,7 +230,7 @@ def check(config: DictConfig, schema: type = Config, prefix: str = "") -> None:
             must = f.metadata["must"]
             is_or = "is" if must.startswith("the ") else "must be"
             raise ValueError(f"{prefix}{name} {is_or} {must}, got {_spelled(value)}")
-    if schema is Config:
+    if issubclass(schema, Config):
         _check_together(config)
     for name in ("model", "method"):
         if name in known and isinstance(config[name], DictConfig):
@@ -293,7 +285,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def affects_result(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration on which the ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
-    without = {"runs", "logger", "recipe", "protocol"}  # what a recipe or protocol sets is in the others
+    without = {"runs", "logger", "recipe", "protocol", "ticket"}  # a recipe is in the others, a ticket in its digest
     kept = {key: value for key, value in config.items() if key not in without}
     kept["trainer"] = {
         key: value

@@ -41,7 +41,7 @@ def train() -> str:
 
 
 def evaluate() -> str:
-    from mpt.experiment.config import EvalConfig
+    from mpt.experiment.schemas import EvalConfig
 
     return "\n".join(
         [
@@ -49,23 +49,60 @@ def evaluate() -> str:
             "",
             "  mpt-eval runs/x/ticket.safetensors",
             "  mpt-eval runs/x/ticket.safetensors data=image_folder data.root=PICTURES",
-            "  mpt-eval runs/x/ticket.safetensors control=shuffled_mask",
+            "  mpt-eval runs/x/ticket.safetensors control=random_mask",
+            "  mpt-eval runs/x/ticket.safetensors corruptions=CIFAR-10-C json=corruptions.json",
+            "",
+            "Controls tell a ticket from luck: shuffled_mask permutes the mask of each layer, random_mask draws one",
+            "over the network, fresh_weights redraws the signs; batch-norm is estimated anew on training images.",
             "",
             *_parameters(EvalConfig),
         ]
     )
 
 
-def ticket() -> str:
-    return (
-        "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the bits they take.\n\n"
-        "  mpt-ticket info runs/x/ticket.safetensors"
+def finetune() -> str:
+    from mpt.experiment.schemas import SEARCHED_WITH, FinetuneConfig
+
+    return "\n".join(
+        [
+            "mpt-finetune TICKET trains the weights of a ticket straight through the sign: the mask stays, and the",
+            "result is again a ticket, with its history in the header. By default on the data it was searched for.",
+            "",
+            "  mpt-finetune runs/x/ticket.safetensors",
+            "  mpt-finetune runs/x/ticket.safetensors layers=all optim=adam optim.lr=1e-4 epochs=10",
+            "",
+            *_parameters(FinetuneConfig, without=SEARCHED_WITH),
+            "",
+            *_group_parameters(FinetuneConfig),
+        ]
     )
 
 
-def _parameters(schema: type) -> list[str]:
+def ticket() -> str:
+    from mpt.experiment.schemas import ImportConfig, ReportConfig
+
+    return "\n".join(
+        [
+            "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the bits they take.",
+            "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and what they would save.",
+            "mpt-ticket import FILE makes a ticket of a checkpoint that the authors' code wrote.",
+            "",
+            "  mpt-ticket info runs/x/ticket.safetensors",
+            "  mpt-ticket report runs/x/ticket.safetensors checkpoint=runs/x/last.ckpt json=report.json",
+            "  mpt-ticket import model_best.pth model=cifar_resnet18 prune=0.8",
+            "",
+            "report, " + _parameters(ReportConfig)[0],
+            *_parameters(ReportConfig)[1:],
+            "",
+            "import, " + _parameters(ImportConfig)[0],
+            *_parameters(ImportConfig)[1:],
+        ]
+    )
+
+
+def _parameters(schema: type, *, without: Sequence[str] = ()) -> list[str]:
     rows = []
-    for f in fields(schema):
+    for f in [f for f in fields(schema) if f.name not in without]:
         nested = f.default_factory is not MISSING and (
             f.default_factory is dict or (isinstance(f.default_factory, type) and is_dataclass(f.default_factory))
         )

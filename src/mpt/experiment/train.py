@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -31,29 +32,24 @@ from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
 from mpt.experiment.result import about, monitor_of, print_result, record_failure, row
 from mpt.files import write_atomically
+from mpt.search.methods import Method
 from mpt.search.selection import calibrate
 from mpt.ticket.ticket import Ticket
 
 
-def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """Search (or train) as ``config`` says, in ``directory``; the row of results.
+class Start(NamedTuple):
+    """What a run begins with; ``header`` and ``row`` are added to the ticket's header and to the row of results."""
 
-    Args:
-        config: plain and resolved, see :class:`mpt.experiment.config.Config`.
-        directory: of this run alone; made if it is not there.
+    method: Method
+    data: ImageData
+    backbone: nn.Module
+    net: nn.Module
+    header: dict[str, Any]
+    row: dict[str, Any]
 
-    Raises:
-        ValueError, OSError: what the user can mend, in one sentence. A run that fails in training leaves a
-            ``result.json`` with ``status: failed`` and can be repeated.
-    """
-    loggers.check(config["logger"])
-    config = _identified(config)
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
-    if first and (found := _finished(config, directory)):
-        print(f"this run is finished: {directory} (remove the directory to run it again)")
-        print_result(found, directory, config)
-        return found
 
+def search(config: dict[str, Any]) -> Start:
+    """The start of a search, or of a dense baseline: a network of random weights."""
     method = build_method(config["method"], prune=config["prune"])
     check_ramp(method, epochs=config["epochs"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
@@ -75,6 +71,32 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         spline_t=config["spline_t"],
         name=config["model"]["name"],
     )
+    return Start(method, data, backbone, net, {}, {})
+
+
+def run(
+    config: dict[str, Any], directory: Path, *, start: Callable[[dict[str, Any]], Start] = search
+) -> dict[str, Any]:
+    """Search (or train) as ``config`` says, in ``directory``; the row of results.
+
+    Args:
+        config: plain and resolved, see :class:`mpt.experiment.config.Config`.
+        directory: of this run alone; made if it is not there.
+        start: makes of ``config`` what the run begins with.
+
+    Raises:
+        ValueError, OSError: what the user can mend, in one sentence. A run that fails in training leaves a
+            ``result.json`` with ``status: failed`` and can be repeated.
+    """
+    loggers.check(config["logger"])
+    config = _identified(config)
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+    if first and (found := _finished(config, directory)):
+        print(f"this run is finished: {directory} (remove the directory to run it again)")
+        print_result(found, directory, config)
+        return found
+
+    method, data, backbone, net, header, more = start(config)
     build_optim(net, config["optim"], epochs=config["epochs"])  # what cannot be built is said before anything is made
     trainer = _trainer(config, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
     parts = config["optim"]["accumulate"]
@@ -97,8 +119,9 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
             if not trainer.is_global_zero:
                 return {}
             ticket_path = directory / "ticket.safetensors"
-            _ticket(net, data, config, monitor_of(trainer), directory).save(ticket_path)
-            found = row(config, method, data, trainer, ticket_path, backbone)
+            ticket = _ticket(net, data, config, monitor_of(trainer), directory)
+            Ticket(ticket.header | header, ticket.tensors).save(ticket_path)
+            found = row(config, method, data, trainer, ticket_path, backbone) | more
             loggers.finished(opened, ticket_path, found)
     except BaseException as error:
         if first:

@@ -183,6 +183,10 @@ class Method:
         ds = weights.score_gradient(grad, weight, scores, gain, score_grad=self.score_grad, score_abs=self.score_abs)
         return ds if self.power == 1 else ds.mul_(weights.power_slope(scores, power=self.power))
 
+    def weight_gradient(self, grad: Tensor, scores: Tensor, gain: Tensor) -> Tensor | None:
+        """dL/dw from dL/db; None where weights are never trained, as in every search."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Biprop(Method):

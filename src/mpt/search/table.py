@@ -20,9 +20,10 @@ class LayerRow:
     num_weights: int
     num_kept: int
     gain: float
-    bits: int
+    bits: int  # 0 for a weight tied to that of an earlier layer: it is stored once
     binary_input: bool  # sees only -1 and +1, before zero padding
     prune: float | None = None  # the layer's own, by the method's prune_layers
+    tied: str | None = None  # name of that earlier layer
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class LayerTable:
 
     @property
     def num_weights(self) -> int:
-        """Weights of all searched layers."""
-        return sum(row.num_weights for row in self.layers)
+        """Weights of all searched layers, tied ones once."""
+        return sum(row.num_weights for row in self.layers if not row.tied)
 
     @property
     def num_kept(self) -> int:
-        """Weights kept in all searched layers."""
-        return sum(row.num_kept for row in self.layers)
+        """Weights kept in all searched layers, tied ones once."""
+        return sum(row.num_kept for row in self.layers if not row.tied)
 
     def __str__(self) -> str:
         head = ("layer", "shape", "weights", "kept", "gain", "bits", "input", "")
@@ -66,7 +67,7 @@ class LayerTable:
                 f"{row.gain:.4g}",
                 f"{row.bits:,}",
                 "+-1" if row.binary_input else "real",
-                "searched" if row.prune is None else f"searched, prune {row.prune:g}",
+                _what(row),
             )
             for row in self.layers
         ]
@@ -110,17 +111,17 @@ def layer_table(net: nn.Module) -> LayerTable:
     """
     conversion: Conversion | None = getattr(net, "conversion", None)
     binary = conversion.binary_inputs if conversion else ()
-    layers, searched = [], set()
+    layers, searched, first = [], set(), dict[int, str]()
     with one_selection(net):
         for name, layer in ticket_layers(net).items():
+            owner = first.setdefault(id(layer.weight), name)
             made = layer.current()
             n, kept = layer.weight.numel(), int(made.mask.sum())
             magnitudes = made.ticket_weight[made.mask].abs()
             bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
-            own = own_prune(layer.method.prune_layers, name)
-            layers.append(
-                LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), bits, name in binary, own)
-            )
+            tied, own = None if owner == name else owner, own_prune(layer.method.prune_layers, name)
+            shape, seen = tuple(layer.weight.shape), name in binary
+            layers.append(LayerRow(name, shape, n, kept, float(made.gain), 0 if tied else bits, seen, own, tied))
             searched |= {id(layer.weight), id(layer.scores)}
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())
@@ -137,3 +138,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _aligned(cell: str, width: int, column: int) -> str:
     return cell.ljust(width) if column in (0, 1, 6, 7) else cell.rjust(width)
+
+
+def _what(row: LayerRow) -> str:
+    if row.tied:
+        return f"tied to {row.tied}"
+    return "searched" if row.prune is None else f"searched, prune {row.prune:g}"
