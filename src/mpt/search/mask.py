@@ -7,17 +7,21 @@ For a layer of ``n`` weights and a pruned fraction ``P`` the mask keeps exactly
 weights, those of largest importance; among equals the lowest flat index is kept first. Importance is ``|s|``, or ``s``
 itself where a method says so.
 
-On the CPU the k-th largest value is found by ``np.partition`` on the tensor's own memory; on any other device by
-``torch.topk``, with every count left on the device, so that the host never waits. Both give the same mask, bit for bit.
+On the CPU the k-th largest value is found by ``np.partition`` on the tensor's own memory, of a large layer only among
+the scores near the last step's; on any other device by ``torch.topk``, with every count left on the device, so that the
+host never waits. All give the same mask, bit for bit.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mpt.search import loops
 
 
 def check_prune(prune: float) -> None:
@@ -32,12 +36,13 @@ def num_kept(n: int, *, prune: float) -> int:
     return max(1, n - math.floor(prune * n + 0.5))
 
 
-def select(importance: Tensor, *, kept: int) -> Tensor:
+def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
     """Mask of the ``kept`` largest entries of ``importance``; among equals the lowest flat index comes first.
 
     Args:
         importance: any shape, floating point, ``n`` entries without NaN. Its contents are left alone.
         kept: how many entries to keep, ``1 <= kept <= n``.
+        absolute: take ``|importance|`` instead.
 
     Returns:
         bool tensor of the shape, device and memory format of ``importance`` with exactly ``kept`` ones.
@@ -50,13 +55,62 @@ def select(importance: Tensor, *, kept: int) -> Tensor:
         raise ValueError(f"kept must be between 1 and the {n} weights of the layer, got {kept}")
     if kept == n:
         return torch.ones_like(importance, dtype=torch.bool)
+    mask = torch.empty_like(importance, dtype=torch.bool)
+    if found := loops.arrays(importance, mask):
+        threshold = _near_last(found[0], kept, absolute=absolute)
+        loops.compiled(loops.at_least)(found[0], threshold, absolute, found[1])
+        if np.count_nonzero(found[1]) == kept:  # then it is the mask, wherever the threshold came from
+            return mask
+    importance = importance.abs() if absolute else importance
     if importance.device.type == "cpu":
         return _select_by_partition(importance, kept)
     return select_on_device(importance, kept=kept)
 
 
+class Window(NamedTuple):
+    """Where a layer's threshold is looked for."""
+
+    middle: float  # the last threshold
+    reach: float  # to both sides
+
+
+# address of a layer's scores -> its window: only a hint for speed, so it may be stale, belong to another tensor or vanish
+_windows: dict[int, Window] = {}
+_MOST_WINDOWS = 10_000
+
+
+def _near_last(scores: np.ndarray, kept: int, *, absolute: bool) -> np.float32:
+    """Value of the ``kept``-th largest score (of ``|s|`` if ``absolute``), (n,), found near the last one if it is there.
+
+    The next window holds about one score in a thousand, or four times as far as the threshold has just moved.
+    """
+    last, wanted = _windows.get(scores.ctypes.data), scores.size / 1000
+    threshold, inside = _within(scores, kept, last, absolute=absolute) if last else (None, 0)
+    if threshold is None:
+        threshold = _kth_largest(np.abs(scores) if absolute else scores.copy(), kept)
+    if last is None:
+        reach = abs(float(threshold)) / 64
+    else:
+        reach = max(4 * abs(float(threshold) - last.middle), last.reach * wanted / inside if inside else 0.0)
+    if len(_windows) >= _MOST_WINDOWS:
+        _windows.clear()
+    _windows[scores.ctypes.data] = Window(float(threshold), reach)
+    return threshold
+
+
+def _within(scores: np.ndarray, kept: int, window: Window, *, absolute: bool) -> tuple[np.float32 | None, int]:
+    """The ``kept``-th largest score if it lies in the window (else None), and how many scores do."""
+    low, high = np.float32(window.middle - window.reach), np.float32(window.middle + window.reach)
+    inside = np.empty(scores.size // 16 + loops.WINDOW, np.float32)  # of which only what is filled costs memory
+    above, below, found = loops.compiled(loops.around)(scores, low, high, absolute, inside)
+    missing = kept - above
+    if above + below + found != scores.size or not 1 <= missing <= found:  # NaN, too many, or the threshold is outside
+        return None, 0
+    return _kth_largest(inside[:found], missing), found
+
+
 def _select_by_partition(importance: Tensor, kept: int) -> Tensor:
-    threshold = torch.tensor(_kth_largest(importance, kept), dtype=importance.dtype)
+    threshold = torch.tensor(float(_kth_largest(memory(importance).numpy().copy(), kept)), dtype=importance.dtype)
     mask = importance >= threshold
     if np.count_nonzero(mask.numpy()) == kept:
         return mask
@@ -69,12 +123,11 @@ def _select_by_partition(importance: Tensor, kept: int) -> Tensor:
     return torch.empty_like(above).copy_(flat.view(above.shape))  # keeps the memory format of the importance
 
 
-def _kth_largest(importance: Tensor, kept: int) -> float:
-    """Value of the ``kept``-th largest entry: introselect on a copy of the memory, O(n)."""
-    values = memory(importance).numpy().copy()
+def _kth_largest(values: np.ndarray, kept: int) -> np.floating:
+    """Value of the ``kept``-th largest entry: introselect, O(n), in place."""
     position = values.size - kept
     values.partition(position)
-    return float(values[position])
+    return values[position]
 
 
 def memory(x: Tensor) -> Tensor:

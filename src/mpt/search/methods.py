@@ -60,7 +60,7 @@ class Method:
 
     def mask(self, scores: Tensor, *, kept: int) -> Tensor:
         """Mask of the ``kept`` most important weights, bool, of the shape of ``scores``."""
-        return masks.select(scores.detach().abs() if self.score_abs else scores.detach(), kept=kept)
+        return masks.select(scores.detach(), kept=kept, absolute=self.score_abs)
 
     def gain(self, weight: Tensor, mask: Tensor) -> Tensor:
         """Scale of the layer, 0-d: ``sum(m |w|) / sum(m)``."""
