@@ -58,7 +58,7 @@ def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
     mask = torch.empty_like(importance, dtype=torch.bool)
     if found := loops.arrays(importance, mask):
         threshold = _near_last(found[0], kept, absolute=absolute)
-        loops.compiled(loops.at_least)(found[0], threshold, absolute, found[1])
+        loops.run(loops.at_least, *found, threshold, absolute)
         if np.count_nonzero(found[1]) == kept:  # then it is the mask, wherever the threshold came from
             return mask
     importance = importance.abs() if absolute else importance
@@ -82,7 +82,8 @@ _MOST_WINDOWS = 10_000
 def _near_last(scores: np.ndarray, kept: int, *, absolute: bool) -> np.float32:
     """Value of the ``kept``-th largest score (of ``|s|`` if ``absolute``), (n,), found near the last one if it is there.
 
-    The next window holds about one score in a thousand, or four times as far as the threshold has just moved.
+    The next window reaches four times as far as the threshold has just moved, at least half as far as this one, and holds
+    about one score in a thousand or more.
     """
     last, wanted = _windows.get(scores.ctypes.data), scores.size / 1000
     threshold, inside = _within(scores, kept, last, absolute=absolute) if last else (None, 0)
@@ -91,7 +92,8 @@ def _near_last(scores: np.ndarray, kept: int, *, absolute: bool) -> np.float32:
     if last is None:
         reach = abs(float(threshold)) / 64
     else:
-        reach = max(4 * abs(float(threshold) - last.middle), last.reach * wanted / inside if inside else 0.0)
+        floor = last.reach * max(0.5, wanted / inside) if inside else 0.0
+        reach = max(4 * abs(float(threshold) - last.middle), floor)
     if len(_windows) >= _MOST_WINDOWS:
         _windows.clear()
     _windows[scores.ctypes.data] = Window(float(threshold), reach)
@@ -101,12 +103,14 @@ def _near_last(scores: np.ndarray, kept: int, *, absolute: bool) -> np.float32:
 def _within(scores: np.ndarray, kept: int, window: Window, *, absolute: bool) -> tuple[np.float32 | None, int]:
     """The ``kept``-th largest score if it lies in the window (else None), and how many scores do."""
     low, high = np.float32(window.middle - window.reach), np.float32(window.middle + window.reach)
-    inside = np.empty(scores.size // 16 + loops.WINDOW, np.float32)  # of which only what is filled costs memory
-    above, below, found = loops.compiled(loops.around)(scores, low, high, absolute, inside)
-    missing = kept - above
-    if above + below + found != scores.size or not 1 <= missing <= found:  # NaN, too many, or the threshold is outside
+    copies = np.empty_like(scores)  # memory that is not written to costs nothing
+    counts = loops.run(loops.around, scores, copies, low, high, absolute)
+    inside = np.concatenate([copies[i * loops.PART :][:found] for i, (_, _, found) in enumerate(counts)])
+    missing = kept - sum(above for above, _, _ in counts)
+    seen = sum(map(sum, counts))
+    if seen != scores.size or not 1 <= missing <= inside.size:  # NaN, or the threshold is elsewhere
         return None, 0
-    return _kth_largest(inside[:found], missing), found
+    return _kth_largest(inside, missing), inside.size
 
 
 def _select_by_partition(importance: Tensor, kept: int) -> Tensor:

@@ -48,15 +48,16 @@ def gain(weight: Tensor, mask: Tensor) -> Tensor:
 def _kept_sum(weight: np.ndarray, mask: np.ndarray) -> Tensor:
     """``sum(m |w|)``, 0-d float64, to the bit what NumPy adds up: whole chunks compiled, the rest by NumPy itself."""
     whole = weight.size - weight.size % loops.CHUNK
-    total = loops.compiled(loops.kept_sum)(weight[:whole], mask[:whole])
-    return torch.tensor(total + np.add.reduce(np.abs(weight[whole:]) * mask[whole:], dtype=np.float64))
+    sums = loops.run(loops.kept_sums, weight, mask)
+    rest = np.add.reduce(np.abs(weight[whole:]) * mask[whole:], dtype=np.float64)
+    return torch.tensor(np.add.accumulate(np.append(np.concatenate(sums), rest))[-1])  # one after the other
 
 
 def binary(weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
     """``g m sign(w)``: exactly -g, 0 or +g, in the dtype and memory format of ``weight``."""
     out = torch.empty_like(weight)
     if gain.numel() == 1 and (found := loops.arrays(weight, mask, out)):
-        loops.compiled(loops.binary)(*found[:2], gain.numpy()[()], found[2])
+        loops.run(loops.binary, *found, gain.numpy()[()])
         return out
     return signs(weight, magnitude=gain).mul_(as_numbers(mask, weight.dtype)).add_(0.0)  # no -0.0 is left
 
@@ -92,7 +93,7 @@ def score_gradient(
     out = torch.empty_like(weight)
     if gain.numel() == 1 and (found := loops.arrays(grad, weight, scores, out)):
         magnitude = gain.numpy()[()] if score_grad == "gain" else np.float32(1)
-        loops.compiled(loops.gradient)(*found[:3], magnitude, score_grad != "weight", score_abs, found[3])
+        loops.run(loops.gradient, *found, magnitude, score_grad != "weight", score_abs)
         return out
     ds = signs(scores).mul_(grad) if score_abs else grad.clone()
     if score_grad == "weight":
