@@ -7,9 +7,9 @@
     gradient     dL/db w sign(s), and its variants                                        reads 12, writes 4
 
 They are plain Python, compiled by numba at the first large layer and kept on disk by it; :func:`run` calls them, on as
-many threads as torch uses. Every one gives the bits of the torch and NumPy operations that are used where numba, a dtype
-or a layout does not fit, and on any other device; :func:`arrays` says where they fit. None of them knows a method: a
-formula of one's own takes their place.
+many threads as torch uses. Every one gives the bits of the torch and NumPy operations that are used where numba, a
+dtype or a layout does not fit, and on any other device; :func:`arrays` says where they fit. None of them knows a
+method: a formula of one's own takes their place.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def around(
             value = abs(block[i]) if absolute else block[i]
             a += np.int32(value >= high)
             b += np.int32(value < low)
-        above += a
-        below += b
+        above += int(a)
+        below += int(b)
         if a + b < block.size:
             for i in range(block.size):
                 value = abs(block[i]) if absolute else block[i]

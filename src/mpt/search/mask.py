@@ -57,7 +57,7 @@ def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
         return torch.ones_like(importance, dtype=torch.bool)
     mask = torch.empty_like(importance, dtype=torch.bool)
     if found := loops.arrays(importance, mask):
-        threshold = _near_last(found[0], kept, absolute=absolute)
+        threshold = _near_last(found[:1], kept, absolute=absolute)
         loops.run(loops.at_least, *found, threshold, absolute)
         if np.count_nonzero(found[1]) == kept:  # then it is the mask, wherever the threshold came from
             return mask
@@ -74,21 +74,22 @@ class Window(NamedTuple):
     reach: float  # to both sides
 
 
-# address of a layer's scores -> its window: only a hint for speed, so it may be stale, belong to another tensor or vanish
+# address of a layer's scores -> its window: a hint for speed, which may be stale, of another tensor or not there at all
 _windows: dict[int, Window] = {}
 _MOST_WINDOWS = 10_000
 
 
-def _near_last(scores: np.ndarray, kept: int, *, absolute: bool) -> np.float32:
-    """Value of the ``kept``-th largest score (of ``|s|`` if ``absolute``), (n,), found near the last one if it is there.
+def _near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.float32:
+    """Value of the ``kept``-th largest of all ``scores`` (of ``|s|`` if ``absolute``), looked for near the last one.
 
-    The next window reaches four times as far as the threshold has just moved, at least half as far as this one, and holds
-    about one score in a thousand or more.
+    The next window reaches four times as far as the threshold has just moved, at least half as far as this one, and
+    holds about one score in a thousand or more.
     """
-    last, wanted = _windows.get(scores.ctypes.data), scores.size / 1000
+    key, wanted = scores[0].ctypes.data, sum(x.size for x in scores) / 1000
+    last = _windows.get(key)
     threshold, inside = _within(scores, kept, last, absolute=absolute) if last else (None, 0)
     if threshold is None:
-        threshold = _kth_largest(np.abs(scores) if absolute else scores.copy(), kept)
+        threshold = _kth_largest(np.concatenate([np.abs(x) if absolute else x for x in scores]), kept)
     if last is None:
         reach = abs(float(threshold)) / 64
     else:
@@ -96,21 +97,25 @@ def _near_last(scores: np.ndarray, kept: int, *, absolute: bool) -> np.float32:
         reach = max(4 * abs(float(threshold) - last.middle), floor)
     if len(_windows) >= _MOST_WINDOWS:
         _windows.clear()
-    _windows[scores.ctypes.data] = Window(float(threshold), reach)
+    _windows[key] = Window(float(threshold), reach)
     return threshold
 
 
-def _within(scores: np.ndarray, kept: int, window: Window, *, absolute: bool) -> tuple[np.float32 | None, int]:
+def _within(scores: list[np.ndarray], kept: int, window: Window, *, absolute: bool) -> tuple[np.float32 | None, int]:
     """The ``kept``-th largest score if it lies in the window (else None), and how many scores do."""
     low, high = np.float32(window.middle - window.reach), np.float32(window.middle + window.reach)
-    copies = np.empty_like(scores)  # memory that is not written to costs nothing
-    counts = loops.run(loops.around, scores, copies, low, high, absolute)
-    inside = np.concatenate([copies[i * loops.PART :][:found] for i, (_, _, found) in enumerate(counts)])
-    missing = kept - sum(above for above, _, _ in counts)
-    seen = sum(map(sum, counts))
-    if seen != scores.size or not 1 <= missing <= inside.size:  # NaN, or the threshold is elsewhere
+    missing, unseen, inside = kept, 0, []
+    for x in scores:
+        copies = np.empty_like(x)  # memory that is not written to costs nothing
+        for i, (above, below, found) in enumerate(loops.run(loops.around, x, copies, low, high, absolute)):
+            missing -= above
+            unseen -= above + below + found
+            inside.append(copies[i * loops.PART :][:found])
+        unseen += x.size
+    candidates = np.concatenate(inside)
+    if unseen or not 1 <= missing <= candidates.size:  # NaN, or the threshold is elsewhere
         return None, 0
-    return _kth_largest(inside, missing), inside.size
+    return _kth_largest(candidates, missing), candidates.size
 
 
 def _select_by_partition(importance: Tensor, kept: int) -> Tensor:
@@ -131,7 +136,8 @@ def _kth_largest(values: np.ndarray, kept: int) -> np.floating:
     """Value of the ``kept``-th largest entry: introselect, O(n), in place."""
     position = values.size - kept
     values.partition(position)
-    return values[position]
+    found: np.floating = values[position]
+    return found
 
 
 def memory(x: Tensor) -> Tensor:
