@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -171,16 +171,23 @@ def memory_row(name: str, *, rounds: int) -> Row:
 
 
 def peak(name: str, kind: str) -> float:
-    """Megabytes by which three steps raise this process's largest resident set above what it had before the network."""
+    """Megabytes of the largest resident set in three steps, less what was resident before the network was made."""
     torch.manual_seed(0)
-    if kind == "biprop":  # numba and the compiled loops are code, not the step's memory
-        training_step(biprop(nn.Sequential(nn.Flatten(), nn.Linear(3072, 64))), **_STEP)()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    small = nn.Sequential(nn.Flatten(), nn.Linear(3072, 64))
+    training_step({"dense": dense, "biprop": biprop}[kind](small), **_STEP)()  # libraries and compiled loops are code
+    before = _resident("VmRSS")
     step = training_step({"dense": dense, "biprop": biprop}[kind](BACKBONES[name]()), **_STEP)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew: making a network is not a step
     for _ in range(3):
         step()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (after - before) / (2**20 if sys.platform == "darwin" else 2**10)
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> float:
+    """Megabytes of a field of Linux's ``/proc/self/status``."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field))) / 2**10
 
 
 _STEP: dict[str, Any] = {"batch": BATCH, "precision": "float32", "layout": torch.channels_last}
