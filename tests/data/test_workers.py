@@ -45,7 +45,7 @@ def test_the_number_of_workers_changes_no_batch(pictures, options):
         assert torch.equal(one.labels, two.labels)
 
 
-def test_kept_workers_give_each_epoch_its_own_batches_even_after_one_was_left(pictures):
+def test_each_epoch_has_its_own_batches_even_after_one_was_left(pictures):
     read = imagenet(pictures, workers=1)
     loader = Loader(read.train, data=read, batch=12, train=True)
     next(iter(loader))

@@ -91,7 +91,7 @@ class Loader:
         self.workers = None
         if isinstance(images, Files) or (train and per_image(data)):
             pin = self.device.type == "cuda"
-            self.workers = Workers(images, data=data, seed=seed, world=world, pin=pin, keep=train)
+            self.workers = Workers(images, data=data, seed=seed, world=world, pin=pin)
         else:  # (N, H, W, C): what of an image lies side by side in memory is a whole row of pixels
             self.pixels = images.pixels.permute(0, 2, 3, 1).contiguous().to(device)
         self.drawn_on = torch.device("cpu") if self.workers else self.device
