@@ -186,7 +186,8 @@ class Own(mpt.Biprop):
 def test_a_method_with_formulas_of_its_own_gets_them_in_large_layers_too():
     weight, scores, grad = drawn(LARGE)
     scores.requires_grad_()
-    ticket_weight = TicketWeight.apply(scores, weight, Own(prune=0.5), 100)
+    method = Own(prune=0.5)
+    ticket_weight = TicketWeight.apply(scores, weight, method, method.mask(scores, kept=100))
     ticket_weight.backward(grad)
     smallest = reference.mask(-scores.detach().abs().numpy(), 1 - 100 / LARGE, score_abs=False)
     expected = 2 * weight.abs().amax() * torch.from_numpy(smallest) * torch.tanh(weight)
