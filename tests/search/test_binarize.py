@@ -211,8 +211,8 @@ SEARCHES = {
     "vgg_small": lambda binary: backbones.vgg_small(
         width=0.125, in_channels=1, image_size=8, binary_activations=binary
     ),
-    "cifar_resnet18": lambda binary: backbones.cifar_resnet18(width=0.125, in_channels=1),
-    "cifar_resnet20": lambda binary: backbones.cifar_resnet20(width=0.75, in_channels=1),
+    "cifar_resnet18": lambda binary: backbones.cifar_resnet18(width=0.5, in_channels=1),
+    "cifar_resnet20": lambda binary: backbones.cifar_resnet20(in_channels=1),
 }
 
 
