@@ -31,7 +31,6 @@ from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
 from mpt.experiment.result import about, monitor_of, print_result, record_failure, row
 from mpt.files import write_atomically
-from mpt.search.selection import calibrate
 from mpt.ticket.ticket import Ticket
 
 
@@ -270,7 +269,6 @@ def _fit(trainer: L.Trainer, net: torch.nn.Module, data: ImageData, config: dict
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)
     trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
-    calibrate(net)
     net.to("cpu")
 
 
