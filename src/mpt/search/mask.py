@@ -145,7 +145,7 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int) -> list[Tensor]:
 
 def _without_last_equals(masks: list[Tensor], importances: Sequence[Tensor], threshold: Tensor, surplus: int) -> bool:
     """Take the last ``surplus`` entries that equal ``threshold`` out of ``masks``; whether all keep something."""
-    for mask, importance in zip(reversed(masks), reversed(importances), strict=True):
+    for mask, importance in zip(masks[::-1], importances[::-1], strict=True):
         if surplus == 0:
             break
         last = (importance == threshold).flatten().nonzero()[:, 0][-surplus:]
