@@ -133,7 +133,7 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int) -> list[Tensor]:
     if all(importance.device.type == "cpu" for importance in importances):
         threshold = kth_largest(importances, kept)
         masks = [importance >= threshold for importance in importances]
-        ones = [np.count_nonzero(mask.numpy()) for mask in masks]
+        ones = [int(np.count_nonzero(mask.numpy())) for mask in masks]
         if (
             min(ones) > 0
             and sum(ones) >= kept
