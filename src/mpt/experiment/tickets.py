@@ -31,7 +31,8 @@ def info(path: Path, overrides: list[str]) -> str:
         str(ticket.table()),
         "",
         f"backbone  {backbone} {header['backbone']['arguments'] if header['backbone'] else ''}",
-        f"method    {method['name']}, seed {header['seed']}, prune {method['prune']:g}",
+        f"method    {method['name']}, seed {header['seed']}, prune {method['prune']:g}, "
+        f"selection {method.get('selection', 'layerwise')}",
         f"weights   {ticket.num_kept:,} of {ticket.num_weights:,} kept ({100 * ticket.density:.2f} %)",
         f"bits      {ticket.bits:,} ({ticket.bits / ticket.num_weights:.3f} a weight, everything counted), "
         f"file {size:,} bytes with its header",

@@ -196,10 +196,29 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int) -> list[Tensor]:
     if all(importance.device.type == "cpu" for importance in importances):
         threshold = kth_largest(importances, kept)
         masks = [importance >= threshold for importance in importances]
-        ones = [np.count_nonzero(mask.numpy()) for mask in masks]
-        if min(ones) > 0 and sum(ones) == kept:
+        ones = [int(np.count_nonzero(mask.numpy())) for mask in masks]
+        if (
+            min(ones) > 0
+            and sum(ones) >= kept
+            and _without_last_equals(masks, importances, threshold, sum(ones) - kept)
+        ):
             return masks
     return _select_jointly_first_of_each(importances, kept)
+
+
+def _without_last_equals(masks: list[Tensor], importances: Sequence[Tensor], threshold: Tensor, surplus: int) -> bool:
+    """Take the last ``surplus`` entries that equal ``threshold`` out of ``masks``; whether all keep something."""
+    for mask, importance in zip(masks[::-1], importances[::-1], strict=True):
+        if surplus == 0:
+            break
+        last = (importance == threshold).flatten().nonzero()[:, 0][-surplus:]
+        flat = mask.flatten()
+        flat[last] = False
+        mask.copy_(flat.view(mask.shape))
+        surplus -= len(last)
+        if not flat.any():
+            return False
+    return True
 
 
 def _select_jointly_first_of_each(importances: Sequence[Tensor], kept: int) -> list[Tensor]:

@@ -142,7 +142,7 @@ class Selection:
         if self.layers[0].scores.device.type != "cpu":
             return False
         n = sum(layer.weight.numel() for layer in self.layers)
-        return abs(self._ones() - self.kept) > max(TOLERANCE * n, len(self.layers))
+        return bool(abs(self._ones() - self.kept) > max(TOLERANCE * n, len(self.layers)))
 
     def _ones(self) -> int:
         """Weights that the threshold keeps; the masks hold to the end of the forward, if this is in one."""
