@@ -118,6 +118,10 @@ class Config:
     trainer: Trainer = group(Trainer)
     logger: Logger = group(Logger)
     recipe: str | None = dial(None, "a published or tried set of all of this")
+    sweep: str | None = dial(None, "name of the experiment that this run belongs to; sweeps=<name> sets it")
+    budget: str | None = dial(
+        None, "size of an experiment", lambda v: v in (None, "paper", "mini"), "paper or mini, with sweeps=<name>"
+    )
 
 
 @dataclass
@@ -134,7 +138,10 @@ class EvalConfig:
 
 
 def register() -> None:
-    """Make the schemas known to Hydra."""
+    """Make the schemas and the experiments known to Hydra."""
+    from mpt.experiment import sweep_files
+
+    sweep_files.register()
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(name="eval_schema", node=EvalConfig)
@@ -185,9 +192,20 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def prepared(composed: DictConfig) -> dict[str, Any]:
+    """The checked plain configuration of a run, with the folder of its data absolute: what is run, and names it."""
+    check(composed)
+    made = plain(composed)
+    if made["budget"] and not made["sweep"]:
+        raise ValueError("budget is the size of an experiment: say which with sweeps=<name>")
+    if made["data"]["root"]:
+        made["data"]["root"] = str(Path(made["data"]["root"]).expanduser().resolve())
+    return made
+
+
 def affects_result(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration on which the ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
-    without = {"runs", "logger", "recipe"}
+    without = {"runs", "logger", "recipe", "sweep", "budget"}
     kept = {key: value for key, value in config.items() if key not in without}
     kept["trainer"] = {
         key: value

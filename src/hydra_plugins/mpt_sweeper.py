@@ -1,0 +1,38 @@
+"""The sweeper of mpt, where Hydra looks for sweepers: it takes them from the package ``hydra_plugins`` only.
+
+Hydra executes this file before it is a module, which dataclasses with postponed annotations do not survive.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+
+
+@dataclass
+class SweeperConf:
+    """``params``: the axes, as the command line spells them. ``mini``: what ``budget=mini`` puts in their place."""
+
+    _target_: str = "hydra_plugins.mpt_sweeper.Sweeper"
+    params: dict[str, str] | None = None
+    mini: dict[str, str] | None = None
+    started: float | None = None  # set for the jobs: a run that failed after this moment is not tried again
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="mpt", node=SweeperConf, provider="mpt")
+
+
+class Sweeper(BasicSweeper):
+    """Every combination of the axes, each run once; see :mod:`mpt.experiment.sweep`."""
+
+    def __init__(
+        self, params: dict[str, str] | None, mini: dict[str, str] | None = None, started: float | None = None
+    ) -> None:
+        super().__init__(max_batch_size=None, params=params)
+        self.mini = dict(mini or {})
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from mpt.experiment.sweep import sweep
+
+        return sweep(self, arguments)

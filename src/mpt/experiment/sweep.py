@@ -1,0 +1,210 @@
+"""Many runs: the axes expanded, everything checked, and what is missing run, each run once. Imports no torch itself.
+
+The truth about a run lies in its directory, whose name follows from the configuration alone, never in this process:
+so a sweep can be killed anywhere and repeated, run by several commands at once, and spread by any launcher of Hydra.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mpt.experiment import status
+from mpt.experiment.claim import NAME as CLAIM
+from mpt.experiment.claim import is_claimed
+from mpt.experiment.config import affects_result, prepared, run_name
+from mpt.files import write_atomically
+
+_CONSTANT = ("runs", "sweep", "sweeps", "budget")  # one value a sweep: they say where it is
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of a sweep: its overrides, the configuration that they make, and its directory."""
+
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+    directory: Path
+
+
+def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
+    """Run what is missing of the axes that ``arguments`` and the file of the sweep span.
+
+    Raises:
+        ValueError: a value of an axis is refused; nothing has started then.
+        SystemExit: some runs failed; all others are done.
+    """
+    folder = Path(sweeper.config.hydra.sweep.dir)
+    params, changes = _params(sweeper)
+    runs = expanded(sweeper, params, arguments, folder)
+    _check_nodes(sweeper.config, runs)
+    from mpt.experiment.estimate import estimated
+
+    missing = [run for run in runs if not status.finished(run.config, run.directory)]
+    print(_announced(sweeper.config, folder, runs, changes), flush=True)
+    if missing:
+        print(estimated([run.config for run in missing], folder), flush=True)
+    _work(sweeper, runs, started=_listed(folder, runs))
+    _report(runs, folder)
+    return []
+
+
+def _params(sweeper: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """The axes of the file, and what ``budget=mini`` changes of them (``key`` -> ``before -> after``)."""
+    if sweeper.config.budget not in (None, "paper", "mini"):
+        raise ValueError(f"budget must be paper or mini, got {sweeper.config.budget}")
+    params = dict(sweeper.params)
+    mini = sweeper.mini if sweeper.config.budget == "mini" else {}
+    changes = {key: f"{params.get(key, 'as published')} -> {value}" for key, value in mini.items()}
+    return params | mini, changes
+
+
+def expanded(sweeper: Any, params: dict[str, str], arguments: Sequence[str], folder: Path) -> list[Run]:
+    """Every run that ``params`` and, stronger, ``arguments`` span, checked and without repetition.
+
+    The dense baseline removes nothing, so ``prune`` does not make several of it.
+
+    Raises:
+        ValueError and Hydra's errors: of the first refused value.
+    """
+    loader = sweeper.hydra_context.config_loader
+    written = [f"{key}={value}" for key, value in params.items()]
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*written, *arguments])
+    for override in parsed:
+        if override.is_sweep_override() and override.get_key_element() in _CONSTANT:
+            raise ValueError(f"{override.get_key_element()} must be one value for all runs, got {override.input_line}")
+    runs: dict[Path, Run] = {}
+    dense: set[tuple[str, ...]] = set()
+    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+        without = tuple(override for override in overrides if not override.startswith("prune="))
+        if without in dense:
+            continue
+        run = _composed(loader, sweeper.config, tuple(overrides), folder)
+        if run.config["method"]["target"] == "mpt.Dense" and len(without) < len(overrides):
+            dense.add(without)
+            run = _composed(loader, sweeper.config, without, folder)
+        other = runs.setdefault(run.directory, run)
+        if affects_result(other.config) != affects_result(run.config):
+            raise ValueError(f"two runs would share {run.directory}: {other.overrides} and {run.overrides}")
+    return list(runs.values())
+
+
+def _composed(loader: Any, master: DictConfig, overrides: tuple[str, ...], folder: Path) -> Run:
+    composed = loader.load_sweep_config(master, list(overrides))
+    with open_dict(composed):
+        del composed["hydra"]
+    OmegaConf.set_struct(composed, True)
+    config = prepared(composed)
+    return Run(overrides, config, folder / run_name(config))
+
+
+def _check_nodes(master: DictConfig, runs: Sequence[Run]) -> None:
+    nodes = max(run.config["trainer"]["num_nodes"] for run in runs)
+    if nodes > 1 and "Slurm" not in str(master.hydra.launcher.get("_target_")):
+        raise ValueError(
+            f"trainer.num_nodes={nodes} in a sweep needs a launcher that starts a task for each device: "
+            "hydra/launcher=slurm"
+        )
+
+
+def _announced(master: DictConfig, folder: Path, runs: Sequence[Run], changes: dict[str, str]) -> str:
+    counts = {name: 0 for name in status.STATES}
+    for run in runs:
+        counts[status.state(run.directory).state] += 1
+    name = f"{master.sweep} ({master.budget or 'paper'})" if master.sweep else "sweep"
+    lines = [
+        f"{name}: {len(runs)} runs in {folder}: {counts['done']} done, {counts['running']} running, "
+        f"{counts['failed']} failed and tried again, {counts['missing']} missing"
+    ]
+    if changes:
+        lines += ["mini is not the published experiment; it changes:", *(f"  {k}: {v}" for k, v in changes.items())]
+    return "\n".join(lines)
+
+
+def _listed(folder: Path, runs: Sequence[Run]) -> float:
+    """Write down what was asked for, beside what earlier commands asked for; the time, by the file system's clock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = status.listed(folder) | {run.directory.name: list(run.overrides) for run in runs}
+    write_atomically(folder / status.LIST, json.dumps(names, indent=1) + "\n")
+    return (folder / status.LIST).stat().st_mtime
+
+
+def _work(sweeper: Any, runs: Sequence[Run], *, started: float) -> None:
+    """Launch until every run is done or has failed once since ``started``; what another command holds is waited for."""
+    deaths: dict[Path, int] = {}
+    while left := [run for run in runs if not _settled(run, started)]:
+        free = [run for run in left if not is_claimed(run.directory)]
+        if not free:
+            _wait(left, started)
+            continue
+        stopped = _launched(sweeper, free, started)
+        after = [run for run in free if not _settled(run, started) and not is_claimed(run.directory)]
+        dead = [run for run in after if _left_claim(run.directory) > started]
+        for run in dead:
+            deaths[run.directory] = deaths.get(run.directory, 0) + 1
+            if deaths[run.directory] > 1:
+                status.record_failure(run.directory, run.config, "its process was killed, twice (out of memory?)")
+        if len(after) == len(free) and not dead:
+            raise stopped or RuntimeError("the launcher ran nothing")
+
+
+def _settled(run: Run, started: float) -> bool:
+    return bool(status.finished(run.config, run.directory)) or failed_since(run.directory, started)
+
+
+def failed_since(directory: Path, started: float) -> bool:
+    """True if a try of this run, by this command or another, failed after ``started``."""
+    try:
+        written = (directory / "result.json").stat().st_mtime
+    except OSError:
+        return False
+    return written > started and status.result(directory).get("status") == "failed"
+
+
+def _left_claim(directory: Path) -> float:
+    """When the claim was made that a dead process left; 0 if there is none."""
+    try:
+        return (directory / CLAIM).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _wait(left: Sequence[Run], started: float) -> None:
+    print(f"waiting for {len(left)} runs that other commands are at work on", flush=True)
+    while all(is_claimed(run.directory) and not _settled(run, started) for run in left):
+        time.sleep(1)
+
+
+def _launched(sweeper: Any, runs: Sequence[Run], started: float) -> Exception | None:
+    """Give ``runs`` to the launcher; the exception with which it stopped, if it did."""
+    from hydra.core.plugins import Plugins
+
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=sweeper.hydra_context, task_function=sweeper.launcher.task_function, config=sweeper.config
+    )
+    moment = f"hydra.sweeper.started={started!r}"
+    try:
+        launcher.launch([[*run.overrides, moment] for run in runs], initial_job_idx=0)
+    except Exception as error:  # of a job that the launcher lost: the others are looked for in their directories
+        print(f"the launcher stopped: {error!r}", file=sys.stderr, flush=True)
+        return error
+    return None
+
+
+def _report(runs: Sequence[Run], folder: Path) -> None:
+    failed = [run for run in runs if not status.finished(run.config, run.directory)]
+    print(f"\n{len(runs) - len(failed)} of {len(runs)} runs in {folder} are done", flush=True)
+    if failed:
+        lines = [f"  {run.directory}: {status.result(run.directory).get('error', 'missing')}" for run in failed]
+        print("\n".join([f"mpt-train: {len(failed)} runs failed:", *lines]), file=sys.stderr, flush=True)
+        sys.exit(1)
+
