@@ -12,11 +12,19 @@ from hydra.core.config_store import ConfigStore
 
 @dataclass
 class SweeperConf:
-    """``params``: the axes, as the command line spells them. ``mini``: what ``budget=mini`` puts in their place."""
+    """The axes of a sweep, spelled as on the command line.
+
+    ``params``: of all runs. ``lines``: name -> axes of one part of them, where the parts differ. ``mini``: what
+    ``budget=mini`` puts in their place. ``finetune``: axes of ``mpt-finetune`` on every ticket that the runs give, and
+    ``mini_finetune`` what ``budget=mini`` puts in their place.
+    """
 
     _target_: str = "hydra_plugins.mpt_sweeper.Sweeper"
     params: dict[str, str] | None = None
+    lines: dict[str, dict[str, str]] | None = None
     mini: dict[str, str] | None = None
+    finetune: dict[str, str] | None = None
+    mini_finetune: dict[str, str] | None = None
     started: float | None = None  # set for the jobs: a run that failed after this moment is not tried again
 
 
@@ -26,11 +34,9 @@ ConfigStore.instance().store(group="hydra/sweeper", name="mpt", node=SweeperConf
 class Sweeper(BasicSweeper):
     """Every combination of the axes, each run once; see :mod:`mpt.experiment.sweep`."""
 
-    def __init__(
-        self, params: dict[str, str] | None, mini: dict[str, str] | None = None, started: float | None = None
-    ) -> None:
+    def __init__(self, params: dict[str, str] | None = None, started: float | None = None, **axes: Any) -> None:
         super().__init__(max_batch_size=None, params=params)
-        self.mini = dict(mini or {})
+        self.axes = {name: dict(value or {}) for name, value in axes.items()}
 
     def sweep(self, arguments: list[str]) -> Any:
         from mpt.experiment.sweep import sweep

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,62 +44,72 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         SystemExit: some runs failed; all others are done.
     """
     folder = Path(sweeper.config.hydra.sweep.dir)
-    params, changes = _params(sweeper)
-    runs = expanded(sweeper, params, arguments, folder)
-    _check_nodes(sweeper.config, runs)
-    from mpt.experiment.estimate import estimated
-
+    lines, changes = _axes(sweeper)
+    runs = expanded(sweeper, lines, arguments, folder)
+    for run in runs:
+        _check_processes(sweeper.config, run.config)
     missing = [run for run in runs if not status.finished(run.config, run.directory)]
     print(_announced(sweeper.config, folder, runs, changes), flush=True)
     if missing:
+        from mpt.experiment.estimate import estimated
+
         print(estimated([run.config for run in missing], folder), flush=True)
     _work(sweeper, runs, started=_listed(folder, runs))
     _report(runs, folder)
     return []
 
 
-def _params(sweeper: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """The axes of the file, and what ``budget=mini`` changes of them (``key`` -> ``before -> after``)."""
+def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """The axes of each line of the file, and what ``budget=mini`` changes of them (``key`` -> ``before -> after``)."""
     if sweeper.config.budget not in (None, "paper", "mini"):
         raise ValueError(f"budget must be paper or mini, got {sweeper.config.budget}")
     params = dict(sweeper.params)
-    mini = sweeper.mini if sweeper.config.budget == "mini" else {}
+    mini = sweeper.axes["mini"] if sweeper.config.budget == "mini" else {}
     changes = {key: f"{params.get(key, 'as published')} -> {value}" for key, value in mini.items()}
-    return params | mini, changes
+    lines = sweeper.axes["lines"].values() or [{}]
+    return [params | dict(line) | mini for line in lines], changes
 
 
-def expanded(sweeper: Any, params: dict[str, str], arguments: Sequence[str], folder: Path) -> list[Run]:
-    """Every run that ``params`` and, stronger, ``arguments`` span, checked and without repetition.
+def expanded(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[str], folder: Path) -> list[Run]:
+    """Every run that the axes of ``lines`` and, stronger, ``arguments`` span, checked and without repetition.
 
-    The dense baseline removes nothing, so ``prune`` does not make several of it.
+    An argument that is an axis of some lines only replaces it there. The dense baseline removes nothing, so ``prune``
+    does not make several of it.
 
     Raises:
         ValueError and Hydra's errors: of the first refused value.
     """
-    loader = sweeper.hydra_context.config_loader
-    written = [f"{key}={value}" for key, value in params.items()]
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*written, *arguments])
-    for override in parsed:
+    parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
+    for override in parser.parse_overrides(list(arguments)):
         if override.is_sweep_override() and override.get_key_element() in _CONSTANT:
             raise ValueError(f"{override.get_key_element()} must be one value for all runs, got {override.input_line}")
     runs: dict[Path, Run] = {}
-    dense: set[tuple[str, ...]] = set()
-    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-        without = tuple(override for override in overrides if not override.startswith("prune="))
-        if without in dense:
-            continue
-        run = _composed(loader, sweeper.config, tuple(overrides), folder)
-        if run.config["method"]["target"] == "mpt.Dense" and len(without) < len(overrides):
-            dense.add(without)
-            run = _composed(loader, sweeper.config, without, folder)
-        other = runs.setdefault(run.directory, run)
-        if affects_result(other.config) != affects_result(run.config):
-            raise ValueError(f"two runs would share {run.directory}: {other.overrides} and {run.overrides}")
+    for line in lines:
+        elsewhere = {key for other in lines for key in other} - line.keys()
+        given = [argument for argument in arguments if argument.partition("=")[0] not in elsewhere]
+        axes = parser.parse_overrides([*(f"{key}={value}" for key, value in line.items()), *given])
+        for run in _product(sweeper, BasicSweeper.split_arguments(axes, None)[0], folder):
+            other = runs.setdefault(run.directory, run)
+            if affects_result(other.config) != affects_result(run.config):
+                raise ValueError(f"two runs would share {run.directory}: {other.overrides} and {run.overrides}")
     return list(runs.values())
 
 
-def _composed(loader: Any, master: DictConfig, overrides: tuple[str, ...], folder: Path) -> Run:
-    composed = loader.load_sweep_config(master, list(overrides))
+def _product(sweeper: Any, combinations: Sequence[Sequence[str]], folder: Path) -> Iterator[Run]:
+    dense: set[tuple[str, ...]] = set()
+    for overrides in combinations:
+        without = tuple(override for override in overrides if not override.startswith("prune="))
+        if without in dense:
+            continue
+        run = _composed(sweeper, tuple(overrides), folder)
+        if run.config["method"]["target"] == "mpt.Dense" and len(without) < len(overrides):
+            dense.add(without)
+            run = _composed(sweeper, without, folder)
+        yield run
+
+
+def _composed(sweeper: Any, overrides: tuple[str, ...], folder: Path) -> Run:
+    composed = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, list(overrides))
     with open_dict(composed):
         del composed["hydra"]
     OmegaConf.set_struct(composed, True)
@@ -107,12 +117,16 @@ def _composed(loader: Any, master: DictConfig, overrides: tuple[str, ...], folde
     return Run(overrides, config, folder / run_name(config))
 
 
-def _check_nodes(master: DictConfig, runs: Sequence[Run]) -> None:
-    nodes = max(run.config["trainer"]["num_nodes"] for run in runs)
+def _check_processes(master: DictConfig, config: dict[str, Any]) -> None:
+    devices, nodes = str(config["trainer"]["devices"]), config["trainer"]["num_nodes"]
     if nodes > 1 and "Slurm" not in str(master.hydra.launcher.get("_target_")):
         raise ValueError(
             f"trainer.num_nodes={nodes} in a sweep needs a launcher that starts a task for each device: "
             "hydra/launcher=slurm"
+        )
+    if devices.isdigit() and config["batch"] % max(1, int(devices) * nodes):
+        raise ValueError(
+            f"batch is the global batch and must divide by the {int(devices) * nodes} processes, got {config['batch']}"
         )
 
 
