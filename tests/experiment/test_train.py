@@ -15,6 +15,7 @@ from mpt.search.mask import flips
 from tests.experiment.conftest import COMMANDS, SMALL, command, compose, process, row_of
 
 RESULT_KEYS = {
+    "budget",
     "commit",
     "config",
     "data",
@@ -34,6 +35,7 @@ RESULT_KEYS = {
     "seconds",
     "seed",
     "status",
+    "sweep",
     "test_acc",
     "test_acc_max",
     "test_acc_max_epoch",
@@ -53,7 +55,7 @@ METRICS = {
     "ticket/flips",
     "train/acc",
     "train/loss",
-    *(f"ticket/{what}/{layer}" for what in ("gain", "binarization_error") for layer in LAYERS),
+    *(f"ticket/{what}/{layer}" for what in ("gain", "flips", "binarization_error") for layer in LAYERS),
 }
 
 

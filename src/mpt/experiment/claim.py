@@ -19,7 +19,7 @@ from typing import IO
 NAME = "claim"
 
 
-class Claimed(ValueError):
+class ClaimedError(ValueError):
     """Another process is at work on this run."""
 
 
@@ -28,7 +28,7 @@ def claimed(directory: Path) -> Iterator[IO[str]]:
     """Hold ``directory`` (made if it is not there) and give the open file; left empty, it is removed again.
 
     Raises:
-        Claimed: another process holds it.
+        ClaimedError: another process holds it.
     """
     new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     file = _locked(directory)
@@ -57,7 +57,9 @@ def _locked(directory: Path) -> IO[str]:
             file.close()
             tries -= 1
             if not tries:
-                raise Claimed(f"another command is at work on {directory}{holder}: wait for it, or end it") from None
+                raise ClaimedError(
+                    f"another command is at work on {directory}{holder}: wait for it, or end it"
+                ) from None
             time.sleep(0.05)
             continue
         if _is_still(file, directory / NAME):

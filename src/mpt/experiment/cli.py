@@ -10,7 +10,7 @@ from typing import Any
 
 from mpt.experiment import help as helps
 from mpt.experiment.errors import USERS, give_up, reported
-from mpt.experiment.isolation import APART, follow_parent
+from mpt.experiment.isolation import APART, follow_parent, is_first
 
 
 def train() -> None:
@@ -74,7 +74,9 @@ def _flags_first(arguments: list[str]) -> list[str]:
             flags += [argument, *[value for value in [next(values, None)] if value is not None]]
         else:
             (flags if argument.startswith("-") else overrides).append(argument)
-    if _is_sweep(flags, overrides):  # said to Hydra, which otherwise calls a wrong option "Ambiguous value for seed=0,1"
+    if _is_sweep(
+        flags, overrides
+    ):  # said to Hydra, which otherwise calls a wrong option "Ambiguous value for seed=0,1"
         flags.append("--multirun")
     return flags + overrides
 
@@ -105,7 +107,7 @@ def _single(plain: dict[str, Any], directory: Path) -> None:
     from mpt.experiment import status
     from mpt.experiment.claim import claimed
 
-    first = "LOCAL_RANK" not in os.environ and int(os.environ.get("SLURM_PROCID", 0)) == 0
+    first = is_first()
     mine = first and APART not in os.environ and not status.finished(plain, directory)
     with claimed(directory) if mine else nullcontext():
         try:

@@ -23,7 +23,7 @@ def train() -> str:
             "  mpt-train recipe=demo                           the demonstration on embedded digits",
             "  mpt-train model=conv6 prune=0.8 width=1.5       on CIFAR-10",
             "  mpt-train -m prune=0.2,0.5,0.8 seed=0,1,2       nine runs; repeating the command runs what is missing",
-            "  mpt-train sweeps=fig2 budget=mini               an experiment of the papers, in outline (budget=paper: whole)",
+            "  mpt-train sweeps=fig2 budget=mini               an experiment of the papers, in outline",
             "",
             *_parameters(Config),
             "",
@@ -70,15 +70,15 @@ def status() -> str:
 
 def wandb() -> str:
     return (
-        "mpt-wandb sync DIR gives the finished runs in a folder, recorded offline (logger=wandb), to your W&B account.\n\n"
+        "mpt-wandb sync DIR gives the finished runs in a folder, recorded offline (logger=wandb), to W&B.\n\n"
         "  mpt-wandb sync runs/fig2-mini"
     )
 
 
 def dashboard() -> str:
     return (
-        "mpt-dashboard SWEEP builds a W&B workspace with the curves of a sweep: as a file, and in your account if there\n"
-        "is one (pip install 'mpt[dashboards]').\n\n"
+        "mpt-dashboard SWEEP builds a W&B workspace with the curves of a sweep: as a file, and in your account\n"
+        "if there is one (pip install 'mpt[dashboards]').\n\n"
         "  mpt-dashboard fig2 [entity=NAME] [project=mpt] [file=fig2-dashboard.json]"
     )
 

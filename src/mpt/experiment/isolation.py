@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,11 @@ from mpt.experiment import claim
 APART = "MPT_APART"  # set in the child: the directory is claimed and named by its parent
 _OF_A_RANK = ("LOCAL_RANK", "GLOBAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _OF_THE_PARENT = (*_OF_A_RANK, "MASTER_ADDR", "MASTER_PORT", "HYDRA_FULL_ERROR")
+
+
+def is_first() -> bool:
+    """True in the first process of a run, as Lightning or SLURM number them, and before there are others."""
+    return all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def needed(trainer: dict[str, Any]) -> bool:
@@ -101,10 +106,8 @@ def _wait(child: subprocess.Popen[bytes], *, seconds: float) -> None:
 
 
 def _kill_group(group: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def follow_parent() -> None:
@@ -143,7 +146,7 @@ def dealt(count: int, visible: Sequence[str]) -> Iterator[list[str]]:
                 holding = claim.claimed(folder / device)
                 try:
                     holding.__enter__()
-                except claim.Claimed:
+                except claim.ClaimedError:
                     continue
                 held[device] = holding
         if len(held) < count:
@@ -166,4 +169,3 @@ def cuda_devices() -> list[str]:
     import torch
 
     return [str(index) for index in range(torch.cuda.device_count())]
-

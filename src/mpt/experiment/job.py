@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mpt.experiment import isolation, status
-from mpt.experiment.claim import Claimed, claimed, holder, slurm_job
+from mpt.experiment.claim import ClaimedError, claimed, holder, slurm_job
 from mpt.experiment.sweep import failed_since
-
 
 Run = Callable[[dict[str, Any], Path], None]
 
@@ -41,7 +40,7 @@ def job(config: dict[str, Any], directory: Path, hydra: Any, *, run: Run) -> Non
                 _apart(config, directory, hydra, claim.fileno())
             else:
                 _attempt(run, config, directory, record=True)
-    except Claimed as busy:
+    except ClaimedError as busy:
         print(f"{busy}", flush=True)
     except OSError as error:
         print(f"failed: {directory}: {status.reason(error)}", file=sys.stderr, flush=True)

@@ -68,8 +68,8 @@ def _wandb(directory: Path, config: dict[str, Any]) -> Logger:
         mode=choice["mode"],
         project=choice["project"],
         entity=choice["entity"],
-        group=choice["group"],
-        tags=list(choice["tags"]),
+        group=choice["group"] or _sweep(config),
+        tags=[*choice["tags"], *filter(None, (config["sweep"], config["budget"]))],
         job_type="train",
         name=directory.name,
         id=hashlib.sha1(str(directory.resolve()).encode()).hexdigest()[:8],
@@ -78,6 +78,11 @@ def _wandb(directory: Path, config: dict[str, Any]) -> Logger:
         log_model=False,
         settings=wandb.Settings(silent=True),
     )
+
+
+def _sweep(config: dict[str, Any]) -> str | None:
+    """What the runs of one sweep share."""
+    return f"{config['sweep']}-{config['budget'] or 'paper'}" if config["sweep"] else None
 
 
 def finished(loggers: list[Logger], ticket_path: Path, row: dict[str, Any]) -> None:

@@ -119,7 +119,14 @@ def _composed(sweeper: Any, overrides: tuple[str, ...], folder: Path) -> Run:
 
 def _check_processes(master: DictConfig, config: dict[str, Any]) -> None:
     devices, nodes = str(config["trainer"]["devices"]), config["trainer"]["num_nodes"]
-    if nodes > 1 and "Slurm" not in str(master.hydra.launcher.get("_target_")):
+    launcher = master.hydra.launcher
+    slurm = "Slurm" in str(launcher.get("_target_"))
+    if slurm and (devices, nodes) != (str(launcher.tasks_per_node), launcher.nodes):
+        raise ValueError(
+            f"SLURM gives each run {launcher.nodes} x {launcher.tasks_per_node} tasks, one for each device, and "
+            f"trainer.devices={devices} trainer.num_nodes={nodes} wants others: one number of devices a command"
+        )
+    if nodes > 1 and not slurm:
         raise ValueError(
             f"trainer.num_nodes={nodes} in a sweep needs a launcher that starts a task for each device: "
             "hydra/launcher=slurm"
@@ -131,7 +138,7 @@ def _check_processes(master: DictConfig, config: dict[str, Any]) -> None:
 
 
 def _announced(master: DictConfig, folder: Path, runs: Sequence[Run], changes: dict[str, str]) -> str:
-    counts = {name: 0 for name in status.STATES}
+    counts = dict.fromkeys(status.STATES, 0)
     for run in runs:
         counts[status.state(run.directory).state] += 1
     name = f"{master.sweep} ({master.budget or 'paper'})" if master.sweep else "sweep"
@@ -221,4 +228,3 @@ def _report(runs: Sequence[Run], folder: Path) -> None:
         lines = [f"  {run.directory}: {status.result(run.directory).get('error', 'missing')}" for run in failed]
         print("\n".join([f"mpt-train: {len(failed)} runs failed:", *lines]), file=sys.stderr, flush=True)
         sys.exit(1)
-

@@ -1,4 +1,4 @@
-"""``sweeps/`` shown to Hydra as a group beside those of ``conf/``; only that folder of the checkout, nothing around it."""
+"""``sweeps/`` shown to Hydra as a group beside those of ``conf/``; only that folder, nothing around it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mpt.experiment.config import HOME
 
 
 class SweepFiles(FileConfigSource):  # type: ignore[misc]
-    """The parent of ``sweeps/`` as a source with one group: as a plain source ``--help`` would walk all of ``.venv``."""
+    """The parent of ``sweeps/`` as a source of one group: as a plain source ``--help`` would walk ``.venv``."""
 
     @staticmethod
     def scheme() -> str:

@@ -22,6 +22,7 @@ from mpt.data import load as load_data
 from mpt.experiment import loggers
 from mpt.experiment.build import build_backbone, build_method, check_last_batch, converted
 from mpt.experiment.checkpoint import WholeOrNothing, last_checkpoint
+from mpt.experiment.isolation import is_first
 from mpt.experiment.module import MemoryData, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.result import about, print_result, row
@@ -42,7 +43,7 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
             ``result.json`` with ``status: failed`` and can be repeated.
     """
     loggers.check(config["logger"])
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+    first = is_first()
     if first and (found := finished(config, directory)):
         print(f"this run is finished: {directory} (remove the directory to run it again)")
         print_result(found, directory, config)
