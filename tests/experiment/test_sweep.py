@@ -163,16 +163,16 @@ def test_sweeps_are_found_and_nothing_else_of_the_checkout(tmp_path):
 
 
 def started(folder, *arguments):
-    log = (folder / "log").open("a")
-    return subprocess.Popen(
-        [COMMANDS / "mpt-train", *arguments],
-        cwd=folder,
-        stdout=log,
-        stderr=log,
-        stdin=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(
+            [COMMANDS / "mpt-train", *arguments],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
 
 
 def left_behind(folder):
@@ -195,6 +195,7 @@ def table(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]
 )
@@ -227,12 +228,13 @@ def test_a_sweep_killed_at_two_moments_and_repeated_gives_the_table_of_an_uninte
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_commands_share_a_sweep_and_a_third_takes_over_what_a_killed_one_held(mine):
     commands = [started(mine, *tiny()) for _ in range(3)]
     while not list((mine / "runs").glob("tiny-paper/*/claim")):
         time.sleep(0.05)
     commands[0].send_signal(signal.SIGKILL)
-    assert [sweep.wait(250) for sweep in commands][1:] == [0, 0]
+    assert [sweep.wait(600) for sweep in commands][1:] == [0, 0]
     rows = results(mine / "runs" / "tiny-paper")
     assert len(rows) == 6
     assert {row["status"] for row in rows.values()} == {"done"}
