@@ -34,3 +34,37 @@ def score_gradient(
 ) -> np.ndarray:
     factor = {"weight": weight, "sign": sign(weight), "gain": gain * sign(weight)}[score_grad]
     return grad * factor * (sign(scores) if score_abs else 1.0)
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray, *, label_smoothing: float = 0.0) -> float:
+    total = 0.0
+    for row, label in zip(logits.astype(np.float64), labels, strict=True):
+        p = np.exp(row) / np.exp(row).sum()
+        target = [(1 - label_smoothing) * (c == label) + label_smoothing / len(row) for c in range(len(row))]
+        total -= sum(t * math.log(q) for t, q in zip(target, p, strict=True))
+    return total / len(labels)
+
+
+def jensen_shannon(clean: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """Mean over images of the mean divergence of three predictions from their mixture, in nats."""
+    total = 0.0
+    for rows in zip(clean.astype(np.float64), a.astype(np.float64), b.astype(np.float64), strict=True):
+        predictions = [np.exp(row) / np.exp(row).sum() for row in rows]
+        mixture = sum(predictions) / 3
+        for p in predictions:
+            total += sum(pi * math.log(pi / mi) for pi, mi in zip(p, mixture, strict=True)) / 3
+    return total / len(clean)
+
+
+def learning_rate(
+    epoch: int, *, lr: float, epochs: int, schedule: str, warmup: int = 0, milestones: tuple = (), gamma: float = 0.1
+) -> float:
+    """Appendix A: of the epoch, from 0."""
+    if epoch < warmup:
+        return lr * (epoch + 1) / warmup
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) * lr
+    for milestone in milestones if schedule == "multi_step" else ():
+        if epoch >= milestone:
+            lr = lr * gamma
+    return lr

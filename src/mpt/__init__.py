@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mpt import backbones, data
     from mpt.search.convert import convert, to_dense
-    from mpt.search.layers import frozen
+    from mpt.search.layers import BinaryActivation, frozen
     from mpt.search.methods import Biprop, Dense, EdgePopup, Method
     from mpt.search.table import layer_table
     from mpt.ticket.ticket import Ticket
 
 _HOMES = {
+    "BinaryActivation": "mpt.search.layers",
     "Biprop": "mpt.search.methods",
     "Dense": "mpt.search.methods",
     "EdgePopup": "mpt.search.methods",
@@ -31,6 +32,7 @@ _HOMES = {
 _MODULES = ("backbones", "data")
 
 __all__ = [
+    "BinaryActivation",
     "Biprop",
     "Dense",
     "EdgePopup",

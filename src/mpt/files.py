@@ -2,25 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
+import platform
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+_DAY = 86_400  # seconds; nothing takes that long to write
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write ``content`` to ``path`` so that a reader, or a later run, sees the old file or the new one, never half.
+    """Write ``content`` to ``path`` so that a reader, or a later run, sees the old file or the new one, never half."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
-    Written beside itself, synced and renamed. A full disk or a missing right raises OSError, leaves the old file as it
-    was and no part behind.
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of ``path`` when the block ends well, and vanishes when it does not.
+
+    Written beside itself as ``<name>.<machine>.<process>.part``, synced and renamed. A full disk or a missing right
+    raises OSError, leaves the old file as it was and no part behind. A part whose writer was killed is removed by the
+    next writer of the same file.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    data = content.encode() if isinstance(content, str) else content
+    part = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.part")
+    _remove_abandoned(path)
     try:
         with part.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the parts of ``path`` whose process is known to be gone, or that are older than a day."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        machine, _, process = part.name.removeprefix(f"{path.name}.").removesuffix(".part").rpartition(".")
+        with contextlib.suppress(OSError):  # another process was faster, or may and we may not
+            here = machine == platform.node() and process.isdigit() and os.name == "posix"
+            if (here and not _is_running(int(process))) or time.time() - part.stat().st_mtime > _DAY:
+                part.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

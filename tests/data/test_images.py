@@ -17,11 +17,11 @@ def test_measured_mean_and_std_are_those_of_all_pixels():
 
 
 def test_resizing_gives_squares_of_the_side_asked_for():
-    pixels = torch.full((3, 1, 8, 8), 77, dtype=torch.uint8)
-    out = images.resized(pixels, image_size=20)
-    assert out.shape == (3, 1, 20, 20)
-    assert out.unique().tolist() == [77]
-    assert images.resized(pixels, image_size=None) is pixels
+    small = images.Images(torch.full((3, 1, 8, 8), 77, dtype=torch.uint8), torch.arange(3))
+    out = images.resized(small, image_size=20)
+    assert out.pixels.shape == (3, 1, 20, 20)
+    assert out.pixels.unique().tolist() == [77]
+    assert images.resized(small, image_size=None) is small
 
 
 @pytest.mark.parametrize(("val_size", "held"), [(0, 0), (100, 100), (0.25, 250)])

@@ -122,3 +122,18 @@ def test_evaluation_neither_shuffles_nor_augments():
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="global batch and must divide by the 3 processes, got 16"):
         loader(data_of(20), rank=0, world=3)
+
+
+@pytest.mark.parametrize("n", [32, 37, 49])
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_parts_of_a_step_together_are_the_step(n, world):
+    """Each part's mean, weighted by its share, sums over parts and processes to the mean over the step's images."""
+    data, accumulate = data_of(n), 4
+    whole = [batch.labels for batch in loader(data)]
+    loaders = [loader(data, accumulate=accumulate, rank=rank, world=world) for rank in range(world)]
+    parts = [list(made) for made in loaders]
+    assert {len(made) for made in parts} == {len(made) for made in loaders}
+    for step, labels in enumerate(whole):
+        mine = [part for made in parts for part in made[step * accumulate : (step + 1) * accumulate]]
+        together = sum(part.share * part.labels.double().mean() for part in mine) / (accumulate * world)
+        assert together.item() == pytest.approx(labels.double().mean().item())

@@ -49,9 +49,23 @@ def test_a_method_s_yaml_says_the_defaults_of_its_class():
         ("width=0", "width must be above 0, got 0.0"),
         ("epochs=0", "epochs must be at least 1, got 0"),
         ("seed=-1", "seed must be from 0"),
-        ("binary_activations=true", "not supported yet, got true"),
+        ("spline_t=0", "spline_t must be above 0, got 0.0"),
         ("optim.lr=0", r"optim\.lr must be above 0"),
-        ("optim.schedule=linear", r"optim\.schedule must be cosine or constant, got linear"),
+        (
+            "optim.schedule=linear",
+            r"optim\.schedule must be cosine, multi_step, constant or \{_target_: \.\.\.\}, got linear",
+        ),
+        ("optim.schedule={gamma:0.1}", r"optim\.schedule must be cosine"),
+        ("optim.schedule=multi_step", r"multi_step needs its epochs: for instance optim\.milestones=\[100,150\]"),
+        ("optim.milestones=[3,2]", r"optim\.milestones must be rising numbers from 1, got \[3, 2\]"),
+        ("optim.name=rmsprop", r"optim\.name must be sgd, adam or adamw, or optim\._target_ be given, got rmsprop"),
+        ("optim.arguments=3", r"optim\.arguments must be a mapping of names to values, got 3"),
+        ("optim.clip_grad_norm=0", r"optim\.clip_grad_norm must be above 0"),
+        ("optim.averaging=mean", r"optim\.averaging must be none, ema or swa, got mean"),
+        ("label_smoothing=1", r"label_smoothing must be in \[0, 1\), got 1\.0"),
+        ("select=best_test", "select must be last or best_val, got best_test"),
+        ("select=best_val", r"needs held-out images, the test images never choose: give data\.val_size"),
+        ("protocol=ours", "protocol must be kept, paper or published, got ours"),
         ("+prun=0.5", "there is no option prun"),
         ("+data.prun=0.5", r"there is no option data\.prun"),
         ("model=torchvision", r"model\.name is not given"),
@@ -101,6 +115,27 @@ def test_the_run_name_says_what_the_run_is_and_follows_from_the_configuration():
     assert len(names | {name}) == len(others) + 1
     odd = config.run_name(compose("model=timm", "model.name=timm/vit_tiny.x", "data=digits"))
     assert "/" not in odd
+
+
+def test_values_that_do_not_go_together_are_refused():
+    with pytest.raises(ValueError, match=r"optim\.nesterov looks ahead along the momentum, which is 0"):
+        compose("optim.nesterov=true", "optim.momentum=0")
+    with pytest.raises(ValueError, match=r"optim\.warmup does not go with a schedule of one's own"):
+        compose("optim.warmup=2", "optim.schedule={_target_:torch.optim.lr_scheduler.ExponentialLR,gamma:0.5}")
+    with pytest.raises(ValueError, match=r"must be below epochs, got 5 of 5"):
+        compose("epochs=5", "optim.averaging=swa", "optim.averaging_start=5")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "score_grad", "scale_fan"),
+    [("kept", "weight", "kept"), ("paper", "gain", "none"), ("published", "weight", "published")],
+)
+def test_a_protocol_is_the_paper_s_or_the_published_code_s_where_they_differ(protocol, score_grad, scale_fan):
+    method = compose(f"protocol={protocol}")["method"]
+    assert (method["score_grad"], method["scale_fan"]) == (score_grad, scale_fan)
+    assert compose(f"protocol={protocol}", "method.scale_fan=none")["method"]["scale_fan"] == "none"
+    spelled = compose(f"method.scale_fan={scale_fan}", f"method.score_grad={score_grad}")
+    assert config.run_name(compose(f"protocol={protocol}")) == config.run_name(spelled)
 
 
 def test_dense_removes_nothing_by_default_and_refuses_to():

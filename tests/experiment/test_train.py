@@ -20,6 +20,7 @@ RESULT_KEYS = {
     "config",
     "data",
     "density",
+    "epoch",
     "epochs",
     "hardware",
     "images_per_second",
@@ -253,9 +254,9 @@ def test_a_backbone_is_added_by_one_yaml(tmp_path):
     assert f"accuracy  {100 * row_of(tmp_path / 'run')['test_acc']:.2f} %" in shown.stdout
 
 
-def killed(directory, *, epochs):
+def killed(directory, *, epochs, overrides=()):
     """Start a search in ``directory`` and kill it after ``epochs`` are in its checkpoint."""
-    arguments = [*SMALL, "epochs=30", f"hydra.run.dir={directory}"]
+    arguments = [*SMALL, *overrides, "epochs=30", f"hydra.run.dir={directory}"]
     process = subprocess.Popen(
         [COMMANDS / "mpt-train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ}
     )

@@ -166,8 +166,8 @@ def rewritten(path, **changes):
 
 
 def test_a_newer_format_is_refused_with_the_reason(saved):
-    rewritten(saved, format=2)
-    with pytest.raises(ValueError, match="format 2 and this mpt reads up to 1: it was made by a newer mpt"):
+    rewritten(saved, format=99)
+    with pytest.raises(ValueError, match="format 99 and this mpt reads up to 2: it was made by a newer mpt"):
         mpt.Ticket.load(saved)
 
 

@@ -7,11 +7,15 @@ what a ticket file stores. Only the targets listed here are ever built from a fi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 
 from mpt.backbones.conv import Conv
+from mpt.backbones.mlp import MLP
+from mpt.backbones.resnet import ResNet
+from mpt.backbones.vgg import VGGSmall
 from mpt.backbones.zoo import timm_classifier, torchvision_classifier
 
 
@@ -35,6 +39,62 @@ def conv8(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, im
     return _conv(8, width=width, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
+def mlp(
+    *,
+    hidden: Sequence[int] = (300, 100),
+    width: float = 1.0,
+    num_classes: int = 10,
+    in_channels: int = 1,
+    image_size: int = 28,
+) -> nn.Module:
+    """Fully-connected layers of ``hidden`` features, ReLU between; 266,200 weights as defaults stand."""
+    arguments: dict[str, Any] = {"hidden": list(hidden), "width": width, "num_classes": num_classes}
+    arguments |= {"in_channels": in_channels, "image_size": image_size}
+    return _from(MLP(**arguments), "mlp", arguments)
+
+
+def vgg_small(
+    *,
+    width: float = 1.0,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    image_size: int = 32,
+    relus: str = "two",
+    binary_activations: bool = False,
+) -> nn.Module:
+    """VGG-Small; 4,656,512 weights as defaults stand, 7,249,120 at width 1.25.
+
+    ``relus`` is the form, ``two`` or ``all``, see :mod:`mpt.backbones.vgg`. ``binary_activations`` takes ``all``, the
+    form whose ReLUs :func:`mpt.convert` turns into signs.
+    """
+    arguments: dict[str, Any] = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
+    arguments |= {"image_size": image_size, "relus": "all" if binary_activations else relus}
+    return _from(VGGSmall(**arguments), "vgg_small", arguments)
+
+
+def _resnet(builder: str, **shape: Any) -> Callable[..., nn.Module]:
+    def build(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
+        arguments: dict[str, Any] = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
+        return _from(ResNet(**shape, **arguments), builder, arguments)
+
+    build.__name__ = build.__qualname__ = builder
+    build.__doc__ = f"The residual network ``{builder}`` of :mod:`mpt.backbones.resnet`, {shape}."
+    return build
+
+
+_STAGES, _NARROW, _WIDE = (64, 128, 256, 512), (16, 32, 64), (64, 192, 384, 768)
+cifar_resnet18 = _resnet("cifar_resnet18", kind="basic", blocks=(2, 2, 2, 2), channels=_STAGES)
+cifar_resnet34 = _resnet("cifar_resnet34", kind="basic", blocks=(3, 4, 6, 3), channels=_STAGES)
+cifar_resnet50 = _resnet("cifar_resnet50", kind="bottleneck", blocks=(3, 4, 6, 3), channels=_STAGES)
+cifar_resnet20 = _resnet("cifar_resnet20", kind="basic", blocks=(3, 3, 3), channels=_NARROW)
+cifar_resnet32 = _resnet("cifar_resnet32", kind="basic", blocks=(5, 5, 5), channels=_NARROW)
+cifar_resnet44 = _resnet("cifar_resnet44", kind="basic", blocks=(7, 7, 7), channels=_NARROW)
+cifar_resnet56 = _resnet("cifar_resnet56", kind="basic", blocks=(9, 9, 9), channels=_NARROW)
+cifar_resnet110 = _resnet("cifar_resnet110", kind="basic", blocks=(18, 18, 18), channels=_NARROW)
+wide_resnet18_2 = _resnet("wide_resnet18_2", kind="preactivation", blocks=(2, 2, 2, 2), channels=_WIDE)
+wide_resnet34 = _resnet("wide_resnet34", kind="basic", blocks=(3, 4, 6, 3), channels=_WIDE, imagenet_stem=True)
+
+
 def torchvision(*, name: str, num_classes: int = 10, in_channels: int = 3, **arguments: Any) -> nn.Module:
     """The torchvision classifier ``name``, untrained, auxiliary heads off; further arguments go to torchvision."""
     net = torchvision_classifier(name=name, num_classes=num_classes, in_channels=in_channels, arguments=arguments)
@@ -47,7 +107,10 @@ def timm(*, name: str, num_classes: int = 10, in_channels: int = 3, **arguments:
     return _from(net, "timm", dict(name=name, num_classes=num_classes, in_channels=in_channels, **arguments))
 
 
-TARGETS = {f"mpt.backbones.{builder.__name__}": builder for builder in (conv2, conv4, conv6, conv8, torchvision, timm)}
+_CIFAR_RESNETS = (cifar_resnet18, cifar_resnet34, cifar_resnet50, cifar_resnet20, cifar_resnet32, cifar_resnet44)
+_BUILDERS: tuple[Callable[..., nn.Module], ...] = (conv2, conv4, conv6, conv8, mlp, vgg_small, *_CIFAR_RESNETS)
+_BUILDERS += (cifar_resnet56, cifar_resnet110, wide_resnet18_2, wide_resnet34, torchvision, timm)
+TARGETS = {f"mpt.backbones.{builder.__name__}": builder for builder in _BUILDERS}
 
 
 def build(origin: dict[str, Any]) -> nn.Module:

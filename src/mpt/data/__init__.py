@@ -1,7 +1,9 @@
-"""Images: whole data sets in memory, augmented a batch at a time."""
+"""Images: whole data sets in memory, augmented a batch at a time; read by worker processes where they are too large."""
 
-from mpt.data.images import ImageData, Images
+from mpt.data.corruptions import corruptions
+from mpt.data.folder import checksum
+from mpt.data.images import Files, ImageData, Images
 from mpt.data.loader import Batch, Loader
-from mpt.data.sources import NAMES, load
+from mpt.data.sources import FOLDERS, NAMES, load
 
-__all__ = ["NAMES", "Batch", "ImageData", "Images", "Loader", "load"]
+__all__ = ["FOLDERS", "NAMES", "Batch", "Files", "ImageData", "Images", "Loader", "checksum", "corruptions", "load"]

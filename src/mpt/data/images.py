@@ -1,14 +1,18 @@
-"""A whole data set in memory: uint8 images, labels, and what a network must know of them."""
+"""A data set: uint8 images in memory, or the files they are read from; labels; what a network must know of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from mpt.data.pictures import central_crop, random_crop, square
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,63 @@ class Images:
         """The images at ``indices``, int64 (M,)."""
         return Images(self.pixels[indices], self.labels[indices])
 
+    def read(self, indices: np.ndarray, *, seeds: Sequence[int] | None = None) -> Tensor:
+        """The pixels of the images at ``indices``, uint8 (B, H, W, C); nothing about them is drawn from ``seeds``."""
+        return self.pixels[torch.from_numpy(indices)].permute(0, 2, 3, 1).contiguous()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of each image."""
+        return tuple(self.pixels.shape[1:])  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Pictures that stay on disk and are decoded as RGB when a batch needs them, by worker processes.
+
+    Attributes:
+        paths: bytes (N,), one fixed-width array: worker processes share it, as they could not share a list.
+        labels: int64 (N,), 0 to classes - 1.
+        side: of the squares that are made of them, in pixels.
+        resize: False if every picture must have this side already.
+        resized_crop: crops of random area and shape in training; in evaluation the centre, 7/8 of the shorter side.
+    """
+
+    paths: np.ndarray
+    labels: Tensor
+    side: int
+    resize: bool = True
+    resized_crop: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> Files:
+        """The pictures at ``indices``, int64 (M,)."""
+        return replace(self, paths=self.paths[indices.numpy()], labels=self.labels[indices])
+
+    def read(self, indices: np.ndarray, *, seeds: Sequence[int] | None = None) -> Tensor:
+        """The pixels of the pictures at ``indices``, uint8 (B, side, side, 3).
+
+        With ``resized_crop`` and a seed for each picture the crop is drawn from it.
+        """
+        out = np.empty((len(indices), self.side, self.side, 3), dtype=np.uint8)
+        for place, index in enumerate(indices):
+            path = Path(os.fsdecode(self.paths[index]))
+            if not self.resized_crop:
+                out[place] = square(path, self.side, resize=self.resize)
+            elif seeds is None:
+                out[place] = central_crop(path, self.side)
+            else:
+                torch.default_generator.manual_seed(seeds[place])
+                out[place] = random_crop(path, self.side)
+        return torch.from_numpy(out)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of each image."""
+        return 3, self.side, self.side
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -43,27 +104,35 @@ class ImageData:
         mean, std: per channel, in [0, 1], of the training images or as published; pixels / 255 are normalised by them.
         crop: padding of the random crop in pixels, 0 for none.
         flip: flip half of the training images left to right.
+        augmix: give two AugMix views of every training image as well (width 3, depth 1 to 3, severity 3).
+        noise_std: of Gaussian noise on training images, in units of [0, 1]; 0 for none.
+        noise_probability: with which a training image gets noise.
+        workers: processes that read and augment files, of each training process; None chooses by the cores.
     """
 
     name: str
-    train: Images
-    test: Images
+    train: Images | Files
+    test: Images | Files
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: int
     flip: bool
-    val: Images | None = None
+    val: Images | Files | None = None
+    augmix: bool = False
+    noise_std: float = 0.0
+    noise_probability: float = 1.0
+    workers: int | None = None
 
     @property
     def channels(self) -> int:
         """Channels of an image."""
-        return int(self.train.pixels.shape[1])
+        return self.train.shape[0]
 
     @property
     def image_size(self) -> int:
         """Side of the square images, in pixels."""
-        return int(self.train.pixels.shape[-1])
+        return self.train.shape[-1]
 
     @property
     def num_classes(self) -> int:
@@ -73,29 +142,36 @@ class ImageData:
 
 def measured_mean_std(pixels: Tensor, *, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, C, H, W), in units of [0, 1]."""
-    total = torch.zeros(pixels.shape[1], dtype=torch.float64)
-    squares, count = torch.zeros_like(total), pixels[:, 0].numel()
-    for part in torch.split(pixels, chunk):
-        values = part.float() / 255
-        total += values.sum(dim=(0, 2, 3), dtype=torch.float64)
-        squares += values.square().sum(dim=(0, 2, 3), dtype=torch.float64)
+    return mean_std_of(moments(part) for part in torch.split(pixels, chunk))
+
+
+def moments(pixels: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Sums per channel of pixels / 255 and of its square, float64 (C,), and their number, of uint8 (N, C, H, W)."""
+    values = pixels.contiguous().float() / 255
+    total = values.sum(dim=(0, 2, 3), dtype=torch.float64)
+    return total, values.square().sum(dim=(0, 2, 3), dtype=torch.float64), pixels[:, 0].numel()
+
+
+def mean_std_of(parts: Iterable[tuple[Tensor, Tensor, int]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel from the :func:`moments` of all parts of the images."""
+    total, squares, count = (sum(column) for column in zip(*parts, strict=True))
     mean = total / count
     std = (squares / count - mean.square()).clamp_min(0).sqrt().clamp_min(1 / 255)  # a black channel has no spread
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def resized(pixels: Tensor, *, image_size: int | None, chunk: int = 1024) -> Tensor:
-    """uint8 (N, C, H, W) -> uint8 (N, C, S, S), bilinear with antialiasing; as they are if ``image_size`` is None."""
-    if image_size is None or pixels.shape[-2:] == (image_size, image_size):
-        return pixels
+def resized(images: Images | Files, *, image_size: int | None, chunk: int = 1024) -> Images | Files:
+    """Images of (C, S, S), bilinear with antialiasing; as they are if ``image_size`` is None, and files always."""
+    if isinstance(images, Files) or image_size is None or images.shape[1:] == (image_size, image_size):
+        return images
     parts = [
         F.interpolate(part.float(), (image_size, image_size), mode="bilinear", antialias=True)
         .round()
         .clamp(0, 255)
         .byte()
-        for part in torch.split(pixels, chunk)
+        for part in torch.split(images.pixels, chunk)
     ]
-    return torch.cat(parts)
+    return Images(torch.cat(parts), images.labels)
 
 
 def held_out(data: ImageData, *, val_size: float, train_size: int | None) -> ImageData:

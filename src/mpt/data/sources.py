@@ -1,4 +1,4 @@
-"""The data sets: digits (embedded), CIFAR and MNIST as torchvision stores them, image folders, synthetic images.
+"""The data sets: digits (embedded), CIFAR and MNIST as torchvision stores them, image folders, ImageNet, synthetic.
 
 Each function gives an :class:`ImageData` at its native size or resized; :func:`load` is the one entrance.
 """
@@ -35,7 +35,10 @@ _TORCHVISION: dict[str, tuple[str, int, tuple[float, ...], tuple[float, ...], in
     "mnist": ("MNIST", 12, (0.1307,), (0.3081,), 2, False),
     "fashion_mnist": ("FashionMNIST", 31, (0.286,), (0.353,), 2, True),
 }
-NAMES = ("digits", *_TORCHVISION, "image_folder", "synthetic")
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # channel mean, channel std
+FOLDERS = ("image_folder", "imagenet")
+NAMES = ("digits", *_TORCHVISION, *FOLDERS, "synthetic")
+AUGMENTS = ("none", "augmix")
 
 
 def load(
@@ -51,15 +54,21 @@ def load(
     flip: bool | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    augment: str = "none",
+    noise_std: float = 0.0,
+    noise_probability: float = 1.0,
+    resized_crop: bool | None = None,
+    stream: bool | None = None,
+    workers: int | None = None,
     num_classes: int = 10,
     num_images: int = 1000,
     channels: int = 3,
     progress: bool = True,
 ) -> ImageData:
-    """A whole data set in memory.
+    """A whole data set, in memory or, of pictures that are too many for it, read from their files.
 
     Args:
-        name: one of ``digits cifar10 cifar100 mnist fashion_mnist image_folder synthetic``.
+        name: one of ``digits cifar10 cifar100 mnist fashion_mnist image_folder imagenet synthetic``.
         root: folder of the files (not for digits and synthetic).
         image_size: side to which images are resized, in pixels; None keeps them as they are.
         val_size: training images held out: a number, or a fraction below 1.
@@ -67,6 +76,11 @@ def load(
         download: fetch what is not found in ``root`` (torchvision's data sets).
         cache: where decoded image folders are kept.
         crop, flip, mean, std: instead of the data set's own augmentation and normalisation.
+        augment: ``augmix`` gives two AugMix views beside each training image.
+        noise_std: of Gaussian noise on training images, in units of [0, 1]; 0 for none.
+        noise_probability: with which a training image gets noise.
+        resized_crop, stream: of image folders, see :func:`mpt.data.folder.load_folder`; imagenet takes the crop.
+        workers: processes that read files and augment image by image; None chooses by the cores, 0 takes none.
         num_classes, num_images, channels: of synthetic images.
         progress: show progress on a terminal.
 
@@ -79,18 +93,34 @@ def load(
         data = _digits()
     elif name in _TORCHVISION:
         data = _torchvision(name, root=_root(name, root), download=download)
-    elif name == "image_folder":
-        data = load_folder(_root(name, root), image_size=image_size, cache=cache, progress=progress)
+    elif name in FOLDERS:
+        known = _IMAGENET if name == "imagenet" else None
+        if mean is not None and std is not None:
+            known = tuple(map(float, mean)), tuple(map(float, std))
+        data = load_folder(
+            _root(name, root),
+            name=name,
+            image_size=image_size or (224 if name == "imagenet" else None),
+            cache=cache,
+            stream=stream,
+            resized_crop=name == "imagenet" if resized_crop is None else resized_crop,
+            normalization=known,
+            progress=progress,
+        )
     elif name == "synthetic":
         data = _synthetic(
             num_classes=num_classes, num_images=num_images, channels=channels, image_size=image_size or 32
         )
     else:
         raise ValueError(f"data must be one of {', '.join(NAMES)}, got {name!r}")
-    train, test = (Images(resized(s.pixels, image_size=image_size), s.labels) for s in (data.train, data.test))
-    chosen: dict[str, Any] = {"crop": crop, "flip": flip, "mean": _tuple(mean), "std": _tuple(std)}
+    train, test = (resized(split, image_size=image_size) for split in (data.train, data.test))
+    chosen: dict[str, Any] = {"crop": crop, "flip": flip, "mean": _tuple(mean), "std": _tuple(std), "workers": workers}
     data = dataclasses.replace(data, train=train, test=test, **{k: v for k, v in chosen.items() if v is not None})
     _check_normalisation(data)
+    data = dataclasses.replace(
+        data, augmix=augment == "augmix", noise_std=noise_std, noise_probability=noise_probability
+    )
+    _check_augmentation(data, augment=augment)
     return held_out(data, val_size=val_size, train_size=train_size)
 
 
@@ -111,6 +141,20 @@ def _check_normalisation(data: ImageData) -> None:
             raise ValueError(f"data.{option} needs {data.channels} {kind}, one a channel, got {values}")
     if not 0 <= data.crop <= data.image_size:
         raise ValueError(f"data.crop is a padding from 0 to the image's side of {data.image_size}, got {data.crop}")
+
+
+def _check_augmentation(data: ImageData, *, augment: str) -> None:
+    if augment not in AUGMENTS:
+        raise ValueError(f"data.augment must be one of {', '.join(AUGMENTS)}, got {augment!r}")
+    if data.augmix and data.channels not in (1, 3):
+        raise ValueError(f"data.augment=augmix takes images of 1 or 3 channels, {data.name} has {data.channels}")
+    if data.noise_std < 0 or not 0 <= data.noise_probability <= 1:
+        raise ValueError(
+            "data.noise_std is a standard deviation from 0 and data.noise_probability lies in [0, 1], got "
+            f"{data.noise_std:g} and {data.noise_probability:g}"
+        )
+    if data.workers is not None and data.workers < 0:
+        raise ValueError(f"data.workers is a number of processes, 0 or more, got {data.workers}")
 
 
 def _digits() -> ImageData:

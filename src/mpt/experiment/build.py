@@ -23,7 +23,7 @@ from mpt.search.methods import Method
 
 def build_method(choice: dict[str, Any], *, prune: float) -> Method:
     """The method that ``choice`` (``name``, ``target`` and its arguments) names."""
-    target = _imported("method", choice["target"])
+    target = imported("method", choice["target"])
     if not (isinstance(target, type) and issubclass(target, Method)):
         raise ValueError(f"method.target must name a mpt.Method, got {choice['target']}")
     options = {key: value for key, value in choice.items() if key not in ("name", "target")}
@@ -31,12 +31,15 @@ def build_method(choice: dict[str, Any], *, prune: float) -> Method:
     return target(prune=prune, **options)
 
 
-def build_backbone(choice: dict[str, Any], data: ImageData, *, width: float, seed: int) -> nn.Module:
+def build_backbone(
+    choice: dict[str, Any], data: ImageData, *, width: float, seed: int, binary_activations: bool = False
+) -> nn.Module:
     """The plain network that ``choice`` names, for the images of ``data``; its own random numbers come from ``seed``.
 
-    The target gets of ``num_classes in_channels image_size width`` what it accepts, and ``choice``'s own arguments.
+    The target gets of ``num_classes in_channels image_size width`` what it accepts, ``binary_activations`` if they are
+    wanted and it has a form for them, and ``choice``'s own arguments.
     """
-    target, name = _imported("model", choice["target"]), choice["name"]
+    target, name = imported("model", choice["target"]), choice["name"]
     parameters = inspect.signature(target).parameters
     options = {key: value for key, value in choice.items() if key not in ("name", "target")}
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -47,7 +50,7 @@ def build_backbone(choice: dict[str, Any], data: ImageData, *, width: float, see
         "in_channels": data.channels,
         "image_size": data.image_size,
     }
-    given |= {"width": width, "name": name}
+    given |= {"width": width, "name": name} | ({"binary_activations": True} if binary_activations else {})
     if "width" not in parameters and width != 1:
         raise ValueError(f"width is a channel multiplier, which {name} does not have: leave it at 1, got {width:g}")
     if "in_channels" not in parameters and data.channels != 3:
@@ -74,12 +77,23 @@ def converted(
     seed: int,
     dense: list[str],
     learn_batchnorm: bool,
+    binary_activations: bool,
+    spline_t: float,
     name: str,
 ) -> nn.Module:
     """``mpt.convert`` with a probe on images of the data's shape; ValueError if the backbone cannot take them."""
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
     _check_takes(backbone, example, num_classes=data.num_classes, name=name)
-    return mpt.convert(backbone, method, seed=seed, dense=dense, learn_batchnorm=learn_batchnorm, example=example)
+    return mpt.convert(
+        backbone,
+        method,
+        seed=seed,
+        dense=dense,
+        learn_batchnorm=learn_batchnorm,
+        binary_activations=binary_activations,
+        spline_t=spline_t,
+        example=example,
+    )
 
 
 @torch.no_grad()
@@ -103,9 +117,12 @@ def _check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int
 
 
 def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: int) -> None:
-    """ValueError if an epoch ends with one image for a process and the batch-norm of ``net`` cannot train on one."""
-    images = len(data.train) % batch
-    if images == 0 or images // processes > 1 or not any(isinstance(module, BATCH_NORMS) for module in net.modules()):
+    """ValueError if an epoch ends with one image for a process and the batch-norm of ``net`` cannot train on one.
+
+    ``batch`` is what all processes take at a time: the images of a step, or of a part of it.
+    """
+    images = len(data.train) % batch or batch
+    if images // processes > 1 or not any(isinstance(module, BATCH_NORMS) for module in net.modules()):
         return
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -117,14 +134,15 @@ def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: 
         ) from error
 
 
-def _imported(option: str, target: str) -> Callable[..., Any]:
+def imported(option: str, target: str, *, key: str = "target") -> Callable[..., Any]:
+    """What the dotted name ``target`` of ``<option>.<key>`` means."""
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{option}.target={target} cannot be imported: {error}") from error
+    except Exception as error:  # whatever somebody's own module raises
+        raise ValueError(f"{option}.{key}={target} cannot be imported: {error}") from error
     if not callable(found):
-        raise ValueError(f"{option}.target={target} is not something to call")
+        raise ValueError(f"{option}.{key}={target} is not something to call")
     return found  # type: ignore[no-any-return]
 
 

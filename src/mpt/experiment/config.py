@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 PACKAGE = Path(__file__).resolve().parents[1]
 HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1]  # in a wheel beside the code, else the checkout
 CONF = HOME / "conf"
+PROTOCOLS = ("kept", "paper", "published")
 
 
 def dial(default: Any, meaning: str, ok: Callable[[Any], bool] | None = None, must: str = "") -> Any:
@@ -47,6 +48,23 @@ class Data:
     flip: bool | None = dial(None, "mirror half of the training images")
     mean: list[float] | None = dial(None, "per channel, in [0, 1]")
     std: list[float] | None = dial(None, "per channel, in [0, 1]")
+    augment: str = dial(
+        "none", "of training images, beyond crop and flip", lambda v: v in ("none", "augmix"), "none or augmix"
+    )
+    noise_std: float = dial(
+        0.0, "Gaussian noise on training images, in units of [0, 1]", lambda v: 0 <= v < float("inf"), "0 or more"
+    )
+    noise_probability: float = dial(
+        1.0, "with which a training image gets noise", lambda v: 0 <= v <= 1, "a probability in [0, 1]"
+    )
+    resized_crop: bool | None = dial(None, "image folders: crops of random area and shape, as imagenet takes them")
+    stream: bool | None = dial(None, "image folders: read them batch by batch; null where memory is too small")
+    workers: int | None = dial(
+        None,
+        "processes that read and augment image by image; null: a core each, 16 at most",
+        lambda v: v is None or v >= 0,
+        "0 or more",
+    )
     num_classes: int = dial(10, "classes of synthetic images", lambda v: v >= 2, "at least 2")
     num_images: int = dial(1000, "number of synthetic images", lambda v: v >= 2, "at least 2")
     channels: int = dial(3, "channels of synthetic images", lambda v: v >= 1, "at least 1")
@@ -56,13 +74,54 @@ class Data:
 class Optim:
     """Optimizer of the scores (or of the dense weights) and its learning rate over the epochs."""
 
-    name: str = dial("sgd", "optimizer", lambda v: v in ("sgd", "adam"), "sgd or adam")
+    name: str = dial("sgd", "optimizer: sgd, adam or adamw")
+    _target_: str | None = dial(None, "an optimizer of one's own instead: its dotted name")
+    arguments: Any = dial(
+        None,
+        "further arguments of the optimizer: {betas: [0.9, 0.99]}",
+        lambda v: v is None or isinstance(v, (dict, DictConfig)),
+        "a mapping of names to values",
+    )
     lr: float = dial(0.1, "learning rate at its highest", lambda v: 0 < v < float("inf"), "above 0")
     momentum: float = dial(0.9, "of SGD", lambda v: 0 <= v < 1, "in [0, 1)")
     nesterov: bool = dial(False, "Nesterov momentum, of SGD")
-    weight_decay: float = dial(1e-4, "on everything that is trained, scores too", lambda v: v >= 0, "0 or more")
-    schedule: str = dial("cosine", "once per epoch", lambda v: v in ("cosine", "constant"), "cosine or constant")
-    warmup: int = dial(0, "epochs of linear warm-up", lambda v: v >= 0, "0 or more")
+    weight_decay: float = dial(1e-4, "on everything that is trained", lambda v: 0 <= v < float("inf"), "0 or more")
+    decay_scores: bool = dial(True, "whether weight decay acts on scores")
+    decay_batchnorm: bool = dial(True, "whether it acts on batch-norm's scale and shift (+BN)")
+    schedule: Any = dial(
+        "cosine",
+        "of the learning rate, once per epoch: cosine, multi_step, constant, or {_target_: dotted name, arguments}",
+        lambda v: v in ("cosine", "multi_step", "constant") or _has_target(v),
+        "cosine, multi_step, constant or {_target_: ...}",
+    )
+    warmup: int = dial(0, "epochs of linear warm-up before it", lambda v: v >= 0, "0 or more")
+    milestones: list[int] = field(
+        default_factory=list,
+        metadata={
+            "meaning": "of multi_step: epochs before which lr is multiplied by gamma",
+            "ok": lambda v: list(v) == sorted(set(v)) and all(m >= 1 for m in v),
+            "must": "rising numbers from 1",
+        },
+    )
+    gamma: float = dial(0.1, "factor at a milestone", lambda v: 0 < v < float("inf"), "above 0")
+    clip_grad_norm: float | None = dial(
+        None, "largest norm of the gradient, longer ones are scaled down", lambda v: v is None or v > 0, "above 0"
+    )
+    accumulate: int = dial(
+        1, "parts in which a batch is computed, one after the other, before a step", lambda v: v >= 1, "at least 1"
+    )
+    averaging: str = dial(
+        "none",
+        "average of the scores that is evaluated and kept",
+        lambda v: v in ("none", "ema", "swa"),
+        "none, ema or swa",
+    )
+    averaging_decay: float = dial(0.999, "of ema, a step", lambda v: 0 <= v < 1, "in [0, 1)")
+    averaging_start: int = dial(0, "first epoch, from 0, that is averaged", lambda v: v >= 0, "0 or more")
+
+
+def _has_target(schedule: Any) -> bool:
+    return isinstance(schedule, (dict, DictConfig)) and isinstance(schedule.get("_target_"), str)
 
 
 @dataclass
@@ -75,6 +134,7 @@ class Trainer:
     num_nodes: int = dial(1, "machines", lambda v: v >= 1, "at least 1")
     strategy: str = dial("auto", "auto, ddp ...")
     precision: str = dial("auto", "auto, 32-true or bf16-mixed; auto is bf16-mixed where the machine computes in bf16")
+    sync_batchnorm: bool = dial(False, "batch-norm over the images of all processes (GPUs)")
     channels_last: bool = dial(True, "memory format of images and activations")
     progress: bool = dial(True, "progress bars, on a terminal")
     limit_batches: int | None = dial(None, "batches an epoch at most", lambda v: v is None or v >= 1, "at least 1")
@@ -100,12 +160,20 @@ class Config:
         0.5, "fraction of the weights removed", lambda v: 0 <= v < 1, "the fraction removed and must be in [0, 1)"
     )
     width: float = dial(1.0, "channel multiplier of the backbone", lambda v: 0 < v < float("inf"), "above 0")
-    binary_activations: bool = dial(
-        False, "MPT-1/1 instead of 1/32", lambda v: not v, "false: binary activations (MPT-1/1) are not supported yet"
-    )
+    binary_activations: bool = dial(False, "MPT-1/1 instead of 1/32: signs instead of ReLUs")
+    spline_t: float = dial(1.0, "t of the signs' spline gradient (MPT-1/1)", lambda v: 0 < v < float("inf"), "above 0")
     learn_batchnorm: bool = dial(False, "train batch-norm's scale and shift (+BN)")
     epochs: int = dial(250, "passes over the training images", lambda v: v >= 1, "at least 1")
     batch: int = dial(128, "images a step, over all processes together", lambda v: v >= 1, "at least 1")
+    label_smoothing: float = dial(
+        0.0, "share of the target spread over all classes, not in reported losses", lambda v: 0 <= v < 1, "in [0, 1)"
+    )
+    select: str = dial(
+        "last",
+        "epoch whose ticket is kept: last, or best_val on held-out images (data.val_size)",
+        lambda v: v in ("last", "best_val"),
+        "last or best_val",
+    )
     seed: int = dial(0, "of weights, scores and data", lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
     dense: list[str] = field(
         default_factory=list, metadata={"meaning": "layers left out of the search, names or patterns"}
@@ -121,6 +189,12 @@ class Config:
     sweep: str | None = dial(None, "name of the experiment that this run belongs to; sweeps=<name> sets it")
     budget: str | None = dial(
         None, "size of an experiment", lambda v: v in (None, "paper", "mini"), "paper or mini, with sweeps=<name>"
+    )
+    protocol: str = dial(
+        "kept",
+        "where paper and published code differ: paper, published, or kept (ours)",
+        lambda v: v in PROTOCOLS,
+        ", ".join(PROTOCOLS[:-1]) + f" or {PROTOCOLS[-1]}",
     )
 
 
@@ -145,6 +219,14 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(name="eval_schema", node=EvalConfig)
+    OmegaConf.register_new_resolver("protocol", _of_protocol, replace=True)
+
+
+def _of_protocol(choices: DictConfig, *, _root_: DictConfig) -> Any:
+    """``${protocol:{kept:..., paper:..., published:...}}`` in a YAML file: the value under the protocol of this run."""
+    if _root_.protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be {PROTOCOLS[0]}, {PROTOCOLS[1]} or {PROTOCOLS[2]}, got {_root_.protocol}")
+    return choices[_root_.protocol]
 
 
 def check(config: DictConfig, schema: type = Config, prefix: str = "") -> None:
@@ -163,9 +245,33 @@ def check(config: DictConfig, schema: type = Config, prefix: str = "") -> None:
             must = f.metadata["must"]
             is_or = "is" if must.startswith("the ") else "must be"
             raise ValueError(f"{prefix}{name} {is_or} {must}, got {_spelled(value)}")
+    if schema is Config:
+        _check_together(config)
     for name in ("model", "method"):
         if name in known and isinstance(config[name], DictConfig):
             _check_named(config[name], name)
+
+
+def _check_together(config: DictConfig) -> None:
+    """What no value says alone."""
+    optim = config.optim
+    if optim._target_ is None and optim.name not in ("sgd", "adam", "adamw"):
+        raise ValueError(f"optim.name must be sgd, adam or adamw, or optim._target_ be given, got {optim.name}")
+    if optim.nesterov and optim.momentum == 0:
+        raise ValueError("optim.nesterov looks ahead along the momentum, which is 0: give optim.momentum")
+    if optim.schedule == "multi_step" and not optim.milestones:
+        raise ValueError("optim.schedule=multi_step needs its epochs: for instance optim.milestones=[100,150]")
+    if optim.warmup and not isinstance(optim.schedule, str):
+        raise ValueError("optim.warmup does not go with a schedule of one's own, which makes its own warm-up")
+    if optim.averaging != "none" and optim.averaging_start >= config.epochs:
+        raise ValueError(
+            f"optim.averaging_start is the first epoch, from 0, that is averaged, and must be below epochs, "
+            f"got {optim.averaging_start} of {config.epochs}"
+        )
+    if config.batch % optim.accumulate:
+        raise ValueError(f"batch must divide by optim.accumulate, got {config.batch} in {optim.accumulate} parts")
+    if config.select == "best_val" and config.data.val_size == 0:
+        raise ValueError("select=best_val needs held-out images, the test images never choose: give data.val_size")
 
 
 def _spelled(value: Any) -> str:
@@ -205,14 +311,16 @@ def prepared(composed: DictConfig) -> dict[str, Any]:
 
 def affects_result(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration on which the ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
-    without = {"runs", "logger", "recipe", "sweep", "budget"}
+    # what a recipe, a protocol or a sweep sets is in the others
+    without = {"runs", "logger", "recipe", "protocol", "sweep", "budget"}
     kept = {key: value for key, value in config.items() if key not in without}
     kept["trainer"] = {
         key: value
         for key, value in config["trainer"].items()
-        if key in ("devices", "num_nodes", "precision", "channels_last", "limit_batches")
+        if key in ("devices", "num_nodes", "precision", "sync_batchnorm", "channels_last", "limit_batches")
     }
-    unimportant = {"download", "cache"} | (set() if config["data"]["name"] == "image_folder" else {"root"})
+    unimportant = {"download", "cache", "stream", "workers"}
+    unimportant |= set() if config["data"]["name"] in ("image_folder", "imagenet") else {"root"}
     kept["data"] = {key: value for key, value in config["data"].items() if key not in unimportant}
     return flat(kept)
 

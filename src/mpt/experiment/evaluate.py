@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from mpt.data import ImageData, Images, Loader
+from mpt.data import Files, ImageData, Images, Loader
 from mpt.search.convert import BATCH_NORMS
 from mpt.search.layers import frozen
 
 
 @torch.inference_mode()
 def accuracy(
-    net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
+    net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
 ) -> float:
     """Fraction of ``images`` that ``net`` classifies rightly, in evaluation mode and float32; each mask made once."""
     loader = Loader(images, data=data, batch=batch, train=False, device=device, channels_last=True)
@@ -29,7 +29,7 @@ def accuracy(
 
 @torch.no_grad()
 def reestimate_batchnorm(
-    net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str
+    net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str
 ) -> None:
     """Batch-norm's running mean and variance anew, as the average over one pass of ``images`` in training mode."""
     norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]

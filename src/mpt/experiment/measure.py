@@ -26,7 +26,8 @@ def measure(path: Path, overrides: list[str]) -> str:
     backbone = None
     if composed.model is not None:
         choice = configs.plain(composed.model)
-        backbone = build_backbone(choice, data, width=composed.width, seed=0)
+        binary = bool(ticket.header.get("parameters", {}).get("binary_activations"))
+        backbone = build_backbone(choice, data, width=composed.width, seed=0, binary_activations=binary)
     measured = control(ticket, composed.control, seed=composed.seed) if composed.control else ticket
     net, device = measured.network(backbone), best_device(composed.accelerator)
     if composed.control:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,20 +13,23 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from mpt.data import Batch, ImageData, Loader
+from mpt.experiment.losses import losses
+from mpt.experiment.optim import build_optim
 from mpt.search.initializers import stream_key
 from mpt.search.layers import frozen
 
 
 class TicketModule(L.LightningModule):
-    """Cross-entropy on the logits of ``net``; nothing in a step makes the host wait for the device.
+    """The loss (:mod:`mpt.experiment.losses`) of ``net``; nothing in a step makes the host wait for the device.
 
     Args:
         net: a network from :func:`mpt.convert`.
         num_classes: of the data.
         splits: names of the evaluation loaders in their order, of ``val`` and ``test``.
         seed: of the run; dropout and the like are a function of it and the epoch.
-        optim: ``name lr momentum nesterov weight_decay schedule warmup``.
+        optim: as :class:`mpt.experiment.config.Optim`, plain.
         epochs: of the whole run, for the learning rate.
+        label_smoothing: of the loss that is minimised, not of those reported.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class TicketModule(L.LightningModule):
         seed: int,
         optim: dict[str, Any],
         epochs: int,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.net, self.splits, self.seed, self.optim, self.epochs = net, splits, seed, optim, epochs
+        self.label_smoothing = label_smoothing
         self.train_loss = MeanMetric(nan_strategy="disable")  # other strategies look at the value: the host would wait
         self.train_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.accs: Any = nn.ModuleDict({split: self.train_acc.clone() for split in splits})
@@ -60,10 +64,10 @@ class TicketModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.images)
-        loss = F.cross_entropy(logits, batch.labels)
+        loss, plain = losses(logits, batch.labels, views=batch.views, label_smoothing=self.label_smoothing)
         if batch.share > 0:
-            self.train_loss.update(loss.detach(), weight=len(batch.labels))
-            self.train_acc.update(logits.detach(), batch.labels)
+            self.train_loss.update(plain.detach(), weight=len(batch.labels))
+            self.train_acc.update(logits[: len(batch.labels)].detach(), batch.labels)
         return loss if batch.share == 1 else loss * batch.share
 
     def on_validation_epoch_start(self) -> None:
@@ -90,44 +94,17 @@ class TicketModule(L.LightningModule):
         return values
 
     def configure_optimizers(self) -> Any:
-        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        choice = self.optim
-        optimizer: torch.optim.Optimizer
-        if choice["name"] == "sgd":
-            optimizer = torch.optim.SGD(
-                learned,
-                lr=choice["lr"],
-                momentum=choice["momentum"],
-                nesterov=choice["nesterov"],
-                weight_decay=choice["weight_decay"],
-            )
-        else:
-            optimizer = torch.optim.Adam(learned, lr=choice["lr"], weight_decay=choice["weight_decay"])
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda epoch: lr_factor(epoch, epochs=self.epochs, warmup=choice["warmup"], schedule=choice["schedule"]),
-        )
+        optimizer, schedule = build_optim(self.net, self.optim, epochs=self.epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
-
-
-def lr_factor(epoch: int, *, epochs: int, warmup: int, schedule: str) -> float:
-    """Learning rate of an epoch over the highest, appendix A of the paper.
-
-    ``(e + 1) / w`` in the ``w`` epochs of warm-up, then for ``cosine`` ``(1 + cos(pi (e - w) / (E - w))) / 2``.
-    """
-    if epoch < warmup:
-        return (epoch + 1) / warmup
-    if schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(1, epochs - warmup)))
 
 
 class MemoryData(L.LightningDataModule):
     """The loaders of this process: its shard of each global batch, made on its device."""
 
-    def __init__(self, data: ImageData, *, batch: int, seed: int, channels_last: bool) -> None:
+    def __init__(self, data: ImageData, *, batch: int, accumulate: int, seed: int, channels_last: bool) -> None:
         super().__init__()
-        self.data, self.batch, self.seed, self.channels_last = data, batch, seed, channels_last
+        self.data, self.batch, self.accumulate, self.seed = data, batch, accumulate, seed
+        self.channels_last = channels_last
 
     def train_dataloader(self) -> Loader:
         return self._loader("train")
@@ -143,6 +120,7 @@ class MemoryData(L.LightningDataModule):
             images,
             data=self.data,
             batch=self.batch if split == "train" else 4 * self.batch,
+            accumulate=self.accumulate if split == "train" else 1,
             train=split == "train",
             seed=self.seed,
             rank=self.trainer.global_rank,

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from mpt.experiment.averaging import averaged
 from mpt.experiment.module import TicketModule
 from mpt.files import write_atomically
 from mpt.search.layers import Made, TicketLayer, ticket_layers
@@ -26,10 +27,12 @@ class Monitor(L.Callback):
     ticket/gain/<layer> ticket/binarization_error/<layer>``.
     """
 
-    def __init__(self, directory: Path, *, num_images: int, show: bool) -> None:
+    def __init__(self, directory: Path, *, num_images: int, show: bool, first_epoch: int = 0) -> None:
         self.path, self.num_images, self.show = directory / "metrics.jsonl", num_images, show
+        self.first_epoch = first_epoch
         self.rows: list[dict[str, Any]] = []
         self.before: list[Tensor] = []
+        self.ticket: dict[str, float] = {}
         self.started = self.trained = self.lr = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -38,8 +41,13 @@ class Monitor(L.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = state["rows"]
 
+    def best(self, metric: str) -> dict[str, Any] | None:
+        """The row of the highest ``metric``, the earliest among equals, of the epochs whose mask is a ticket."""
+        return max((row for row in self.rows if row["epoch"] > self.first_epoch), key=lambda r: r[metric], default=None)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.before = masks(pl_module)
+        with averaged(trainer, pl_module):
+            self.before = masks(pl_module)
         for row in self.rows if trainer.is_global_zero else ():  # a logger that a kill left behind gets them again
             _log(trainer, row)
 
@@ -50,6 +58,13 @@ class Monitor(L.Callback):
         _wait(pl_module.device)
         self.trained = time.perf_counter()
 
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The ticket that was evaluated: its masks are still there, and its scores those averaged, if they are."""
+        assert isinstance(pl_module, TicketModule)
+        after = masks(pl_module)
+        self.ticket = ticket_metrics(pl_module, self.before, after)
+        self.before = after
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TicketModule)
         metrics = pl_module.epoch_metrics()
@@ -58,9 +73,7 @@ class Monitor(L.Callback):
                 f"the loss is not a number any more in epoch {trainer.current_epoch + 1}: lower optim.lr, "
                 "which has diverged"
             )
-        after = masks(pl_module)
-        metrics |= ticket_metrics(pl_module, self.before, after)
-        self.before = after
+        metrics |= self.ticket
         pl_module.log_dict(metrics, logger=False, sync_dist=trainer.world_size > 1)  # for other callbacks
         training, now = max(self.trained - self.started, 1e-9), time.perf_counter()
         row = {

@@ -22,16 +22,33 @@ from mpt.search.methods import Method
 from mpt.ticket.ticket import Ticket
 
 
-def about(config: dict[str, Any], data: ImageData) -> dict[str, Any]:
-    """What a ticket's header says beyond its layers."""
-    parameters = ("prune", "width", "binary_activations", "learn_batchnorm", "epochs", "batch", "seed")
-    described = {key: value for key, value in config["data"].items() if value is not None and key != "cache"}
+def about(config: dict[str, Any], data: ImageData, *, epoch: int) -> dict[str, Any]:
+    """What a ticket's header says beyond its layers; ``epoch``, from 1, is the one it is of."""
+    parameters = (
+        "prune",
+        "width",
+        "binary_activations",
+        "learn_batchnorm",
+        "epochs",
+        "batch",
+        "label_smoothing",
+        "select",
+        "seed",
+    )
+    here = ("cache", "stream", "workers")  # of this machine, not of the ticket
+    described = {key: value for key, value in config["data"].items() if value is not None and key not in here}
     return {
         "data": {**described, "image_size": data.image_size, "channels": data.channels},
         "class_names": list(data.class_names),
         "normalization": {"mean": list(data.mean), "std": list(data.std)},
         "parameters": {key: config[key] for key in parameters} | {"optim": config["optim"], "method": config["method"]},
+        "epoch": epoch,
     }
+
+
+def monitor_of(trainer: L.Trainer) -> Monitor:
+    """The monitor that watched the run."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Monitor))  # type: ignore[attr-defined]
 
 
 def row(
@@ -47,15 +64,17 @@ def row(
     net, device = ticket.network(backbone), trainer.strategy.root_device
     measured = {"test": data.test} | ({"val": data.val} if data.val is not None else {})
     accs = {name: accuracy(net, split, data=data, batch=500, device=device) for name, split in measured.items()}
-    rows = next(callback for callback in trainer.callbacks if isinstance(callback, Monitor)).rows  # type: ignore[attr-defined]
-    best = max(rows, key=lambda row: row["test/acc"])
+    monitor = monitor_of(trainer)
+    rows, best = monitor.rows, monitor.best("test/acc")
+    assert best is not None
     return {
         "status": "done",
         "test_acc": accs["test"],
         "test_acc_max": best["test/acc"],
         "test_acc_max_epoch": best["epoch"],
         **({"val_acc": accs["val"]} if "val" in accs else {}),
-        "train_acc": rows[-1]["train/acc"],
+        "train_acc": rows[ticket.header["epoch"] - 1]["train/acc"],
+        "epoch": ticket.header["epoch"],
         "model": config["model"]["name"],
         "method": config["method"]["name"],
         "width": config["width"],
@@ -90,8 +109,9 @@ def print_result(row: dict[str, Any], directory: Path, config: dict[str, Any]) -
     words += [shlex.quote(f"data.root={root}")] if root else []
     words += [f"model={config['model']['name']}"] if own else []
     smaller = dense_bytes / row["ticket_bytes"]
+    chosen = f" of epoch {row['epoch']}, the best on held-out images" if config["select"] == "best_val" else ""
     print(
-        f"\naccuracy  {100 * row['test_acc']:.2f} % of {row['num_test']:,} test images, measured on the file"
+        f"\naccuracy  {100 * row['test_acc']:.2f} % of {row['num_test']:,} test images, measured on the file{chosen}"
         f" (best epoch {100 * row['test_acc_max']:.2f} %)\n"
         f"weights   {row['num_kept']:,} of {row['num_weights']:,} kept ({100 * row['density']:.1f} %)\n"
         f"size      {row['ticket_bytes']:,} bytes, {dense_bytes:,} in float32: {smaller:.1f} times smaller\n"

@@ -44,6 +44,9 @@ def finished(config: dict[str, Any], directory: Path) -> dict[str, Any] | None:
             f"{directory / 'config.yaml'} is damaged: remove the directory to run it again, or choose another"
         ) from error
     different = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
+    begun = any((directory / name).exists() for name in ("last.ckpt", "ticket.safetensors"))
+    if not begun or "data_checksum" not in now:  # nothing was learned from other pictures; or the pictures are away
+        different = [key for key in different if key != "data_checksum"]
     if different:
         changes = ", ".join(f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:5])
         raise ValueError(f"{directory} holds a run of another configuration ({changes}): choose another directory")

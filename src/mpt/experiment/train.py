@@ -1,7 +1,8 @@
 """One run, from a plain configuration to a row of results. ``run`` is the story; the rest is its footnotes.
 
-A run's directory ends with ``config.yaml metrics.jsonl last.ckpt ticket.safetensors result.json``. Repeating the same
-command finds it: finished, its row is returned; cut off, it goes on from the last epoch.
+A run's directory ends with ``config.yaml metrics.jsonl last.ckpt ticket.safetensors result.json``, and ``best.ckpt``
+where held-out images choose the epoch. Repeating the same command finds it: finished, its row is returned; cut off, it
+goes on from the last epoch.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
+from torch import nn
 
 import mpt
-from mpt.data import ImageData
+from mpt.data import FOLDERS, ImageData, checksum
 from mpt.data import load as load_data
 from mpt.experiment import loggers
+from mpt.experiment.averaging import ScoreAveraging
 from mpt.experiment.build import build_backbone, build_method, check_last_batch, converted
-from mpt.experiment.checkpoint import WholeOrNothing, last_checkpoint
+from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint, load_network
 from mpt.experiment.isolation import is_first
 from mpt.experiment.module import MemoryData, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
-from mpt.experiment.result import about, print_result, row
+from mpt.experiment.optim import build_optim
+from mpt.experiment.result import about, monitor_of, print_result, row
 from mpt.experiment.status import finished, forget_failure, record_failure, record_rank_failure
 from mpt.files import write_atomically
 from mpt.ticket.ticket import Ticket
@@ -43,7 +47,7 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
             ``result.json`` with ``status: failed`` and can be repeated.
     """
     loggers.check(config["logger"])
-    first = is_first()
+    config, first = _identified(config), is_first()
     if first and (found := finished(config, directory)):
         print(f"this run is finished: {directory} (remove the directory to run it again)")
         print_result(found, directory, config)
@@ -51,7 +55,13 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
 
     method = build_method(config["method"], prune=config["prune"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
-    backbone = build_backbone(config["model"], data, width=config["width"], seed=config["seed"])
+    backbone = build_backbone(
+        config["model"],
+        data,
+        width=config["width"],
+        seed=config["seed"],
+        binary_activations=config["binary_activations"],
+    )
     net = converted(
         backbone,
         method,
@@ -59,14 +69,23 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         seed=config["seed"],
         dense=config["dense"],
         learn_batchnorm=config["learn_batchnorm"],
+        binary_activations=config["binary_activations"],
+        spline_t=config["spline_t"],
         name=config["model"]["name"],
     )
-    trainer = _trainer(config, directory, num_images=len(data.train))
-    if config["batch"] % trainer.world_size:
+    if method.first_epoch >= config["epochs"]:
         raise ValueError(
-            f"batch is the global batch and must divide by the {trainer.world_size} processes, got {config['batch']}"
+            f"epochs must be above {method.first_epoch}, the first epoch whose mask is a ticket, got {config['epochs']}"
         )
-    check_last_batch(net, data, batch=config["batch"], processes=trainer.world_size)
+    build_optim(net, config["optim"], epochs=config["epochs"])  # what cannot be built is said before anything is made
+    trainer = _trainer(config, directory, num_images=len(data.train), first_epoch=method.first_epoch)
+    parts = config["optim"]["accumulate"]
+    if config["batch"] % (trainer.world_size * parts):
+        raise ValueError(
+            f"batch is the global batch and must divide by the {trainer.world_size} processes"
+            f"{f' times optim.accumulate={parts}' if parts > 1 else ''}, got {config['batch']}"
+        )
+    check_last_batch(net, data, batch=config["batch"] // parts, processes=trainer.world_size)
 
     if first:
         _make(directory)
@@ -80,7 +99,7 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
             if not trainer.is_global_zero:
                 return {}
             ticket_path = directory / "ticket.safetensors"
-            Ticket.from_network(net, **about(config, data)).save(ticket_path)
+            _ticket(net, data, config, monitor_of(trainer), directory).save(ticket_path)
             found = row(config, method, data, trainer, ticket_path, backbone)
             loggers.finished(opened, ticket_path, found)
     except BaseException as error:
@@ -94,6 +113,20 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
     return found
 
 
+def _ticket(net: nn.Module, data: ImageData, config: dict[str, Any], monitor: Monitor, directory: Path) -> Ticket:
+    """The ticket of the epoch that ``select`` chooses, from the checkpoint of that epoch."""
+    best = monitor.best("val/acc") if config["select"] == "best_val" else None
+    load_network(net, directory / ("best.ckpt" if best else "last.ckpt"))
+    return Ticket.from_network(net, **about(config, data, epoch=best["epoch"] if best else config["epochs"]))
+
+
+def _identified(config: dict[str, Any]) -> dict[str, Any]:
+    """``config``, for an image folder with the checksum of its listing: other pictures in its place are other data."""
+    name, root = config["data"]["name"], config["data"]["root"]
+    found = checksum(root, name=name) if name in FOLDERS and root else None
+    return config if found is None else {**config, "data_checksum": found}
+
+
 def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -104,11 +137,13 @@ def _make(directory: Path) -> None:
         ) from error
 
 
-def _trainer(config: dict[str, Any], directory: Path, *, num_images: int) -> L.Trainer:
-    choice = config["trainer"]
-    terminal = choice["progress"] and sys.stderr.isatty()
+def _trainer(config: dict[str, Any], directory: Path, *, num_images: int, first_epoch: int) -> L.Trainer:
+    choice, optim = config["trainer"], config["optim"]
+    terminal, limit = choice["progress"] and sys.stderr.isatty(), choice["limit_batches"]
+    num_images = _images_an_epoch(config, num_images)
+    monitor = Monitor(directory, num_images=num_images, show=choice["progress"], first_epoch=first_epoch)
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             accelerator=choice["accelerator"],
             devices=_devices(choice),
             num_nodes=choice["num_nodes"],
@@ -116,15 +151,20 @@ def _trainer(config: dict[str, Any], directory: Path, *, num_images: int) -> L.T
             precision=_precision(choice["precision"]),
             max_epochs=config["epochs"],
             callbacks=[
-                Monitor(directory, num_images=_images_an_epoch(config, num_images), show=choice["progress"]),
+                monitor,
+                *_averaging(optim),
+                *([BestCheckpoint(directory, monitor)] if config["select"] == "best_val" else []),
                 last_checkpoint(directory),
                 *([_progress_bar()] if terminal else []),
             ],
+            accumulate_grad_batches=optim["accumulate"],
+            gradient_clip_val=optim["clip_grad_norm"],
+            sync_batchnorm=choice["sync_batchnorm"],
             plugins=[WholeOrNothing()],
             logger=False,
             default_root_dir=directory,
-            limit_train_batches=choice["limit_batches"] or 1.0,
-            limit_val_batches=choice["limit_batches"] or 1.0,
+            limit_train_batches=limit * optim["accumulate"] if limit else 1.0,
+            limit_val_batches=limit or 1.0,
             enable_progress_bar=terminal,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -137,6 +177,15 @@ def _trainer(config: dict[str, Any], directory: Path, *, num_images: int) -> L.T
         if type(error).__name__ != "MisconfigurationException":
             raise
         raise ValueError(f"trainer={choice['name']} does not fit this machine: {error}") from error
+    if choice["sync_batchnorm"] and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise ValueError("trainer.sync_batchnorm=true needs accelerators: torch has it for GPUs only, not for the CPU")
+    return trainer
+
+
+def _averaging(optim: dict[str, Any]) -> list[L.Callback]:
+    if optim["averaging"] == "none":
+        return []
+    return [ScoreAveraging(kind=optim["averaging"], decay=optim["averaging_decay"], start=optim["averaging_start"])]
 
 
 def _devices(choice: dict[str, Any]) -> Any:
@@ -179,8 +228,12 @@ def _fit(trainer: L.Trainer, net: torch.nn.Module, data: ImageData, config: dict
         seed=config["seed"],
         optim=config["optim"],
         epochs=config["epochs"],
+        label_smoothing=config["label_smoothing"],
     )
-    loaders = MemoryData(data, batch=config["batch"], seed=config["seed"], channels_last=channels_last)
+    accumulate = config["optim"]["accumulate"]
+    loaders = MemoryData(
+        data, batch=config["batch"], accumulate=accumulate, seed=config["seed"], channels_last=channels_last
+    )
     checkpoint = directory / "last.ckpt"
     _check_checkpoint(checkpoint)
     os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # for the other processes of this run

@@ -22,12 +22,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpt.search.binarize import Signs, binarize, binary_inputs, refuse_real_inputs
 from mpt.search.initializers import random_scores, random_weight
-from mpt.search.layers import PLAIN_LAYERS, TICKET_LAYERS, TicketLayer, frozen, kind_of, some, ticket_layers
+from mpt.search.layers import (
+    PLAIN_LAYERS,
+    TICKET_LAYERS,
+    BinaryActivation,
+    TicketLayer,
+    frozen,
+    kind_of,
+    some,
+    ticket_layers,
+)
 from mpt.search.methods import Method
 from mpt.search.probe import probe
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # of one, two and three dimensions, synchronised, or derived
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,8 @@ class Conversion:
     method: Method
     seed: int | None
     dropped: tuple[str, ...] = ()  # parameters of the backbone that the copy does not have: biases, batch-norm scales
+    signs: Signs | None = None  # what was rewritten for binary activations, if anything was
+    binary_inputs: tuple[str, ...] = ()  # layers that see only -1 and +1
 
 
 def convert(
@@ -47,6 +59,8 @@ def convert(
     dense: Sequence[str] = (),
     trained: Sequence[str] = (),
     learn_batchnorm: bool = False,
+    binary_activations: bool = False,
+    spline_t: float = 1.0,
     example: Tensor | tuple[Tensor, ...] | None = None,
 ) -> nn.Module:
     """A copy of ``backbone`` whose layers are searched by ``method``.
@@ -59,6 +73,10 @@ def convert(
         dense: names of layers to leave out of the search, or patterns with ``*``; they keep the backbone's values.
         trained: names or patterns of parameters, not searched, that are trained instead of frozen.
         learn_batchnorm: batch-norm has a learned scale and shift (+BN); otherwise it has none.
+        binary_activations: MPT-1/1: signs in the place of ReLUs, by the rules of :mod:`mpt.search.binarize`, so that
+            every searched convolution but the first sees only -1 and +1. A backbone that has
+            :class:`mpt.BinaryActivation` of its own is not rewritten, only checked.
+        spline_t: ``t`` of the signs, see :class:`mpt.BinaryActivation`.
         example: one input batch (a tuple for several inputs) for the probe forward; by default usual shapes are tried.
 
     Returns:
@@ -69,6 +87,7 @@ def convert(
     """
     check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if kind_of(layer)])
     net = copy.deepcopy(backbone)
+    signs = binarize(net, example, t=spline_t) if binary_activations else None
     if method.searched:
         add_ticket_layers(net, method, left_out=_matching(dense, plain_layers(net)))
         probe(net, example)  # before biases go: attention that reads a layer's weight reads its bias too
@@ -77,11 +96,22 @@ def convert(
         _freeze(net, trained=trained, learn_batchnorm=learn_batchnorm)
     elif learn_batchnorm or trained:
         raise ValueError(f"{type(method).__name__} trains every parameter: leave out learn_batchnorm and trained")
+    binary = _binary_inputs(net, example, refuse=binary_activations)
     _draw(net, method, seed=seed, left_out=_matching(dense, plain_layers(net)))
     left = {name for name, _ in net.named_parameters()}
     dropped = tuple(name for name, _ in backbone.named_parameters() if name not in left)
-    net.conversion = Conversion(method, seed, dropped)  # type: ignore[assignment]
+    net.conversion = Conversion(method, seed, dropped, signs, binary)  # type: ignore[assignment]
     return net
+
+
+def _binary_inputs(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, *, refuse: bool) -> tuple[str, ...]:
+    """Layers that see only -1 and +1, if ``net`` has signs at all; ValueError if a searched convolution does not."""
+    if not any(isinstance(module, BinaryActivation) for module in net.modules()):
+        return ()
+    binary = binary_inputs(net, example)
+    if refuse:
+        refuse_real_inputs(net, example, binary=binary, searched=list(ticket_layers(net) or plain_layers(net)))
+    return binary
 
 
 def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str] = ()) -> None:
@@ -219,12 +249,16 @@ def _freeze(net: nn.Module, *, trained: Sequence[str], learn_batchnorm: bool) ->
     searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
     others = {name: p for name, p in net.named_parameters() if id(p) not in searched}
     check_patterns("trained", trained, list(others))
+    for layer in ticket_layers(net).values():
+        layer.scores.requires_grad_(layer.method.learn_scores)
     for name, parameter in others.items():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in trained))
     if learn_batchnorm:
         for norm in (module for module in net.modules() if isinstance(module, BATCH_NORMS)):
             norm.weight.requires_grad_(True)
             norm.bias.requires_grad_(True)
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ValueError("learn_scores=false leaves nothing to be learned: say learn_batchnorm=true as well")
 
 
 @torch.no_grad()

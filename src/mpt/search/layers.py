@@ -6,6 +6,8 @@ A ticket layer is the torch layer of the same kind with one change: where that o
 In training the mask is selected anew in every forward, so that it is always that of the current scores, whoever wrote
 them: an optimizer (fused ones do not raise a tensor's version counter), ``load_state_dict`` or a write to ``.data``.
 In evaluation the same holds, except inside :func:`frozen`, where each layer's ticket weight is made once.
+
+:class:`BinaryActivation` is the other half of MPT-1/1, networks whose activations have one bit too.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpt.search.weight import TicketWeight
+from mpt.search.weight import TicketWeight, signs
 
 if TYPE_CHECKING:
     from mpt.search.methods import Method
@@ -126,6 +128,50 @@ class TicketLinear(TicketLayer, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.ticket_weight(), self.bias)
+
+
+class BinaryActivation(nn.Module):
+    """The binary activation of MPT-1/1, on a tensor of any shape.
+
+        forward     sign(x), with sign(0) = +1
+        backward    dL/dx = dL/dy * max(0, 2 (1 - |x| / t) / t)
+
+    The second factor is the slope of the quadratic spline that rises from -1 at ``-t`` to +1 at ``t``.
+
+    Args:
+        t: half the width of the spline, above 0; 1 in all experiments of the paper.
+
+    Source: Diffenderfer & Kailkhura 2021, section 2.2.2.
+    """
+
+    def __init__(self, t: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < t < float("inf"):
+            raise ValueError(f"spline_t is half the width of the sign's spline gradient and must be above 0, got {t}")
+        self.t = t
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = _Sign.apply(x, self.t)
+        return out
+
+    def extra_repr(self) -> str:
+        return f"t={self.t:g}"
+
+
+class _Sign(torch.autograd.Function):
+    """The two formulas of :class:`BinaryActivation`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, t: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.t = t
+        return signs(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        slope = x.abs().mul_(-2 / ctx.t**2).add_(2 / ctx.t).clamp_(min=0)
+        return slope.mul_(grads[0]), None
 
 
 # torch layer -> the same with a ticket weight; the other way round by KINDS below

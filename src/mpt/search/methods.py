@@ -32,6 +32,8 @@ class Method:
         init: distribution of the frozen random weights (see :mod:`mpt.search.initializers`).
         scale_fan: ``none``, ``kept`` or ``published``: what the fan in the initializer is multiplied with.
         bias: keep the biases of converted layers, frozen at the backbone's values.
+        learn_scores: False leaves the scores, and so the mask, as drawn from the seed: with ``learn_batchnorm`` the
+            control that trains batch-norm alone on a random mask (Frankle, Schwab & Morcos 2020).
     """
 
     prune: float
@@ -40,6 +42,7 @@ class Method:
     init: str = "kaiming_normal"
     scale_fan: str = "kept"
     bias: bool = False
+    learn_scores: bool = True
 
     searched: ClassVar[bool] = True
 
@@ -48,11 +51,16 @@ class Method:
         _check_choice("score_grad", self.score_grad, weights.SCORE_GRADS)
         _check_choice("init", self.init, tuple(INITIALIZERS))
         _check_choice("scale_fan", self.scale_fan, SCALE_FANS)
-        for name in ("score_abs", "bias"):
+        for name in ("score_abs", "bias", "learn_scores"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is true or false, got {getattr(self, name)!r}")
         if self.scale_fan == "published" and self.prune == 0:
             raise ValueError("scale_fan=published multiplies the fan by prune, which must then be above 0, got 0")
+
+    @property
+    def first_epoch(self) -> int:
+        """First epoch of training, from 0, whose mask removes what ``prune`` says: none before it is a ticket."""
+        return 0
 
     def num_kept(self, n: int) -> int:
         """How many of a layer's ``n`` weights are kept."""

@@ -20,7 +20,6 @@ from mpt.search.layers import Made, TicketLayer, frozen, kind_of, some, ticket_l
 _SIZES = (32, 64, 224, 28, 16, 8, 96, 128, 299)  # image sides tried when the backbone tells none
 
 
-@torch.no_grad()
 def probe(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> None:
     """Raise ValueError naming the layers of ``net`` that are not called, or whose weight is read past them.
 
@@ -29,20 +28,29 @@ def probe(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> None:
         example: its input, or a tuple of inputs; by default a few usual shapes are tried, and if none fits, warned of.
     """
     layers, called = ticket_layers(net), set[str]()
-    was_training = {module: module.training for module in net.modules()}
-    try:
-        net.eval()
-        with torch.random.fork_rng(devices=[]), frozen(net):
-            for name, layer in layers.items():
-                layer.made = _Watched(*_made(layer), name=name, called=called)  # type: ignore[assignment]
-            inputs = _run(net, example, called)
+    with evaluating(net):
+        with frozen(net):
+            inputs = inputs_of(net, example)
             if inputs is None:
                 return
+            for name, layer in layers.items():
+                layer.made = _Watched(*_made(layer), name=name, called=called)  # type: ignore[assignment]
+            net(*inputs)
             _refuse_uncalled([name for name in layers if name not in called])
             with _poisoned(list(layers.values())):
                 bypassed = not _finite(net(*inputs))
         if bypassed:
             _refuse_bypassed(net, layers, inputs)
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Inside, ``net`` is in evaluation mode and no gradients are kept; its modes and torch's generator come back."""
+    was_training = {module: module.training for module in net.modules()}
+    try:
+        net.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
     finally:
         for module, mode in was_training.items():
             module.training = mode
@@ -66,17 +74,14 @@ def _made(layer: TicketLayer) -> Made:
     return layer.made
 
 
-def _run(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, called: set[str]) -> tuple[Tensor, ...] | None:
-    """The inputs of the first forward: ``example``, or the first guess that fits; None if none does."""
+def inputs_of(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+    """``example`` as a tuple, or the first guess that ``net`` takes; None, and a warning, if it takes none."""
     if example is not None:
-        inputs = example if isinstance(example, tuple) else (example,)
-        net(*inputs)
-        return inputs
+        return example if isinstance(example, tuple) else (example,)
     for shape in _guesses(net):
         parameter = next(net.parameters())
         guess = torch.ones(shape, device=parameter.device, dtype=parameter.dtype)
         try:
-            called.clear()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a guess that does not fit
                 net(guess)
@@ -92,8 +97,8 @@ def _run(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, called: se
 
 
 def _guesses(net: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Input shapes worth trying, from the first searched layer and what the backbone says of itself."""
-    first = next(iter(ticket_layers(net).values()))
+    """Input shapes worth trying, from the first layer that can be searched and what the backbone says of itself."""
+    first: Any = next((layer for layer in net.modules() if kind_of(layer)), None)
     told = (
         getattr(net, "image_size", None) or (getattr(net, "default_cfg", None) or {}).get("input_size", (0, 0, None))[2]
     )

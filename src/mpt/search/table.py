@@ -20,6 +20,7 @@ class LayerRow:
     num_kept: int
     gain: float
     bits: int
+    binary_input: bool  # sees only -1 and +1, before zero padding
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class LayerTable:
         return sum(row.num_kept for row in self.layers)
 
     def __str__(self) -> str:
-        head = ("layer", "shape", "weights", "kept", "gain", "bits", "")
+        head = ("layer", "shape", "weights", "kept", "gain", "bits", "input", "")
         rows = [
             (
                 row.name,
@@ -62,6 +63,7 @@ class LayerTable:
                 f"{row.num_kept:,}",
                 f"{row.gain:.4g}",
                 f"{row.bits:,}",
+                "+-1" if row.binary_input else "real",
                 "searched",
             )
             for row in self.layers
@@ -76,10 +78,11 @@ class LayerTable:
                     "",
                     f"{sum(r.bits for r in self.layers):,}",
                     "",
+                    "",
                 )
             )
         rows += [
-            (row.name, _shape(row.shape), f"{row.num_weights:,}", "", "", f"{row.bits:,}", row.state)
+            (row.name, _shape(row.shape), f"{row.num_weights:,}", "", "", f"{row.bits:,}", "", row.state)
             for row in self.parameters
         ]
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
@@ -89,31 +92,35 @@ class LayerTable:
             )
             for row in [head, *rows]
         ]
+        if any(row.binary_input for row in self.layers):
+            real = [row.name for row in self.layers if not row.binary_input]
+            lines.append(f"real inputs in spite of binary activations: {some(real)}" if real else "all inputs are +-1")
         if self.dropped:
             lines.append(f"dropped: {some(list(self.dropped))}")
         return "\n".join(line.rstrip() for line in lines)
 
 
 def layer_table(net: nn.Module) -> LayerTable:
-    """Every searched layer of ``net`` with shape, kept, gain and bits, and every other parameter with its state.
+    """Every searched layer of ``net`` with shape, kept, gain, bits and input, and every other parameter with its state.
 
     Bits of a searched layer: one a weight for the mask, and for each kept weight one for its sign, or 32 where the
     kept weights do not have one magnitude (edge-popup's real weights); 32 for the gain.
     """
+    conversion: Conversion | None = getattr(net, "conversion", None)
+    binary = conversion.binary_inputs if conversion else ()
     layers, searched = [], set()
     for name, layer in ticket_layers(net).items():
         made = layer.current()
         n, kept = layer.weight.numel(), int(made.mask.sum())
         magnitudes = made.ticket_weight[made.mask].abs()
         bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
-        layers.append(LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), bits))
+        layers.append(LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), bits, name in binary))
         searched |= {id(layer.weight), id(layer.scores)}
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())
         for name, p in net.named_parameters()
         if id(p) not in searched
     ]
-    conversion: Conversion | None = getattr(net, "conversion", None)
     method = type(conversion.method).__name__ if conversion else "plain"
     return LayerTable(method, tuple(layers), tuple(parameters), conversion.dropped if conversion else ())
 
@@ -123,4 +130,4 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _aligned(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column in (0, 1, 6) else cell.rjust(width)
+    return cell.ljust(width) if column in (0, 1, 6, 7) else cell.rjust(width)

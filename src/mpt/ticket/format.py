@@ -30,7 +30,7 @@ from torch import Tensor
 from mpt.files import write_atomically
 from mpt.search.mask import unpacked_bits
 
-FORMAT = 1  # version of the layout above; a reader refuses a higher one
+FORMAT = 2  # version of the layout above; a reader refuses a higher one. 2: binary activations, fixed scores
 _DTYPES = (torch.float32, torch.int64, torch.bool)  # of what is not a searched layer
 _KEYS: dict[str, tuple[type, ...]] = {
     "backbone": (dict, type(None)),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import mpt
 from mpt import backbones
+from mpt.search.binarize import Signs, put
 from mpt.search.convert import Conversion, add_ticket_layers, child, plain_layers, strip
 from mpt.search.layers import TicketLayer, frozen, ticket_layers
 from mpt.search.mask import packed_bits, unpacked_bits
@@ -53,7 +54,7 @@ class Ticket:
         layers, others, searched = [], [], set()
         with frozen(net):
             for name, layer in ticket_layers(net).items():
-                layers.append(_pack_layer(name, layer, tensors))
+                layers.append(_pack_layer(name, layer, tensors) | {"binary_input": name in conversion.binary_inputs})
                 searched |= {id(layer.weight), id(layer.scores)}
         for name, value, trained in _other_state(net, searched):
             tensors[name] = value
@@ -64,6 +65,7 @@ class Ticket:
             "backbone": getattr(net, "origin", None),
             "method": {"name": type(conversion.method).__name__, **asdict(conversion.method)},
             "seed": conversion.seed,
+            "binary_activations": conversion.signs.as_dict() if conversion.signs else None,
             "layers": layers,
             "others": others,
             **about,
@@ -90,7 +92,9 @@ class Ticket:
         Raises:
             ValueError: the ticket is for another backbone, or the backbone is needed and was not given.
         """
-        net = copy.deepcopy(backbone) if backbone is not None else self._build()
+        net, signs = copy.deepcopy(backbone) if backbone is not None else self._build(), self._signs()
+        if signs is not None:
+            put(signs, net)
         self._check_backbone(net)
         names = {layer["name"] for layer in self.header["layers"]}
         method = self._method()
@@ -105,7 +109,8 @@ class Ticket:
                 layer.weight.copy_(self.weight(row["name"]))
                 layer.scores.copy_(self.mask(row["name"]))
         self._load_others(net)
-        net.conversion = Conversion(method, self.header["seed"])  # type: ignore[assignment]
+        binary = tuple(row["name"] for row in self.header["layers"] if row.get("binary_input"))
+        net.conversion = Conversion(method, self.header["seed"], signs=signs, binary_inputs=binary)  # type: ignore[assignment]
         return net.eval()
 
     def mask(self, layer: str) -> Tensor:
@@ -131,6 +136,7 @@ class Ticket:
                 row["kept"],
                 float(self._kept_values(row).abs().mean()),
                 self._layer_bits(row["name"]),
+                bool(row.get("binary_input")),
             )
             for row in self.header["layers"]
         )
@@ -195,6 +201,11 @@ class Ticket:
             return method(**choices) if method else EdgePopup(prune=choices.get("prune", 0.0))
         except TypeError as error:
             raise ValueError(f"the ticket's method cannot be read: {error}") from error
+
+    def _signs(self) -> Signs | None:
+        """What of the plain backbone is rewritten for binary activations, if anything."""
+        plain = self.header.get("binary_activations")
+        return Signs.from_dict(plain) if plain is not None else None
 
     def _build(self) -> nn.Module:
         if self.header["backbone"] is None:

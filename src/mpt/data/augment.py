@@ -1,0 +1,54 @@
+"""Augmentation of training images: crops and flips of a whole batch; AugMix and Gaussian noise image by image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def augmented(pixels: Tensor, moves: Tensor, flips: Tensor, *, padding: int) -> Tensor:
+    """Crop each image of the zero-padded batch, mirrored or not, at its own place: one gather for the whole batch.
+
+    Args:
+        pixels: (B, H, W, C), contiguous.
+        moves: int64 (B, 2), row and column of the crop's corner in 0 .. 2 padding.
+        flips: bool (B,), mirror left to right before the crop.
+        padding: zeros on each side, in pixels.
+
+    Returns:
+        (B, H, W, C).
+    """
+    batch, height, width, channels = pixels.shape
+    padded = F.pad(pixels, (0, 0, *(padding,) * 4))
+    both = torch.cat([padded, padded.flip(2)])  # (2 B, H + 2p, W + 2p, C)
+    rows, row = padded.shape[1], padded.shape[2] * channels  # pixels down, numbers across
+    places = 2 * padding + 1
+    windows = both.as_strided(  # [b, y, x] is the crop of image b at corner (y, x)
+        (2 * batch, places, places, height, width * channels), (rows * row, row, channels, row, 1)
+    )
+    chosen = torch.arange(batch, device=pixels.device) + batch * flips
+    return windows[chosen, moves[:, 0], moves[:, 1]].view(batch, height, width, channels)
+
+
+class Views:
+    """An image and, with AugMix, two views of it; Gaussian noise on each. Drawn from torch's generator.
+
+    AugMix (Hendrycks et al. 2020) mixes the image with three chains of one to three operations of severity 3. Noise of
+    standard deviation ``noise_std`` (in units of [0, 1]) is added, rounded to uint8 and clipped, with
+    ``noise_probability``, drawn for every view.
+    """
+
+    def __init__(self, *, augmix: bool, noise_std: float, noise_probability: float) -> None:
+        from torchvision.transforms import v2
+
+        self.augmix = v2.AugMix(severity=3, mixture_width=3, chain_depth=-1) if augmix else None
+        noise = [v2.GaussianNoise(sigma=noise_std)] if noise_std else []
+        self.noise: Any = v2.RandomApply(noise, p=noise_probability) if noise else lambda image: image
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """uint8 (C, H, W) -> uint8 (V, C, H, W), the image first; V = 3 with AugMix, else 1."""
+        views = [image, *((self.augmix(image), self.augmix(image)) if self.augmix else ())]
+        return torch.stack([self.noise(view) for view in views])

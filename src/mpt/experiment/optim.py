@@ -1,0 +1,145 @@
+"""Optimizers and learning rates. A rate changes once per epoch, by the formula of the paper's appendix A:
+
+    warm-up      lr_e = lr (e + 1) / w                                     for the first w epochs, then
+    cosine       lr_e = lr (1 + cos(pi (e - w) / (E - w))) / 2
+    multi_step   lr_e = lr gamma^(number of milestones that are at most e)
+    constant     lr_e = lr
+
+with e the epoch from 0 and E all of them. An optimizer or a schedule of one's own is named by ``_target_``.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from mpt.experiment.build import imported
+from mpt.search.convert import BATCH_NORMS
+from mpt.search.layers import ticket_layers
+
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+def build_optim(net: nn.Module, choice: dict[str, Any], *, epochs: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """Optimizer of what ``net`` learns, and its schedule, which steps once per epoch.
+
+    Args:
+        net: parameters with ``requires_grad`` are learned.
+        choice: as :class:`mpt.experiment.config.Optim`, plain.
+        epochs: of the whole run.
+
+    Raises:
+        ValueError: a ``_target_`` that cannot be imported, built or saved in a checkpoint.
+    """
+    groups = parameter_groups(
+        net,
+        weight_decay=choice["weight_decay"],
+        decay_scores=choice["decay_scores"],
+        decay_batchnorm=choice["decay_batchnorm"],
+    )
+    optimizer = _optimizer(groups, choice)
+    schedule = _schedule(optimizer, choice, epochs=epochs)
+    if choice["_target_"] or isinstance(choice["schedule"], dict):
+        _check_saved("optim", {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()})
+    return optimizer, schedule
+
+
+def parameter_groups(
+    net: nn.Module, *, weight_decay: float, decay_scores: bool, decay_batchnorm: bool
+) -> list[dict[str, Any]]:
+    """Scores, batch-norm's scales and shifts, and all other learned parameters, each with its weight decay."""
+    scores = {id(layer.scores) for layer in ticket_layers(net).values()}
+    norms = {id(p) for module in net.modules() if isinstance(module, BATCH_NORMS) for p in module.parameters()}
+    learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    kinds = {
+        "scores": ([p for p in learned if id(p) in scores], decay_scores),
+        "batchnorm": ([p for p in learned if id(p) in norms], decay_batchnorm),
+        "others": ([p for p in learned if id(p) not in scores | norms], True),
+    }
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decayed else 0.0}
+        for parameters, decayed in kinds.values()
+        if parameters
+    ]
+
+
+def _optimizer(groups: list[dict[str, Any]], choice: dict[str, Any]) -> torch.optim.Optimizer:
+    arguments = {"lr": choice["lr"], **(choice["arguments"] or {})}
+    if choice["_target_"] is None:
+        own = {"momentum": choice["momentum"], "nesterov": choice["nesterov"]} if choice["name"] == "sgd" else {}
+        made: torch.optim.Optimizer = _built("optim", OPTIMIZERS[choice["name"]], groups, arguments=own | arguments)
+        return made
+    optimizer = _built("optim", imported("optim", choice["_target_"], key="_target_"), groups, arguments=arguments)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(f"optim._target_ must build a torch optimizer, {choice['_target_']} gave {_kind(optimizer)}")
+    return optimizer
+
+
+def _schedule(optimizer: torch.optim.Optimizer, choice: dict[str, Any], *, epochs: int) -> LRScheduler:
+    schedule = choice["schedule"]
+    if isinstance(schedule, str):
+        return LambdaLR(optimizer, lr_factors(epochs=epochs, **{k: choice[k] for k in LR_ARGUMENTS}))
+    arguments = {key: value for key, value in schedule.items() if key != "_target_"}
+    target = imported("optim.schedule", schedule["_target_"], key="_target_")
+    made = _built("optim.schedule", target, optimizer, arguments=arguments)
+    if isinstance(made, ReduceLROnPlateau):
+        raise ValueError(
+            "optim.schedule cannot be ReduceLROnPlateau: it follows a metric, which a resumed run would not see again"
+        )
+    if not isinstance(made, LRScheduler):
+        raise ValueError(f"optim.schedule._target_ must build a torch LRScheduler, it gave {_kind(made)}")
+    return made
+
+
+LR_ARGUMENTS = ("schedule", "warmup", "milestones", "gamma")
+
+
+def lr_factors(
+    *, epochs: int, schedule: str, warmup: int = 0, milestones: list[int] | tuple[int, ...] = (), gamma: float = 0.1
+) -> Callable[[int], float]:
+    """Learning rate of an epoch (from 0) over the highest, by the formulas of this file."""
+
+    def factor(epoch: int) -> float:
+        if epoch < warmup:
+            return (epoch + 1) / warmup
+        if schedule == "multi_step":
+            return float(gamma ** sum(milestone <= epoch for milestone in milestones))
+        if schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / max(1, epochs - warmup)))
+
+    return factor
+
+
+def _built(option: str, target: Callable[..., Any], first: Any, *, arguments: dict[str, Any]) -> Any:
+    try:
+        return target(first, **arguments)
+    except Exception as error:  # whatever somebody's own code raises
+        name = getattr(target, "__name__", str(target))
+        raise ValueError(f"{option}: {name} cannot be built with {arguments}: {error}") from error
+
+
+def _check_saved(option: str, state: dict[str, Any]) -> None:
+    """A checkpoint is read back as plain numbers and containers only: said now, not when a cut-off run is repeated."""
+    content = io.BytesIO()
+    try:
+        torch.save(state, content)
+        content.seek(0)
+        torch.load(content, weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{option}: the state of this _target_ cannot be kept in a checkpoint: {reason}") from error
+
+
+def _kind(thing: object) -> str:
+    return type(thing).__name__
