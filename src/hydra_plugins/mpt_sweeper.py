@@ -25,6 +25,7 @@ class SweeperConf:
     mini: dict[str, str] | None = None
     finetune: dict[str, str] | None = None
     mini_finetune: dict[str, str] | None = None
+    dry_run: bool = False  # say what would be run, and run nothing
     started: float | None = None  # set for the jobs: a run that failed after this moment is not tried again
 
 
@@ -34,8 +35,11 @@ ConfigStore.instance().store(group="hydra/sweeper", name="mpt", node=SweeperConf
 class Sweeper(BasicSweeper):
     """Every combination of the axes, each run once; see :mod:`mpt.experiment.sweep`."""
 
-    def __init__(self, params: dict[str, str] | None = None, started: float | None = None, **axes: Any) -> None:
+    def __init__(
+        self, params: dict[str, str] | None = None, dry_run: bool = False, started: float | None = None, **axes: Any
+    ) -> None:
         super().__init__(max_batch_size=None, params=params)
+        self.dry_run = dry_run
         self.axes = {name: dict(value or {}) for name, value in axes.items()}
 
     def sweep(self, arguments: list[str]) -> Any:

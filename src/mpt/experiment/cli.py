@@ -74,9 +74,10 @@ def _flags_first(arguments: list[str]) -> list[str]:
             flags += [argument, *[value for value in [next(values, None)] if value is not None]]
         else:
             (flags if argument.startswith("-") else overrides).append(argument)
-    if _is_sweep(
-        flags, overrides
-    ):  # said to Hydra, which otherwise calls a wrong option "Ambiguous value for seed=0,1"
+    if "--dry-run" in flags:
+        flags.remove("--dry-run")
+        overrides.append("hydra.sweeper.dry_run=true")
+    if _is_sweep(flags, overrides):  # or else Hydra calls a wrong option "Ambiguous value for seed=0,1"
         flags.append("--multirun")
     return flags + overrides
 

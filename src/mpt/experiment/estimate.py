@@ -25,6 +25,7 @@ IMAGES = {  # training images, channels, side, classes
     "mnist": (60_000, 1, 28, 10),
     "fashion_mnist": (60_000, 1, 28, 10),
     "digits": (1_438, 1, 8, 10),
+    "imagenet": (1_281_167, 3, 224, 1000),
 }
 BYTES_A_WEIGHT = 13  # frozen weight, score, momentum in the checkpoint, and some bits in the ticket
 
@@ -76,9 +77,17 @@ def _size(config: dict[str, Any]) -> tuple[int, int] | None:
     shape = _shape(config)
     if shape is None:
         return None
-    images: Any = SimpleNamespace(channels=shape[1], image_size=shape[2], num_classes=shape[3])
+    images: Any = SimpleNamespace(
+        name=config["data"]["name"], channels=shape[1], image_size=shape[2], num_classes=shape[3]
+    )
     with torch.device("meta"):
-        net = build_backbone(config["model"], images, width=config["width"], seed=0).eval()
+        net = build_backbone(
+            config["model"],
+            images,
+            width=config["width"],
+            seed=0,
+            binary_activations=config["binary_activations"],
+        ).eval()
         counts: list[int] = []
         for module in net.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):

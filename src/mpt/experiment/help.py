@@ -32,6 +32,7 @@ def train() -> str:
             "",
             *_group_parameters(Config),
             "",
+            "--dry-run says what a sweep would run, how long and how large, and runs nothing;",
             "--cfg job prints the configuration and does nothing; --traceback shows where an error comes from;",
             "hydra.run.dir=DIR chooses the run's directory; --hydra-help lists the flags of Hydra.",
         ]
