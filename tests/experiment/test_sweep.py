@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mpt.experiment import config, status
-from tests.experiment.conftest import COMMANDS, SMALL, command, process
+from tests.experiment.conftest import COMMANDS, SMALL, command
 
 TINY = """# @package _global_
 sweep: tiny
@@ -162,7 +162,18 @@ def test_sweeps_are_found_and_nothing_else_of_the_checkout(tmp_path):
     assert set(loader.get_group_options("sweeps")) == files
 
 
-def started(folder, *arguments):
+@pytest.fixture
+def started():
+    """``started(folder, *arguments)`` is a sweep of its own process group; killed at the end of the test."""
+    sweeps = []
+    yield lambda *arguments: sweeps.append(_started(*arguments)) or sweeps[-1]
+    for sweep in sweeps:
+        if sweep.poll() is None:
+            os.killpg(sweep.pid, signal.SIGKILL)
+            sweep.wait()
+
+
+def _started(folder, *arguments):
     with (folder / "log").open("a") as log:
         return subprocess.Popen(
             [COMMANDS / "mpt-train", *arguments],
@@ -199,8 +210,8 @@ def table(folder):
 @pytest.mark.parametrize(
     "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]
 )
-def test_a_sweep_killed_at_two_moments_and_repeated_gives_the_table_of_an_uninterrupted_one(mine, launcher):
-    process("train", *tiny("runs=whole"), cwd=mine)
+def test_a_sweep_killed_at_two_moments_and_repeated_gives_the_table_of_an_uninterrupted_one(mine, started, launcher):
+    assert started(mine, *tiny("runs=whole")).wait() == 0
     whole = table(mine / "whole" / "tiny-paper")
     assert len(whole) == 6
     moments = random.Random(len(launcher))
@@ -220,8 +231,7 @@ def test_a_sweep_killed_at_two_moments_and_repeated_gives_the_table_of_an_uninte
         assert not left_behind(mine)
         done = {n for n, row in results(mine / "cut" / "tiny-paper").items() if row["status"] == "done"}
         finished = {n: (mine / "cut" / "tiny-paper" / n / "result.json").stat().st_mtime_ns for n in done}
-    last = process("train", *tiny("runs=cut", *launcher), cwd=mine)
-    assert last.returncode == 0, last.stderr
+    assert started(mine, *tiny("runs=cut", *launcher)).wait() == 0
     assert table(mine / "cut" / "tiny-paper") == whole
     for name, written in finished.items():
         assert (mine / "cut" / "tiny-paper" / name / "result.json").stat().st_mtime_ns == written
@@ -229,9 +239,9 @@ def test_a_sweep_killed_at_two_moments_and_repeated_gives_the_table_of_an_uninte
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_commands_share_a_sweep_and_a_third_takes_over_what_a_killed_one_held(mine):
+def test_two_commands_share_a_sweep_and_a_third_takes_over_what_a_killed_one_held(mine, started):
     commands = [started(mine, *tiny()) for _ in range(3)]
-    while not list((mine / "runs").glob("tiny-paper/*/claim")):
+    while not list((mine / "runs").glob("tiny-paper/*/claim")) and commands[0].poll() is None:
         time.sleep(0.05)
     commands[0].send_signal(signal.SIGKILL)
     assert [sweep.wait(600) for sweep in commands][1:] == [0, 0]
