@@ -83,7 +83,7 @@ def converted(
 ) -> nn.Module:
     """``mpt.convert`` with a probe on images of the data's shape; ValueError if the backbone cannot take them."""
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
-    _check_takes(backbone, example, num_classes=data.num_classes, name=name)
+    check_takes(backbone, example, num_classes=data.num_classes, name=name)
     return mpt.convert(
         backbone,
         method,
@@ -97,7 +97,8 @@ def converted(
 
 
 @torch.no_grad()
-def _check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int, name: str) -> None:
+def check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int, name: str) -> None:
+    """ValueError unless ``backbone`` gives ``num_classes`` logits for each of the two images of ``example``."""
     backbone.eval()
     side = example.shape[-1]
     try:

@@ -1,4 +1,4 @@
-"""The console commands. torch is imported only when there is something to do."""
+"""The console commands. They import torch only when there is work."""
 
 from __future__ import annotations
 
@@ -23,8 +23,13 @@ def evaluate() -> None:
     reported("mpt-eval", _evaluate)
 
 
+def finetune() -> None:
+    """``mpt-finetune TICKET layers=last``: the weights of a ticket trained under its mask."""
+    reported("mpt-finetune", _finetune)
+
+
 def ticket() -> None:
-    """``mpt-ticket info TICKET``: what a ticket file holds."""
+    """``mpt-ticket info|report TICKET``, ``mpt-ticket import FILE``: what a ticket holds; a published one."""
     reported("mpt-ticket", _ticket)
 
 
@@ -66,6 +71,12 @@ _WITH_VALUE = (
 
 def _flags_first(arguments: list[str]) -> list[str]:
     """Hydra's flags before all overrides, each with its value."""
+    flags, overrides = _flags_apart(arguments)
+    return flags + overrides
+
+
+def _flags_apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """(Hydra's flags, each with its value; everything else)."""
     flags: list[str] = []
     overrides: list[str] = []
     values = iter(arguments)
@@ -79,7 +90,7 @@ def _flags_first(arguments: list[str]) -> list[str]:
         overrides.append("hydra.sweeper.dry_run=true")
     if _is_sweep(flags, overrides):  # or else Hydra calls a wrong option "Ambiguous value for seed=0,1"
         flags.append("--multirun")
-    return flags + overrides
+    return flags, overrides
 
 
 def _is_sweep(flags: list[str], overrides: list[str]) -> bool:
@@ -91,9 +102,11 @@ def _job(composed: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from mpt.experiment import config
+    from mpt.experiment.expand import configured
 
     try:
-        plain, hydra_config = config.prepared(composed), HydraConfig.get()
+        hydra_config = HydraConfig.get()
+        plain = configured(composed, hydra_config.overrides.task)
         if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
             from mpt.experiment.job import job
 
@@ -101,7 +114,7 @@ def _job(composed: Any) -> None:
         else:
             _single(plain, _directory(plain, hydra_config.run.dir))
     except USERS as error:  # here already: Hydra would print a line of its own before the sentence
-        give_up("mpt-train", error)
+        give_up("mpt-finetune" if "ticket" in composed else "mpt-train", error)
 
 
 def _single(plain: dict[str, Any], directory: Path) -> None:
@@ -120,10 +133,13 @@ def _single(plain: dict[str, Any], directory: Path) -> None:
 
 
 def _run(plain: dict[str, Any], directory: Path) -> None:
-    from mpt.experiment.train import run
+    from mpt.experiment import finetune
+    from mpt.experiment.train import run, search
 
     _quiet()
-    run(plain, directory)
+    row = run(plain, directory, start=finetune.start if "ticket" in plain else search)
+    if "test_acc_before" in row:
+        print(f"before    {100 * row['test_acc_before']:.2f} %, the ticket as it was")
 
 
 def _directory(plain: dict[str, Any], given: str) -> Path:
@@ -150,32 +166,62 @@ def _quiet() -> None:
     )
 
 
+def _finetune(arguments: list[str]) -> None:
+    if helps.wanted(arguments):
+        print(helps.finetune())
+        return
+    import hydra
+
+    from mpt.experiment import config
+    from mpt.experiment.measure import given_keys, own_data
+    from mpt.ticket.ticket import Ticket
+
+    flags, rest = _flags_apart(arguments)
+    named = [argument.partition("=")[2].strip("'") for argument in rest if argument.startswith("ticket=")]
+    rest = [*named, *(argument for argument in rest if not argument.startswith("ticket="))]
+    path, overrides = _path_first("mpt-finetune TICKET [layers=last] [data=...]", rest)
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    follow_parent()
+    config.register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    own = own_data(Ticket.load(path), given_keys(overrides))
+    sys.argv[1:] = [*flags, f"ticket='{quoted}'", *own, *overrides]
+    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="finetune")(_job)()
+
+
 def _evaluate(arguments: list[str]) -> None:
     if helps.wanted(arguments):
         print(helps.evaluate())
         return
-    arguments, folder = _config_dir(arguments)
-    path, overrides = _path_first("mpt-eval TICKET [data=...] [control=shuffled_mask]", arguments)
-    overrides += [f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else []
     from mpt.experiment.measure import measure
 
+    path, overrides = _path_and_overrides("mpt-eval TICKET [data=...] [control=shuffled_mask]", arguments)
     _quiet()
     print(measure(path, overrides))
 
 
 def _ticket(arguments: list[str]) -> None:
-    usage = "mpt-ticket info TICKET"
-    if helps.wanted(arguments) or arguments[:1] != ["info"]:
-        if helps.wanted(arguments):
-            print(helps.ticket())
-            return
-        raise ValueError(f"usage: {usage}")
-    path, rest = _path_first(usage, arguments[1:])
-    if rest:
-        raise ValueError(f"there is no option {rest[0]}: usage: {usage}")
-    from mpt.experiment.measure import info
+    if helps.wanted(arguments):
+        print(helps.ticket())
+        return
+    commands = ("info", "report", "import")
+    if arguments[:1] not in [[name] for name in commands]:
+        raise ValueError(f"usage: mpt-ticket {'|'.join(commands)} FILE, see mpt-ticket --help")
+    from mpt.experiment import tickets
 
-    print(info(path))
+    usage = f"mpt-ticket {arguments[0]} FILE"
+    path, overrides = _path_and_overrides(usage, arguments[1:])
+    if arguments[0] == "info" and overrides:
+        raise ValueError(f"there is no option {overrides[0]}: usage: {usage}")
+    _quiet()
+    print({"info": tickets.info, "report": tickets.report, "import": tickets.import_}[arguments[0]](path, overrides))
+
+
+def _path_and_overrides(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
+    """The one file that is named, and the overrides: ``--json`` is ``json=true``, ``--config-dir`` a search path."""
+    arguments, folder = _config_dir(["json=true" if argument == "--json" else argument for argument in arguments])
+    path, overrides = _path_first(usage, arguments)
+    return path, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
 
 
 def _status(arguments: list[str]) -> None:

@@ -1,13 +1,17 @@
-"""Accuracy of a network, or of a ticket file: the number that is reported."""
+"""Accuracy of a network, or of a ticket file: the number that is reported; and what else images say of it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
-from torchmetrics.classification import MulticlassAccuracy
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from mpt.data import Files, ImageData, Images, Loader
 from mpt.search.convert import BATCH_NORMS
+from mpt.search.initializers import stream_generator
 from mpt.search.layers import frozen
 
 
@@ -16,26 +20,88 @@ def accuracy(
     net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
 ) -> float:
     """Fraction of ``images`` that ``net`` classifies rightly, in evaluation mode and float32; each mask made once."""
-    loader = Loader(images, data=data, batch=batch, train=False, device=device, channels_last=True)
-    metric = MulticlassAccuracy(data.num_classes, average="micro", validate_args=False, sync_on_compute=False).to(
-        device
+    metrics = MetricCollection({"acc": _accuracy(data, average="micro")})
+    return float(_updated(metrics, net, images, data=data, batch=batch, device=device).compute()["acc"])
+
+
+@torch.inference_mode()
+def measurements(
+    net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
+) -> dict[str, Any]:
+    """What ``images`` say of ``net``, in one pass, as plain numbers.
+
+    Returns:
+        ``acc``; ``acc_top5``, in [0, 1], None below five classes; ``calibration_error``, the expected one: mean over 15
+        bins of confidence of ``|acc - confidence|``, weighted by their images; ``num_images``; ``per_class``, a list of
+        ``class``, ``acc`` (None without an image) and ``num_images``.
+    """
+    calibration = _CalibrationError(data.num_classes, n_bins=15, validate_args=False, sync_on_compute=False)
+    chosen: dict[str, Any] = {
+        "acc": _accuracy(data, average="micro"),
+        "per_class": _accuracy(data, average="none"),
+        "error": calibration,
+    } | ({"top5": _accuracy(data, average="micro", top_k=5)} if data.num_classes >= 5 else {})
+    metrics = MetricCollection(chosen, compute_groups=False)
+    found = _updated(metrics, net, images, data=data, batch=batch, device=device).compute()
+    counts = torch.bincount(images.labels.cpu(), minlength=data.num_classes).tolist()
+    rows = zip(data.class_names, found["per_class"].tolist(), counts, strict=True)
+    return {
+        "acc": float(found["acc"]),
+        "acc_top5": float(found["top5"]) if "top5" in found else None,
+        "calibration_error": float(found["error"]),
+        "num_images": len(images),
+        "per_class": [{"class": name, "acc": acc if n else None, "num_images": n} for name, acc, n in rows],
+    }
+
+
+class _CalibrationError(MulticlassCalibrationError):
+    """Of logits: torchmetrics would take those of a batch that all lie in [0, 1] for probabilities."""
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds.softmax(dim=1), target)
+
+
+def _accuracy(data: ImageData, *, average: str, top_k: int = 1) -> MulticlassAccuracy:
+    return MulticlassAccuracy(
+        data.num_classes,
+        average=average,  # type: ignore[arg-type]
+        top_k=top_k,
+        validate_args=False,
+        sync_on_compute=False,
     )
-    net = net.to(device).eval()
+
+
+def _updated(
+    metrics: MetricCollection,
+    net: nn.Module,
+    images: Images,
+    *,
+    data: ImageData,
+    batch: int,
+    device: torch.device | str,
+) -> MetricCollection:
+    """``metrics``, on ``device``, after one pass over ``images``; they are given logits (N, classes)."""
+    loader = Loader(images, data=data, batch=batch, train=False, device=device, channels_last=True)
+    net, metrics = net.to(device).eval(), metrics.to(device)
     with frozen(net):
         for part in loader:
-            metric.update(net(part.images), part.labels)
-    return float(metric.compute())
+            metrics.update(net(part.images), part.labels)
+    return metrics
 
 
 @torch.no_grad()
 def reestimate_batchnorm(
     net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str
 ) -> None:
-    """Batch-norm's running mean and variance anew, as the average over one pass of ``images`` in training mode."""
+    """Batch-norm's running mean and variance anew, as the average over one pass of ``images`` in training mode.
+
+    The images come in a random order: a batch of one class alone, as folders would give, has too little variance.
+    """
     norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
+    order = torch.from_numpy(stream_generator(0, "batchnorm").permutation(len(images)))
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
@@ -43,7 +109,7 @@ def reestimate_batchnorm(
     for norm in norms:
         norm.train()
     with frozen(net):
-        for part in Loader(images, data=data, batch=batch, train=False, device=device, channels_last=True):
+        for part in Loader(images.take(order), data=data, batch=batch, train=False, device=device, channels_last=True):
             if len(part.labels) > 1:
                 net(part.images)
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 
-HIDDEN = ("schema",)
+NOT_ARGUMENTS = ("name", "target", "defaults")
 
 
 def wanted(arguments: Sequence[str]) -> bool:
@@ -31,6 +31,8 @@ def train() -> str:
             *_choices(),
             "",
             *_group_parameters(Config),
+            *_choice_arguments("model"),
+            *_choice_arguments("method"),
             "",
             "--dry-run says what a sweep would run, how long and how large, and runs nothing;",
             "--cfg job prints the configuration and does nothing; --traceback shows where an error comes from;",
@@ -48,17 +50,32 @@ def evaluate() -> str:
             "",
             "  mpt-eval runs/x/ticket.safetensors",
             "  mpt-eval runs/x/ticket.safetensors data=image_folder data.root=PICTURES",
-            "  mpt-eval runs/x/ticket.safetensors control=shuffled_mask",
+            "  mpt-eval runs/x/ticket.safetensors control=random_mask",
+            "  mpt-eval runs/x/ticket.safetensors corruptions=CIFAR-10-C json=corruptions.json",
+            "",
+            "Controls tell a ticket from luck: shuffled_mask permutes the mask of each layer, random_mask draws one",
+            "over the network, fresh_weights redraws the signs; batch-norm is estimated anew on training images.",
             "",
             *_parameters(EvalConfig),
         ]
     )
 
 
-def ticket() -> str:
-    return (
-        "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the bits they take.\n\n"
-        "  mpt-ticket info runs/x/ticket.safetensors"
+def finetune() -> str:
+    from mpt.experiment.config import SEARCHED_WITH, FinetuneConfig
+
+    return "\n".join(
+        [
+            "mpt-finetune TICKET trains the weights of a ticket straight through the sign: the mask stays, and the",
+            "result is again a ticket, with its history in the header. By default on the data it was searched for.",
+            "",
+            "  mpt-finetune runs/x/ticket.safetensors",
+            "  mpt-finetune runs/x/ticket.safetensors layers=all optim=adam optim.lr=1e-4 epochs=10",
+            "",
+            *_parameters(FinetuneConfig, without=SEARCHED_WITH),
+            "",
+            *_group_parameters(FinetuneConfig),
+        ]
     )
 
 
@@ -84,9 +101,31 @@ def dashboard() -> str:
     )
 
 
-def _parameters(schema: type) -> list[str]:
+def ticket() -> str:
+    from mpt.experiment.config import ImportConfig, ReportConfig
+
+    return "\n".join(
+        [
+            "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the bits they take.",
+            "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and what they would save.",
+            "mpt-ticket import FILE makes a ticket of a checkpoint that the authors' code wrote.",
+            "",
+            "  mpt-ticket info runs/x/ticket.safetensors",
+            "  mpt-ticket report runs/x/ticket.safetensors checkpoint=runs/x/last.ckpt json=report.json",
+            "  mpt-ticket import model_best.pth model=cifar_resnet18 prune=0.8",
+            "",
+            "report, " + _parameters(ReportConfig)[0],
+            *_parameters(ReportConfig)[1:],
+            "",
+            "import, " + _parameters(ImportConfig)[0],
+            *_parameters(ImportConfig)[1:],
+        ]
+    )
+
+
+def _parameters(schema: type, *, without: Sequence[str] = ()) -> list[str]:
     rows = []
-    for f in fields(schema):
+    for f in [f for f in fields(schema) if f.name not in without]:
         nested = f.default_factory is not MISSING and (
             f.default_factory is dict or (isinstance(f.default_factory, type) and is_dataclass(f.default_factory))
         )
@@ -128,3 +167,24 @@ def _choices() -> list[str]:
     return [
         f"  {folder.name:<20} {' '.join(sorted(path.stem for path in folder.glob('*.yaml')))}" for folder in folders
     ]
+
+
+def _choice_arguments(group: str) -> list[str]:
+    """The arguments that the files of an open group give, by choice: those of what its ``target`` names."""
+    import yaml
+
+    from mpt.experiment.config import CONF
+
+    lines = [f"{group}, by choice (arguments of what {group}.target names, where their meanings stand):"]
+    for path in sorted((CONF / group).glob("*.yaml")):
+        content = yaml.safe_load(path.read_text())
+        content = content.get(group, content)  # a file that sets more than its group holds it under its name
+        given = [f"{group}.{key}={_default(value)}" for key, value in content.items() if key not in NOT_ARGUMENTS]
+        lines += [f"  {path.stem:<20} {' '.join(given)}"] if given else []
+    return lines if len(lines) > 1 else []
+
+
+def _default(value: object) -> str:
+    """As it stands on the command line; of ``${protocol:{kept:x,...}}`` the first."""
+    text = str(value)
+    return text.partition("{kept:")[2].partition(",")[0] if text.startswith("${protocol:") else _shown(value)

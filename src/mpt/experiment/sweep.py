@@ -10,32 +10,17 @@ import copy
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from mpt.experiment import status
 from mpt.experiment.claim import NAME as CLAIM
 from mpt.experiment.claim import is_claimed
-from mpt.experiment.config import affects_result, prepared, run_name
+from mpt.experiment.expand import Run, expanded
 from mpt.files import write_atomically
-
-_CONSTANT = ("runs", "sweep", "sweeps", "budget")  # one value a sweep: they say where it is
-
-
-@dataclass(frozen=True)
-class Run:
-    """One of a sweep: its overrides, the configuration that they make, and its directory."""
-
-    overrides: tuple[str, ...]
-    config: dict[str, Any]
-    directory: Path
 
 
 def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
@@ -50,9 +35,11 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     runs = expanded(sweeper, lines, arguments, folder)
     for run in runs:
         _check_processes(sweeper.config, run.config)
-    missing = [run for run in runs if not status.finished(run.config, run.directory)]
+    tuning = _finetune_axes(sweeper)
     print(_announced(sweeper.config, folder, runs, changes), flush=True)
-    if missing:
+    if tuning:
+        print(f"then of each ticket the fine-tuning: {', '.join(f'{k}={v}' for k, v in tuning.items())}", flush=True)
+    if missing := [run for run in runs if not status.finished(run.config, run.directory)]:
         from mpt.experiment.estimate import estimated
 
         print(estimated([run.config for run in missing], folder), flush=True)
@@ -60,8 +47,41 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         print("\n".join(f"{status.state(run.directory).state:<8} {run.directory.name}" for run in runs), flush=True)
         return []
     _work(sweeper, runs, started=_listed(folder, runs))
+    if tuning:
+        runs += _finetuned(sweeper, runs, tuning, folder)
     _report(runs, folder)
     return []
+
+
+def _finetune_axes(sweeper: Any) -> dict[str, str]:
+    """Of ``mpt-finetune`` on every ticket of the sweep; empty if it is one of searches alone."""
+    mini: dict[str, str] = sweeper.axes["mini_finetune"] if sweeper.config.budget == "mini" else {}
+    return {**sweeper.axes["finetune"], **mini}
+
+
+def _finetuned(sweeper: Any, searches: Sequence[Run], axes: dict[str, str], folder: Path) -> list[Run]:
+    """Fine-tune the ticket of each search that is done as ``axes`` say, like any other runs."""
+    master = copy.deepcopy(sweeper.config)
+    with open_dict(master):
+        master.hydra.job.config_name = "finetune"
+    second = copy.copy(sweeper)
+    second.config = master
+    runs: list[Run] = []
+    for search in searches:
+        if status.finished(search.config, search.directory):
+            same = [o for o in search.overrides if o.startswith(("trainer", "logger", "seed=", "runs=", "data.root="))]
+            ticket = _quoted(search.directory / "ticket.safetensors")
+            named = [f"ticket={ticket}", f"data={search.config['data']['name']}"]
+            named += [f"sweep={sweeper.config.sweep}", f"budget={sweeper.config.budget}", *same]
+            runs += expanded(second, [axes], named, folder)
+    _work(second, runs, started=_listed(folder, runs), more=(f"hydra.sweep.dir={_quoted(folder)}",))
+    return runs
+
+
+def _quoted(path: Path) -> str:
+    """As a value in Hydra's grammar, absolute."""
+    escaped = str(path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
@@ -73,84 +93,6 @@ def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
     changes = {key: f"{params.get(key, 'as published')} -> {value}" for key, value in mini.items()}
     lines = sweeper.axes["lines"].values() or [{}]
     return [params | dict(line) | mini for line in lines], changes
-
-
-def expanded(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[str], folder: Path) -> list[Run]:
-    """Every run that the axes of ``lines`` and, stronger, ``arguments`` span, checked and without repetition.
-
-    An argument that is an axis of some lines only replaces it there. The dense baseline removes nothing, so ``prune``
-    does not make several of it.
-
-    Raises:
-        ValueError and Hydra's errors: of the first refused value.
-    """
-    composer = Composer(sweeper.hydra_context.config_loader, sweeper.config)
-    for override in map(composer.parsed, arguments):
-        if override.is_sweep_override() and override.get_key_element() in _CONSTANT:
-            raise ValueError(f"{override.get_key_element()} must be one value for all runs, got {override.input_line}")
-    runs: dict[Path, Run] = {}
-    for line in lines:
-        elsewhere = {key for other in lines for key in other} - line.keys()
-        given = [argument for argument in arguments if argument.partition("=")[0] not in elsewhere]
-        axes = [composer.parsed(written) for written in (*(f"{key}={value}" for key, value in line.items()), *given)]
-        for overrides, config in _product(composer, BasicSweeper.split_arguments(axes, None)[0]):
-            run = Run(overrides, config, folder / run_name(config))
-            other = runs.setdefault(run.directory, run)
-            if affects_result(other.config) != affects_result(config):
-                raise ValueError(f"two runs would share {run.directory}: {other.overrides} and {overrides}")
-    return list(runs.values())
-
-
-def _product(
-    composer: Composer, combinations: Sequence[Sequence[str]]
-) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    dense: set[tuple[str, ...]] = set()
-    for combination in combinations:
-        overrides = tuple(combination)
-        without = tuple(override for override in overrides if not override.startswith("prune="))
-        if without in dense:
-            continue
-        config = composer.config(overrides)
-        if config["method"]["target"] == "mpt.Dense" and len(without) < len(overrides):
-            dense.add(without)
-            overrides, config = without, composer.config(without)
-        yield overrides, config
-
-
-class Composer:
-    """Configurations of many combinations of overrides: files are read once for all that choose the same ones.
-
-    Hydra takes 50 ms to compose; giving plain values to a copy takes a tenth of it.
-    """
-
-    def __init__(self, loader: Any, master: DictConfig) -> None:
-        self.loader, self.master = loader, master
-        self.parser = OverridesParser.create(config_loader=loader)
-        self.bases: dict[tuple[str, ...], DictConfig] = {}
-        self.known: dict[str, Any] = {}
-
-    def parsed(self, override: str) -> Any:
-        if override not in self.known:
-            self.known[override] = self.parser.parse_override(override)
-        return self.known[override]
-
-    def config(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """The checked plain configuration that Hydra would compose."""
-        files = tuple(override for override in overrides if self._chooses_a_file(override))
-        if files not in self.bases:
-            base = self.loader.load_sweep_config(self.master, list(files))
-            with open_dict(base):
-                del base["hydra"]
-            self.bases[files] = base
-        composed = copy.deepcopy(self.bases[files])
-        values = [self.parsed(override) for override in overrides if override not in files]
-        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-        return prepared(composed)
-
-    def _chooses_a_file(self, override: str) -> bool:
-        key = self.parsed(override).key_or_group
-        plain = override.startswith(key)  # no +, ++ or ~ before it
-        return not plain or "@" in override or self.loader.repository.group_exists(key)
 
 
 def _check_processes(master: DictConfig, config: dict[str, Any]) -> None:
@@ -195,7 +137,7 @@ def _listed(folder: Path, runs: Sequence[Run]) -> float:
     return (folder / status.LIST).stat().st_mtime
 
 
-def _work(sweeper: Any, runs: Sequence[Run], *, started: float) -> None:
+def _work(sweeper: Any, runs: Sequence[Run], *, started: float, more: tuple[str, ...] = ()) -> None:
     """Launch until every run is done or has failed once since ``started``; what another command holds is waited for."""
     deaths: dict[Path, int] = {}
     while left := [run for run in runs if not _settled(run, started)]:
@@ -203,7 +145,7 @@ def _work(sweeper: Any, runs: Sequence[Run], *, started: float) -> None:
         if not free:
             _wait(left, started)
             continue
-        stopped = _launched(sweeper, free, started)
+        stopped = _launched(sweeper, free, (*more, f"hydra.sweeper.started={started!r}"))
         after = [run for run in free if not _settled(run, started) and not is_claimed(run.directory)]
         dead = [run for run in after if _left_claim(run.directory) > started]
         for run in dead:
@@ -241,16 +183,15 @@ def _wait(left: Sequence[Run], started: float) -> None:
         time.sleep(1)
 
 
-def _launched(sweeper: Any, runs: Sequence[Run], started: float) -> Exception | None:
-    """Give ``runs`` to the launcher; the exception with which it stopped, if it did."""
+def _launched(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Exception | None:
+    """Give ``runs``, each with the overrides ``more``, to the launcher; the exception with which it stopped, if it did."""
     from hydra.core.plugins import Plugins
 
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=sweeper.hydra_context, task_function=sweeper.launcher.task_function, config=sweeper.config
     )
-    moment = f"hydra.sweeper.started={started!r}"
     try:
-        launcher.launch([[*run.overrides, moment] for run in runs], initial_job_idx=0)
+        launcher.launch([[*run.overrides, *more] for run in runs], initial_job_idx=0)
     except Exception as error:  # of a job that the launcher lost: the others are looked for in their directories
         print(f"the launcher stopped: {error!r}", file=sys.stderr, flush=True)
         return error

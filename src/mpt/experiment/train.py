@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -32,27 +33,23 @@ from mpt.experiment.optim import build_optim
 from mpt.experiment.result import about, monitor_of, print_result, row
 from mpt.experiment.status import finished, forget_failure, record_failure, record_rank_failure
 from mpt.files import write_atomically
+from mpt.search.methods import Method
 from mpt.ticket.ticket import Ticket
 
 
-def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
-    """Search (or train) as ``config`` says, in ``directory``; the row of results.
+class Start(NamedTuple):
+    """What a run begins with; ``header`` and ``row`` are added to the ticket's header and to the row of results."""
 
-    Args:
-        config: plain and resolved, see :class:`mpt.experiment.config.Config`.
-        directory: of this run alone; made if it is not there.
+    method: Method
+    data: ImageData
+    backbone: nn.Module
+    net: nn.Module
+    header: dict[str, Any]
+    row: dict[str, Any]
 
-    Raises:
-        ValueError, OSError: what the user can mend, in one sentence. A run that fails in training leaves a
-            ``result.json`` with ``status: failed`` and can be repeated.
-    """
-    loggers.check(config["logger"])
-    config, first = _identified(config), is_first()
-    if first and (found := finished(config, directory)):
-        print(f"this run is finished: {directory} (remove the directory to run it again)")
-        print_result(found, directory, config)
-        return found
 
+def search(config: dict[str, Any]) -> Start:
+    """The start of a search, or of a dense baseline: a network of random weights."""
     method = build_method(config["method"], prune=config["prune"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
     backbone = build_backbone(
@@ -73,6 +70,31 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
         spline_t=config["spline_t"],
         name=config["model"]["name"],
     )
+    return Start(method, data, backbone, net, {}, {})
+
+
+def run(
+    config: dict[str, Any], directory: Path, *, start: Callable[[dict[str, Any]], Start] = search
+) -> dict[str, Any]:
+    """Search (or train) as ``config`` says, in ``directory``; the row of results.
+
+    Args:
+        config: plain and resolved, see :class:`mpt.experiment.config.Config`.
+        directory: of this run alone; made if it is not there.
+        start: makes of ``config`` what the run begins with.
+
+    Raises:
+        ValueError, OSError: what the user can mend, in one sentence. A run that fails in training leaves a
+            ``result.json`` with ``status: failed`` and can be repeated.
+    """
+    loggers.check(config["logger"])
+    config, first = _identified(config), is_first()
+    if first and (found := finished(config, directory)):
+        print(f"this run is finished: {directory} (remove the directory to run it again)")
+        print_result(found, directory, config)
+        return found
+
+    method, data, backbone, net, header, more = start(config)
     if method.first_epoch >= config["epochs"]:
         raise ValueError(
             f"epochs must be above {method.first_epoch}, the first epoch whose mask is a ticket, got {config['epochs']}"
@@ -99,8 +121,9 @@ def run(config: dict[str, Any], directory: Path) -> dict[str, Any]:
             if not trainer.is_global_zero:
                 return {}
             ticket_path = directory / "ticket.safetensors"
-            _ticket(net, data, config, monitor_of(trainer), directory).save(ticket_path)
-            found = row(config, method, data, trainer, ticket_path, backbone)
+            ticket = _ticket(net, data, config, monitor_of(trainer), directory)
+            Ticket(ticket.header | header, ticket.tensors).save(ticket_path)
+            found = row(config, method, data, trainer, ticket_path, backbone) | more
             loggers.finished(opened, ticket_path, found)
     except BaseException as error:
         if first:

@@ -82,6 +82,10 @@ class Method:
         """dL/ds from dL/db, of the shape of ``scores``."""
         return weights.score_gradient(grad, weight, scores, gain, score_grad=self.score_grad, score_abs=self.score_abs)
 
+    def weight_gradient(self, grad: Tensor, scores: Tensor, gain: Tensor) -> Tensor | None:
+        """dL/dw from dL/db; None where weights are never trained, as in every search."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Biprop(Method):

@@ -19,8 +19,9 @@ class LayerRow:
     num_weights: int
     num_kept: int
     gain: float
-    bits: int
+    bits: int  # 0 for a weight tied to that of an earlier layer: it is stored once
     binary_input: bool  # sees only -1 and +1, before zero padding
+    tied: str | None = None  # name of that earlier layer
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,13 @@ class LayerTable:
 
     @property
     def num_weights(self) -> int:
-        """Weights of all searched layers."""
-        return sum(row.num_weights for row in self.layers)
+        """Weights of all searched layers, tied ones once."""
+        return sum(row.num_weights for row in self.layers if not row.tied)
 
     @property
     def num_kept(self) -> int:
-        """Weights kept in all searched layers."""
-        return sum(row.num_kept for row in self.layers)
+        """Weights kept in all searched layers, tied ones once."""
+        return sum(row.num_kept for row in self.layers if not row.tied)
 
     def __str__(self) -> str:
         head = ("layer", "shape", "weights", "kept", "gain", "bits", "input", "")
@@ -64,7 +65,7 @@ class LayerTable:
                 f"{row.gain:.4g}",
                 f"{row.bits:,}",
                 "+-1" if row.binary_input else "real",
-                "searched",
+                f"tied to {row.tied}" if row.tied else "searched",
             )
             for row in self.layers
         ]
@@ -108,13 +109,16 @@ def layer_table(net: nn.Module) -> LayerTable:
     """
     conversion: Conversion | None = getattr(net, "conversion", None)
     binary = conversion.binary_inputs if conversion else ()
-    layers, searched = [], set()
+    layers, searched, first = [], set(), dict[int, str]()
     for name, layer in ticket_layers(net).items():
+        owner = first.setdefault(id(layer.weight), name)
         made = layer.current()
         n, kept = layer.weight.numel(), int(made.mask.sum())
         magnitudes = made.ticket_weight[made.mask].abs()
         bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
-        layers.append(LayerRow(name, tuple(layer.weight.shape), n, kept, float(made.gain), bits, name in binary))
+        tied = None if owner == name else owner
+        shape, seen = tuple(layer.weight.shape), name in binary
+        layers.append(LayerRow(name, shape, n, kept, float(made.gain), 0 if tied else bits, seen, tied))
         searched |= {id(layer.weight), id(layer.scores)}
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())

@@ -95,4 +95,7 @@ class TicketWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         scores, weight, layer_gain = ctx.saved_tensors
-        return ctx.method.score_gradient(grads[0], weight, scores, layer_gain), None, None, None
+        searched, trained = ctx.needs_input_grad[:2]  # a search needs the first, fine-tuning the second
+        ds = ctx.method.score_gradient(grads[0], weight, scores, layer_gain) if searched else None
+        dw = ctx.method.weight_gradient(grads[0], scores, layer_gain) if trained else None
+        return ds, dw, None, None

@@ -7,6 +7,9 @@ For each searched layer ``<layer>`` of ``n`` weights, ``k`` of them kept:
     <layer>.gain     float32 ()              the magnitude of all kept weights           }
     <layer>.values   float32 (k,)            the kept weights themselves                   form "real"
 
+A layer whose weight is tied to that of an earlier one has a header row with ``tied: <that layer>`` and no tensors: the
+bits of a weight are stored, and counted, once.
+
 Every other parameter and buffer (batch-norm, biases, layers left out, a dense baseline) stands under its state-dict
 name, floating point as float32. The metadata has one entry (safetensors writes several in random order, and one seed
 shall give one file): ``ticket``, the JSON of ``header`` and ``digest``, the BLAKE2b of header and tensors. Reading runs
@@ -44,7 +47,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
 
 def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a ticket file atomically."""
-    content = json.dumps({"digest": _digest(header, tensors), "header": header}, sort_keys=True)
+    content = json.dumps({"digest": digest_of(header, tensors), "header": header}, sort_keys=True)
     write_atomically(path, to_bytes(tensors, {"ticket": content}))
 
 
@@ -64,7 +67,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole ticket file, it is truncated or altered ({error})") from error
-    if digest != _digest(header, tensors):
+    if digest != digest_of(header, tensors):
         raise ValueError(f"{path} was altered: its content does not fit its digest; take the original file")
     try:
         _check(header, tensors)
@@ -91,7 +94,8 @@ def _header(path: Path, metadata: dict[str, str]) -> tuple[dict[str, Any], str]:
     return header, digest
 
 
-def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+def digest_of(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """BLAKE2b of header and tensors, 32 hexadecimal digits: what identifies a ticket."""
     digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -110,8 +114,9 @@ def _check(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     if len(set(names)) != len(names):
         raise ValueError("its header lists a name twice")
     expected: set[str] = set()
+    rows = {layer["name"]: layer for layer in header["layers"]}
     for layer in header["layers"]:
-        expected |= _check_layer(layer, tensors)
+        expected |= _check_tied(layer, rows) if "tied" in layer else _check_layer(layer, tensors)
     for other in header["others"]:
         expected.add(other["name"])
         tensor = _tensor(tensors, other["name"])
@@ -121,6 +126,18 @@ def _check(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
             raise ValueError(f"{other['name']} is of a kind that a ticket does not have ({tensor.dtype})")
     if extra := sorted(set(tensors) - expected):
         raise ValueError(f"it holds {extra[0]}, which the header does not list")
+
+
+def stored_as(layer: dict[str, Any]) -> str:
+    """Name under which the file holds the tensors of the header row ``layer``."""
+    return str(layer.get("tied", layer["name"]))
+
+
+def _check_tied(layer: dict[str, Any], rows: dict[str, Any]) -> set[str]:
+    owner = rows.get(layer["tied"], {"tied": None})
+    if "tied" in owner or any(layer[key] != owner[key] for key in ("shape", "kept", "form")):
+        raise ValueError(f"the header's entry of {layer['name']} is {layer!r}, tied to what does not fit it")
+    return set()
 
 
 def _check_layer(layer: dict[str, Any], tensors: dict[str, Tensor]) -> set[str]:

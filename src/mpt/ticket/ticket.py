@@ -51,10 +51,14 @@ class Ticket:
         """
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
         tensors: dict[str, Tensor] = {}
-        layers, others, searched = [], [], set()
+        layers: list[dict[str, Any]] = []
+        others, searched = [], set()
+        first: dict[int, str] = {}  # by the identity of the weight: the first layer that has it
         with frozen(net):
             for name, layer in ticket_layers(net).items():
-                layers.append(_pack_layer(name, layer, tensors) | {"binary_input": name in conversion.binary_inputs})
+                owner = first.setdefault(id(layer.weight), name)
+                row = _pack_layer(name, layer, tensors) if owner == name else _tied_row(layers, name, owner)
+                layers.append(row | {"binary_input": name in conversion.binary_inputs})
                 searched |= {id(layer.weight), id(layer.scores)}
         for name, value, trained in _other_state(net, searched):
             tensors[name] = value
@@ -80,6 +84,11 @@ class Ticket:
     def save(self, path: str | Path) -> None:
         """Write the ticket file atomically."""
         files.write(path, self.header, self.tensors)
+
+    @property
+    def digest(self) -> str:
+        """What identifies the ticket: a hash of everything in it."""
+        return files.digest_of(self.header, self.tensors)
 
     def network(self, backbone: nn.Module | None = None) -> nn.Module:
         """The network that the ticket is, in evaluation mode, on the CPU, float32.
@@ -116,7 +125,7 @@ class Ticket:
     def mask(self, layer: str) -> Tensor:
         """Mask of one layer, bool, shape of its weight."""
         row = self._row(layer)
-        bits = unpacked_bits(self.tensors[f"{layer}.mask"].numpy(), n=math.prod(row["shape"]))
+        bits = unpacked_bits(self.tensors[f"{files.stored_as(row)}.mask"].numpy(), n=math.prod(row["shape"]))
         return torch.from_numpy(bits).view(row["shape"])
 
     def weight(self, layer: str) -> Tensor:
@@ -134,9 +143,10 @@ class Ticket:
                 tuple(row["shape"]),
                 math.prod(row["shape"]),
                 row["kept"],
-                float(self._kept_values(row).abs().mean()),
+                float(self._kept_values(row).double().abs().mean()),
                 self._layer_bits(row["name"]),
                 bool(row.get("binary_input")),
+                row.get("tied"),
             )
             for row in self.header["layers"]
         )
@@ -154,13 +164,17 @@ class Ticket:
 
     @property
     def num_weights(self) -> int:
-        """Weights of all searched layers; of a dense baseline, of all its parameters."""
-        return sum(math.prod(row["shape"]) for row in self.header["layers"] or self._parameters())
+        """Weights of all searched layers, tied ones once; of a dense baseline, of all its parameters."""
+        return sum(math.prod(row["shape"]) for row in self.stored_layers() or self._parameters())
 
     @property
     def num_kept(self) -> int:
-        """Weights kept in all searched layers; of a dense baseline, all."""
-        return sum(row["kept"] for row in self.header["layers"]) if self.header["layers"] else self.num_weights
+        """Weights kept in all searched layers, tied ones once; of a dense baseline, all."""
+        return sum(row["kept"] for row in self.stored_layers()) if self.header["layers"] else self.num_weights
+
+    def stored_layers(self) -> list[dict[str, Any]]:
+        """The header's rows of the layers whose tensors are in the file: all but those tied to an earlier one."""
+        return [row for row in self.header["layers"] if "tied" not in row]
 
     @property
     def density(self) -> float:
@@ -182,7 +196,7 @@ class Ticket:
         return [row for row in self.header["others"] if row["trained"] is not None]
 
     def _kept_values(self, row: dict[str, Any]) -> Tensor:
-        name = row["name"]
+        name = files.stored_as(row)
         if row["form"] == "real":
             return self.tensors[f"{name}.values"]
         positive = torch.from_numpy(unpacked_bits(self.tensors[f"{name}.signs"].numpy(), n=row["kept"]))
@@ -265,6 +279,11 @@ def _pack_layer(name: str, layer: TicketLayer, tensors: dict[str, Tensor]) -> di
         tensors[f"{name}.values"] = torch.from_numpy(kept)
     form = "binary" if binary else "real"
     return {"name": name, "shape": list(layer.weight.shape), "kept": int(mask.sum()), "form": form}
+
+
+def _tied_row(layers: list[dict[str, Any]], name: str, owner: str) -> dict[str, Any]:
+    """Header row of a layer whose weight is that of the layer ``owner``: the file holds its bits once."""
+    return {**next(row for row in layers if row["name"] == owner), "name": name, "tied": owner}
 
 
 def _other_state(net: nn.Module, searched: set[int]) -> list[tuple[str, Tensor, bool | None]]:

@@ -1,0 +1,280 @@
+"""Checkpoints of the authors' code (biprop, Diffenderfer & Kailkhura) as tickets.
+
+Such a file is a ``torch.save`` of a dictionary with ``state_dict``. Its keys, with or without ``module.`` in front:
+
+    <layer>.weight  <layer>.scores      of every searched layer; fully-connected ones are 1x1 convolutions, 4-D
+    <norm>.running_mean  running_var  num_batches_tracked       of every batch-norm, and of +BN its weight and bias
+
+Later files also say ``prune_rate``, which is the fraction **kept**, and ``conv_type`` (``GlobalSubnetConv`` where one
+threshold goes over all layers). The mask is not in the file; it is that of ``|scores|`` under their count:
+
+    layerwise   int((1 - P) n) weights of each layer, and the gain divided by as many
+    global      those whose ``|score|`` exceeds the int(P N)-th smallest of all N of the network; the gain divided by
+                the number of ones
+
+(Their layerwise code keeps ``n - int(P n)``, at most one weight a layer more, and divides by the number above.)
+
+Their layers are matched with those of a backbone by name where both have the name, and the rest in order, as the two
+networks list them; each must have the shape of its partner. Whatever has no partner is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpt.search.convert import BATCH_NORMS, convert, plain_layers
+from mpt.search.layers import ticket_layers
+from mpt.search.mask import check_prune
+from mpt.search.methods import Biprop
+from mpt.ticket.ticket import Ticket
+
+CONV_TYPES = {"SubnetConv": "layerwise", "GlobalSubnetConv": "global"}
+_LAYER = frozenset({"weight", "scores"})
+_NORM = frozenset({"running_mean", "running_var", "num_batches_tracked"})
+_TOLD = ("arch", "epoch", "best_acc1", "conv_type", "prune_rate")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a file holds.
+
+    Attributes:
+        layers: of each searched layer ``weight`` and ``scores``, 4-D, in the file's order.
+        norms: of each batch-norm its statistics, and ``weight`` and ``bias`` in +BN.
+        about: what else the file says: arch, epoch, best_acc1, conv_type, prune_rate.
+    """
+
+    layers: dict[str, dict[str, Tensor]]
+    norms: dict[str, dict[str, Tensor]]
+    about: dict[str, Any]
+
+    @property
+    def learn_batchnorm(self) -> bool:
+        """Whether batch-norm has a scale and shift (+BN)."""
+        return any("weight" in norm for norm in self.norms.values())
+
+
+def read_published(path: str | Path) -> Published:
+    """What the file at ``path`` holds; no code in it is run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read, or a key of its state dict is not of the forms above.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint at {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch and pickle raise on a broken file, or one that would run code
+        raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors ({_line(error)})") from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path} is no checkpoint of the authors' code: it has no state_dict of tensors")
+    owners: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        owner, _, attribute = str(key).removeprefix("module.").rpartition(".")
+        owners.setdefault(owner, {})[attribute] = value
+    norms = {name: parts for name, parts in owners.items() if _NORM & parts.keys()}
+    layers = {name: parts for name, parts in owners.items() if name not in norms}
+    for name, parts in layers.items():
+        _check_layer(name, parts)
+    for name, parts in norms.items():
+        _check_norm(name, parts)
+    if not layers:
+        raise ValueError(f"{path} holds no searched layer: no key ends with .scores")
+    return Published(layers, norms, {key: _plain(content[key]) for key in _TOLD if key in content})
+
+
+def import_published(
+    published: Published,
+    backbone: nn.Module,
+    *,
+    prune: float | None = None,
+    selection: str | None = None,
+    binary_activations: bool = False,
+    image: Tensor | None = None,
+    **about: Any,
+) -> Ticket:
+    """The ticket that a published checkpoint is.
+
+    Args:
+        published: from :func:`read_published`.
+        backbone: the plain network that it is of; left as it is.
+        prune: fraction removed; needed where the file does not say ``prune_rate``.
+        selection: ``layerwise`` or ``global``; by default as the file says, layerwise where it does not.
+        binary_activations: the network is one of MPT-1/1.
+        image: example input (N, C, H, W) for the probe of the conversion.
+        about: further header entries.
+
+    Raises:
+        ValueError: a layer or batch-norm without a partner of its shape; ``prune`` missing or other than the file's; a
+            selection that empties a layer.
+    """
+    _refuse_pooling_mistake(published)
+    kept_fraction = _kept_fraction(published, prune)
+    chosen = _selection(published, selection)
+    layers = plain_layers(backbone)
+    theirs = {name: parts["weight"].shape for name, parts in published.layers.items()}
+    ours = {name: _as_conv(layer.weight.shape) for name, layer in layers.items()}
+    partners = _partners("searched layers", theirs, ours)
+    method = Biprop(prune=_pruned(kept_fraction), scale_fan="none")
+    net = convert(
+        backbone,
+        method,
+        seed=None,
+        learn_batchnorm=published.learn_batchnorm,
+        binary_activations=binary_activations,
+        example=image,
+    )
+    norms = {name: module for name, module in net.named_modules() if isinstance(module, BATCH_NORMS)}
+    sizes = {name: parts["running_mean"].shape for name, parts in published.norms.items()}
+    norm_partners = _partners("batch-norms", sizes, {name: torch.Size([n.num_features]) for name, n in norms.items()})
+    counts = _counts(published, kept_fraction, chosen)
+    with torch.no_grad():
+        for name, layer in ticket_layers(net).items():
+            parts = published.layers[partners[name]]
+            layer.weight.copy_(parts["weight"].view(layer.weight.shape))
+            layer.scores.copy_(parts["scores"].view(layer.weight.shape))
+            layer.num_kept = counts[partners[name]]
+        for name, partner in norm_partners.items():
+            norm = net.get_submodule(name)
+            for attribute, value in published.norms[partner].items():
+                getattr(norm, attribute).copy_(value)
+    imported = {**published.about, "selection": chosen}
+    return Ticket.from_network(net.eval(), imported=imported, **about)
+
+
+def kept_of(n: int, *, kept_fraction: float) -> int:
+    """How many of a layer's ``n`` weights the authors' count keeps: ``int(kept_fraction n)``, at least one."""
+    return max(1, int(kept_fraction * n))
+
+
+def _counts(published: Published, kept_fraction: float, selection: str) -> dict[str, int]:
+    """Weights kept of each layer of the file."""
+    scores = {name: parts["scores"] for name, parts in published.layers.items()}
+    if selection == "layerwise":
+        return {name: kept_of(values.numel(), kept_fraction=kept_fraction) for name, values in scores.items()}
+    importance = torch.cat([values.abs().flatten() for values in scores.values()])
+    pruned = int((1 - kept_fraction) * importance.numel())
+    threshold = float(importance.kthvalue(pruned).values) if pruned else -math.inf
+    counts = {name: int((values.abs() > threshold).sum()) for name, values in scores.items()}
+    if empty := [name for name, count in counts.items() if count == 0]:
+        raise ValueError(
+            f"the global threshold leaves nothing of layer {empty[0]!r}: that is no ticket, its gain is NaN"
+        )
+    return counts
+
+
+def _check_layer(name: str, parts: dict[str, Tensor]) -> None:
+    if extra := sorted(parts.keys() - _LAYER):
+        raise ValueError(f"the file's key {_key(name, extra[0])} is none that a searched layer or a batch-norm has")
+    if missing := sorted(_LAYER - parts.keys()):
+        raise ValueError(
+            f"the file has {_key(name, *parts)} but no {_key(name, missing[0])}: every layer must be searched"
+        )
+    weight, scores = parts["weight"], parts["scores"]
+    if weight.dim() != 4 or weight.shape != scores.shape:
+        raise ValueError(
+            f"the file's {name} must have weight and scores of one 4-D shape, got {list(weight.shape)} and "
+            f"{list(scores.shape)}"
+        )
+    if not bool(torch.isfinite(weight).all() and torch.isfinite(scores).all()):
+        raise ValueError(f"the file's {name} holds weights or scores that are not numbers")
+
+
+def _check_norm(name: str, parts: dict[str, Tensor]) -> None:
+    allowed = _NORM | ({"weight", "bias"} if {"weight", "bias"} & parts.keys() else set())
+    if different := sorted(allowed ^ parts.keys()):
+        what = "is missing" if different[0] in allowed else "is none that a batch-norm has"
+        raise ValueError(f"the file's key {_key(name, different[0])} {what}")
+    if len({parts[key].shape for key in allowed - {"num_batches_tracked"}}) != 1:
+        raise ValueError(f"the file's batch-norm {name} has parts of several shapes")
+
+
+def _partners(what: str, theirs: dict[str, torch.Size], ours: dict[str, torch.Size]) -> dict[str, str]:
+    """Their name of each of ours: the same where both have it, the rest in order; ValueError unless shapes agree."""
+    rest = [name for name in theirs if name not in ours]
+    unnamed = [name for name in ours if name not in theirs]
+    if len(rest) != len(unnamed):
+        left = max(rest, unnamed, key=len)[min(len(rest), len(unnamed))]
+        raise ValueError(
+            f"the file is of another network: it has {len(theirs)} {what} and the model has {len(ours)}; "
+            f"{left!r} has no partner"
+        )
+    found = {name: name for name in ours if name in theirs} | dict(zip(unnamed, rest, strict=True))
+    for name, partner in found.items():
+        if ours[name] != theirs[partner]:
+            raise ValueError(
+                f"the file is of another network, width or number of classes: its {partner} is {list(theirs[partner])} "
+                f"where the model's {name} is {list(ours[name])}"
+            )
+    return found
+
+
+def _kept_fraction(published: Published, prune: float | None) -> float:
+    if prune is not None:
+        check_prune(prune)
+    said = published.about.get("prune_rate")
+    if said is None:
+        if prune is None:
+            raise ValueError("prune, the fraction removed, is not given and this early file does not say it")
+        return float(1 - Decimal(str(prune)))  # 0.2 for 0.8, as they would have typed it, not 0.19999999999999996
+    if not isinstance(said, (int, float)) or not 0 < said <= 1:
+        raise ValueError(f"the file's prune_rate, the fraction kept, must be in (0, 1], got {said}")
+    if prune is not None and abs(1 - said - prune) > 1e-6:
+        raise ValueError(
+            f"the file says that {said:g} is kept, which is prune={_pruned(said):g}, got prune={prune:g}: leave prune "
+            "out (a file written before global pruning had reached its fraction is a ticket at the one it says)"
+        )
+    return float(said)
+
+
+def _pruned(kept_fraction: float) -> float:
+    return float(1 - Decimal(str(kept_fraction)))
+
+
+def _selection(published: Published, selection: str | None) -> str:
+    conv_type = published.about.get("conv_type")
+    if conv_type is not None and conv_type not in CONV_TYPES:
+        raise ValueError(f"the file's conv_type is {conv_type}: only {' and '.join(CONV_TYPES)} are biprop's")
+    said = CONV_TYPES[conv_type] if conv_type else None
+    if selection not in (None, *CONV_TYPES.values()):
+        raise ValueError(f"selection must be {' or '.join(CONV_TYPES.values())}, got {selection!r}")
+    if said and selection and said != selection:
+        raise ValueError(f"the file says that it was pruned {said} ({conv_type}), got selection={selection}")
+    return said or selection or "layerwise"
+
+
+def _refuse_pooling_mistake(published: Published) -> None:
+    arch = str(published.about.get("arch", ""))
+    if any(arch.startswith(f"cResNet{depth}") for depth in (20, 32, 44, 56, 110)):
+        raise ValueError(
+            f"{arch} of the authors' code pools 2x2 positions into 40 logits by mistake: its checkpoints are no "
+            "tickets of a network with a logit a class"
+        )
+
+
+def _as_conv(shape: torch.Size) -> torch.Size:
+    """(O, I) of a fully-connected layer as the (O, I, 1, 1) of a 1x1 convolution."""
+    return shape if len(shape) == 4 else torch.Size([*shape, 1, 1])
+
+
+def _key(name: str, *attributes: str) -> str:
+    return " and ".join(f"{name}.{attribute}" if name else attribute for attribute in attributes)
+
+
+def _plain(value: Any) -> Any:
+    """A value as the header can hold it: a 0-d tensor is a number."""
+    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import mpt
+from mpt import backbones
+from mpt.search.layers import ticket_layers
+from mpt.ticket.finetune import chosen_layers, finetuning_network, history, latent_weight
+from tests import reference
+
+LAYERS = ["features.0", "features.2", "classifier.0", "classifier.2", "classifier.4"]
+
+
+def backbone():
+    return backbones.conv2(width=0.25, image_size=8)
+
+
+@pytest.fixture(scope="module")
+def searched():
+    return mpt.convert(backbone(), mpt.Biprop(prune=0.8), seed=0)
+
+
+@pytest.fixture
+def ticket(searched):
+    return mpt.Ticket.from_network(searched)
+
+
+def step(net, *, lr):
+    """One step of SGD on what is trained; the loss before it."""
+    torch.manual_seed(1)
+    loss = F.cross_entropy(net(torch.randn(32, 3, 8, 8)), torch.arange(32) % 10)
+    learned = [p for p in net.parameters() if p.requires_grad]
+    for p, g in zip(learned, torch.autograd.grad(loss, learned), strict=True):
+        p.data -= lr * g
+    return loss.item()
+
+
+def test_the_latent_weights_of_a_searched_ticket_are_the_weights_it_was_searched_among(ticket, searched):
+    for row in ticket.header["layers"]:
+        latent = latent_weight(ticket, row, seed=5)
+        assert torch.equal(latent, searched.get_submodule(row["name"]).weight)
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_fine_tuning_starts_as_the_ticket(ticket, seed):
+    flipped = ticket.tensors["classifier.0.signs"].clone()
+    flipped[0] ^= 255  # as if fine-tuned before
+    ticket = mpt.Ticket(ticket.header | {"seed": seed}, ticket.tensors | {"classifier.0.signs": flipped})
+    net = finetuning_network(ticket, backbone(), layers="all", seed=7)
+    for name, layer in ticket_layers(net).items():
+        assert torch.allclose(layer.ticket_weight(), ticket.weight(name), rtol=1e-6, atol=0)
+        assert layer.weight.abs().std() > 0.1 * layer.weight.abs().mean()  # some are near to turning
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_gradient_is_that_of_the_definition(binary):
+    method = mpt.Biprop(prune=0.5) if binary else mpt.EdgePopup(prune=0.5, init="kaiming_normal")
+    ticket = mpt.Ticket.from_network(mpt.convert(backbone(), method, seed=0))
+    net = finetuning_network(ticket, backbone(), layers="classifier.4", seed=0)
+    layer = net.classifier[4]
+    b = layer.ticket_weight()
+    grad = torch.randn_like(b)
+    b.backward(grad)
+    w, mask = layer.weight.detach().numpy(), ticket.mask("classifier.4").numpy()
+    gain = reference.gain(w, mask)
+    expected = reference.ticket_weight(w, mask) if binary else mask * w
+    assert np.allclose(b.detach().numpy(), expected, rtol=1e-6)
+    assert np.allclose(layer.weight.grad.numpy(), (gain if binary else 1) * mask * grad.numpy(), rtol=1e-6)
+    assert layer.scores.grad is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "moved"), [("last", LAYERS[-1:]), ("first", LAYERS[:1]), ("features.*", LAYERS[:2])]
+)
+def test_only_the_chosen_weights_move_and_the_mask_does_not(ticket, layers, moved):
+    assert chosen_layers(ticket, layers) == moved
+    net = finetuning_network(ticket, backbone(), layers=layers, seed=0)
+    before = {name: layer.weight.clone() for name, layer in ticket_layers(net).items()}
+    step(net, lr=10.0)
+    for name, layer in ticket_layers(net).items():
+        mask = ticket.mask(name)
+        assert torch.equal(layer.mask(), mask)
+        changed = layer.weight != before[name]
+        assert bool(changed.any()) == (name in moved)
+        assert not changed[~mask].any()  # pruned weights stay
+
+
+def test_fine_tuning_turns_signs_lowers_the_loss_and_gives_a_binary_ticket(ticket):
+    net = finetuning_network(ticket, backbone(), layers="all", seed=0)
+    losses = [step(net, lr=1.0) for _ in range(30)]
+    assert losses[-1] < 0.8 * losses[0]
+    tuned = mpt.Ticket.from_network(net, history=history(ticket, layers="all"))
+    turned = 0
+    for row in tuned.header["layers"]:
+        assert row["form"] == "binary"
+        assert torch.equal(tuned.mask(row["name"]), ticket.mask(row["name"]))
+        turned += int((torch.sign(tuned.weight(row["name"])) != torch.sign(ticket.weight(row["name"]))).sum())
+        layer = net.get_submodule(row["name"])
+        gain = reference.gain(layer.weight.detach().numpy(), tuned.mask(row["name"]).numpy())
+        assert float(tuned.tensors[f"{row['name']}.gain"]) == pytest.approx(gain, rel=1e-6)
+    assert turned > 50
+    assert tuned.header["method"] == ticket.header["method"]
+    assert tuned.header["history"] == [{"ticket": ticket.digest, "layers": "all"}]
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(tuned.network()(x), net.eval()(x))
+    assert history(tuned, layers="last")[0] == tuned.header["history"][0]
+
+
+def test_what_cannot_be_fine_tuned_is_refused(ticket):
+    with pytest.raises(ValueError, match=r"layers names 'fc', which is none of features\.0, features\.2"):
+        chosen_layers(ticket, "fc")
+    dense = mpt.Ticket.from_network(mpt.convert(backbone(), mpt.Dense(), seed=0))
+    with pytest.raises(ValueError, match="dense baseline"):
+        finetuning_network(dense, backbone(), layers="last", seed=0)
