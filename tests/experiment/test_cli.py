@@ -156,11 +156,6 @@ def test_a_multirun_makes_one_directory_a_run_and_repeating_it_runs_nothing(tmp_
     assert [path.stat().st_mtime_ns for path in results] == written
 
 
-def test_several_processes_in_a_multirun_are_refused(tmp_path):
-    arguments = ["-m", *(o for o in SMALL if "devices" not in o), "trainer.devices=2", "seed=0,1"]
-    assert "do not go with -m yet" in refused("train", *arguments, cwd=tmp_path)
-
-
 def test_the_printed_evaluation_works_for_a_directory_with_a_space(tmp_path):
     done = command("train", *SMALL, "epochs=1", "hydra.run.dir=my run", cwd=tmp_path)
     line = next(line for line in done.stdout.splitlines() if line.startswith("evaluate"))

@@ -1,17 +1,13 @@
 from __future__ import annotations
 
-import json
-import os
 import random
 import signal
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from mpt.experiment import config, status
-from tests.experiment.conftest import COMMANDS, SMALL, command
+from tests.experiment.conftest import SMALL, command, left_behind, results
 
 TINY = """# @package _global_
 sweep: tiny
@@ -44,10 +40,6 @@ def mine(tmp_path):
 
 def tiny(*more):
     return ["--config-dir", "mine", "sweeps=tiny", *AXES, *more]
-
-
-def results(folder):
-    return {path.parent.name: json.loads(path.read_text()) for path in Path(folder).glob("*/result.json")}
 
 
 def said_counts(text):
@@ -160,42 +152,6 @@ def test_sweeps_are_found_and_nothing_else_of_the_checkout(tmp_path):
     assert not {"src", "tests", ".venv", "docs", "conf"} & set(groups)
     files = {path.stem for path in (config.HOME / "sweeps").glob("*.yaml")}
     assert set(loader.get_group_options("sweeps")) == files
-
-
-@pytest.fixture
-def started():
-    """``started(folder, *arguments)`` is a sweep of its own process group; killed at the end of the test."""
-    sweeps = []
-    yield lambda *arguments: sweeps.append(_started(*arguments)) or sweeps[-1]
-    for sweep in sweeps:
-        if sweep.poll() is None:
-            os.killpg(sweep.pid, signal.SIGKILL)
-            sweep.wait()
-
-
-def _started(folder, *arguments):
-    with (folder / "log").open("a") as log:
-        return subprocess.Popen(
-            [COMMANDS / "mpt-train", *arguments],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
-
-
-def left_behind(folder):
-    """Command lines of processes that still work in ``folder``."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if (path / "cwd").readlink() == folder:
-                found.append((path / "cmdline").read_text())
-        except OSError:
-            continue
-    return found
 
 
 TIMES = ("seconds", "images_per_second", "config", "commit", "ticket_bytes")

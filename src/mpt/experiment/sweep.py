@@ -145,7 +145,7 @@ def _work(sweeper: Any, runs: Sequence[Run], *, started: float, more: tuple[str,
         if not free:
             _wait(left, started)
             continue
-        stopped = _launched(sweeper, free, (*more, f"hydra.sweeper.started={started!r}"))
+        stopped = _launched(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"hydra.sweeper.started={started!r}"))
         after = [run for run in free if not _settled(run, started) and not is_claimed(run.directory)]
         dead = [run for run in after if _left_claim(run.directory) > started]
         for run in dead:
@@ -184,7 +184,7 @@ def _wait(left: Sequence[Run], started: float) -> None:
 
 
 def _launched(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Exception | None:
-    """Give ``runs``, each with the overrides ``more``, to the launcher; the exception with which it stopped, if it did."""
+    """Give ``runs``, each with the overrides ``more``, to the launcher; the exception that stopped it, if one did."""
     from hydra.core.plugins import Plugins
 
     launcher = Plugins.instance().instantiate_launcher(
