@@ -73,7 +73,7 @@ def _wandb(directory: Path, config: dict[str, Any]) -> Logger:
         job_type="train",
         name=directory.name,
         id=hashlib.sha1(str(directory.resolve()).encode()).hexdigest()[:8],
-        save_dir=str(directory),
+        save_dir=str(directory.resolve()),  # W&B's own process may have been started from another folder
         config=config,
         log_model=False,
         settings=wandb.Settings(silent=True),
