@@ -8,6 +8,7 @@ from tests.experiment.conftest import command
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of wandb_workspaces' own
 def test_a_workspace_is_built_offline_and_shows_the_runs_of_its_sweep(tmp_path):
     pytest.importorskip("wandb_workspaces")
     from wandb_workspaces.workspaces import internal
