@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint wheel bench golden clean
+.PHONY: help demo test test-all lint wheel bench golden figures clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,13 @@ bench: .venv/.installed  ## speed as ratios, measured in turn in one run; writes
 
 golden: .venv/.installed  ## write tests/golden anew, after a change that moves a number (say so in CHANGELOG, Numbers)
 	$(BIN)/python -m tests.golden.make
+
+DIGITS := results/digits/runs.csv
+
+figures: .venv/.installed  ## the figures that the README shows, from the committed tables
+	$(BIN)/mpt-plot results/digits/demo.csv --figure fig2 -o docs/figure.svg
+	$(BIN)/mpt-plot $(DIGITS) --figure fig5 --where width=0.25 -o docs/digits-fig5.svg
+	$(BIN)/mpt-plot $(DIGITS) --figure fig3 --where model=conv4 --where prune=0,0.5,0.8,0.9 -o docs/digits-fig3.svg
 
 clean:  ## remove .venv and everything built
 	rm -rf .venv dist build

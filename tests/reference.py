@@ -17,6 +17,36 @@ def mask(scores: np.ndarray, prune: float, *, score_abs: bool = True) -> np.ndar
     return chosen.reshape(scores.shape)
 
 
+def global_masks(scores: list[np.ndarray], prune: float, *, score_abs: bool = True) -> list[np.ndarray]:
+    """Sort all weights of the network by importance; the first largest of each layer is sure of its place."""
+    entries = []  # (not sure, -importance, layer, flat index): the smallest tuples are kept
+    for layer, s in enumerate(scores):
+        flat = np.abs(s.ravel()) if score_abs else s.ravel()
+        first = int(np.argmax(flat))
+        entries += [(i != first, -float(value), layer, i) for i, value in enumerate(flat)]
+    kept = max(1, len(entries) - math.floor(prune * len(entries) + 0.5))
+    masks = [np.zeros(s.size, dtype=bool) for s in scores]
+    for _, _, layer, i in sorted(entries)[:kept]:
+        masks[layer][i] = True
+    return [m.reshape(s.shape) for m, s in zip(masks, scores, strict=True)]
+
+
+def ramped(prune: float, epoch: int, ramp: int) -> float:
+    if prune < 0.5 or epoch >= ramp:
+        return prune
+    c = (1 - epoch / ramp) ** 3
+    return prune + (0.5 - prune) * c
+
+
+def propagated(scores: np.ndarray, power: float) -> np.ndarray:
+    return scores * np.abs(scores) ** (power - 1)
+
+
+def above(scores: np.ndarray, threshold: float, *, power: float = 1.0, score_abs: bool = True) -> np.ndarray:
+    s = propagated(scores, power)
+    return (np.abs(s) if score_abs else s) > threshold
+
+
 def sign(x: np.ndarray) -> np.ndarray:
     return np.where(x >= 0, 1.0, -1.0)  # sign(0) = +1; -0.0 >= 0 too
 
@@ -30,10 +60,17 @@ def ticket_weight(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def score_gradient(
-    grad: np.ndarray, weight: np.ndarray, scores: np.ndarray, gain: float, *, score_grad: str, score_abs: bool = True
+    grad: np.ndarray,
+    weight: np.ndarray,
+    scores: np.ndarray,
+    gain: float,
+    *,
+    score_grad: str,
+    score_abs: bool = True,
+    power: float = 1.0,
 ) -> np.ndarray:
     factor = {"weight": weight, "sign": sign(weight), "gain": gain * sign(weight)}[score_grad]
-    return grad * factor * (sign(scores) if score_abs else 1.0)
+    return grad * factor * (sign(scores) if score_abs else 1.0) * power * np.abs(scores) ** (power - 1)
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray, *, label_smoothing: float = 0.0) -> float:
@@ -68,3 +105,9 @@ def learning_rate(
         if epoch >= milestone:
             lr = lr * gamma
     return lr
+
+
+def spline_slope(x: np.ndarray, t: float) -> np.ndarray:
+    """Slope of the quadratic spline that stands in for the sign's derivative: what backward multiplies with."""
+    slopes = [2 / t * (1 - abs(value) / t) if -t <= value <= t else 0.0 for value in x.ravel()]
+    return np.array(slopes).reshape(x.shape)

@@ -164,7 +164,8 @@ def started(recipe, small):
     """Names and values of the network's state before the first step."""
     made = compose(f"recipe={recipe}", *small)
     images = data.load(**made["data"])
-    backbone = build_backbone(made["model"], images, width=made["width"], seed=0)
+    signs = {"binary_activations": made["binary_activations"]}
+    backbone = build_backbone(made["model"], images, width=made["width"], seed=0, **signs)
     method = build_method(made["method"], prune=made["prune"])
-    options = {key: made[key] for key in ("dense", "learn_batchnorm")}
+    options = {key: made[key] for key in ("dense", "learn_batchnorm", "spline_t")} | signs
     return converted(backbone, method, images, seed=0, name=recipe, **options).state_dict().items()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mpt.search.convert import convert, to_dense
     from mpt.search.layers import BinaryActivation, frozen
     from mpt.search.methods import Biprop, Dense, EdgePopup, Method
+    from mpt.search.selection import start_epoch
     from mpt.search.table import layer_table
     from mpt.ticket.ticket import Ticket
 
@@ -27,6 +28,7 @@ _HOMES = {
     "convert": "mpt.search.convert",
     "frozen": "mpt.search.layers",
     "layer_table": "mpt.search.table",
+    "start_epoch": "mpt.search.selection",
     "to_dense": "mpt.search.convert",
 }
 _MODULES = ("backbones", "data")
@@ -43,6 +45,7 @@ __all__ = [
     "data",
     "frozen",
     "layer_table",
+    "start_epoch",
     "to_dense",
 ]
 

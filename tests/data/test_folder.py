@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from mpt import data
+from mpt.data import folder
 
 
 @pytest.fixture
@@ -77,6 +78,65 @@ def test_writing_to_the_images_does_not_change_the_cache(root):
     torch.testing.assert_close(load(root).train.pixels[0, :, 0, 0], torch.tensor([5, 100, 250], dtype=torch.uint8))
 
 
+def test_pixels_of_the_cache_stay_in_their_file_on_the_cpu(root):
+    read = load(root)
+    assert data.Loader(read.train, data=read, batch=2, train=True).pixels.data_ptr() == read.train.pixels.data_ptr()
+
+
+def test_a_folder_is_streamed_where_it_would_take_more_than_half_of_the_memory(root, monkeypatch):
+    bytes_decoded = 14 * 3 * 6 * 6
+    monkeypatch.setattr(folder, "memory", lambda: 2 * bytes_decoded)
+    assert isinstance(load(root).train, data.Images)
+    monkeypatch.setattr(folder, "memory", lambda: 2 * bytes_decoded - 1)
+    assert isinstance(load(root).train, data.Files)
+    assert isinstance(load(root, stream=False).train, data.Images)
+
+
+def test_the_memory_of_this_machine_is_found():
+    assert 2**28 < folder.memory() < 2**50
+
+
+def test_the_mean_of_streamed_pictures_is_measured_once_and_not_where_it_is_given(root, capsys):
+    load(root, stream=True, mean=[0.5] * 3, std=[0.5] * 3)
+    assert capsys.readouterr().err == ""
+    measured = load(root, stream=True)
+    assert "measuring the mean of 10 pictures" in capsys.readouterr().err
+    assert load(root, stream=True).mean == measured.mean == load(root).mean
+    assert "measuring" not in capsys.readouterr().err
+
+
+def test_imagenet_takes_its_own_normalisation_its_val_folder_and_224_pixels(root):
+    (root / "test").rename(root / "val")
+    (root / "test").mkdir()  # ImageNet's own has pictures without classes
+    read = data.load("imagenet", root=root)
+    assert (read.image_size, read.mean, read.std) == (224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (len(read.train), len(read.test), read.class_names) == (10, 4, ("ant", "cat"))
+
+
+def test_the_checksum_changes_with_the_pictures(root):
+    first = data.checksum(root, name="image_folder")
+    assert data.checksum(root, name="image_folder") == first
+    os.utime(root / "test" / "ant" / "0.png", ns=(1, 1))
+    assert data.checksum(root, name="image_folder") != first
+    assert data.checksum(root / "nowhere", name="image_folder") is None
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"resized_crop": True, "image_size": 4, "stream": False}, r"data\.stream=false cannot go with"),
+        ({"resized_crop": True}, r"data\.resized_crop=true needs data\.image_size"),
+        ({"augment": "nope"}, r"data\.augment must be one of none, augmix, got 'nope'"),
+        ({"noise_std": -1.0}, r"data\.noise_std is a standard deviation from 0 .* got -1 and 1"),
+        ({"noise_std": 0.1, "noise_probability": 2.0}, r"data\.noise_probability lies in \[0, 1\], got 0\.1 and 2"),
+        ({"workers": -1}, r"data\.workers is a number of processes, 0 or more, got -1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(root, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        load(root, **options)
+
+
 def broken(root):
     (root / "train" / "ant" / "broken.png").write_bytes(b"not a picture")
 
@@ -111,6 +171,10 @@ def no_test(root):
     (root / "test").rename(root.parent / "away")
 
 
+def evaluated(read):
+    return list(data.Loader(read.test, data=read, batch=4, train=False))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -128,6 +192,8 @@ def test_a_folder_that_is_wrong_is_refused_with_the_reason(root, change, sentenc
     change(root)
     with pytest.raises((ValueError, OSError), match=sentence):
         load(root)
+    with pytest.raises((ValueError, OSError), match=sentence):
+        evaluated(load(root, stream=True, workers=0))  # streamed test pictures are read when they are tested on
 
 
 def test_a_missing_folder_is_refused(tmp_path):

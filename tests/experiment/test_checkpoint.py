@@ -51,19 +51,13 @@ def test_the_ticket_of_best_val_is_that_of_the_best_epoch_on_held_out_images_and
     assert not (directory.parent / "last" / "best.ckpt").exists()
 
 
-def test_no_epoch_before_the_first_whose_mask_is_a_ticket_is_the_best(tmp_path):
-    monitor = Monitor(tmp_path, num_images=1, show=False, first_epoch=2)
+def test_no_epoch_from_before_the_end_of_a_ramp_is_the_best(tmp_path):
+    ramp = mpt.Biprop(prune=0.8, selection="global", ramp=2).ramp_epochs
+    monitor = Monitor(tmp_path, num_images=1, show=False, first_epoch=ramp)
     monitor.rows = [{"epoch": e, "val/acc": acc} for e, acc in ((1, 0.9), (2, 0.8))]
     assert monitor.best("val/acc") is None
     monitor.rows += [{"epoch": e, "val/acc": acc} for e, acc in ((3, 0.5), (4, 0.6), (5, 0.6))]
     assert monitor.best("val/acc")["epoch"] == 4  # the earliest of equals
-
-
-def test_a_run_that_ends_before_any_epoch_is_a_ticket_is_refused(run_here, tmp_path, monkeypatch):
-    monkeypatch.setattr(mpt.Method, "first_epoch", 3)
-    with pytest.raises(ValueError, match="epochs must be above 3, the first epoch whose mask is a ticket, got 3"):
-        run_here("epochs=3")
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_cut_off_between_its_two_checkpoints_keeps_the_right_best(run_here, monkeypatch):
@@ -91,6 +85,17 @@ def test_a_run_cut_off_between_its_two_checkpoints_keeps_the_right_best(run_here
     [
         EVERYTHING,
         pytest.param(BEST, marks=pytest.mark.slow),
+        pytest.param(
+            (
+                "prune=0.8",
+                "method.selection=global",
+                "method.ramp=2",
+                "optim.averaging=ema",
+                "optim.averaging_decay=0.9",
+            ),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("prune=0.8", "method.selection=calibrated", "optim.averaging=ema"), marks=pytest.mark.slow),
         pytest.param(TARGETS, marks=pytest.mark.slow),
         pytest.param(("optim.averaging=swa", "optim.averaging_start=1"), marks=pytest.mark.slow),
         pytest.param(
@@ -135,7 +140,7 @@ def test_a_run_cut_off_after_its_last_epoch_still_has_the_averaged_ticket(run_he
 def test_a_killed_run_with_every_option_gives_the_ticket_of_an_uninterrupted_one(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process("train", *SMALL, *EVERYTHING, "epochs=30", f"hydra.run.dir={whole}", cwd=tmp_path)
-    assert killed(cut, epochs=3, overrides=EVERYTHING) == -9
+    assert killed(cut, *EVERYTHING, epochs=3) == -9
     process("train", *SMALL, *EVERYTHING, "epochs=30", f"hydra.run.dir={cut}", cwd=tmp_path)
     assert (cut / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
     assert timeless(cut) == timeless(whole)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,7 +12,9 @@ import torch
 import yaml
 
 import mpt
+from mpt.experiment.module import TicketModule
 from mpt.search.mask import flips
+from tests import reference
 from tests.experiment.conftest import COMMANDS, SMALL, command, compose, process, row_of
 
 RESULT_KEYS = {
@@ -58,6 +61,10 @@ METRICS = {
     "train/loss",
     *(f"ticket/{what}/{layer}" for what in ("gain", "flips", "binarization_error") for layer in LAYERS),
 }
+
+
+CALIBRATED = ["prune=0.8", "method.selection=calibrated", "method.refresh=7"]
+RAMPED = ["prune=0.8", "method.selection=global", "method.ramp=5"]
 
 
 def rows(directory):
@@ -225,6 +232,11 @@ def test_a_search_that_diverges_fails_with_advice_and_says_so_in_its_row(run_her
             ["model=torchvision", "model.name=resnet18", "width=1", "data.num_images=33"],
             "batch=32 leaves 1 of 33 training images",
         ),
+        (["prune=0.8", "method.selection=global"], "method.ramp=10 lets .* epochs must be at least 11, got 3"),
+        (["method.power=0.5"], "power is the exponent of power-propagation and must be at least 1, got 0.5"),
+        (["method.selection=threshold", "method.threshold=1"], r"threshold=1 keeps none of the .*'features\.0'"),
+        (["method.prune_layers={fc.*:0.5}"], r"prune_layers names 'fc\.\*', which is none of features\.0"),
+        (["prune=0.9999", "method.selection=calibrated"], "lower prune or raise width"),
         (["+model.nope=3"], r"there is no option model\.nope"),
         (["batch=30", "trainer.devices=4"], "must divide by the 4 processes, got 30"),
         (
@@ -237,6 +249,58 @@ def test_what_cannot_be_built_is_refused_before_anything_is_made(run_here, tmp_p
     with pytest.raises(ValueError, match=sentence):
         run_here(*overrides)
     assert not (tmp_path / "run").exists()
+
+
+def test_global_pruning_ramps_and_only_what_comes_after_counts(run_here):
+    row, directory = run_here("prune=0.8", "method.selection=global", "method.ramp=3", "epochs=5")
+    written = rows(directory)
+    kept = [1 - reference.ramped(0.8, epoch, 3) for epoch in range(5)]
+    assert [r["ticket/density"] for r in written] == pytest.approx(kept, abs=1e-4)
+    best = max(written[3:], key=lambda r: r["test/acc"])
+    assert (row["test_acc_max"], row["test_acc_max_epoch"]) == (best["test/acc"], best["epoch"])
+    ticket = mpt.Ticket.load(directory / "ticket.safetensors")
+    assert ticket.num_kept == ticket.num_weights - math.floor(0.8 * ticket.num_weights + 0.5)
+    assert len({round(r["kept"] / math.prod(r["shape"]), 2) for r in ticket.header["layers"]}) > 1
+    assert ticket.header["method"]["selection"] == "global"
+
+
+@pytest.mark.parametrize("overrides", [CALIBRATED, [*RAMPED, "method.ramp=2"]])
+def test_a_run_cut_off_in_an_epoch_and_repeated_has_the_same_masks_and_rows(run_here, monkeypatch, overrides):
+    _, whole = run_here(*overrides, "epochs=4", directory="whole")
+
+    def broken(module, batch, batch_idx, step=TicketModule.training_step):
+        if module.current_epoch == 2 and batch_idx == 5:
+            raise RuntimeError("cut off")
+        return step(module, batch, batch_idx)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TicketModule, "training_step", broken)
+        with pytest.raises(RuntimeError, match="cut off"):
+            run_here(*overrides, "epochs=4", directory="cut")
+    _, cut = run_here(*overrides, "epochs=4", directory="cut")
+    assert (cut / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
+    timeless = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(directory)]
+        for directory in (cut, whole)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_threshold_finds_its_own_density_and_a_calibrated_one_that_of_prune(run_here):
+    row, directory = run_here("prune=0.5", "method.selection=threshold", "method.threshold=0.08")
+    last = rows(directory)[-1]
+    assert row["density"] == pytest.approx(last["ticket/density"])
+    assert 0.1 < row["density"] < 0.45
+    row, directory = run_here("prune=0.8", *CALIBRATED, directory="calibrated")
+    assert all(r["ticket/density"] == pytest.approx(0.2, abs=0.005) for r in rows(directory))
+    assert row["density"] == pytest.approx(0.2, abs=0.005)
+    assert row["test_acc"] == pytest.approx(rows(directory)[-1]["test/acc"], abs=1e-6)
+
+
+def test_a_threshold_that_empties_a_layer_in_training_fails_with_one_sentence(run_here, tmp_path):
+    with pytest.raises(ValueError, match=r"threshold=0\.05 keeps none of the .* weights of layer 'features\.0'"):
+        run_here("method.selection=threshold", "method.threshold=0.05", "optim.weight_decay=9", "data.num_images=3200")
+    assert "threshold=0.05 keeps none" in row_of(tmp_path / "run")["error"]
 
 
 def test_a_backbone_is_added_by_one_yaml(tmp_path):
@@ -254,9 +318,9 @@ def test_a_backbone_is_added_by_one_yaml(tmp_path):
     assert f"accuracy  {100 * row_of(tmp_path / 'run')['test_acc']:.2f} %" in shown.stdout
 
 
-def killed(directory, *, epochs, overrides=()):
+def killed(directory, *overrides, epochs):
     """Start a search in ``directory`` and kill it after ``epochs`` are in its checkpoint."""
-    arguments = [*SMALL, *overrides, "epochs=30", f"hydra.run.dir={directory}"]
+    arguments = [*SMALL, "epochs=30", *overrides, f"hydra.run.dir={directory}"]
     process = subprocess.Popen(
         [COMMANDS / "mpt-train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ}
     )
@@ -270,13 +334,13 @@ def killed(directory, *, epochs, overrides=()):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_a_run_killed_in_any_epoch_and_repeated_gives_the_ticket_of_an_uninterrupted_one(tmp_path, epochs):
+@pytest.mark.parametrize(("epochs", "overrides"), [(1, []), (3, []), (3, CALIBRATED)])
+def test_a_run_killed_in_any_epoch_and_repeated_gives_the_ticket_of_an_uninterrupted_one(tmp_path, epochs, overrides):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    process("train", *SMALL, "epochs=30", f"hydra.run.dir={whole}", cwd=tmp_path)
-    assert killed(cut, epochs=epochs) == -signal.SIGKILL
+    process("train", *SMALL, "epochs=30", *overrides, f"hydra.run.dir={whole}", cwd=tmp_path)
+    assert killed(cut, *overrides, epochs=epochs) == -signal.SIGKILL
     assert not (cut / "result.json").exists()
-    process("train", *SMALL, "epochs=30", f"hydra.run.dir={cut}", cwd=tmp_path)
+    process("train", *SMALL, "epochs=30", *overrides, f"hydra.run.dir={cut}", cwd=tmp_path)
     assert (cut / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
     timeless = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(cut)]
     assert timeless == [
@@ -286,8 +350,9 @@ def test_a_run_killed_in_any_epoch_and_repeated_gives_the_ticket_of_an_uninterru
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_masks_of_one(tmp_path):
-    arguments = [*(o for o in SMALL if "devices" not in o), "data.num_images=319", "epochs=4"]
+@pytest.mark.parametrize("overrides", [[], CALIBRATED, RAMPED])
+def test_two_processes_find_the_masks_of_one(tmp_path, overrides):
+    arguments = [*(o for o in SMALL if "devices" not in o), "data.num_images=319", "epochs=6", *overrides]
     one, two = tmp_path / "one", tmp_path / "two"
     process("train", *arguments, f"hydra.run.dir={one}", "trainer.devices=1", cwd=tmp_path)
     process("train", *arguments, f"hydra.run.dir={two}", "trainer.devices=2", cwd=tmp_path)
@@ -297,3 +362,13 @@ def test_two_processes_find_the_masks_of_one(tmp_path):
     assert row_of(two)["processes"] == 2
     assert rows(two)[-1]["train/acc"] == pytest.approx(rows(one)[-1]["train/acc"], abs=0.01)
     assert rows(two)[-1]["test/acc"] == pytest.approx(row_of(two)["test_acc"], abs=1e-6)  # each image once
+
+
+@pytest.mark.parametrize("model", ["conv2", "vgg_small"])
+def test_a_run_with_binary_activations_is_measured_on_a_file_that_has_them(run_here, model):
+    row, directory = run_here(f"model={model}", "binary_activations=true", "epochs=1", "width=0.0625", "spline_t=2")
+    ticket = mpt.Ticket.load(directory / "ticket.safetensors")
+    assert row["config"]["binary_activations"]
+    assert {m.t for m in ticket.network().modules() if isinstance(m, mpt.BinaryActivation)} == {2.0}
+    evaluated = command("eval", str(directory / "ticket.safetensors"), f"model={model}", "width=0.0625", cwd=directory)
+    assert f"{100 * row['test_acc']:.2f} %" in evaluated.stdout

@@ -325,3 +325,71 @@ def test_an_input_that_cannot_be_guessed_is_said():
 
     with pytest.warns(UserWarning, match="could not guess an input"):
         mpt.convert(Odd(), mpt.Biprop(prune=0.5), seed=0)
+
+
+class Nested(nn.Module):
+    """Batch-norms in a Sequential of a Sequential, in a custom module, synchronised, and derived."""
+
+    class Own(nn.BatchNorm2d):
+        pass
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)), nn.ReLU())
+        self.branches = nn.ModuleDict({"a": nn.Conv2d(4, 4, 1), "norm": Nested.Own(4)})
+        self.synchronised, self.fc = nn.SyncBatchNorm(4), nn.Linear(4, 2)
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, x):
+        x = self.branches["norm"](self.branches["a"](self.stem(x)))
+        return self.norm(self.fc(self.synchronised(x).mean((2, 3))))
+
+
+def norms_of(net):
+    return [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def test_batchnorm_is_learned_whatever_holds_it_and_otherwise_has_no_parameters():
+    learned = mpt.convert(Nested(), mpt.Biprop(prune=0.5), learn_batchnorm=True).train()
+    assert len(norms_of(learned)) == 4
+    F.cross_entropy(learned(torch.randn(8, 3, 6, 6)), torch.arange(8) % 2).backward()
+    assert all(m.weight.grad.any() and m.bias.grad.any() for m in norms_of(learned)[:3])
+    plain = mpt.convert(Nested(), mpt.Biprop(prune=0.5))
+    assert not any(list(m.parameters()) for m in norms_of(plain))
+
+
+@pytest.mark.parametrize("kind", [mpt.Biprop, mpt.EdgePopup])
+def test_a_random_mask_stays_as_it_was_drawn_while_batchnorm_is_trained(kind):
+    backbone = backbones.cifar_resnet20(width=0.25)
+    net = mpt.convert(backbone, kind(prune=0.5, learn_scores=False), learn_batchnorm=True).train()
+    learned = [p for p in net.parameters() if p.requires_grad]
+    assert {id(p) for p in learned} == {id(p) for m in norms_of(net) for p in m.parameters()}
+    searched = mpt.convert(backbone, kind(prune=0.5), learn_batchnorm=True)
+    before = {name: layer.mask() for name, layer in ticket_layers(searched).items()}
+    optim = torch.optim.SGD(learned, 0.1, weight_decay=0.1)
+    F.cross_entropy(net(torch.randn(4, 3, 8, 8)), torch.arange(4)).backward()
+    assert all(p.grad.any() for p in learned)
+    optim.step()
+    assert all(torch.equal(layer.mask(), before[name]) for name, layer in ticket_layers(net).items())
+
+
+def test_a_random_mask_with_nothing_else_to_learn_is_refused():
+    with pytest.raises(ValueError, match="learn_scores=false leaves nothing to be learned: say learn_batchnorm=true"):
+        mpt.convert(backbones.cifar_resnet20(width=0.25), mpt.Biprop(prune=0.5, learn_scores=False))
+
+
+def test_fractions_by_layer_set_the_number_kept_and_the_weights_spread(mlp):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"2": 0.75, "0*": 0.0}), seed=0)
+    assert [int(net[i].mask().sum()) for i in (0, 2)] == [48, 6]
+    plain = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0)
+    torch.testing.assert_close(net[2].weight, plain[2].weight * 2**0.5)  # fan_in (1 - P)
+    torch.testing.assert_close(net[0].weight, plain[0].weight / 2**0.5)
+
+
+def test_fractions_by_layer_that_match_nothing_or_contradict_are_refused(mlp):
+    with pytest.raises(ValueError, match=r"prune_layers names 'classifier\.\*', which is none of 0, 2"):
+        mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"classifier.*": 0.5}), seed=0)
+    with pytest.raises(ValueError, match=r"prune_layers names '2', which is none of 0"):
+        mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"2": 0.5}), seed=0, dense=("2",))
+    with pytest.raises(ValueError, match=r"prune_layers gives layer '2' several fractions, by \* and 2: let one"):
+        mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"*": 0.5, "2": 0.4}), seed=0)

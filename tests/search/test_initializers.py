@@ -8,6 +8,7 @@ import torch
 
 from mpt.search import initializers
 from mpt.search.initializers import INITIALIZERS, random_scores, random_signs, random_weight
+from tests import reference
 
 SHAPE = torch.Size((64, 32, 3, 3))
 FAN_IN, FAN_OUT = 32 * 9, 64 * 9
@@ -87,3 +88,21 @@ def test_seed_layer_and_stream_each_give_other_numbers():
 def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(ValueError, match="seed must be a whole number"):
         weight(seed=seed)
+
+
+def test_constant_scores_are_the_standard_deviation_of_uniform_ones():
+    shape = torch.Size((64, 32, 3, 3))
+    drawn = random_scores(shape, seed=0, layer="x")
+    constant = random_scores(shape, seed=0, layer="x", init="constant")
+    assert len(constant.unique()) == 1
+    assert constant[0, 0, 0, 0].item() == pytest.approx(drawn.std().item(), rel=0.02)
+
+
+@pytest.mark.parametrize("init", ["uniform", "constant"])
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_a_matched_start_propagates_to_the_plain_one(init, power):
+    shape = torch.Size((16, 8, 3, 3))
+    plain = random_scores(shape, seed=0, layer="x", init=init, start="plain", power=power)
+    matched = random_scores(shape, seed=0, layer="x", init=init, start="matched", power=power)
+    assert torch.equal(plain, random_scores(shape, seed=0, layer="x", init=init))
+    np.testing.assert_allclose(reference.propagated(matched.double().numpy(), power), plain, rtol=1e-5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -156,3 +157,31 @@ def test_autocast_to_bf16_computes_with_one_magnitude(mlp):
     out.float().sum().backward()
     assert net[0].scores.grad.dtype == torch.float32
     assert len(net[0].ticket_weight().bfloat16().abs().unique()) == 2
+
+
+@pytest.mark.parametrize("t", [1.0, 0.5, 3.0])
+def test_a_binary_activation_is_the_sign_and_its_gradient_the_slope_of_the_spline(t):
+    edges = torch.tensor([0.0, -0.0, t, -t, t / 2, -t / 2, 2 * t, -2 * t], dtype=torch.float64)
+    x = torch.cat([edges, torch.randn(100, dtype=torch.float64)]).requires_grad_()
+    upstream = torch.randn(108, dtype=torch.float64)
+    out = mpt.BinaryActivation(t)(x)
+    out.backward(upstream)
+    values = x.detach().numpy()
+    np.testing.assert_array_equal(out.detach().numpy(), reference.sign(values))
+    np.testing.assert_allclose(x.grad.numpy(), upstream.numpy() * reference.spline_slope(values, t), rtol=1e-12)
+    assert out[:2].tolist() == [1.0, 1.0]
+
+
+def test_a_binary_activation_keeps_dtype_and_memory_format_and_changes_no_input():
+    x = torch.randn(2, 3, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    out = mpt.BinaryActivation()(x)
+    assert out.dtype == torch.bfloat16
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("t", [0, -1.0, float("nan"), float("inf")])
+def test_a_spline_of_no_width_is_refused(t):
+    with pytest.raises(ValueError, match="spline_t is half the width"):
+        mpt.BinaryActivation(t)

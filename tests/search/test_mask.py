@@ -43,6 +43,56 @@ def test_both_selections_agree_with_the_sorted_reference(values, prune, score_ab
     assert np.array_equal(masks.select_on_device(importance, kept=kept).numpy(), expected)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(
+        st.lists(st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=15),
+        min_size=1,
+        max_size=5,
+    ),
+    prune=st.floats(0, 0.9),
+    score_abs=st.booleans(),
+)
+def test_joint_selections_agree_with_the_sorted_reference(values, prune, score_abs):
+    scores = [np.array(v) for v in values]
+    importances = [torch.tensor(v).abs() if score_abs else torch.tensor(v) for v in values]
+    kept = masks.num_kept(sum(map(len, values)), prune=prune)
+    if kept < len(values):
+        with pytest.raises(ValueError, match=f"one for each of the {len(values)} layers"):
+            masks.select_jointly(importances, kept=kept)
+        return
+    expected = reference.global_masks(scores, prune, score_abs=score_abs)
+    for made in (masks.select_jointly(importances, kept=kept), masks._select_jointly_first_of_each(importances, kept)):
+        assert all(np.array_equal(mask.numpy(), e) for mask, e in zip(made, expected, strict=True))
+
+
+def test_joint_selection_does_not_depend_on_the_memory_format():
+    importances = [torch.rand(8, 4, 3, 3), torch.ones(4, 3, 2, 2), torch.rand(5, 7)]
+    last = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in importances]
+    for kept in (3, 50, 200, 371):
+        made, other = masks.select_jointly(importances, kept=kept), masks.select_jointly(last, kept=kept)
+        assert all(torch.equal(a, b) for a, b in zip(made, other, strict=True))
+        assert sum(int(mask.sum()) for mask in made) == kept
+
+
+def test_the_kth_largest_of_several_tensors_is_that_of_their_sorted_entries():
+    parts = [torch.randn(7, 3), torch.randn(40), torch.randn(2, 2, 2, 2)]
+    ordered = torch.cat([part.flatten() for part in parts]).sort(descending=True).values
+    for k in (1, 2, 38, 39, 76, 77):
+        assert masks.kth_largest(parts, k) == ordered[k - 1]
+        assert masks.kth_largest_on_device(torch.cat([part.flatten() for part in parts]), k) == ordered[k - 1]
+
+
+def test_the_ramp_is_the_one_of_the_authors_update():
+    kept = [f"{1 - masks.ramped(0.8, epoch=epoch, ramp=10):.3f}"[1:] for epoch in range(11)]
+    assert " ".join(kept) == ".500 .419 .354 .303 .265 .237 .219 .208 .202 .200 .200"
+
+
+@given(prune=st.floats(0, 0.99), epoch=st.integers(0, 30), ramp=st.integers(0, 20))
+def test_the_ramp_agrees_with_the_reference(prune, epoch, ramp):
+    assert masks.ramped(prune, epoch=epoch, ramp=ramp) == pytest.approx(reference.ramped(prune, epoch, ramp))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kept", [1, 100, 2000, 4607, 4608])
 def test_both_selections_give_the_same_mask_in_every_dtype(dtype, kept):
@@ -72,6 +122,8 @@ def test_selection_leaves_the_scores_as_they_are():
 def test_scores_that_are_not_numbers_are_refused_with_advice():
     with pytest.raises(ValueError, match=r"NaN.*lower optim\.lr"):
         masks.select(torch.tensor([1.0, float("nan"), 2.0, 3.0]), kept=2)
+    with pytest.raises(ValueError, match=r"NaN.*lower optim\.lr"):
+        masks.select_jointly([torch.tensor([1.0, float("nan"), 2.0, 3.0]), torch.ones(2)], kept=3)
 
 
 def test_flips_is_the_share_of_all_mask_bits_that_changed():

@@ -14,6 +14,35 @@ import mpt
         ({"prune": 0.5, "scale_fan": "yes"}, "scale_fan must be one of none, kept, published"),
         ({"prune": 0.5, "score_abs": "abc"}, "score_abs is true or false"),
         ({"prune": 0.0, "scale_fan": "published"}, "scale_fan=published multiplies the fan by prune"),
+        ({"prune": 0.5, "prune_layers": {"0": 0.0}, "scale_fan": "published"}, "must then be above 0, got 0"),
+        ({"prune": 0.5, "selection": "sort"}, "selection must be one of layerwise, global, threshold, calibrated, got"),
+        (
+            {"prune": 0.5, "selection": "threshold"},
+            r"give it with selection=threshold and with no other, got selection",
+        ),
+        (
+            {"prune": 0.5, "threshold": 0.1},
+            r"give it with selection=threshold .* got selection=layerwise and threshold",
+        ),
+        (
+            {"prune": 0.5, "selection": "threshold", "threshold": -1.0},
+            "threshold is an importance and must be 0 or more",
+        ),
+        ({"prune": 0.5, "selection": "threshold", "threshold": float("nan")}, "threshold is an importance"),
+        (
+            {"prune": 0.8, "selection": "threshold", "threshold": 0.1, "ramp": 3},
+            "ramp lets prune rise, which selection",
+        ),
+        ({"prune": 0.5, "selection": "calibrated", "refresh": 0}, "refresh is .* a whole number of at least 1, got 0"),
+        ({"prune": 0.5, "ramp": -1}, "ramp is .* a whole number of at least 0, got -1"),
+        ({"prune": 0.5, "ramp": 2.5}, "ramp is .* a whole number"),
+        ({"prune": 0.5, "power": 0.5}, "power is the exponent of power-propagation and must be at least 1, got 0.5"),
+        ({"prune": 0.5, "power": float("inf")}, "power is the exponent"),
+        ({"prune": 0.5, "score_init": "normal"}, "score_init must be one of uniform, constant, got 'normal'"),
+        ({"prune": 0.5, "score_start": "rooted"}, "score_start must be one of plain, matched, got 'rooted'"),
+        ({"prune": 0.5, "prune_layers": {"0": 1.5}}, r"prune_layers\['0'\] is the fraction removed and must be in"),
+        ({"prune": 0.5, "prune_layers": 0.3}, "prune_layers gives the fraction removed of layers by name or pattern"),
+        ({"prune": 0.5, "prune_layers": {"0": 0.3}, "selection": "global"}, "layer by layer, which selection=global"),
     ],
 )
 @pytest.mark.parametrize("kind", [mpt.Biprop, mpt.EdgePopup])
@@ -27,7 +56,46 @@ def test_the_dense_baseline_removes_nothing():
         mpt.Dense(prune=0.5)
 
 
+@pytest.mark.parametrize("choice", [{"selection": "global"}, {"power": 2.0}, {"prune_layers": {"*": 0.5}}])
+def test_the_dense_baseline_has_no_scores(choice):
+    with pytest.raises(ValueError, match="the dense baseline has no scores: leave out"):
+        mpt.Dense(**choice)
+
+
+@pytest.mark.parametrize(
+    ("choices", "epochs"),
+    [
+        ({"prune": 0.8}, 0),
+        ({"prune": 0.8, "ramp": 3}, 3),
+        ({"prune": 0.8, "selection": "global"}, 10),
+        ({"prune": 0.8, "selection": "global", "ramp": 0}, 0),
+        ({"prune": 0.3, "selection": "global"}, 0),
+        ({"prune": 0.5, "selection": "global"}, 0),
+        ({"prune": 0.8, "selection": "calibrated"}, 0),
+        ({"prune": 0.3, "prune_layers": {"0": 0.9}, "ramp": 3}, 3),
+    ],
+)
+def test_a_ramp_lasts_only_where_the_fraction_removed_rises(choices, epochs):
+    assert mpt.Biprop(**choices).ramp_epochs == epochs
+
+
+def test_a_method_with_masks_of_its_own_selects_layer_by_layer():
+    class Own(mpt.Biprop):
+        def mask(self, scores, *, kept):
+            return super().mask(-scores, kept=kept)
+
+    assert Own(prune=0.5).selection == "layerwise"
+    with pytest.raises(ValueError, match="Own makes masks of its own, layer by layer: selection must be layerwise"):
+        Own(prune=0.5, selection="global")
+
+
 def test_a_method_is_frozen_and_compares_by_its_choices():
     assert mpt.Biprop(prune=0.5) == mpt.Biprop(prune=0.5) != mpt.Biprop(prune=0.6)
+    assert (
+        mpt.Biprop(prune=0.5, prune_layers={"0": 0.1})
+        != mpt.Biprop(prune=0.5)
+        == mpt.Biprop(prune=0.5, prune_layers={})
+    )
+    assert hash(mpt.Biprop(prune=0.5, prune_layers={"0": 0.1}))
     with pytest.raises(AttributeError):
         mpt.Biprop(prune=0.5).prune = 0.6

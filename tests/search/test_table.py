@@ -33,3 +33,17 @@ def test_every_parameter_of_the_backbone_is_in_the_table():
     states = {row.name: row.state for row in table.parameters}
     assert states["bn1.weight"] == "trained"
     assert states["fc.weight"] == states["fc.bias"] == "frozen"
+
+
+def test_layers_with_a_fraction_of_their_own_say_so_in_table_and_ticket(mlp, tmp_path):
+    method = mpt.Biprop(prune=0.5, prune_layers={"2": 0.25})
+    net = mpt.convert(mlp, method, seed=0)
+    table = mpt.layer_table(net)
+    assert [(row.num_kept, row.prune) for row in table.layers] == [(24, None), (18, 0.25)]
+    assert [line.endswith("searched, prune 0.25") for line in str(table).splitlines()[1:3]] == [False, True]
+    ticket = mpt.Ticket.from_network(net)
+    ticket.save(tmp_path / "t")
+    read = mpt.Ticket.load(tmp_path / "t")
+    assert read.header["method"]["prune_layers"] == {"2": 0.25}
+    assert read.network(mlp).conversion.method == method
+    assert [row.prune for row in read.table().layers] == [None, 0.25]

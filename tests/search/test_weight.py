@@ -51,14 +51,15 @@ def test_gain_of_equal_magnitudes_is_that_magnitude_to_the_bit():
 
 @pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
 @pytest.mark.parametrize("score_abs", [True, False])
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 4.0])
 @pytest.mark.parametrize("kind", [mpt.Biprop, mpt.EdgePopup])
-def test_score_gradient_agrees_with_the_reference(kind, score_grad, score_abs):
+def test_score_gradient_agrees_with_the_reference(kind, power, score_grad, score_abs):
     weight, scores = drawn()
     scores[0, 0, 0, 0] = 0.0  # sign(0) = +1 here too
     upstream = torch.randn_like(weight)
-    method = kind(prune=0.6, score_grad=score_grad, score_abs=score_abs)
+    method = kind(prune=0.6, score_grad=score_grad, score_abs=score_abs, power=power)
     scores.requires_grad_()
-    b = TicketWeight.apply(scores, weight, method, method.num_kept(scores.numel()))
+    b = TicketWeight.apply(scores, weight, method, method.mask(scores, kept=method.num_kept(scores.numel())))
     b.backward(upstream)
     mask = reference.mask(scores.detach().numpy(), 0.6, score_abs=score_abs)
     expected = reference.score_gradient(
@@ -68,8 +69,43 @@ def test_score_gradient_agrees_with_the_reference(kind, score_grad, score_abs):
         reference.gain(weight.numpy(), mask),
         score_grad=score_grad,
         score_abs=score_abs,
+        power=power,
     )
     np.testing.assert_allclose(scores.grad, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
+def test_the_power_s_gradient_is_that_of_the_propagated_score(power, score_grad):
+    weight, scores = drawn()
+    leaf = scores.clone().requires_grad_()
+    propagated = leaf * leaf.abs() ** (power - 1)  # autograd takes the derivative that the reference writes down
+    plain = mpt.Biprop(prune=0.6, score_grad=score_grad)
+    mask = plain.mask(scores, kept=100)
+    TicketWeight.apply(propagated, weight, plain, mask).backward(weight * 3)
+    own = scores.clone().requires_grad_()
+    TicketWeight.apply(own, weight, mpt.Biprop(prune=0.6, score_grad=score_grad, power=power), mask).backward(
+        weight * 3
+    )
+    torch.testing.assert_close(own.grad, leaf.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("selection", ["layerwise", "global"])
+@pytest.mark.parametrize("power", [2.0, 3.0, 4.0])
+def test_the_mask_of_given_scores_is_the_same_for_every_power(mlp, selection, power):
+    plain, powered = (
+        mpt.convert(mlp, mpt.Biprop(prune=0.6, selection=selection, power=a), seed=0) for a in (1.0, power)
+    )
+    scores = [layer.scores.detach().numpy() for layer in (plain[0], plain[2])]
+    propagated = [reference.propagated(s.astype(np.float64), power) for s in scores]
+    if selection == "global":
+        expected = reference.global_masks(propagated, 0.6)
+    else:
+        expected = [reference.mask(s, 0.6) for s in propagated]
+    for layer, mask in zip((0, 2), expected, strict=True):
+        assert torch.equal(powered[layer].scores, plain[layer].scores)
+        assert np.array_equal(powered[layer].mask().numpy(), mask)
+        assert np.array_equal(plain[layer].mask().numpy(), mask)
 
 
 def test_edge_popup_keeps_real_weights():

@@ -286,3 +286,37 @@ def test_the_bits_of_a_tied_weight_are_stored_and_counted_once(tmp_path):
     rewritten(tmp_path / "t", layers=[again.header["layers"][0], {**again.header["layers"][1], "tied": "b"}])
     with pytest.raises(ValueError, match="tied to what does not fit"):
         mpt.Ticket.load(tmp_path / "t")
+
+
+@pytest.mark.parametrize("learn_batchnorm", [False, True])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        lambda: mpt.backbones.conv2(width=0.25, image_size=8),
+        lambda: mpt.backbones.vgg_small(width=0.0625, image_size=8, binary_activations=True),
+        lambda: mpt.backbones.torchvision(name="resnet18"),
+    ],
+)
+def test_a_ticket_with_binary_activations_is_rebuilt_with_its_signs(tmp_path, backbone, learn_batchnorm):
+    plain, x = backbone(), torch.randn(4, 3, 8, 8)
+    net = mpt.convert(
+        plain, mpt.Biprop(prune=0.5), binary_activations=True, spline_t=0.5, learn_batchnorm=learn_batchnorm
+    )
+    net.train()(x)  # running statistics of its own
+    mpt.Ticket.from_network(net).save(tmp_path / "ticket")
+    ticket = mpt.Ticket.load(tmp_path / "ticket")
+    for again in (ticket.network(), ticket.network(backbone=plain)):
+        assert torch.equal(again(x), net.eval()(x))
+        assert {m.t for m in again.modules() if isinstance(m, mpt.BinaryActivation)} == {0.5}
+    assert not any(isinstance(m, mpt.BinaryActivation) for m in plain.modules())
+    real = [row.name for row in mpt.layer_table(net).layers if not row.binary_input]
+    assert [row.name for row in ticket.table().layers if not row.binary_input] == real
+    assert mpt.Ticket.from_network(again).header == ticket.header
+
+
+def test_broken_binary_activations_of_a_header_are_refused(tmp_path):
+    net = mpt.convert(mpt.backbones.conv2(width=0.25, image_size=8), mpt.Biprop(prune=0.5), binary_activations=True)
+    ticket = mpt.Ticket.from_network(net)
+    broken = mpt.Ticket({**ticket.header, "binary_activations": {"t": 1.0}}, ticket.tensors)
+    with pytest.raises(ValueError, match="the ticket's binary_activations cannot be read"):
+        broken.network()

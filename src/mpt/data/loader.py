@@ -91,7 +91,7 @@ class Loader:
         self.workers = None
         if isinstance(images, Files) or (train and per_image(data)):
             pin = self.device.type == "cuda"
-            self.workers = Workers(images, data=data, seed=seed, world=world, pin=pin, keep=train)
+            self.workers = Workers(images, data=data, seed=seed, world=world, pin=pin)
         else:  # (N, H, W, C): what of an image lies side by side in memory is a whole row of pixels
             self.pixels = images.pixels.permute(0, 2, 3, 1).contiguous().to(device)
         self.drawn_on = torch.device("cpu") if self.workers else self.device
@@ -100,7 +100,12 @@ class Loader:
         mean, std = torch.tensor(data.mean, device=device), torch.tensor(data.std, device=device)
         self.scale = (1 / (255 * std)).repeat(images.shape[-1])
         self.shift = (-mean / std).repeat(images.shape[-1])
-        self.sampler, self.batch_sampler = self, None  # Lightning calls loader.sampler.set_epoch
+        self.batch_sampler = None
+
+    @property
+    def sampler(self) -> Loader:
+        """Where Lightning looks for ``set_epoch``."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order and augmentation the next iteration gives."""

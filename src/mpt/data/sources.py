@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mpt.data.decoded import Normalization
 from mpt.data.folder import load_folder
 from mpt.data.images import (
     ImageData,
@@ -94,7 +95,7 @@ def load(
     elif name in _TORCHVISION:
         data = _torchvision(name, root=_root(name, root), download=download)
     elif name in FOLDERS:
-        known = _IMAGENET if name == "imagenet" else None
+        known: Normalization | None = _IMAGENET if name == "imagenet" else None
         if mean is not None and std is not None:
             known = tuple(map(float, mean)), tuple(map(float, std))
         data = load_folder(

@@ -6,6 +6,7 @@ and processes changes nothing, and a run that was cut off sees the same batches 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ class _Tasks:
 
 
 class Workers:
-    """Processes that work on tasks ahead of their use.
+    """Processes that work on tasks ahead of their use; they live as long as one pass.
 
     Args:
         images: the split.
@@ -94,12 +95,9 @@ class Workers:
         seed: of the data stream.
         world: training processes that share this machine's cores.
         pin: hand batches over in page-locked memory, for a GPU.
-        keep: leave the processes running from one epoch to the next.
     """
 
-    def __init__(
-        self, images: Images | Files, *, data: ImageData, seed: int, world: int, pin: bool, keep: bool
-    ) -> None:
+    def __init__(self, images: Images | Files, *, data: ImageData, seed: int, world: int, pin: bool) -> None:
         count = default_workers(world) if data.workers is None else data.workers
         self._tasks = _Tasks()
         self._loader = DataLoader(
@@ -108,7 +106,7 @@ class Workers:
             sampler=self._tasks,  # type: ignore[arg-type]
             num_workers=count,
             pin_memory=pin,
-            persistent_workers=keep and count > 0,
+            worker_init_fn=_start,
             generator=torch.Generator(),  # of torch's global one it would take a number an epoch
         )
 
@@ -116,21 +114,25 @@ class Workers:
         """The pixels of each task, in order; ValueError or OSError for a picture that cannot be read."""
         self._tasks.next = tasks
         made = iter(self._loader)
-        while True:
-            try:
-                pixels = next(made)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if "DataLoader worker (pid" not in str(error):
-                    raise
-                raise OSError(
-                    f"a process that reads images has ended ({error}): there may be too little memory, or too little "
-                    "shared memory (/dev/shm), for data.workers and batch"
-                ) from error
-            if isinstance(pixels, Exception):
-                raise pixels
-            yield pixels
+        self._tasks.next = ()  # they know the loader, which knows us
+        try:
+            for pixels in made:
+                if isinstance(pixels, Exception):
+                    raise pixels
+                yield pixels
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise OSError(
+                f"a process that reads images has ended ({error}): there may be too little memory, or too little "
+                "shared memory (/dev/shm), for data.workers and batch"
+            ) from error
+        finally:
+            del made  # ends the processes at once, also where the pass is left early
+
+
+def _start(worker: int) -> None:
+    gc.freeze()  # what the training process left to collect is its own: other loaders would miss their processes here
 
 
 def per_image(data: ImageData) -> bool:

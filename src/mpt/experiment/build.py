@@ -117,6 +117,16 @@ def check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int,
         raise ValueError(f"{name} must give one logit for each of {num_classes} classes, it gave {shape} for 2 images")
 
 
+def check_ramp(method: Method, *, epochs: int) -> None:
+    """ValueError if a run of ``epochs`` ends before the fraction removed has risen to ``prune``: it finds no ticket."""
+    ramp = method.ramp_epochs
+    if epochs <= ramp:
+        raise ValueError(
+            f"method.ramp={ramp} lets the fraction removed rise to prune over the first {ramp} epochs, and only later "
+            f"ones find a ticket: epochs must be at least {ramp + 1}, got {epochs} (method.ramp=0 prunes at once)"
+        )
+
+
 def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: int) -> None:
     """ValueError if an epoch ends with one image for a process and the batch-norm of ``net`` cannot train on one.
 

@@ -78,7 +78,7 @@ class Optim:
     _target_: str | None = dial(None, "an optimizer of one's own instead: its dotted name")
     arguments: Any = dial(
         None,
-        "further arguments of the optimizer: {betas: [0.9, 0.99]}",
+        "further arguments of the optimizer, such as {betas: [0.9, 0.99]}",
         lambda v: v is None or isinstance(v, (dict, DictConfig)),
         "a mapping of names to values",
     )
@@ -90,9 +90,9 @@ class Optim:
     decay_batchnorm: bool = dial(True, "whether it acts on batch-norm's scale and shift (+BN)")
     schedule: Any = dial(
         "cosine",
-        "of the learning rate, once per epoch: cosine, multi_step, constant, or {_target_: dotted name, arguments}",
+        "of the learning rate, once per epoch",
         lambda v: v in ("cosine", "multi_step", "constant") or _has_target(v),
-        "cosine, multi_step, constant or {_target_: ...}",
+        "cosine, multi_step, constant or {_target_: its dotted name, and arguments}",
     )
     warmup: int = dial(0, "epochs of linear warm-up before it", lambda v: v >= 0, "0 or more")
     milestones: list[int] = field(
@@ -170,7 +170,7 @@ class Config:
     )
     select: str = dial(
         "last",
-        "epoch whose ticket is kept: last, or best_val on held-out images (data.val_size)",
+        "epoch whose ticket is kept; best_val is the best on held-out images (data.val_size)",
         lambda v: v in ("last", "best_val"),
         "last or best_val",
     )
@@ -192,7 +192,7 @@ class Config:
     )
     protocol: str = dial(
         "kept",
-        "where paper and published code differ: paper, published, or kept (ours)",
+        "whose way where paper and published code differ; kept is ours",
         lambda v: v in PROTOCOLS,
         ", ".join(PROTOCOLS[:-1]) + f" or {PROTOCOLS[-1]}",
     )
@@ -403,11 +403,13 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def run_name(config: dict[str, Any]) -> str:
     """Readable name of a run that follows from its configuration alone: what it is, and a hash of everything else."""
+    selection = config["method"].get("selection", "layerwise")
     relevant = json.dumps(affects_result(config), sort_keys=True)
     parts = [
         config["model"]["name"],
         config["data"]["name"],
         config["method"]["name"],
+        *([selection] if selection != "layerwise" else []),
         f"p{config['prune']:g}",
         f"w{config['width']:g}",
         *(["1_1"] if config["binary_activations"] else []),

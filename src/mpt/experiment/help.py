@@ -30,6 +30,7 @@ def train() -> str:
             "groups (name=choice):",
             *_choices(),
             "",
+            *_method_parameters(),
             *_group_parameters(Config),
             *_choice_arguments("model"),
             *_choice_arguments("method"),
@@ -146,6 +147,15 @@ def _group_parameters(schema: type) -> list[str]:
                 for inner in fields(nested)
             ]
     return lines
+
+
+def _method_parameters() -> list[str]:
+    """The arguments of mpt.Biprop with their meanings, which stand behind them in its YAML."""
+    from mpt.experiment.config import CONF
+
+    lines = (CONF / "method" / "biprop.yaml").read_text().splitlines()
+    split = [(line.partition(":")[0], line.partition("  # ")[2]) for line in lines if "  # " in line]
+    return ["method:", *(f"  {'method.' + name:<20} {meaning}" for name, meaning in split)]
 
 
 def _range(f: object) -> str:

@@ -17,6 +17,7 @@ from mpt.experiment.losses import losses
 from mpt.experiment.optim import build_optim
 from mpt.search.initializers import stream_key
 from mpt.search.layers import frozen
+from mpt.search.selection import calibrate, start_epoch
 
 
 class TicketModule(L.LightningModule):
@@ -59,6 +60,7 @@ class TicketModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(stream_key(self.seed, f"torch/epoch {self.current_epoch}/rank {self.global_rank}")[1] % 2**63)
+        start_epoch(self.net, self.current_epoch)
         self.train_loss.reset()
         self.train_acc.reset()
 
@@ -71,6 +73,7 @@ class TicketModule(L.LightningModule):
         return loss if batch.share == 1 else loss * batch.share
 
     def on_validation_epoch_start(self) -> None:
+        calibrate(self.net)
         self._evaluation.enter_context(frozen(self.net))  # each mask once a pass
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 from mpt.experiment.averaging import averaged
 from mpt.experiment.module import TicketModule
 from mpt.files import write_atomically
-from mpt.search.layers import Made, TicketLayer, ticket_layers
+from mpt.search.layers import Made, TicketLayer, one_selection, ticket_layers
 from mpt.search.mask import flips, kept_fraction
+from mpt.search.selection import current_masks, start_epoch
 
 
 class Monitor(L.Callback):
@@ -46,6 +47,8 @@ class Monitor(L.Callback):
         return max((row for row in self.rows if row["epoch"] > self.first_epoch), key=lambda r: r[metric], default=None)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TicketModule)
+        start_epoch(pl_module.net, max(0, trainer.current_epoch - 1))  # the masks that a cut-off run ended with
         with averaged(trainer, pl_module):
             self.before = masks(pl_module)
         for row in self.rows if trainer.is_global_zero else ():  # a logger that a kill left behind gets them again
@@ -107,19 +110,20 @@ def _log(trainer: L.Trainer, row: dict[str, Any]) -> None:
         logger.log_metrics(metrics, step=row["epoch"])
 
 
-def masks(module: L.LightningModule) -> list[Tensor]:
+def masks(module: TicketModule) -> list[Tensor]:
     """The masks of all searched layers as they are now."""
-    return [layer.mask() for layer in ticket_layers(module).values()]
+    return list(current_masks(module.net).values())
 
 
 def ticket_metrics(module: TicketModule, before: list[Tensor], after: list[Tensor]) -> dict[str, float]:
     """Density, flips since ``before``, and gain and binarization error of each layer."""
     metrics = {"ticket/density": kept_fraction(after) if after else 1.0, "ticket/flips": flips(before, after)}
-    for (name, layer), old, new in zip(ticket_layers(module.net).items(), before, after, strict=True):
-        made = layer.current()
-        metrics[f"ticket/flips/{name}"] = flips([old], [new])
-        metrics[f"ticket/gain/{name}"] = float(made.gain)
-        metrics[f"ticket/binarization_error/{name}"] = binarization_error(layer, made)
+    with one_selection(module.net):
+        for (name, layer), old, new in zip(ticket_layers(module.net).items(), before, after, strict=True):
+            made = layer.current()
+            metrics[f"ticket/flips/{name}"] = flips([old], [new])
+            metrics[f"ticket/gain/{name}"] = float(made.gain)
+            metrics[f"ticket/binarization_error/{name}"] = binarization_error(layer, made)
     return metrics
 
 

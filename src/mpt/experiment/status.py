@@ -47,6 +47,10 @@ def finished(config: dict[str, Any], directory: Path) -> dict[str, Any] | None:
     begun = any((directory / name).exists() for name in ("last.ckpt", "ticket.safetensors"))
     if not begun or "data_checksum" not in now:  # nothing was learned from other pictures; or the pictures are away
         different = [key for key in different if key != "data_checksum"]
+    if different == ["data_checksum"]:
+        raise ValueError(
+            f"the pictures in data.root are others than those of the run there, {directory}: choose another directory"
+        )
     if different:
         changes = ", ".join(f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:5])
         raise ValueError(f"{directory} holds a run of another configuration ({changes}): choose another directory")

@@ -24,7 +24,7 @@ from mpt.data import FOLDERS, ImageData, checksum
 from mpt.data import load as load_data
 from mpt.experiment import loggers
 from mpt.experiment.averaging import ScoreAveraging
-from mpt.experiment.build import build_backbone, build_method, check_last_batch, converted
+from mpt.experiment.build import build_backbone, build_method, check_last_batch, check_ramp, converted
 from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint, load_network
 from mpt.experiment.isolation import is_first
 from mpt.experiment.module import MemoryData, TicketModule, evaluated_splits
@@ -34,6 +34,7 @@ from mpt.experiment.result import about, monitor_of, print_result, row
 from mpt.experiment.status import finished, forget_failure, record_failure, record_rank_failure
 from mpt.files import write_atomically
 from mpt.search.methods import Method
+from mpt.search.selection import calibrate
 from mpt.ticket.ticket import Ticket
 
 
@@ -51,6 +52,7 @@ class Start(NamedTuple):
 def search(config: dict[str, Any]) -> Start:
     """The start of a search, or of a dense baseline: a network of random weights."""
     method = build_method(config["method"], prune=config["prune"])
+    check_ramp(method, epochs=config["epochs"])
     data = load_data(**config["data"], progress=config["trainer"]["progress"])
     backbone = build_backbone(
         config["model"],
@@ -95,12 +97,8 @@ def run(
         return found
 
     method, data, backbone, net, header, more = start(config)
-    if method.first_epoch >= config["epochs"]:
-        raise ValueError(
-            f"epochs must be above {method.first_epoch}, the first epoch whose mask is a ticket, got {config['epochs']}"
-        )
     build_optim(net, config["optim"], epochs=config["epochs"])  # what cannot be built is said before anything is made
-    trainer = _trainer(config, directory, num_images=len(data.train), first_epoch=method.first_epoch)
+    trainer = _trainer(config, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
     parts = config["optim"]["accumulate"]
     if config["batch"] % (trainer.world_size * parts):
         raise ValueError(
@@ -263,6 +261,7 @@ def _fit(trainer: L.Trainer, net: torch.nn.Module, data: ImageData, config: dict
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)
     trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
+    calibrate(net)
     net.to("cpu")
 
 

@@ -36,6 +36,7 @@ from mpt.search.layers import (
 )
 from mpt.search.methods import Method
 from mpt.search.probe import probe
+from mpt.search.selection import choose_together, selections
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # of one, two and three dimensions, synchronised, or derived
 
@@ -49,6 +50,8 @@ class Conversion:
     dropped: tuple[str, ...] = ()  # parameters of the backbone that the copy does not have: biases, batch-norm scales
     signs: Signs | None = None  # what was rewritten for binary activations, if anything was
     binary_inputs: tuple[str, ...] = ()  # layers that see only -1 and +1
+    epoch: int | None = None  # that start_epoch was told last
+    found: bool = False  # the network is that of a ticket file, whose layers keep what the file says
 
 
 def convert(
@@ -83,13 +86,15 @@ def convert(
         The converted copy, on the device and in the dtypes of ``backbone``.
 
     Raises:
-        ValueError: a pattern that matches nothing, a layer that cannot be converted or that is never called.
+        ValueError: a pattern that matches nothing, a layer that cannot be converted or that is never called, a prune
+            or threshold that leaves nothing of a layer.
     """
     check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if kind_of(layer)])
     net = copy.deepcopy(backbone)
     signs = binarize(net, example, t=spline_t) if binary_activations else None
     if method.searched:
         add_ticket_layers(net, method, left_out=_matching(dense, plain_layers(net)))
+        _check_prune_layers(method, list(ticket_layers(net)))
         probe(net, example)  # before biases go: attention that reads a layer's weight reads its bias too
         _drop_biases(net, method)
         _set_batchnorm(net, learn_batchnorm=learn_batchnorm, reset=seed is not None)
@@ -98,6 +103,7 @@ def convert(
         raise ValueError(f"{type(method).__name__} trains every parameter: leave out learn_batchnorm and trained")
     binary = _binary_inputs(net, example, refuse=binary_activations)
     _draw(net, method, seed=seed, left_out=_matching(dense, plain_layers(net)))
+    choose_together(net, method)
     left = {name for name, _ in net.named_parameters()}
     dropped = tuple(name for name, _ in backbone.named_parameters() if name not in left)
     net.conversion = Conversion(method, seed, dropped, signs, binary)  # type: ignore[assignment]
@@ -128,7 +134,9 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
         layer.__class__ = TICKET_LAYERS[kind_of(layer)]  # type: ignore[index, assignment]
         layer.weight.requires_grad_(False)
         layer.register_parameter("scores", learned)
-        layer.method, layer.num_kept, layer.made = method, method.num_kept(layer.weight.numel()), None  # type: ignore[assignment]
+        layer.register_buffer("threshold", None)
+        layer.method, layer.num_kept = method, method.num_kept(layer.weight.numel(), layer=name)  # type: ignore[assignment]
+        layer.selection, layer.place, layer.made = None, 0, None  # type: ignore[assignment]
 
 
 def to_dense(net: nn.Module) -> nn.Module:
@@ -137,12 +145,14 @@ def to_dense(net: nn.Module) -> nn.Module:
         weights = {name: layer.current().ticket_weight.clone() for name, layer in ticket_layers(net).items()}
     dense = copy.deepcopy(net)
     shared: dict[int, nn.Parameter] = {}
+    for selection in selections(dense):
+        selection.remove()
     for name, layer in ticket_layers(dense).items():
         weight = shared.setdefault(id(layer.weight), nn.Parameter(weights[name]))
         layer.__class__ = PLAIN_LAYERS[type(layer)]  # type: ignore[assignment]
-        for attribute in ("method", "num_kept", "made"):
+        for attribute in ("method", "num_kept", "selection", "place", "made"):
             del layer.__dict__[attribute]
-        del layer.scores
+        del layer.scores, layer.threshold
         layer.weight = weight
     if hasattr(dense, "conversion"):
         del dense.conversion
@@ -187,6 +197,17 @@ def check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(f"{option} names {pattern!r}, which is none of {some(list(names))}")
+
+
+def _check_prune_layers(method: Method, names: list[str]) -> None:
+    patterns = method.prune_layers or {}
+    check_patterns("prune_layers", tuple(patterns), names)
+    for name in names:
+        both = [pattern for pattern in patterns if fnmatchcase(name, pattern)]
+        if len({patterns[pattern] for pattern in both}) > 1:
+            raise ValueError(
+                f"prune_layers gives layer {name!r} several fractions, by {' and '.join(both)}: let one match it"
+            )
 
 
 def _matching(patterns: Sequence[str], layers: dict[str, Any]) -> list[str]:
@@ -273,8 +294,22 @@ def _draw(net: nn.Module, method: Method, *, seed: int | None, left_out: Sequenc
         if seed is not None:
             layer.weight.copy_(
                 random_weight(
-                    shape, seed=seed, layer=name, init=method.init, scale_fan=method.scale_fan, prune=method.prune
+                    shape,
+                    seed=seed,
+                    layer=name,
+                    init=method.init,
+                    scale_fan=method.scale_fan,
+                    prune=method.layer_prune(name),
                 )
             )
         if isinstance(layer, TicketLayer):
-            layer.scores.copy_(random_scores(shape, seed=seed or 0, layer=name))
+            layer.scores.copy_(
+                random_scores(
+                    shape,
+                    seed=seed or 0,
+                    layer=name,
+                    init=method.score_init,
+                    start=method.score_start,
+                    power=method.power,
+                )
+            )

@@ -17,7 +17,10 @@ With fan ``f`` of a layer (times ``1 - P`` for ``scale_fan="kept"``, times ``P``
     signed_constant     +-sqrt(2 / f)                 unsigned_constant   +sqrt(2 / f)
     xavier_normal       N(0, 2 / (f_in + f_out))      xavier_constant     +-sqrt(2 / (f_in + f_out))
 
-Scores start uniform in ``+-1 / sqrt(fan_in)`` (``kaiming_uniform(a=sqrt(5))``). Everything is drawn in float32.
+Scores start uniform in ``+-1 / sqrt(fan_in)`` (``kaiming_uniform(a=sqrt(5))``), or ``constant`` at the standard
+deviation of that, ``+1 / sqrt(3 fan_in)``: all equal, so that the first mask of a layer is its lowest indices, and
+positive, because the sign of a score changes nothing where ``|s|`` decides. With a power ``a`` a ``matched`` start
+takes ``sign(u) |u|^(1/a)`` of each of these, so that ``S = s |s|^(a-1)`` starts at them. All is drawn in float32.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ import torch
 from torch import Tensor
 
 SCALE_FANS = ("none", "kept", "published")
+SCORE_INITS = ("uniform", "constant")
+SCORE_STARTS = ("plain", "matched")
 
 
 def _normal(generator: np.random.Generator, n: int, std: float) -> np.ndarray:
@@ -92,11 +97,19 @@ def random_weight(shape: torch.Size, *, seed: int, layer: str, init: str, scale_
     return torch.from_numpy(values).view(shape)
 
 
-def random_scores(shape: torch.Size, *, seed: int, layer: str) -> Tensor:
-    """First scores of one layer, uniform in ``+-1 / sqrt(fan_in)``, float32 on the CPU."""
+def random_scores(
+    shape: torch.Size, *, seed: int, layer: str, init: str = "uniform", start: str = "plain", power: float = 1.0
+) -> Tensor:
+    """First scores of one layer, float32 on the CPU: drawn by ``init``, and rooted for ``power`` if ``matched``."""
     bound = 1 / math.sqrt(fans(shape)[0])
-    values = stream_generator(seed, f"scores/{layer}").random(shape.numel(), dtype=np.float32)
-    return torch.from_numpy((values * 2 - 1) * np.float32(bound)).view(shape)
+    if init == "constant":
+        values = np.full(shape.numel(), bound / math.sqrt(3), dtype=np.float32)
+    else:
+        values = stream_generator(seed, f"scores/{layer}").random(shape.numel(), dtype=np.float32)
+        values = (values * 2 - 1) * np.float32(bound)
+    if start == "matched" and power != 1:
+        values = np.copysign(np.abs(values) ** np.float32(1 / power), values)
+    return torch.from_numpy(values).view(shape)
 
 
 def fans(shape: torch.Size) -> tuple[int, int]:

@@ -5,7 +5,8 @@ A ticket layer is the torch layer of the same kind with one change: where that o
 
 In training the mask is selected anew in every forward, so that it is always that of the current scores, whoever wrote
 them: an optimizer (fused ones do not raise a tensor's version counter), ``load_state_dict`` or a write to ``.data``.
-In evaluation the same holds, except inside :func:`frozen`, where each layer's ticket weight is made once.
+Where the layers of a network select together (:mod:`mpt.search.selection`), that is once in every forward of the
+network. In evaluation the same holds, except inside :func:`frozen`, where each layer's ticket weight is made once.
 
 :class:`BinaryActivation` is the other half of MPT-1/1, networks whose activations have one bit too.
 """
@@ -13,7 +14,7 @@ In evaluation the same holds, except inside :func:`frozen`, where each layer's t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from mpt.search.weight import TicketWeight, signs
 
 if TYPE_CHECKING:
     from mpt.search.methods import Method
+    from mpt.search.selection import Selection
 
 
 class Made(NamedTuple):
@@ -41,7 +43,9 @@ class TicketLayer(nn.Module):
         weight: frozen random weights.
         scores: learned, one per weight, same shape.
         method: the search method, shared by the layers of a network.
-        num_kept: how many weights the mask keeps.
+        num_kept: how many weights the mask keeps, where the layer selects for itself.
+        selection: of the whole network, None where the layer selects for itself; ``place`` is the layer's in it.
+        threshold: what the importance of a kept weight exceeds, 0-d, where the network has a calibrated one.
     """
 
     weight: Any
@@ -49,6 +53,9 @@ class TicketLayer(nn.Module):
     bias: Any
     method: Method
     num_kept: int
+    selection: Selection | None
+    place: int
+    threshold: Tensor | None
     made: Made | None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -66,7 +73,7 @@ class TicketLayer(nn.Module):
         """What the layer computes with, shape of the weight; in training, differentiable in the scores."""
         if self.made is not None and not self.training:
             return self.made.ticket_weight
-        weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, self.num_kept)
+        weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, self._select())
         return weight
 
     def current(self) -> Made:
@@ -75,9 +82,16 @@ class TicketLayer(nn.Module):
 
     def _make(self) -> Made:
         with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be saved for a backward
-            mask = self.method.mask(self.scores, kept=self.num_kept)
+            mask = self._select()
             gain = self.method.gain(self.weight, mask)
             return Made(mask, gain, self.method.ticket_weight(self.weight, mask, gain))
+
+    @torch.no_grad()
+    def _select(self) -> Tensor:
+        """Mask of the current scores."""
+        if self.selection is None:
+            return self.method.mask(self.scores, kept=self.num_kept)
+        return self.selection.mask(self)
 
 
 class _TicketConv(TicketLayer):
@@ -201,6 +215,17 @@ def ticket_layers(net: nn.Module) -> dict[str, TicketLayer]:
 
 
 @contextmanager
+def one_selection(net: nn.Module) -> Iterator[None]:
+    """Inside, layers of ``net`` that select together do so once: for reading several of them while no score changes."""
+    selections = {id(layer.selection): layer.selection for layer in ticket_layers(net).values()}
+    with ExitStack() as stack:
+        for selection in selections.values():
+            if selection is not None:
+                stack.enter_context(selection.open())
+        yield
+
+
+@contextmanager
 def frozen(net: nn.Module) -> Iterator[nn.Module]:
     """Make the mask, gain and ticket weight of each layer of ``net`` once, for all forwards in evaluation mode inside.
 
@@ -208,8 +233,9 @@ def frozen(net: nn.Module) -> Iterator[nn.Module]:
     """
     layers = [layer for layer in ticket_layers(net).values() if layer.made is None]
     try:
-        for layer in layers:
-            layer.made = layer._make()
+        with one_selection(net):
+            for layer in layers:
+                layer.made = layer._make()
         yield net
     finally:
         for layer in layers:

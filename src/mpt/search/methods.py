@@ -7,18 +7,34 @@ is a subclass of :class:`Method` that overrides the formula in which it differs,
     Biprop      b = g m sign(w)     one bit a weight (Diffenderfer & Kailkhura 2021)
     EdgePopup   b = m w             real weights (Ramanujan et al. 2020), a signed constant by default
     Dense       b = w               nothing is searched: all weights are trained, the baseline
+
+Which weights are kept, ``selection``, of the importance ``|S|`` where ``S = s |s|^(a-1)``, ``a`` the ``power``:
+
+    layerwise    the right number in each layer
+    global       the right number in the whole network, at least one in each layer
+    threshold    those above a fixed number; how many that are comes out
+    calibrated   those above a number that is set every ``refresh`` steps so that it keeps the right number in the
+                 whole network; between two settings one comparison selects, and the number kept drifts a little
+
+The mask of given scores is the same for every ``a`` (``S`` grows with ``s``), so no power is ever taken to select: a
+threshold ``t`` on ``|S|`` is one of ``t^(1/a)`` on ``|s|``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from torch import Tensor
 
 from mpt.search import mask as masks
 from mpt.search import weight as weights
-from mpt.search.initializers import INITIALIZERS, SCALE_FANS
+from mpt.search.initializers import INITIALIZERS, SCALE_FANS, SCORE_INITS, SCORE_STARTS
+
+SELECTIONS = ("layerwise", "global", "threshold", "calibrated")
+RAMP = 10  # epochs over which global pruning rises to prune, as the authors' update has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +48,18 @@ class Method:
         init: distribution of the frozen random weights (see :mod:`mpt.search.initializers`).
         scale_fan: ``none``, ``kept`` or ``published``: what the fan in the initializer is multiplied with.
         bias: keep the biases of converted layers, frozen at the backbone's values.
+        selection: ``layerwise``, ``global``, ``threshold`` or ``calibrated``: which weights are kept (see above). With
+            ``threshold`` the fraction removed is an outcome, and ``prune`` matters to ``scale_fan`` alone.
+        threshold: with ``selection=threshold`` the importance that a kept weight exceeds.
+        refresh: with ``selection=calibrated`` the steps between two settings of the threshold; a step is a forward in
+            training, counted from the start of each epoch (a multiple of the batches whose gradients are accumulated).
+        ramp: epochs over which the fraction removed rises from 1/2 to ``prune`` (see :func:`mpt.search.mask.ramped`);
+            0 for none, None for 10 with ``selection=global`` and else 0. It needs :func:`mpt.start_epoch`.
+        prune_layers: fraction removed of layers by name or pattern, ``{"classifier.*": 0.5}``; ``prune`` holds where
+            none matches. With ``selection=layerwise`` only.
+        power: ``a >= 1`` of power-propagation; 1 is none.
+        score_init: first scores: ``uniform`` in ``+-1 / sqrt(fan_in)``, or ``constant``, all of a layer the same.
+        score_start: with a power, ``plain`` starts ``s`` at the first scores, ``matched`` starts ``S`` there.
         learn_scores: False leaves the scores, and so the mask, as drawn from the seed: with ``learn_batchnorm`` the
             control that trains batch-norm alone on a random mask (Frankle, Schwab & Morcos 2020).
     """
@@ -42,6 +70,14 @@ class Method:
     init: str = "kaiming_normal"
     scale_fan: str = "kept"
     bias: bool = False
+    selection: str = "layerwise"
+    threshold: float | None = None
+    refresh: int = 10
+    ramp: int | None = None
+    prune_layers: Mapping[str, float] | None = field(default=None, hash=False)
+    power: float = 1.0
+    score_init: str = "uniform"
+    score_start: str = "plain"
     learn_scores: bool = True
 
     searched: ClassVar[bool] = True
@@ -51,24 +87,88 @@ class Method:
         _check_choice("score_grad", self.score_grad, weights.SCORE_GRADS)
         _check_choice("init", self.init, tuple(INITIALIZERS))
         _check_choice("scale_fan", self.scale_fan, SCALE_FANS)
+        _check_choice("score_init", self.score_init, SCORE_INITS)
+        _check_choice("score_start", self.score_start, SCORE_STARTS)
         for name in ("score_abs", "bias", "learn_scores"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is true or false, got {getattr(self, name)!r}")
-        if self.scale_fan == "published" and self.prune == 0:
+        _check_number("power", "the exponent of power-propagation and must be at least 1", self.power, least=1)
+        self._check_selection()
+        self._check_prune_layers()
+        if self.scale_fan == "published" and 0 in (self.prune, *(self.prune_layers or {}).values()):
             raise ValueError("scale_fan=published multiplies the fan by prune, which must then be above 0, got 0")
 
-    @property
-    def first_epoch(self) -> int:
-        """First epoch of training, from 0, whose mask removes what ``prune`` says: none before it is a ticket."""
-        return 0
+    def _check_selection(self) -> None:
+        _check_choice("selection", self.selection, SELECTIONS)
+        if (self.threshold is None) == (self.selection == "threshold"):
+            raise ValueError(
+                "threshold is the importance that a kept weight exceeds: give it with selection=threshold and with no "
+                f"other, got selection={self.selection} and threshold={self.threshold}"
+            )
+        if self.threshold is not None:
+            least = 0 if self.score_abs else -float("inf")
+            _check_number("threshold", "an importance and must be 0 or more", self.threshold, least=least)
+        _check_whole("refresh", "the steps between two settings of the threshold", self.refresh, least=1)
+        if self.ramp is not None:
+            _check_whole("ramp", "the epochs over which the fraction removed rises to prune", self.ramp, least=0)
+        if self.ramp and self.selection == "threshold":
+            raise ValueError("ramp lets prune rise, which selection=threshold does not use: leave ramp out")
+        if self.selection != "layerwise" and type(self).mask is not Method.mask:
+            raise ValueError(
+                f"{type(self).__name__} makes masks of its own, layer by layer: selection must be layerwise, got "
+                f"{self.selection}"
+            )
 
-    def num_kept(self, n: int) -> int:
-        """How many of a layer's ``n`` weights are kept."""
-        return masks.num_kept(n, prune=self.prune)
+    def _check_prune_layers(self) -> None:
+        if not self.prune_layers:
+            object.__setattr__(self, "prune_layers", None)
+            return
+        if not isinstance(self.prune_layers, Mapping):
+            raise ValueError(
+                "prune_layers gives the fraction removed of layers by name or pattern, as {classifier.*: 0.5}, got "
+                f"{self.prune_layers!r}"
+            )
+        if self.selection != "layerwise":
+            raise ValueError(
+                f"prune_layers sets the fraction removed layer by layer, which selection={self.selection} finds by "
+                "itself: take selection=layerwise or leave prune_layers out"
+            )
+        for pattern, prune in self.prune_layers.items():
+            masks.check_prune(prune, name=f"prune_layers[{pattern!r}]")
+        object.__setattr__(self, "prune_layers", dict(self.prune_layers))
+
+    @property
+    def ramp_epochs(self) -> int:
+        """Epochs that end before the network is pruned as far as it shall be: what they find is no ticket."""
+        rises = any(prune > 0.5 for prune in (self.prune, *(self.prune_layers or {}).values()))
+        ramp = self.ramp if self.ramp is not None else RAMP if self.selection == "global" else 0
+        return ramp if rises else 0
+
+    @property
+    def score_threshold(self) -> float:
+        """``threshold`` as one of the scores' own: ``sign(t) |t|^(1/a)``."""
+        assert self.threshold is not None
+        return weights.root(self.threshold, power=self.power)
+
+    def layer_prune(self, layer: str) -> float:
+        """Fraction removed of the layer of this name."""
+        own = own_prune(self.prune_layers, layer)
+        return self.prune if own is None else own
+
+    def num_kept(self, n: int, *, layer: str = "", epoch: int | None = None) -> int:
+        """How many of ``n`` weights, of a layer or of the network, are kept in an epoch of the ramp; None: after it."""
+        prune = self.layer_prune(layer)
+        if epoch is not None:
+            prune = masks.ramped(prune, epoch=epoch, ramp=self.ramp_epochs)
+        return masks.num_kept(n, prune=prune)
+
+    def importance(self, scores: Tensor) -> Tensor:
+        """What decides which weights are kept: ``|s|``, or ``s`` with ``score_abs=False``; shape of ``scores``."""
+        return scores.detach().abs() if self.score_abs else scores.detach()
 
     def mask(self, scores: Tensor, *, kept: int) -> Tensor:
         """Mask of the ``kept`` most important weights, bool, of the shape of ``scores``."""
-        return masks.select(scores.detach().abs() if self.score_abs else scores.detach(), kept=kept)
+        return masks.select(self.importance(scores), kept=kept)
 
     def gain(self, weight: Tensor, mask: Tensor) -> Tensor:
         """Scale of the layer, 0-d: ``sum(m |w|) / sum(m)``."""
@@ -80,7 +180,8 @@ class Method:
 
     def score_gradient(self, grad: Tensor, weight: Tensor, scores: Tensor, gain: Tensor) -> Tensor:
         """dL/ds from dL/db, of the shape of ``scores``."""
-        return weights.score_gradient(grad, weight, scores, gain, score_grad=self.score_grad, score_abs=self.score_abs)
+        ds = weights.score_gradient(grad, weight, scores, gain, score_grad=self.score_grad, score_abs=self.score_abs)
+        return ds if self.power == 1 else ds.mul_(weights.power_slope(scores, power=self.power))
 
     def weight_gradient(self, grad: Tensor, scores: Tensor, gain: Tensor) -> Tensor | None:
         """dL/dw from dL/db; None where weights are never trained, as in every search."""
@@ -119,11 +220,29 @@ class Dense(Method):
         super().__post_init__()
         if self.prune:
             raise ValueError(f"prune is the fraction removed and the dense baseline removes none, got {self.prune}")
+        if self.selection != "layerwise" or self.prune_layers or self.power != 1:
+            raise ValueError("the dense baseline has no scores: leave out selection, prune_layers and power")
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         return weight
 
 
+def own_prune(prune_layers: Mapping[str, float] | None, layer: str) -> float | None:
+    """What ``prune_layers`` says of the layer of this name; None if it says nothing."""
+    return next((prune for pattern, prune in (prune_layers or {}).items() if fnmatchcase(layer, pattern)), None)
+
+
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _check_number(name: str, meaning: str, value: float, *, least: float) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not least <= value < float("inf"):  # also refuses nan
+        raise ValueError(f"{name} is {meaning}, got {value!r}")
+
+
+def _check_whole(name: str, meaning: str, value: int, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {meaning} and must be a whole number of at least {least}, got {value!r}")

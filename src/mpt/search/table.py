@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from mpt.search.convert import Conversion
-from mpt.search.layers import some, ticket_layers
+from mpt.search.layers import one_selection, some, ticket_layers
+from mpt.search.methods import own_prune
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class LayerRow:
     bits: int  # 0 for a weight tied to that of an earlier layer: it is stored once
     binary_input: bool  # sees only -1 and +1, before zero padding
     tied: str | None = None  # name of that earlier layer
+    prune: float | None = None  # the layer's own, by the method's prune_layers
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class LayerTable:
                 f"{row.gain:.4g}",
                 f"{row.bits:,}",
                 "+-1" if row.binary_input else "real",
-                f"tied to {row.tied}" if row.tied else "searched",
+                _role(row),
             )
             for row in self.layers
         ]
@@ -110,16 +112,17 @@ def layer_table(net: nn.Module) -> LayerTable:
     conversion: Conversion | None = getattr(net, "conversion", None)
     binary = conversion.binary_inputs if conversion else ()
     layers, searched, first = [], set(), dict[int, str]()
-    for name, layer in ticket_layers(net).items():
-        owner = first.setdefault(id(layer.weight), name)
-        made = layer.current()
-        n, kept = layer.weight.numel(), int(made.mask.sum())
-        magnitudes = made.ticket_weight[made.mask].abs()
-        bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
-        tied = None if owner == name else owner
-        shape, seen = tuple(layer.weight.shape), name in binary
-        layers.append(LayerRow(name, shape, n, kept, float(made.gain), 0 if tied else bits, seen, tied))
-        searched |= {id(layer.weight), id(layer.scores)}
+    with one_selection(net):
+        for name, layer in ticket_layers(net).items():
+            owner = first.setdefault(id(layer.weight), name)
+            made = layer.current()
+            n, kept = layer.weight.numel(), int(made.mask.sum())
+            magnitudes = made.ticket_weight[made.mask].abs()
+            bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
+            tied = None if owner == name else owner
+            shape, seen, own = tuple(layer.weight.shape), name in binary, own_prune(layer.method.prune_layers, name)
+            layers.append(LayerRow(name, shape, n, kept, float(made.gain), 0 if tied else bits, seen, tied, own))
+            searched |= {id(layer.weight), id(layer.scores)}
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())
         for name, p in net.named_parameters()
@@ -135,3 +138,9 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _aligned(cell: str, width: int, column: int) -> str:
     return cell.ljust(width) if column in (0, 1, 6, 7) else cell.rjust(width)
+
+
+def _role(row: LayerRow) -> str:
+    if row.tied:
+        return f"tied to {row.tied}"
+    return "searched" if row.prune is None else f"searched, prune {row.prune:g}"

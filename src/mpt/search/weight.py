@@ -11,13 +11,17 @@ Of a layer's frozen random weights ``w`` and its mask ``m``:
     "sign"          sign(w) sign(s)            sign(w)         their first release
     "gain"          g sign(w) sign(s)          g sign(w)       section 2.2.1 of the paper
 
+With power-propagation the score is ``S = s |s|^(a-1)``, and ``dL/ds = dL/dS a |s|^(a-1)``, where ``f`` gives dL/dS.
+
 ``sign(0) = +1`` here and everywhere in mpt (``torch.sign`` gives 0).
 
-Source: Diffenderfer & Kailkhura, "Multi-Prize Lottery Ticket Hypothesis", ICLR 2021, section 2.2, algorithm 1.
+Source: Diffenderfer & Kailkhura, "Multi-Prize Lottery Ticket Hypothesis", ICLR 2021, section 2.2, algorithm 1; of
+power-propagation Cheng et al., "Efficient MPT".
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,12 +85,21 @@ def score_gradient(
     return ds.mul_(signs(weight, magnitude=gain if score_grad == "gain" else None))
 
 
+def power_slope(scores: Tensor, *, power: float) -> Tensor:
+    """dS/ds of ``S = s |s|^(a-1)``: ``a |s|^(a-1)``, of the shape of ``scores``."""
+    return scores.abs().pow_(power - 1).mul_(power)
+
+
+def root(score: float, *, power: float) -> float:
+    """The ``s`` whose ``S = s |s|^(a-1)`` is ``score``: ``sign(S) |S|^(1/a)``."""
+    return math.copysign(abs(score) ** (1 / power), score)
+
+
 class TicketWeight(torch.autograd.Function):
-    """Scores and frozen weights to ticket weight; in backward straight through the mask, as the method says."""
+    """Frozen weights and the mask of the scores to ticket weight; in backward straight through, as the method says."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, weight: Tensor, method: Method, kept: int) -> Tensor:
-        mask = method.mask(scores, kept=kept)
+    def forward(ctx: Any, scores: Tensor, weight: Tensor, method: Method, mask: Tensor) -> Tensor:
         layer_gain = method.gain(weight, mask)
         ctx.save_for_backward(scores, weight, layer_gain)
         ctx.method = method

@@ -20,9 +20,9 @@ import mpt
 from mpt import backbones
 from mpt.search.binarize import Signs, put
 from mpt.search.convert import Conversion, add_ticket_layers, child, plain_layers, strip
-from mpt.search.layers import TicketLayer, frozen, ticket_layers
+from mpt.search.layers import TicketLayer, one_selection, ticket_layers
 from mpt.search.mask import packed_bits, unpacked_bits
-from mpt.search.methods import Biprop, Dense, EdgePopup, Method
+from mpt.search.methods import Biprop, Dense, EdgePopup, Method, own_prune
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
 from mpt.ticket import format as files
 
@@ -54,12 +54,17 @@ class Ticket:
         layers: list[dict[str, Any]] = []
         others, searched = [], set()
         first: dict[int, str] = {}  # by the identity of the weight: the first layer that has it
-        with frozen(net):
+        if conversion.epoch is not None and conversion.epoch < conversion.method.ramp_epochs:
+            raise ValueError(
+                f"the network is in epoch {conversion.epoch + 1} of the {conversion.method.ramp_epochs} in which the "
+                "fraction removed still rises to prune: what it keeps now is no ticket yet, train on"
+            )
+        with one_selection(net):
             for name, layer in ticket_layers(net).items():
                 owner = first.setdefault(id(layer.weight), name)
                 row = _pack_layer(name, layer, tensors) if owner == name else _tied_row(layers, name, owner)
                 layers.append(row | {"binary_input": name in conversion.binary_inputs})
-                searched |= {id(layer.weight), id(layer.scores)}
+                searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
         for name, value, trained in _other_state(net, searched):
             tensors[name] = value
             others.append({"name": name, "shape": list(value.shape), "trained": trained})
@@ -119,7 +124,7 @@ class Ticket:
                 layer.scores.copy_(self.mask(row["name"]))
         self._load_others(net)
         binary = tuple(row["name"] for row in self.header["layers"] if row.get("binary_input"))
-        net.conversion = Conversion(method, self.header["seed"], signs=signs, binary_inputs=binary)  # type: ignore[assignment]
+        net.conversion = Conversion(method, self.header["seed"], signs=signs, binary_inputs=binary, found=True)  # type: ignore[assignment]
         return net.eval()
 
     def mask(self, layer: str) -> Tensor:
@@ -147,6 +152,7 @@ class Ticket:
                 self._layer_bits(row["name"]),
                 bool(row.get("binary_input")),
                 row.get("tied"),
+                own_prune(self.header["method"].get("prune_layers"), row["name"]),
             )
             for row in self.header["layers"]
         )
@@ -292,7 +298,9 @@ def _other_state(net: nn.Module, searched: set[int]) -> list[tuple[str, Tensor, 
     state: list[tuple[str, Tensor, bool | None]] = [
         (name, p, p.requires_grad) for name, p in net.named_parameters() if id(p) not in searched
     ]
-    state += [(name, buffer, None) for name, buffer in net.named_buffers() if name in saved]
+    state += [
+        (name, buffer, None) for name, buffer in net.named_buffers() if name in saved and id(buffer) not in searched
+    ]
     return [(name, _stored(name, value), trained) for name, value, trained in state]
 
 

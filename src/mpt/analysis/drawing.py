@@ -1,0 +1,285 @@
+"""A figure of points: the paper's layout, a panel for each network, bars from lowest to highest over seeds.
+
+The bytes of a file follow from the table alone: matplotlib's own defaults whatever the user's settings, a fixed salt
+for the names inside an SVG, no date.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpt.analysis.aggregate import of_sweep, ordered, points, require, select, spelled
+from mpt.analysis.figures import Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
+
+LABELS = {
+    "prune": "weights pruned (%)",
+    "density": "weights kept (%)",
+    "width": "width factor",
+    "num_kept": "weights",
+    "test_acc": "test accuracy (%)",
+    "test_acc_max": "test accuracy of the best epoch (%)",
+    "test/acc": "test accuracy (%)",
+    "epoch": "epoch",
+    "optim.lr": "learning rate",
+    "seconds_per_epoch": "seconds an epoch",
+    "score": "score",
+    "share": "share of the scores",
+    "layer": "layer",
+    "zero": "zero kernels (%)",
+    "zero_chance": "zero kernels by chance (%)",
+    "report/acceleration": "acceleration rate",
+}
+NO_DATE: dict[str, dict[str, Any]] = {
+    ".svg": {"Date": None, "Creator": "mpt"},
+    ".pdf": {"CreationDate": None, "Creator": "mpt", "Producer": "mpt"},
+    ".png": {"Software": "mpt"},
+}
+_MARKERS, _STYLES = "osD^vP*X", ("-", "--", "-.", (0, (1, 1)))
+_COLUMNS = 4  # panels in a row
+_MANY = 25  # points of a line from which on it has no marks and a band instead of bars
+
+
+@dataclass
+class Line:
+    """One line of a panel: points as they are drawn; ``across`` is a dense network over a whole axis."""
+
+    label: str
+    x: list[Any]
+    mean: list[float]
+    lowest: list[float]
+    highest: list[float]
+    n: list[int]
+    across: bool = False
+
+
+def percent(column: str) -> float:
+    """100 for fractions, which are percent on an axis; 1 for everything else."""
+    word = column.rsplit("/", 1)[-1]
+    shown = word.startswith(("prune", "density", "sparsity", "flips", "zero")) or "acc" in word.split("_")
+    return 100.0 if shown else 1.0
+
+
+def of_figure(figure: Figure, table: pd.DataFrame, *, name: str | None = None) -> pd.DataFrame:
+    """The rows of ``table`` that ``figure`` is about; those of the sweep ``name`` alone, where the table has any."""
+    require(table, [*figure.where, figure.x, *figure.y, *figure.hue, *figure.panel, *figure.apart])
+    table = select(of_sweep(table, name), figure.where)
+    return table[table[figure.x].notna()]
+
+
+def lines(figure: Figure, table: pd.DataFrame, *, y: str) -> dict[str, list[Line]]:
+    """Panel -> its lines, in percent where :func:`percent` says so. Panels and lines in their natural order."""
+    made: dict[str, list[Line]] = {}
+    dense = table["variant"] == "dense" if "variant" in table and figure.x in ("prune", "density") else None
+    parts = [(table, False)] if dense is None else [(table[~dense], False), (table[dense], True)]
+    columns = [(part, across, y) for part, across in parts]
+    columns += [(table, False, figure.beside)] if figure.beside else []
+    for part, across, column in columns:
+        for values, group in _grouped(figure, part, column, across=across):
+            label = _label(values, figure.hue) or LABELS.get(column, column)
+            label += ", by chance" if figure.hue and column == figure.beside else ""
+            made.setdefault(_title(values, figure.panel), []).append(
+                _line(figure, group, column, label=label, across=across)
+            )
+    return {panel: sorted(made[panel], key=lambda line: line.label == "dense") for panel in ordered(list(made))}
+
+
+def draw(figure: Figure, table: pd.DataFrame, *, published: pd.DataFrame | None = None) -> Drawing:
+    """The drawing of ``figure`` from the rows of ``table`` that :func:`of_figure` chose."""
+    from matplotlib.figure import Figure as Drawing
+
+    panels = [(y, panel, found) for y in figure.y for panel, found in lines(figure, table, y=y).items()]
+    panels += _panels_of(figure, published, {panel for _, panel, _ in panels})
+    columns = min(_COLUMNS, max(1, len(panels) // len(figure.y)))
+    rows = -(-len(panels) // columns)
+    with deterministic():
+        drawing = Drawing(figsize=(max(3.1 * columns, 5.4), 2.7 * rows + 0.9), layout="constrained")
+        grid = drawing.subplots(rows, columns, squeeze=False, sharey="row" if columns >= len(panels) else False)
+        for axes in grid.flat[len(panels) :]:
+            axes.remove()
+        styles = {label: i for i, label in enumerate(_labels(panels))}
+        for axes, (y, panel, found) in zip(grid.flat, panels, strict=False):
+            _panel(axes, figure, found, styles)
+            if published is not None:
+                _published(axes, figure, published, panel=panel, y=y)
+            axes.set(title=panel, xlabel=LABELS.get(figure.x, figure.x))
+            if axes.get_subplotspec().is_first_col():
+                axes.set_ylabel(LABELS.get(y, y))
+        _legend(drawing)
+        drawing.suptitle(_caption(figure, table, panels, width=drawing.get_figwidth()), fontsize="medium")
+    return drawing
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """matplotlib as it comes, whatever the user's own settings, and the same names inside an SVG every time."""
+    import matplotlib as mpl
+    from matplotlib.style import context
+
+    with context("default"), mpl.rc_context({"svg.hashsalt": "mpt"}):
+        yield
+
+
+def _grouped(
+    figure: Figure, part: pd.DataFrame, y: str, *, across: bool
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """(panel and hue, points) of each line; ``across``: one point, whatever the x of its runs."""
+    if part.empty:
+        return
+    lines = [*dict.fromkeys([*figure.panel, *figure.hue])]
+    by = [*dict.fromkeys([*lines, *([] if across else [figure.x]), *figure.apart])]
+    for keys, group in points(part, by=by, y=y).groupby(lines, dropna=False, sort=False):
+        yield dict(zip(lines, keys, strict=True)), group
+
+
+def _line(figure: Figure, group: pd.DataFrame, y: str, *, label: str, across: bool) -> Line:
+    scaled = {name: [percent(y) * value for value in group[name]] for name in ("mean", "lowest", "highest")}
+    x = [] if across else [value if isinstance(value, str) else percent(figure.x) * value for value in group[figure.x]]
+    return Line(label, x, **scaled, n=[int(n) for n in group["n"]], across=across)
+
+
+def _label(values: dict[str, Any], hue: tuple[str, ...]) -> str:
+    """``MPT-1/32, 90 % pruned``; a dense network is ``dense`` whatever a ticket's settings would be."""
+    is_dense = "dense" in (values.get("variant"), values.get("method"))
+    words = []
+    for name in hue:
+        value = values[name]
+        if value is None or value != value or (is_dense and name == "prune"):
+            continue
+        if name in ("variant", "method", "model", "data"):
+            words.append(str(value))
+        elif name == "prune":
+            words.append(f"{100 * value:g} % pruned")
+        else:
+            words.append(f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {spelled(value)}")
+    return ", ".join(words) or ("dense" if hue else "")
+
+
+def _title(values: dict[str, Any], panel: tuple[str, ...]) -> str:
+    return ", ".join(
+        spelled(values[name]) if name in ("model", "data", "variant", "method") else f"{name} {spelled(values[name])}"
+        for name in panel
+    )
+
+
+def _labels(panels: list[tuple[str, str, list[Line]]]) -> list[str]:
+    """Every label once, the dense network last."""
+    labels = dict.fromkeys(line.label for _, _, found in panels for line in found)
+    return sorted(labels, key=lambda label: label == "dense")
+
+
+def _panel(axes: Axes, figure: Figure, found: list[Line], styles: dict[str, int]) -> None:
+    places = _places(found)
+    for line in found:
+        i = styles[line.label]
+        color = "0.35" if line.label == "dense" else f"C{i % 10}"
+        if line.across:
+            _across(axes, line, color)
+            continue
+        error = [
+            [m - low for m, low in zip(line.mean, line.lowest, strict=True)],
+            [high - m for m, high in zip(line.mean, line.highest, strict=True)],
+        ]
+        if places:
+            side = 0.8 / len(found)
+            at = [places[value] + (found.index(line) - (len(found) - 1) / 2) * side for value in line.x]
+            axes.bar(at, line.mean, width=side, yerr=error, color=color, label=line.label, error_kw={"capsize": 2})
+            continue
+        style: Any = "none" if not figure.joined else ":" if line.label == "dense" else _STYLES[i % len(_STYLES)]
+        if len(line.x) > _MANY:
+            axes.plot(line.x, line.mean, color=color, ls=style, label=line.label)
+            axes.fill_between(line.x, line.lowest, line.highest, color=color, alpha=0.15, lw=0)
+            continue
+        marker = _MARKERS[i % len(_MARKERS)]
+        axes.errorbar(
+            line.x, line.mean, error, color=color, ls=style, marker=marker, ms=4, capsize=2.5, label=line.label
+        )
+    if places:
+        axes.set_xticks(list(places.values()), list(places), rotation=60, ha="right", fontsize="x-small")
+    if figure.log:
+        axes.set_xscale("log")
+    axes.grid(alpha=0.25)
+
+
+def _places(found: list[Line]) -> dict[str, int]:
+    """Text on the horizontal axis -> its place, in the order in which it comes; nothing for numbers."""
+    words = dict.fromkeys(value for line in found for value in line.x if isinstance(value, str))
+    return {word: place for place, word in enumerate(words)}
+
+
+def _across(axes: Axes, line: Line, color: str) -> None:
+    """A dense network: one horizontal line at its mean, a band from lowest to highest. Several sizes, several lines."""
+    for mean, low, high in zip(line.mean, line.lowest, line.highest, strict=True):
+        axes.axhline(mean, ls=":", color=color, label=line.label)
+        if high > low:
+            axes.axhspan(low, high, color=color, alpha=0.12, lw=0)
+
+
+def _published(axes: Axes, figure: Figure, published: pd.DataFrame, *, panel: str, y: str) -> None:
+    """What the papers print, hollow, without bars: their tables say no spread."""
+    rows = [row for row in published.to_dict("records") if _in_panel(row, figure, panel) and row.get(y) == row.get(y)]
+    hue = [name for name in figure.hue if name in published and name != "variant"]
+    labels = [(_label(row, tuple(hue)) if hue else row["kind"]) + " (published)" for row in rows]
+    for place, label in enumerate(dict.fromkeys(labels)):
+        own = [row for row, its in zip(rows, labels, strict=True) if its == label]
+        x, mean = [percent(figure.x) * row[figure.x] for row in own], [percent(y) * row[y] for row in own]
+        style: Any = ":" if figure.joined else "none"
+        axes.plot(x, mean, ls=style, marker="sdvo"[place % 4], mfc="none", color=f"C{5 + place % 5}", label=label)
+        if not figure.joined:
+            for row, at, acc in zip(own, x, mean, strict=True):
+                axes.annotate(
+                    row["method"], (at, acc), xytext=(3, 2), textcoords="offset points", fontsize=4.5, color="0.4"
+                )
+
+
+def _panels_of(figure: Figure, published: pd.DataFrame | None, there: set[str]) -> list[tuple[str, str, list[Line]]]:
+    """Panels that only the published rows have: other networks, other images."""
+    if published is None:
+        return []
+    titles = dict.fromkeys(_title(row, figure.panel) for row in published.to_dict("records"))
+    return [(y, title, []) for y in figure.y if y in published for title in titles if title not in there]
+
+
+def _in_panel(row: dict[str, Any], figure: Figure, panel: str) -> bool:
+    return _title(row, figure.panel) == panel
+
+
+def _legend(drawing: Drawing) -> None:
+    handles: dict[str, Any] = {}
+    for axes in drawing.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            if label:
+                handles.setdefault(label, handle)
+    order = sorted(handles, key=lambda label: (label.endswith("(published)"), label == "dense"))
+    handles = {label: handles[label] for label in order}
+    if handles:
+        wide = 0.07 * max(map(len, handles)) + 0.6  # inches that an entry takes, about
+        drawing.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=max(1, min(len(handles), int(drawing.get_figwidth() / wide))),
+            frameon=False,
+            fontsize="small",
+        )
+
+
+def _caption(figure: Figure, table: pd.DataFrame, panels: list[tuple[str, str, list[Line]]], *, width: float) -> str:
+    """Title, data, budget and n: what a number needs beside it."""
+    parts = []
+    for name in ("data", "budget"):
+        values = ordered(table[name].dropna().unique()) if name in table and name not in figure.panel else []
+        if values:
+            parts.append(("budget " if name == "budget" else "") + ", ".join(map(spelled, values)))
+    n = sorted({n for _, _, found in panels for line in found for n in line.n})
+    seeds = f"{n[0]}" if n[0] == n[-1] else f"{n[0]} to {n[-1]}"
+    parts.append(f"mean of {seeds} seeds, bars from lowest to highest" if n[-1] > 1 else "one seed")
+    return textwrap.fill(f"{figure.title}: {', '.join(parts)}", int(12 * width))

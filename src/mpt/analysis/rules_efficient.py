@@ -1,0 +1,126 @@
+"""E1 to E5, the claims of Cheng et al., *Efficient MPT*: functions of a table; ``claims`` says each rule in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mpt.analysis.compare import Point, all_points, at, beats, duel, half_spread, nested
+from mpt.analysis.rules_2021 import NET, Found
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POWER, SELECTION = "method.power", "method.selection"
+EXACT, BY_THRESHOLD = ("layerwise", "global"), ("threshold", "calibrated")
+
+
+def _powers(table: pd.DataFrame, y: str) -> tuple[float, dict[Any, Point], dict[Any, Point]] | None:
+    """The largest power, its points, and those of power 1; None if there are not both."""
+    if POWER not in table or y not in table:
+        return None
+    table = table[(table["variant"] == "MPT-1/32") & table[POWER].notna() & table[y].notna()]
+    powers = {float(power) for power in table[POWER]}
+    if 1.0 not in powers or len(powers) < 2:
+        return None
+    by = (*NET, SELECTION, "prune")
+    plain, most = (at(table[table[POWER] == power], by, y=y) for power in (1.0, max(powers)))
+    return max(powers), most, plain
+
+
+def _power(table: pd.DataFrame) -> Found:
+    found = _powers(table, "test_acc")
+    power, most, plain = found or (1.0, {}, {})
+    below, above = (
+        duel({key: p for key, p in most.items() if (key[-1] < 0.5) is is_below}, plain) for is_below in (True, False)
+    )
+    if not below.pairs or not above.pairs:
+        return None, "needs MPT-1/32 with power 1 and a larger one at P below .5 and from .5 on", []
+    said = f"power {power:g} against 1\nP below .5: {below}\nP from .5 on: {above}"
+    points = [point for pairs in (below.pairs, above.pairs) for pair in pairs.values() for point in pair]
+    return below.won >= len(below.pairs) / 2 and above.won < len(above.pairs) / 2, said, points
+
+
+def _range_of_scores(table: pd.DataFrame) -> Found:
+    found = _powers(table, "report/score_range")
+    pairs = duel(found[1], found[2]).pairs if found else {}
+    if found is None or not pairs:
+        return None, "needs report.json with scores (see mpt-ticket report) of power 1 and a larger one", []
+    said = [
+        f"{key[0]} at P = {100 * key[-1]:g} %: {a.mean:.3g} at power {found[0]:g}, {b.mean:.3g} at 1"
+        for key, (a, b) in pairs.items()
+    ]
+    return all(a.highest < b.lowest for a, b in pairs.values()), "\n".join(said), all_points(found[1], found[2])
+
+
+def _fine_tuning(table: pd.DataFrame) -> Found:
+    if not {"layers", "test_acc_before"} <= set(table.columns):
+        return None, "needs runs of mpt-finetune with layers=last and others", []
+    table, by = table[table["test_acc_before"].notna()], (*NET, "prune", "layers")
+    before, best, end = (nested(at(table, by, y=y)) for y in ("test_acc_before", "test_acc_max", "test_acc"))
+    judged = [net for net in best if "last" in best[net] and len(best[net]) > 1]
+    parts, ok = [], []
+    for net in judged:
+        last = best[net]["last"]
+        others = [point.mean for layers, point in best[net].items() if layers != "last"]
+        ok.append(beats(last, before[net]["last"]) and last.mean >= max(others) and beats(last, end[net]["last"]))
+        said = ", ".join(f"{layers} {point}, at the end {end[net][layers]}" for layers, point in best[net].items())
+        parts.append(f"{net[0]} at P = {100 * net[-1]:g} %: before {before[net]['last']}, best epoch of {said}")
+    needs = "needs runs of mpt-finetune with layers=last and others on one ticket"
+    return (all(ok) if ok else None), "\n".join(parts) or needs, all_points(*(best[net] for net in judged))
+
+
+def _thresholds(table: pd.DataFrame) -> Found:
+    by = (*NET, POWER, "prune")
+    needs = "needs the same tickets by threshold (or calibrated) and by exact selection, with their seconds"
+    if SELECTION not in table or "seconds_per_epoch" not in table:
+        return None, needs, []
+    table = table[table["variant"] == "MPT-1/32"]
+    parts, ok, points = [], [], []
+    for name in BY_THRESHOLD:
+        for exact in EXACT:
+            rows = (
+                at(table, by, y=y, **{SELECTION: one})
+                for y in ("seconds_per_epoch", "test_acc")
+                for one in (name, exact)
+            )
+            time_a, time_b, acc_a, acc_b = rows
+            seconds, acc = duel(time_a, time_b).pairs, duel(acc_a, acc_b)
+            if not seconds:
+                continue
+            faster = sum(a.mean < b.mean for a, b in seconds.values())
+            saved = 1 - sum(a.mean for a, _ in seconds.values()) / sum(b.mean for _, b in seconds.values())
+            ok.append(faster == len(seconds) and not acc.lost)
+            points += [point for pair in acc.pairs.values() for point in pair]
+            parts.append(
+                f"{name} against {exact}: faster in {faster} of {len(seconds)} pairs, {100 * saved:.0f} % less "
+                f"time an epoch; accuracy {acc}"
+            )
+    return (all(ok) if ok else None), "\n".join(parts) or needs, points
+
+
+def _zero_kernels(table: pd.DataFrame) -> Found:
+    columns = ("report/all_kernels/zero", "report/all_kernels/zero_chance")
+    if not set(columns) <= set(table.columns):
+        return None, "needs report.json beside the tickets (see mpt-ticket report)", []
+    table = table[table["variant"].str.startswith("MPT")].dropna(subset=list(columns))
+    by = (*NET, "variant", SELECTION, POWER, "prune")
+    observed, chance = (at(table, by, y=y) for y in columns)
+    if not observed:
+        return None, "no ticket has a report.json with convolutions", []
+    said = [
+        f"{key[0]} at P = {100 * key[-1]:g} %: {point} zero, {chance[key]} by chance" for key, point in observed.items()
+    ]
+    above = [
+        p.lowest > chance[key].highest and p.mean - chance[key].mean > half_spread(p) for key, p in observed.items()
+    ]
+    return all(above), "\n".join(said), all_points(observed)
+
+
+RULES: dict[str, Callable[[pd.DataFrame], Found]] = {
+    "E1": _power,
+    "E2": _range_of_scores,
+    "E3": _fine_tuning,
+    "E4": _thresholds,
+    "E5": _zero_kernels,
+}

@@ -1,0 +1,259 @@
+"""Result files to one tidy table, one row a run. Reads files; pandas is imported when there is something to read.
+
+A column has one name everywhere. ``prune width model method test_acc ...``, without a mark, are the keys of
+``result.json``; with a dot (``optim.lr``) it is a setting of the run's configuration, with a slash (``ticket/density``,
+``versions/torch``) something measured or noted. Accuracies are in [0, 1].
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SETTINGS = (  # of a run, in the order in which a table is sorted; those of the groups have a dot (method.power)
+    *("sweep", "budget", "data", "model", "method", "binary_activations", "learn_batchnorm", "width", "prune"),
+    *(
+        "dense",
+        "layers",
+        "ticket_digest",
+        "batch",
+        "epochs",
+        "label_smoothing",
+        "sync_batchnorm",
+        "protocol",
+        "select",
+        "seed",
+    ),
+)
+BASE = ("data", "model", "variant", "width", "prune")
+_SKIPPED = ("wandb", "tensorboard", "multirun", "submitit")  # folders inside of a run or beside it that hold no run
+_HERE = (
+    "runs",
+    "recipe",
+    "ticket",
+    "data.root",
+    "data.cache",
+    "data.download",
+)  # of a machine or a command, not of a result
+_NAMES = ("model.name", "method.name", "data.name")  # there already: model, method, data
+_GROUPS = ("trainer.", "logger.")
+
+
+@dataclass
+class Runs:
+    """What lies below a folder.
+
+    Attributes:
+        rows: one flat dictionary a finished run.
+        unfinished: directories of runs that have no result yet: running, or cut off.
+        failed: directory -> the error's sentence.
+        unreadable: directory -> what is wrong with its ``result.json``.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """One line of counts, then a line for each different reason of a failure."""
+        counts = f"{len(self.rows)} finished, {len(self.unfinished)} unfinished (running or cut off), "
+        counts += f"{len(self.failed)} failed, {len(self.unreadable)} unreadable"
+        reasons = [f"failed: {reason} ({n})" for reason, n in Counter(self.failed.values()).most_common()]
+        return "\n".join([counts, *reasons, *(f"unreadable: {run}: {why}" for run, why in self.unreadable.items())])
+
+
+def read_runs(folder: str | Path) -> Runs:
+    """Every run below ``folder``. What is unfinished, failed or unreadable is counted and gives no row.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: name the one that holds the runs, or a table of mpt-results")
+    runs = Runs()
+    for directory in _directories(folder):
+        _read_run(directory, str(directory.relative_to(folder)), runs)
+    return runs
+
+
+def load(path: str | Path) -> pd.DataFrame:
+    """The table of a folder of runs, or of a .csv or .parquet file that ``mpt-results -o`` wrote.
+
+    Raises:
+        ValueError: nothing is there, nothing in it is finished, or the file is not such a table.
+    """
+    path = Path(path)
+    table = read_table(path) if path.is_file() else to_table(finished(path))
+    if "variant" not in table and "method" in table:
+        table["variant"] = [variant(row) for row in table.to_dict("records")]
+    return table
+
+
+def finished(folder: str | Path) -> list[dict[str, Any]]:
+    """A flat row of every finished run below ``folder``; ValueError if there is none."""
+    runs = read_runs(folder)
+    if not runs.rows:
+        raise ValueError(f"there is no finished run below {folder}: {str(runs).splitlines()[0]}")
+    return runs.rows
+
+
+def to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows to a table whose order of rows and columns follows from its content alone."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows))
+    table = table[sorted(table.columns, key=_rank)]
+    order = [name for name in (*SETTINGS, "run", "epoch", "place", "low") if name in table]
+    for name in table.columns:
+        texts = table[name].map(lambda value: isinstance(value, str))
+        if texts.any() and not texts.all():  # Parquet knows one type a column
+            table[name] = table[name].map(lambda value: value if value is None or value != value else str(value))
+    return table.sort_values(order, kind="stable", key=_sortable).reset_index(drop=True)
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a .csv or .parquet file, whole or not at all; a number read back is the same to the last bit."""
+    path = Path(path)
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"-o names a table and must end in .csv or .parquet, got {path.name!r}")
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent} for {path.name}: make it first")
+    buffer = io.BytesIO()
+    if path.suffix == ".csv":
+        table.to_csv(buffer, index=False, lineterminator="\n")
+    else:
+        table.to_parquet(buffer, index=False)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a file that :func:`write_table` wrote; ValueError in one sentence if it is not one."""
+    import pandas as pd
+
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{path} is neither a folder of runs nor a .csv or .parquet table of mpt-results")
+    try:
+        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+    if table.empty:
+        raise ValueError(f"{path} has no rows")
+    return table
+
+
+def variant(row: Mapping[str, Any]) -> str:
+    """What a run's line is called in the papers: ``MPT-1/32``, ``MPT-1/1+BN``, ``edge-popup``, ``dense``."""
+    method = str(row["method"])
+    if method == "dense":
+        return "dense"
+    if method.startswith("finetune_"):
+        return f"fine-tuned {method.removeprefix('finetune_')}"
+    name = f"MPT-1/{1 if _true(row, 'binary_activations') else 32}"
+    if method == "edge_popup":
+        name = "edge-popup" + (" 1/1" if _true(row, "binary_activations") else "")
+    elif method != "biprop":
+        name = f"{method} {name.removeprefix('MPT-')}"
+    return name + ("+BN" if _true(row, "learn_batchnorm") else "")
+
+
+def is_setting(column: str) -> bool:
+    """True for what was chosen (a setting), False for what was measured."""
+    return column in SETTINGS or ("." in column and "/" not in column)
+
+
+def _true(row: Mapping[str, Any], name: str) -> bool:
+    return str(row.get(name, False)).lower() in ("true", "1", "1.0")
+
+
+def _directories(folder: Path) -> Iterator[Path]:
+    """Every directory of a run at or below ``folder``, in the order of their names."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
+        if not {"result.json", "config.yaml", "claim"}.isdisjoint(files):
+            yield Path(parent)
+
+
+def _read_run(directory: Path, name: str, runs: Runs) -> None:
+    try:
+        row = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        runs.unfinished.append(name)
+        return
+    except (OSError, ValueError) as error:
+        runs.unreadable[name] = f"result.json cannot be read ({error})"
+        return
+    if not isinstance(row, dict) or "status" not in row:
+        runs.unreadable[name] = "result.json is not the result of a run"
+    elif row["status"] != "done":
+        runs.failed[name] = str(row.get("error", row["status"]))
+    elif not isinstance(row.get("test_acc"), (int, float)) or "method" not in row:
+        runs.unreadable[name] = "result.json has no test_acc or no method"
+    else:
+        runs.rows.append(flat_row(row, name) | _reported(directory / "report.json"))
+
+
+def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A ``result.json`` as one flat row: its own keys, then the settings of its ``config`` that it does not have."""
+    measured = _flat({key: value for key, value in row.items() if key != "config"}, "/")
+    settings = {
+        key: value
+        for key, value in _flat(row.get("config") or {}, ".").items()
+        if key not in _HERE + _NAMES and not key.startswith(_GROUPS)
+    }
+    flat = settings | measured
+    if flat.get("seconds") and flat.get("epochs"):
+        flat["seconds_per_epoch"] = flat["seconds"] / flat["epochs"]
+    return {"run": name, **flat, "variant": variant(flat)}
+
+
+def _reported(path: Path) -> dict[str, Any]:
+    """The numbers of a ``report.json`` (of ``mpt-ticket report``) under ``report/``, and ``report/score_range``.
+
+    The range is largest minus smallest score of a layer, mean over layers. A file that cannot be read gives nothing.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        scores = found.pop("scores", {})
+        numbers = {key: value for key, value in _flat(found, "/").items() if isinstance(value, (int, float))}
+    except (OSError, ValueError, AttributeError):
+        return {}
+    ranges = [layer["max"] - layer["min"] for layer in scores.values()]
+    numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
+    return {f"report/{key}": value for key, value in numbers.items()}
+
+
+def _flat(nested: Mapping[str, Any], mark: str, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries to one; a list becomes its JSON text, an empty one nothing."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, mark, f"{prefix}{key}{mark}")
+        else:
+            flat[f"{prefix}{key}"] = (json.dumps(value) if value else None) if isinstance(value, list) else value
+    return flat
+
+
+def _rank(column: str) -> tuple[int, int, str]:
+    """Place of a column: the run's name, settings that have a place, results, settings of the groups, the rest."""
+    first = ("run", "variant", *SETTINGS, "epoch", "layer", "place", "test_acc", "test_acc_max")
+    if column in first:
+        return 0, first.index(column), column
+    return (3 if "/" in column else 2 if "." in column else 1), 0, column
+
+
+def _sortable(column: pd.Series) -> pd.Series:
+    """Text sorts as text; a column with several types, too."""
+    return column if column.dtype.kind in "biuf" else column.map(str)

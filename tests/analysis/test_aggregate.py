@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from mpt.analysis.aggregate import of_sweep, ordered, points, select, spelled, summary
+from tests.analysis.conftest import curve, result
+
+
+def test_a_point_is_mean_lowest_highest_and_n_over_seeds(table):
+    made = points(table(*curve({0.5: 0.6, 0.8: 0.4}, scatter=0.1)), by=("model", "prune"), y="test_acc")
+    assert made["mean"].tolist() == pytest.approx([0.6, 0.4])
+    assert made["lowest"].tolist() == pytest.approx([0.5, 0.3])
+    assert made["highest"].tolist() == pytest.approx([0.7, 0.5])
+    assert made["n"].tolist() == [3, 3]
+
+
+def test_runs_that_differ_in_more_than_their_seed_are_never_averaged(table):
+    rows = table(result(epochs=10), result(epochs=20, seed=1))
+    with pytest.raises(ValueError, match=r"also differ in epochs: 10, 20; choose with --where epochs="):
+        points(rows, by=("model", "prune"), y="test_acc")
+    assert points(select(rows, {"epochs": ["20"]}), by=("model", "prune"), y="test_acc")["n"].tolist() == [1]
+    with pytest.raises(ValueError, match=r"differ in optim\.lr"):
+        points(table(result(), result(optim__lr=0.2, seed=1)), by=("model", "prune"), y="test_acc")
+
+
+def test_a_run_that_is_found_twice_counts_once(table):
+    rows = table(result(sweep="fig2"), result(sweep="fig5"), result(seed=1))
+    assert points(rows, by=("prune",), y="test_acc")["n"].tolist() == [2]
+
+
+def test_select_takes_text_numbers_and_truth_as_they_are_written(table):
+    rows = table(result(), result(prune=0.8, learn_batchnorm=True, model="conv4"))
+    assert len(select(rows, {"prune": ["0.50"]})) == 1
+    assert len(select(rows, {"learn_batchnorm": ["true"]})) == 1
+    assert len(select(rows, {"model": ["conv2", "conv4"]})) == 2
+    with pytest.raises(ValueError, match=r"no run has prune=0.7: there are 0.5, 0.8"):
+        select(rows, {"prune": ["0.7"]})
+    with pytest.raises(ValueError, match=r"no column prunes: did you mean prune"):
+        select(rows, {"prunes": ["0.7"]})
+
+
+def test_a_summary_shows_what_tells_the_rows_apart_and_nothing_else(table):
+    made = summary(table(*curve({0.5: 0.6}), *curve({0.5: 0.7}, optim__lr=0.2), *curve({0.0: 0.8}, method="dense")))
+    assert list(made.columns) == [
+        *("data", "model", "variant", "width", "prune", "optim.lr", "mean", "lowest", "highest", "n")
+    ]
+    assert made["mean"].tolist() == pytest.approx([0.6, 0.7, 0.8])
+
+
+def test_values_are_ordered_as_people_count():
+    assert ordered(["conv10", "conv2", "conv4"]) == ["conv2", "conv4", "conv10"]
+    assert ordered([0.9, 0.2, None])[:2] == [0.2, 0.9]
+    assert [spelled(value) for value in (True, 0.50, 20, "x", None)] == ["true", "0.5", "20", "x", "none"]
+
+
+def test_the_runs_of_a_sweep_are_those_with_its_name_or_all(table):
+    rows = table(result(sweep="fig2"), result(sweep="fig5", seed=1))
+    assert len(of_sweep(rows, "fig2")) == 1
+    assert len(of_sweep(rows, "fig3")) == 2

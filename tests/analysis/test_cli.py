@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from mpt.analysis import cli, load
+from tests.analysis.conftest import curve, result, write
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(name, *arguments, cwd):
+    """(exit status, stdout, stderr) of the console function of ``mpt-<name>`` in ``cwd``."""
+    out, status = io.StringIO(), 0
+    said = ""
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        mock.patch.object(sys, "argv", [f"mpt-{name}", *map(str, arguments)]),
+    ):
+        try:
+            getattr(cli, name)()
+        except SystemExit as exit_:
+            status, said = (exit_.code or 0, "") if not isinstance(exit_.code, str) else (1, exit_.code)
+    return status, out.getvalue(), said
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return write(tmp_path / "runs", *curve({0.5: 0.6, 0.8: 0.4}), *curve({0.0: 0.7}, method="dense"))
+
+
+def test_results_prints_a_summary_and_writes_a_table(runs, tmp_path):
+    status, out, _ = command("results", "runs", "-o", "runs.csv", cwd=tmp_path)
+    assert status == 0
+    assert "9 finished, 0 unfinished (running or cut off), 0 failed, 0 unreadable" in out
+    assert "60.00    59.00     61.00" in out
+    assert len(load(tmp_path / "runs.csv")) == 9
+
+
+def test_a_table_draws_the_same_figure_as_the_runs_that_it_was_made_of(runs, tmp_path):
+    command("results", "runs", "-o", "runs.parquet", cwd=tmp_path)
+    for source, name in (("runs", "a.svg"), ("runs.parquet", "b.svg")):
+        assert command("plot", source, "--figure", "fig2", "-o", name, cwd=tmp_path)[0] == 0
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_a_figure_s_name_is_its_file_s_name_unless_another_is_given(runs, tmp_path):
+    status, out, _ = command("plot", "runs", "--figure", "fig2", cwd=tmp_path)
+    assert (status, out.split(":")[0]) == (0, "fig2.svg")
+    assert (tmp_path / "fig2.svg").is_file()
+
+
+def test_tables_are_markdown_one_or_several(runs, tmp_path):
+    _, out, _ = command("plot", "runs", "--figure", "table8-11", cwd=tmp_path)
+    assert [line[2:10].strip("* ") for line in out.splitlines() if line.startswith("**")] == [
+        "Table 8",
+        "Table 9",
+        "Table 10",
+        "Table 11",
+    ]
+    assert command("plot", "runs", "--figure", "table1", "-o", "t.md", cwd=tmp_path)[0] == 0
+    assert "**ours**: digits, 10 epochs, n = 3" in (tmp_path / "t.md").read_text()
+
+
+def test_verdicts_prints_every_claim(runs, tmp_path):
+    _, out, _ = command("verdicts", "runs", cwd=tmp_path)
+    assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == [
+        *(f"C{i}" for i in range(1, 10)),
+        *(f"E{i}" for i in range(1, 6)),
+    ]
+    assert "rule:" in command("verdicts", "runs", "--rules", "--claim", "C1", cwd=tmp_path)[1]
+
+
+FIGURES = re.findall(r"\t\$\(BIN\)/mpt-plot (.*) -o (docs/.*\.svg)", (ROOT / "Makefile").read_text())
+
+
+@pytest.mark.parametrize(("words", "path"), FIGURES)
+def test_a_committed_figure_is_what_make_figures_draws_from_the_committed_table(words, path, tmp_path):
+    words = words.replace("$(DIGITS)", "results/digits/runs.csv").split()
+    status, _, said = command("plot", *words, "-o", tmp_path / "figure.svg", cwd=ROOT)
+    assert status == 0, said
+    assert (tmp_path / "figure.svg").read_bytes() == (ROOT / path).read_bytes()
+
+
+def test_make_figures_was_read():
+    assert {path for _, path in FIGURES} == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.svg")}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("results", "nowhere"), "mpt-results: there is no folder nowhere"),
+        (("results",), "mpt-results: the following arguments are required: DIR"),
+        (("results", "runs", "--wher", "x"), "unrecognized arguments: --wher x"),
+        (("results", "runs", "-o", "x.txt"), "-o must end in .csv or .parquet here, got 'x.txt'"),
+        (("results", "runs", "-o", "no/x.csv"), "there is no folder no for x.csv"),
+        (("results", "runs", "--where", "width"), "--where takes COLUMN=VALUE"),
+        (("results", "runs", "--rows", "epochs"), "say where to with -o FILE"),
+        (("results", "runs", "--y", "test_ac"), "no column test_ac: did you mean test_acc"),
+        (("plot", "runs"), "say what to draw: --figure NAME or --x COLUMN"),
+        (("plot", "runs", "--figure", "fig9"), "there is no figure 'fig9'"),
+        (("plot", "runs", "--figure", "table7"), "there is no table 'table7'"),
+        (("plot", "runs", "--figure", "fig2", "--hue", "seed"), "--figure and --hue do not go together"),
+        (("plot", "runs", "--figure", "fig2", "-o", "x.gif"), "-o must end in .svg"),
+        (("plot", "runs", "--figure", "fig2", "--published"), "prints no numbers for fig2"),
+        (("plot", "runs", "--figure", "table1", "-o", "x.svg"), "-o must end in .md"),
+        (("verdicts", "runs", "--claim", "C99"), "there is no claim C99"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_1(runs, tmp_path, words, sentence):
+    before = sorted(tmp_path.rglob("*"))
+    status, _, said = command(*words, cwd=tmp_path)
+    assert status == 1
+    assert sentence in said
+    assert "\n" not in said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_that_was_there_survives_a_figure_that_cannot_be_made(runs, tmp_path):
+    (tmp_path / "x.svg").write_text("mine")
+    write(runs, result(epochs=20, seed=9))
+    status, _, said = command("plot", "runs", "--figure", "fig2", "-o", "x.svg", cwd=tmp_path)
+    assert status == 1
+    assert "choose with --where epochs=" in said
+    assert (tmp_path / "x.svg").read_text() == "mine"
+
+
+def test_without_the_extra_one_sentence_says_what_to_install(runs, tmp_path):
+    with mock.patch.object(cli, "find_spec", return_value=None):
+        status, _, said = command("plot", "runs", "--figure", "fig2", cwd=tmp_path)
+    assert (status, said) == (1, "mpt-plot: this needs pandas and matplotlib and pyarrow: pip install 'mpt[analysis]'")
+
+
+@pytest.mark.parametrize("name", ["results", "plot", "verdicts"])
+def test_help_imports_neither_pandas_nor_matplotlib_nor_torch(name):
+    code = (
+        f"import sys\nfrom mpt.analysis import cli\nsys.argv = ['mpt-{name}', '--help']\n"
+        f"try:\n    cli.{name}()\nexcept SystemExit as done:\n    assert not done.code\n"
+        "assert not {'pandas', 'matplotlib', 'torch', 'numpy', 'hydra'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout
+    assert Path(done.stdout.split()[1]).name == f"mpt-{name}"

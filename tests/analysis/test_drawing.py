@@ -1,0 +1,106 @@
+"""What is drawn is read back from the artists and held against the table."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpt.analysis.aggregate import points
+from mpt.analysis.drawing import draw, lines, of_figure, percent
+from mpt.analysis.figures import FIGURES
+from tests.analysis.conftest import curve, result
+
+
+def drawn(drawing):
+    """(panel, label) -> its drawn points, lowest ends and highest ends, read from the artists."""
+    found = {}
+    for axes in drawing.axes:
+        for bars in axes.containers:
+            line, _, (segments,) = bars.lines
+            ends = segments.get_segments()
+            low, high = [end[0][1] for end in ends], [end[1][1] for end in ends]
+            found[axes.get_title(), bars.get_label()] = line.get_xydata().tolist(), low, high
+    return found
+
+
+def across(drawing):
+    """(panel, label) -> height of each horizontal line."""
+    return {
+        (axes.get_title(), line.get_label()): line.get_ydata()[0]
+        for axes in drawing.axes
+        for line in axes.get_lines()
+        if list(line.get_xdata()) == [0, 1]
+    }
+
+
+@pytest.fixture
+def fig2(table):
+    rows = []
+    for shift, model in enumerate(("conv2", "conv4", "conv10")):
+        rows += curve({0.2: 0.6 + shift / 50, 0.5: 0.7, 0.9: 0.3}, model=model)
+        rows += curve({0.2: 0.5, 0.9: 0.2}, model=model, binary_activations=True, scatter=0.02)
+        rows += curve({0.0: 0.71}, model=model, method="dense")
+    return table(*rows)
+
+
+def test_the_points_of_figure_2_are_the_points_of_the_table(fig2):
+    found = drawn(draw(FIGURES["fig2"], of_figure(FIGURES["fig2"], fig2)))
+    expected = points(fig2[fig2["method"] != "dense"], by=("model", "variant", "prune"), y="test_acc")
+    assert len(found) == 6
+    for (model, variant), group in expected.groupby(["model", "variant"]):
+        xy, low, high = found[model, variant]
+        assert xy == [[100 * x, 100 * y] for x, y in zip(group["prune"], group["mean"], strict=True)]
+        assert low == pytest.approx(100 * group["lowest"])
+        assert high == pytest.approx(100 * group["highest"])
+
+
+def test_the_dense_network_lies_across_every_panel(fig2):
+    drawing = draw(FIGURES["fig2"], of_figure(FIGURES["fig2"], fig2))
+    assert across(drawing) == {(model, "dense"): pytest.approx(71) for model in ("conv2", "conv4", "conv10")}
+    assert [axes.get_title() for axes in drawing.axes] == ["conv2", "conv4", "conv10"]
+    assert drawing.axes[0].get_xlabel() == "weights pruned (%)"
+    assert [text.get_text() for text in drawing.legends[0].get_texts()][-1] == "dense"
+
+
+def test_a_dense_network_over_width_is_a_line_of_its_own(table):
+    rows = [row for w in (0.5, 1.0) for p in (0.6, 0.9) for row in curve({p: w / 2 + p / 10}, width=w)]
+    rows += [row for w in (0.5, 1.0) for row in curve({0.0: 0.4 + w / 10}, width=w, method="dense")]
+    found = drawn(draw(FIGURES["fig3"], of_figure(FIGURES["fig3"], table(*rows))))
+    assert {label for _, label in found} == {"MPT-1/32, 60 % pruned", "MPT-1/32, 90 % pruned", "dense"}
+    assert [x for x, _ in found["conv2", "dense"][0]] == [0.5, 1.0]
+    assert [y for _, y in found["conv2", "dense"][0]] == pytest.approx([45, 50])
+
+
+def test_a_sweep_s_figure_takes_that_sweep_s_runs(table):
+    rows = table(*curve({0.5: 0.6}, sweep="fig2"), *curve({0.5: 0.9}, sweep="fig5", epochs=20))
+    kept = of_figure(FIGURES["fig2"], rows[rows["variant"] == "MPT-1/32"].assign(), name=None)
+    assert len(kept) == 6
+    found = lines(FIGURES["fig2"], of_figure(FIGURES["fig2"], rows, name="fig2"), y="test_acc")
+    assert [line.mean for line in found["conv2"]] == [[pytest.approx(60)]]
+
+
+def test_the_caption_says_data_budget_and_n(table):
+    rows = table(*curve({0.5: 0.6, 0.8: 0.6}, budget="mini"))
+    caption = draw(FIGURES["fig2"], rows).get_suptitle().replace("\n", " ")
+    assert caption == "Depth and pruning rate: digits, budget mini, mean of 3 seeds, bars from lowest to highest"
+    one = draw(FIGURES["fig2"], rows[rows["seed"] == 0]).get_suptitle().replace("\n", " ")
+    assert one == "Depth and pruning rate: digits, budget mini, one seed"
+
+
+def test_text_on_the_horizontal_axis_is_drawn_as_bars_beside_each_other(table):
+    rows = table(result()).assign(layer="a", zero=0.4, zero_chance=0.3, model="conv2")
+    drawing = draw(FIGURES["zero_kernels"], rows)
+    (axes,) = drawing.axes
+    bars = {c.get_label(): [p.get_height() for p in c.patches] for c in axes.containers if getattr(c, "patches", None)}
+    assert bars == {"zero kernels (%)": [pytest.approx(40)], "zero kernels by chance (%)": [pytest.approx(30)]}
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a"]
+
+
+def test_several_measures_have_panels_each(table):
+    rows = table(*curve({0.5: 0.6}, method__power=1.0, method__selection="global"))
+    drawing = draw(FIGURES["threshold"], of_figure(FIGURES["threshold"], rows))
+    assert [axes.get_ylabel() for axes in drawing.axes] == ["seconds an epoch", "test accuracy (%)"]
+
+
+def test_fractions_are_percent_and_nothing_else_is():
+    assert [percent(c) for c in ("prune", "test_acc", "test/acc", "density", "report/all_kernels/zero")] == [100] * 5
+    assert [percent(c) for c in ("width", "num_kept", "seconds", "optim.lr", "report/acceleration")] == [1] * 5

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import time
+
+import matplotlib as mpl
+import pytest
+
+from mpt.analysis.figures import FIGURES
+from mpt.analysis.plotting import plot, save
+from tests.analysis.conftest import curve, result, write
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
+def test_the_bytes_of_a_figure_follow_from_the_table_alone(tmp_path, suffix, monkeypatch):
+    rows = [*curve({0.2: 0.6, 0.5: 0.7}), *curve({0.0: 0.71}, method="dense")]
+    save(plot(write(tmp_path / "a", *rows), figure="fig2"), tmp_path / f"a{suffix}")
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    monkeypatch.setitem(mpl.rcParams, "lines.linewidth", 9)
+    save(plot(write(tmp_path / "b", *rows[::-1]), figure="fig2"), tmp_path / f"b{suffix}")
+    a, b = ((tmp_path / f"{name}{suffix}").read_bytes() for name in "ab")
+    assert a == b
+    assert len(a) > 3000
+
+
+def test_axes_of_one_s_own_draw_a_line_for_each_method(tmp_path):
+    runs = write(tmp_path, *curve({0.2: 0.6, 0.5: 0.7}), *curve({0.2: 0.5}, method="edge_popup"))
+    drawing = plot(runs, x="prune", y="test_acc", hue=("method",), panel="model", where={"width": [1]})
+    labels = [text.get_text() for text in drawing.legends[0].get_texts()]
+    assert labels == ["biprop", "edge_popup"]
+
+
+@pytest.mark.parametrize("figure", [name for name in FIGURES if FIGURES[name].published])
+def test_published_numbers_stand_beside_ours_in_panels_of_their_own_networks(tmp_path, figure):
+    more = {"report": {"acceleration": 1.2, "acceleration_chance": 1.1}} if figure == "acceleration" else {}
+    row = result(method__power=1.0, method__selection="global") | more
+    drawing = plot(write(tmp_path, row), figure=figure, published=True)
+    labels = {text.get_text() for text in drawing.legends[0].get_texts()}
+    assert any(label.endswith("(published)") for label in labels), labels
+    assert {axes.get_title() for axes in drawing.axes} & {"cifar10", "ResNet-18", "ResNet-18, prune none"}
+
+
+def test_figure_1_has_tickets_dense_and_published_networks_at_their_sizes(tmp_path):
+    runs = write(tmp_path, *curve({0.8: 0.9}), *curve({0.0: 0.95}, method="dense"))
+    drawing = plot(runs, figure="fig1", published=True)
+    axes = {axes.get_title(): axes for axes in drawing.axes}
+    ours = {bars.get_label(): bars.lines[0].get_xydata().tolist() for bars in axes["digits"].containers}
+    assert ours == {"MPT-1/32": [[200, pytest.approx(90)]], "dense": [[1000, pytest.approx(95)]]}
+    theirs = {line.get_label(): line.get_xydata().tolist() for line in axes["cifar10"].get_lines()}
+    assert [2.2e6, pytest.approx(94.66)] in theirs["MPT (published)"]
+    assert [11.2e6, pytest.approx(93.02)] in theirs["full precision (published)"]
+
+
+def test_what_cannot_be_drawn_is_said_in_one_sentence(tmp_path):
+    runs = write(tmp_path, result())
+    for words, sentence in (
+        ({"figure": "fig22"}, "did you mean fig2"),
+        ({"figure": "power"}, "power needs runs with method.power"),
+        ({"figure": "finetune"}, "has a metrics.jsonl"),
+        ({"figure": "fig2", "published": True}, "prints no numbers for fig2"),
+        ({"figure": "fig4"}, "no run has variant=MPT-1/1,dense: there are MPT-1/32"),
+        ({"x": "depth"}, "no column depth"),
+        ({}, "say what to draw"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            plot(runs, **words)
+    with pytest.raises(ValueError, match="there is no folder"):
+        save(plot(runs, figure="fig2"), tmp_path / "no" / "x.svg")
+    with pytest.raises(ValueError, match=r"must end in \.svg"):
+        save(plot(runs, figure="fig2"), tmp_path / "x.jpg")

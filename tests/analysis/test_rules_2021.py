@@ -1,0 +1,83 @@
+"""Each claim: a table that shows it, one that does not, one that cannot tell."""
+
+from __future__ import annotations
+
+import pytest
+
+from mpt.analysis.verdicts import judge
+from tests.analysis.conftest import curve
+
+DROP = {0.2: 0.7, 0.5: 0.7, 0.8: 0.69, 0.9: 0.4}
+FLAT = dict.fromkeys(DROP, 0.3)
+
+
+def depths(lines, **same):
+    return [row for depth, line in lines.items() for row in curve(line, model=f"conv{depth}", **same)]
+
+
+def dense(acc, *models, **same):
+    return [row for model in models for row in curve({0.0: acc}, model=model, method="dense", **same)]
+
+
+def widths(lines, **same):
+    return [row for width, line in lines.items() for row in curve(line, width=width, **same)]
+
+
+def line(acc, scale=1.0):
+    return {p: acc - scale * (p - 0.2) for p in (0.2, 0.5, 0.9)}
+
+
+SHOWN = {
+    "C1": [*curve(DROP), *dense(0.7, "conv2")],
+    "C2": depths({2: {0.2: 0.7, 0.5: 0.6, 0.8: 0.3}, 4: {0.2: 0.7, 0.5: 0.7, 0.8: 0.4}}),
+    "C3": [*depths({2: line(0.8), 4: line(0.9)}), *depths({2: line(0.7), 4: line(0.79)}, binary_activations=True)],
+    "C4": depths({2: {0.5: 0.5}, 4: {0.5: 0.7}, 6: {0.5: 0.75}}),
+    "C5": [*curve({0.8: 0.8}, model="conv8"), *dense(0.8, "conv8")],
+    "C6": widths({0.5: line(0.6, 0.5), 2.0: line(0.8, 0.02)}),
+    "C7": [
+        *widths({0.5: line(0.7), 2.0: line(0.8)}),
+        *widths({0.5: line(0.5), 2.0: line(0.79)}, binary_activations=True),
+    ],
+    "C8": [*curve(DROP), *curve(FLAT, method="edge_popup", method__init="signed_constant")],
+    "C9": [*curve(FLAT, binary_activations=True), *curve(DROP, binary_activations=True, learn_batchnorm=True)],
+}
+NOT_SHOWN = {
+    "C1": [*curve(FLAT), *dense(0.3, "conv2")],  # no drop
+    "C2": depths({2: {0.2: 0.7, 0.5: 0.7, 0.8: 0.3}, 4: {0.2: 0.7, 0.5: 0.6, 0.8: 0.4}}),
+    "C3": [*depths({2: line(0.8), 4: line(0.9)}), *depths({2: line(0.7), 4: line(0.6)}, binary_activations=True)],
+    "C4": depths({2: {0.5: 0.5}, 4: {0.5: 0.55}, 6: {0.5: 0.8}}),  # grows on
+    "C5": [*curve({0.8: 0.7}, model="conv8"), *dense(0.8, "conv8")],
+    "C6": widths({0.5: line(0.6, 0.1), 2.0: line(0.8, 0.5)}),
+    "C7": [
+        *widths({0.5: line(0.7), 2.0: line(0.9)}),
+        *widths({0.5: line(0.6), 2.0: line(0.6)}, binary_activations=True),
+    ],
+    "C8": [*curve(FLAT), *curve(FLAT, method="edge_popup", method__init="signed_constant")],
+    "C9": [*curve(FLAT, binary_activations=True), *curve(FLAT, binary_activations=True, learn_batchnorm=True)],
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_claim_is_shown_by_a_table_that_has_it_and_not_by_one_that_does_not(table, name):
+    (shown,), (not_shown,) = judge(table(*SHOWN[name]), [name]), judge(table(*NOT_SHOWN[name]), [name])
+    assert (shown.word, shown.n) == ("shown", (3, 3)), shown
+    assert (not_shown.word, not_shown.n) == ("not shown", (3, 3)), not_shown
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_claim_that_no_run_is_about_is_not_testable(table, name):
+    (verdict,) = judge(table(*curve({0.5: 0.6}, model="mlp")), [name])
+    assert (verdict.shown, verdict.n) == (None, None)
+    assert "needs" in verdict.numbers
+
+
+def test_a_scatter_over_seeds_larger_than_the_effect_shows_nothing(table):
+    rows = [*curve(DROP, scatter=0.2), *curve(FLAT, scatter=0.2, method="edge_popup")]
+    (verdict,) = judge(table(*rows), ["C8"])
+    assert verdict.word == "not shown"
+
+
+def test_no_drop_within_the_pruning_that_was_run_leaves_the_second_claim_open(table):
+    (verdict,) = judge(table(*depths({2: FLAT, 4: FLAT})), ["C2"])
+    assert verdict.shown is None
+    assert "no network drops up to P = 90 %" in verdict.numbers

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from mpt.analysis.verdicts import judge
+from tests.analysis.conftest import curve, result
+
+
+def power(a, accs):
+    return curve(accs, method__power=float(a))
+
+
+def reported(**changed):
+    zero, chance, span = changed.pop("zero", 0.3), changed.pop("chance", 0.2), changed.pop("span", 1.0)
+    report = {"all_kernels": {"zero": zero, "zero_chance": chance}, "score_range": span}
+    return result(report=report, **changed)
+
+
+def tuned(layers, before, best, end):
+    rows = curve({0.8: end}, method=f"finetune_{layers}", layers=layers)
+    middle = len(rows) // 2
+    return [row | {"test_acc_before": before, "test_acc_max": best + 0.01 * (row["seed"] - middle)} for row in rows]
+
+
+def selected(name, acc, seconds):
+    return curve({0.5: acc}, method__selection=name, method__power=1.0, seconds=seconds)
+
+
+SHOWN = {
+    "E1": [*power(1, {0.2: 0.5, 0.8: 0.6}), *power(3, {0.2: 0.7, 0.8: 0.6})],
+    "E2": [reported(method__power=1.0, span=2.0), reported(method__power=3.0, span=0.5)],
+    "E3": [*tuned("last", 0.7, 0.8, 0.75), *tuned("first", 0.7, 0.72, 0.72)],
+    "E4": [*selected("global", 0.7, 20.0), *selected("calibrated", 0.7, 15.0)],
+    "E5": [reported(seed=0, zero=0.3), reported(seed=1, zero=0.31)],
+}
+NOT_SHOWN = {
+    "E1": [*power(1, {0.2: 0.5, 0.8: 0.6}), *power(3, {0.2: 0.5, 0.8: 0.9})],
+    "E2": [reported(method__power=1.0, span=0.5), reported(method__power=3.0, span=0.5)],
+    "E3": [*tuned("last", 0.7, 0.8, 0.8), *tuned("first", 0.7, 0.9, 0.72)],
+    "E4": [*selected("global", 0.7, 20.0), *selected("calibrated", 0.6, 15.0)],
+    "E5": [reported(seed=0, zero=0.19), reported(seed=1, zero=0.31)],
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_claim_is_shown_by_a_table_that_has_it_and_not_by_one_that_does_not(table, name):
+    (shown,), (not_shown,) = judge(table(*SHOWN[name]), [name]), judge(table(*NOT_SHOWN[name]), [name])
+    assert shown.word == "shown", shown
+    assert not_shown.word == "not shown", not_shown
+    assert shown.n
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_claim_that_no_run_is_about_is_not_testable(table, name):
+    (verdict,) = judge(table(*curve({0.5: 0.6})), [name])
+    assert (verdict.shown, verdict.n) == (None, None)
+    assert "needs" in verdict.numbers
