@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -142,8 +143,15 @@ def _started(folder, *arguments):
         )
 
 
-def left_behind(folder):
-    """Command lines of processes that still work in ``folder``."""
+def left_behind(folder, *, seconds=10):
+    """Command lines of processes that still work in ``folder`` after ``seconds``."""
+    end = time.monotonic() + seconds
+    while (found := _working_in(folder)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def _working_in(folder):
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
