@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mpt.experiment import status
-from mpt.experiment.build import build_backbone, build_method
+from mpt.experiment.build import build_backbone, build_method, check_ramp
 
 IMAGES = {  # training images, channels, side, classes
     "cifar10": (50_000, 3, 32, 10),
@@ -27,6 +27,7 @@ IMAGES = {  # training images, channels, side, classes
     "digits": (1_438, 1, 8, 10),
     "imagenet": (1_281_167, 3, 224, 1000),
 }
+SECONDS_A_RUN = 2  # data read, network made, ticket measured
 BYTES_A_WEIGHT = 13  # frozen weight, score, momentum in the checkpoint, and some bits in the ticket
 
 
@@ -40,7 +41,7 @@ def estimated(configs: Sequence[dict[str, Any]], folder: Path) -> str:
     works, weights = [], []
     for config in configs:
         key = json.dumps([config[name] for name in ("model", "data", "width", "binary_activations")], sort_keys=True)
-        build_method(config["method"], prune=config["prune"])
+        check_ramp(build_method(config["method"], prune=config["prune"]), epochs=config["epochs"])
         if key not in sizes:
             sizes[key] = _size(config)
         if (size := sizes[key]) is not None:
@@ -49,7 +50,7 @@ def estimated(configs: Sequence[dict[str, Any]], folder: Path) -> str:
     if not works:
         return "estimate: none, as the size of the data is not known before it is read"
     rate, source = _seconds_a_unit(folder)
-    seconds = sum(works) * rate * len(configs) / len(works)
+    seconds = (sum(works) * rate / len(works) + SECONDS_A_RUN) * len(configs)
     size_bytes = BYTES_A_WEIGHT * sum(weights) * len(configs) / len(works)
     return f"estimate: about {_time(seconds)} one after the other ({source}), {_bytes(size_bytes)} on disk"
 
