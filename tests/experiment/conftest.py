@@ -6,8 +6,10 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +45,7 @@ class Done(NamedTuple):
 
 def command(name, *arguments, cwd, check=True, environment=None):
     """Run the console function of ``mpt-<name>`` in ``cwd``, in this process: importing torch anew takes seconds."""
-    function = {"train": cli.train, "eval": cli.evaluate, "finetune": cli.finetune, "ticket": cli.ticket}[name]
+    function = getattr(cli, {"eval": "evaluate"}.get(name, name))
     out, err, code, before = io.StringIO(), io.StringIO(), 0, dict(os.environ)
     with (
         contextlib.chdir(cwd),
@@ -111,3 +113,50 @@ def run_here(tmp_path):
         return run(compose(*SMALL, *overrides), tmp_path / directory), tmp_path / directory
 
     return go
+
+
+def results(folder):
+    return {path.parent.name: json.loads(path.read_text()) for path in Path(folder).glob("*/result.json")}
+
+
+@pytest.fixture
+def started():
+    """``started(folder, *arguments)`` is a sweep of its own process group; killed at the end of the test."""
+    sweeps = []
+    yield lambda *arguments: sweeps.append(_started(*arguments)) or sweeps[-1]
+    for sweep in sweeps:
+        if sweep.poll() is None:
+            os.killpg(sweep.pid, signal.SIGKILL)
+            sweep.wait()
+
+
+def _started(folder, *arguments):
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(
+            [COMMANDS / "mpt-train", *arguments],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+
+def left_behind(folder, *, seconds=10):
+    """Command lines of processes that still work in ``folder`` after ``seconds``."""
+    end = time.monotonic() + seconds
+    while (found := _working_in(folder)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def _working_in(folder):
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cwd").readlink() == folder:
+                found.append((path / "cmdline").read_text())
+        except OSError:
+            continue
+    return found

@@ -1,8 +1,57 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
-from tests.experiment.conftest import SMALL, command, row_of
+from tests.experiment.conftest import SMALL, command, results, row_of
+
+
+def read_back(recording, *flags):
+    """What W&B's own reader says of an offline recording."""
+    words = [sys.executable, "-m", "wandb", "leet", "inspect", *flags, "--json", str(recording)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_multirun_records_one_wandb_run_a_job_with_its_group_and_a_failed_one_as_failed(tmp_path):
+    (tmp_path / "mine" / "sweeps").mkdir(parents=True)
+    (tmp_path / "mine" / "sweeps" / "own.yaml").write_text(
+        "# @package _global_\nsweep: own\nbudget: paper\nhydra: {mode: MULTIRUN, sweep: {dir: runs/own}}\n"
+    )
+    axes = ["sweeps=own", *SMALL[:-3], "epochs=1", "trainer=cpu", "logger=wandb", "logger.tags=[a]", "method=dense"]
+    done = command("train", "--config-dir", "mine", *axes, "optim.lr=0.1,1e30", "seed=0,1", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    rows = results(tmp_path / "runs" / "own")
+    assert sorted(row["status"] for row in rows.values()) == ["done", "done", "failed", "failed"]
+    ids = set()
+    for name, row in rows.items():
+        found = list((tmp_path / "runs" / "own" / name / "wandb").glob("offline-run-*/*.wandb"))
+        assert len(found) == 1
+        summary = json.loads(read_back(found[0], "--summary"))
+        failed = row["status"] == "failed"
+        assert (summary["state"], summary["exit_code"]) == (("failed", 1) if failed else ("finished", 0))
+        assert set(summary["tags"]) == {"a", "own", "paper"}
+        assert summary["config"]["optim"]["lr"] == row["config"]["optim"]["lr"]
+        if not failed:
+            assert summary["summary"]["test_acc"] == pytest.approx(row["test_acc"])
+        run = next(line for line in map(json.loads, read_back(found[0]).splitlines()) if line["type"] == "run")
+        assert "own-paper" in json.dumps(run)
+        assert '"train"' in json.dumps(run)
+        ids.add(summary.get("run_id") or found[0].stem)
+    assert len(ids) == 4
+    assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_failed_is_recorded_again_under_the_same_id(tmp_path):
+    for _ in range(2):
+        command("train", *SMALL, "logger=wandb", "optim.lr=1e30", "hydra.run.dir=run", cwd=tmp_path, check=False)
+    names = {path.name.rpartition("-")[2] for path in (tmp_path / "run" / "wandb").glob("offline-run-*")}
+    assert len(names) == 1
 
 
 @pytest.mark.slow

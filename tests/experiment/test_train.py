@@ -18,6 +18,7 @@ from tests import reference
 from tests.experiment.conftest import COMMANDS, SMALL, command, compose, process, row_of
 
 RESULT_KEYS = {
+    "budget",
     "commit",
     "config",
     "data",
@@ -38,6 +39,7 @@ RESULT_KEYS = {
     "seconds",
     "seed",
     "status",
+    "sweep",
     "test_acc",
     "test_acc_max",
     "test_acc_max_epoch",
@@ -57,7 +59,7 @@ METRICS = {
     "ticket/flips",
     "train/acc",
     "train/loss",
-    *(f"ticket/{what}/{layer}" for what in ("gain", "binarization_error") for layer in LAYERS),
+    *(f"ticket/{what}/{layer}" for what in ("gain", "flips", "binarization_error") for layer in LAYERS),
 }
 
 

@@ -1,14 +1,16 @@
-"""The console commands mpt-train, mpt-eval, mpt-finetune, mpt-ticket. They import torch only when there is work."""
+"""The console commands. They import torch only when there is work."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from mpt.experiment import help as helps
 from mpt.experiment.errors import USERS, give_up, reported
+from mpt.experiment.isolation import APART, follow_parent, is_first
 
 
 def train() -> None:
@@ -31,6 +33,21 @@ def ticket() -> None:
     reported("mpt-ticket", _ticket)
 
 
+def status() -> None:
+    """``mpt-status DIR``: which runs are done, running, failed, missing."""
+    reported("mpt-status", _status)
+
+
+def wandb() -> None:
+    """``mpt-wandb sync DIR``: give finished offline runs to W&B."""
+    reported("mpt-wandb", _wandb)
+
+
+def dashboard() -> None:
+    """``mpt-dashboard fig2``: a W&B workspace for a sweep."""
+    reported("mpt-dashboard", _dashboard)
+
+
 def _train(arguments: list[str]) -> None:
     if helps.wanted(arguments):
         print(helps.train())
@@ -39,6 +56,7 @@ def _train(arguments: list[str]) -> None:
 
     from mpt.experiment import config
 
+    follow_parent()
     config.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
     sys.argv[1:] = _flags_first(arguments)  # argparse takes the overrides in one stretch, and Lightning appends to it
@@ -67,40 +85,69 @@ def _flags_apart(arguments: list[str]) -> tuple[list[str], list[str]]:
             flags += [argument, *[value for value in [next(values, None)] if value is not None]]
         else:
             (flags if argument.startswith("-") else overrides).append(argument)
+    if "--dry-run" in flags:
+        flags.remove("--dry-run")
+        overrides.append("hydra.sweeper.dry_run=true")
+    if _is_sweep(flags, overrides):  # or else Hydra calls a wrong option "Ambiguous value for seed=0,1"
+        flags.append("--multirun")
     return flags, overrides
 
 
+def _is_sweep(flags: list[str], overrides: list[str]) -> bool:
+    asks = any(override.startswith("sweeps=") for override in overrides) and "hydra.mode=RUN" not in overrides
+    return asks and not any(flag in ("-m", "--multirun", "-c", "--cfg", "-i", "--info") for flag in flags)
+
+
 def _job(composed: Any) -> None:
-    from mpt.experiment import config
-
-    try:
-        config.check(composed)
-        plain = config.plain(composed)
-        if plain["data"]["root"]:
-            plain["data"]["root"] = str(Path(plain["data"]["root"]).expanduser().resolve())
-        directory = _directory(plain)
-        from mpt.experiment.train import run
-
-        _quiet()
-        run(plain, directory)
-    except USERS as error:  # here already: Hydra would print a line of its own before the sentence
-        give_up("mpt-train", error)
-
-
-def _directory(plain: dict[str, Any]) -> Path:
-    """Of the run: what hydra.run.dir says if it was given, else a name that follows from the configuration."""
     from hydra.core.hydra_config import HydraConfig
 
+    from mpt.experiment import config
+    from mpt.experiment.expand import configured
+
+    try:
+        hydra_config = HydraConfig.get()
+        plain = configured(composed, hydra_config.overrides.task)
+        if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
+            from mpt.experiment.job import job
+
+            job(plain, Path(hydra_config.sweep.dir) / config.run_name(plain), hydra_config, run=_run)
+        else:
+            _single(plain, _directory(plain, hydra_config.run.dir))
+    except USERS as error:  # here already: Hydra would print a line of its own before the sentence
+        give_up("mpt-finetune" if "ticket" in composed else "mpt-train", error)
+
+
+def _single(plain: dict[str, Any], directory: Path) -> None:
+    from mpt.experiment import status
+    from mpt.experiment.claim import claimed
+
+    first = is_first()
+    mine = first and APART not in os.environ and not status.finished(plain, directory)
+    with claimed(directory) if mine else nullcontext():
+        try:
+            _run(plain, directory)
+        except Exception as error:
+            if first and APART in os.environ:  # for the parent, who claimed the directory
+                status.record_failure(directory, plain, error)
+            raise
+
+
+def _run(plain: dict[str, Any], directory: Path) -> None:
+    from mpt.experiment import finetune
+    from mpt.experiment.train import run, search
+
+    _quiet()
+    row = run(plain, directory, start=finetune.start if "ticket" in plain else search)
+    if "test_acc_before" in row:
+        print(f"before    {100 * row['test_acc_before']:.2f} %, the ticket as it was")
+
+
+def _directory(plain: dict[str, Any], given: str) -> Path:
+    """Of a single run: what hydra.run.dir says if it was given, else a name that follows from the configuration."""
     from mpt.experiment.config import run_name
 
-    if "LOCAL_RANK" in os.environ and "MPT_DIRECTORY" in os.environ:
-        return Path(os.environ["MPT_DIRECTORY"])  # as the first process of this run says
-    hydra_config = HydraConfig.get()
-    if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
-        if str(plain["trainer"]["devices"]) not in ("auto", "1"):
-            raise ValueError("several processes a run do not go with -m yet: start each run on its own")
-        return Path(hydra_config.sweep.dir) / run_name(plain)
-    given = hydra_config.run.dir
+    if "MPT_DIRECTORY" in os.environ and ("LOCAL_RANK" in os.environ or APART in os.environ):
+        return Path(os.environ["MPT_DIRECTORY"])  # as the first process of this run says, or the sweep
     return Path(given) if given not in (".", "") else Path(plain["runs"]) / run_name(plain)
 
 
@@ -134,31 +181,12 @@ def _finetune(arguments: list[str]) -> None:
     rest = [*named, *(argument for argument in rest if not argument.startswith("ticket="))]
     path, overrides = _path_first("mpt-finetune TICKET [layers=last] [data=...]", rest)
     quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    given = given_keys(overrides)
+    follow_parent()
     config.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    sys.argv[1:] = [*flags, f"ticket='{quoted}'", *own_data(Ticket.load(path), given), *overrides]
-
-    def job(composed: Any) -> None:
-        _finetune_job(composed, given=given)
-
-    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="finetune")(job)()
-
-
-def _finetune_job(composed: Any, *, given: set[str]) -> None:
-    try:
-        from mpt.experiment.finetune import completed, start
-        from mpt.experiment.train import run
-
-        plain = completed(composed, given)
-        if plain["data"]["root"]:
-            plain["data"]["root"] = str(Path(plain["data"]["root"]).expanduser().resolve())
-        directory = _directory(plain)
-        _quiet()
-        if (row := run(plain, directory, start=start)) and "test_acc_before" in row:
-            print(f"before    {100 * row['test_acc_before']:.2f} %, the ticket as it was")
-    except USERS as error:
-        give_up("mpt-finetune", error)
+    own = own_data(Ticket.load(path), given_keys(overrides))
+    sys.argv[1:] = [*flags, f"ticket='{quoted}'", *own, *overrides]
+    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="finetune")(_job)()
 
 
 def _evaluate(arguments: list[str]) -> None:
@@ -196,6 +224,37 @@ def _path_and_overrides(usage: str, arguments: list[str]) -> tuple[Path, list[st
     return path, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
 
 
+def _status(arguments: list[str]) -> None:
+    if helps.wanted(arguments):
+        print(helps.status())
+        return
+    if len(arguments) != 1:
+        raise ValueError(f"name one folder of runs, got {len(arguments)}: usage: mpt-status DIR")
+    from mpt.experiment.status import shown
+
+    print(shown(Path(arguments[0])))
+
+
+def _wandb(arguments: list[str]) -> None:
+    if helps.wanted(arguments):
+        print(helps.wandb())
+        return
+    if len(arguments) != 2 or arguments[0] != "sync":
+        raise ValueError("usage: mpt-wandb sync DIR")
+    from mpt.experiment.wandb_sync import synced
+
+    print(synced(Path(arguments[1])))
+
+
+def _dashboard(arguments: list[str]) -> None:
+    if helps.wanted(arguments):
+        print(helps.dashboard())
+        return
+    from mpt.experiment.dashboard import made
+
+    print(made(arguments))
+
+
 def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
     """The arguments without ``--config-dir DIR``, and DIR: configuration files of the user's own."""
     for flag in ("--config-dir", "-cd"):
@@ -218,3 +277,7 @@ def _is_override(argument: str) -> bool:
     """``data.root=x`` is one; ``runs/a=b/ticket.safetensors``, a path that holds an equals sign, is not."""
     key = argument.partition("=")[0]
     return "=" in argument and "/" not in key and not Path(argument).is_file()
+
+
+if __name__ == "__main__":  # a run of several processes inside a multirun: isolation.run_apart
+    train()

@@ -186,6 +186,10 @@ class Config:
     trainer: Trainer = group(Trainer)
     logger: Logger = group(Logger)
     recipe: str | None = dial(None, "a published or tried set of all of this")
+    sweep: str | None = dial(None, "name of the experiment that this run belongs to; sweeps=<name> sets it")
+    budget: str | None = dial(
+        None, "size of an experiment", lambda v: v in (None, "paper", "mini"), "paper or mini, with sweeps=<name>"
+    )
     protocol: str = dial(
         "kept",
         "whose way where paper and published code differ; kept is ours",
@@ -195,9 +199,10 @@ class Config:
 
 
 def register() -> None:
-    """Make the schemas known to Hydra."""
-    from mpt.experiment import schemas
+    """Make the schemas and the experiments known to Hydra."""
+    from mpt.experiment import schemas, sweep_files
 
+    sweep_files.register()
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(name="eval_schema", node=schemas.EvalConfig)
@@ -283,9 +288,26 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def prepared(composed: DictConfig) -> dict[str, Any]:
+    """The checked plain configuration of a run, with the folder of its data absolute: what is run, and names it."""
+    check(composed)
+    made = rooted(plain(composed))
+    if made["budget"] and not made["sweep"]:
+        raise ValueError("budget is the size of an experiment: say which with sweeps=<name>")
+    return made
+
+
+def rooted(config: dict[str, Any]) -> dict[str, Any]:
+    """The plain configuration with the folder of its data absolute."""
+    if config["data"]["root"]:
+        config["data"]["root"] = str(Path(config["data"]["root"]).expanduser().resolve())
+    return config
+
+
 def affects_result(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration on which the ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
-    without = {"runs", "logger", "recipe", "protocol", "ticket"}  # a recipe is in the others, a ticket in its digest
+    # what a recipe, a protocol or a sweep sets is in the others, a ticket in its digest
+    without = {"runs", "logger", "recipe", "protocol", "sweep", "budget", "ticket"}
     kept = {key: value for key, value in config.items() if key not in without}
     kept["trainer"] = {
         key: value

@@ -23,6 +23,7 @@ def train() -> str:
             "  mpt-train recipe=demo                           the demonstration on embedded digits",
             "  mpt-train model=conv6 prune=0.8 width=1.5       on CIFAR-10",
             "  mpt-train -m prune=0.2,0.5,0.8 seed=0,1,2       nine runs; repeating the command runs what is missing",
+            "  mpt-train sweeps=fig2 budget=mini               an experiment of the papers, in outline",
             "",
             *_parameters(Config),
             "",
@@ -34,6 +35,7 @@ def train() -> str:
             *_choice_arguments("model"),
             *_choice_arguments("method"),
             "",
+            "--dry-run says what a sweep would run, how long and how large, and runs nothing;",
             "--cfg job prints the configuration and does nothing; --traceback shows where an error comes from;",
             "hydra.run.dir=DIR chooses the run's directory; --hydra-help lists the flags of Hydra.",
         ]
@@ -75,6 +77,28 @@ def finetune() -> str:
             "",
             *_group_parameters(FinetuneConfig),
         ]
+    )
+
+
+def status() -> str:
+    return (
+        "mpt-status DIR lists the runs in a folder: done, running, failed (and why), or missing of a sweep.\n\n"
+        "  mpt-status runs/fig2-mini"
+    )
+
+
+def wandb() -> str:
+    return (
+        "mpt-wandb sync DIR gives the finished runs in a folder, recorded offline (logger=wandb), to W&B.\n\n"
+        "  mpt-wandb sync runs/fig2-mini"
+    )
+
+
+def dashboard() -> str:
+    return (
+        "mpt-dashboard SWEEP builds a W&B workspace with the curves of a sweep: as a file, and in your account\n"
+        "if there is one (pip install 'mpt[dashboards]').\n\n"
+        "  mpt-dashboard fig2 [entity=NAME] [project=mpt] [file=fig2-dashboard.json]"
     )
 
 
@@ -146,9 +170,10 @@ def _shown(default: object) -> str:
 
 
 def _choices() -> list[str]:
-    from mpt.experiment.config import CONF
+    from mpt.experiment.config import CONF, HOME
 
     folders = [CONF / name for name in ("model", "data", "method", "optim", "trainer", "logger", "recipe")]
+    folders.append(HOME / "sweeps")
     return [
         f"  {folder.name:<20} {' '.join(sorted(path.stem for path in folder.glob('*.yaml')))}" for folder in folders
     ]

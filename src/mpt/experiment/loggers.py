@@ -68,16 +68,21 @@ def _wandb(directory: Path, config: dict[str, Any]) -> Logger:
         mode=choice["mode"],
         project=choice["project"],
         entity=choice["entity"],
-        group=choice["group"],
-        tags=list(choice["tags"]),
+        group=choice["group"] or _sweep(config),
+        tags=[*choice["tags"], *filter(None, (config["sweep"], config["budget"]))],
         job_type="train",
         name=directory.name,
         id=hashlib.sha1(str(directory.resolve()).encode()).hexdigest()[:8],
-        save_dir=str(directory),
+        save_dir=str(directory.resolve()),  # W&B's own process may have been started from another folder
         config=config,
         log_model=False,
         settings=wandb.Settings(silent=True),
     )
+
+
+def _sweep(config: dict[str, Any]) -> str | None:
+    """What the runs of one sweep share."""
+    return f"{config['sweep']}-{config['budget'] or 'paper'}" if config["sweep"] else None
 
 
 def finished(loggers: list[Logger], ticket_path: Path, row: dict[str, Any]) -> None:

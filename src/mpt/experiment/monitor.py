@@ -24,8 +24,8 @@ class Monitor(L.Callback):
     """One row an epoch: metrics, the ticket's state, times. Rows survive a resume, as they are in the checkpoint.
 
     Row keys: ``epoch``, ``lr``, ``seconds`` (whole epoch), ``images_per_second`` (training part of it), and
-    ``train/loss train/acc val/loss val/acc test/acc ticket/density ticket/flips ticket/gain/<layer>
-    ticket/binarization_error/<layer>``.
+    ``train/loss train/acc val/loss val/acc test/acc ticket/density ticket/flips ticket/flips/<layer>
+    ticket/gain/<layer> ticket/binarization_error/<layer>``.
     """
 
     def __init__(self, directory: Path, *, num_images: int, show: bool, first_epoch: int = 0) -> None:
@@ -119,8 +119,9 @@ def ticket_metrics(module: TicketModule, before: list[Tensor], after: list[Tenso
     """Density, flips since ``before``, and gain and binarization error of each layer."""
     metrics = {"ticket/density": kept_fraction(after) if after else 1.0, "ticket/flips": flips(before, after)}
     with one_selection(module.net):
-        for name, layer in ticket_layers(module.net).items():
+        for (name, layer), old, new in zip(ticket_layers(module.net).items(), before, after, strict=True):
             made = layer.current()
+            metrics[f"ticket/flips/{name}"] = flips([old], [new])
             metrics[f"ticket/gain/{name}"] = float(made.gain)
             metrics[f"ticket/binarization_error/{name}"] = binarization_error(layer, made)
     return metrics

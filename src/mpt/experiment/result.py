@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,8 @@ import torch
 import mpt
 from mpt import backbones
 from mpt.data import ImageData
-from mpt.experiment.errors import USERS, sentence
 from mpt.experiment.evaluate import accuracy
 from mpt.experiment.monitor import Monitor
-from mpt.files import write_atomically
 from mpt.search.methods import Method
 from mpt.ticket.ticket import Ticket
 
@@ -96,22 +92,13 @@ def row(
         "num_test": len(data.test),
         "processes": trainer.world_size,
         "precision": str(trainer.precision),
+        "sweep": config["sweep"],
+        "budget": config["budget"],
         "config": config,
         "commit": _commit(),
         "versions": _versions(),
         "hardware": _hardware(device),
     }
-
-
-def record_failure(directory: Path, config: dict[str, Any], error: BaseException) -> None:
-    """Write a ``result.json`` with ``status: failed`` and the error's sentence."""
-    interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
-    text = "interrupted" if interrupted else sentence(error) if isinstance(error, USERS) else repr(error)
-    row = {"status": "failed", "error": text, "config": config}
-    try:
-        write_atomically(directory / "result.json", json.dumps(row, indent=2) + "\n")
-    except OSError as full:
-        print(f"the failure could not be recorded in {directory}: {full}", file=sys.stderr)
 
 
 def print_result(row: dict[str, Any], directory: Path, config: dict[str, Any]) -> None:

@@ -26,11 +26,12 @@ from mpt.experiment import loggers
 from mpt.experiment.averaging import ScoreAveraging
 from mpt.experiment.build import build_backbone, build_method, check_last_batch, check_ramp, converted
 from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint, load_network
-from mpt.experiment.config import affects_result
+from mpt.experiment.isolation import is_first
 from mpt.experiment.module import MemoryData, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
-from mpt.experiment.result import about, monitor_of, print_result, record_failure, row
+from mpt.experiment.result import about, monitor_of, print_result, row
+from mpt.experiment.status import finished, forget_failure, record_failure, record_rank_failure
 from mpt.files import write_atomically
 from mpt.search.methods import Method
 from mpt.ticket.ticket import Ticket
@@ -88,9 +89,8 @@ def run(
             ``result.json`` with ``status: failed`` and can be repeated.
     """
     loggers.check(config["logger"])
-    config = _identified(config)
-    first = int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
-    if first and (found := _finished(config, directory)):
+    config, first = _identified(config), is_first()
+    if first and (found := finished(config, directory)):
         print(f"this run is finished: {directory} (remove the directory to run it again)")
         print_result(found, directory, config)
         return found
@@ -109,7 +109,7 @@ def run(
     if first:
         _make(directory)
         write_atomically(directory / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-        (directory / "result.json").unlink(missing_ok=True)  # of a failed try
+        forget_failure(directory)
         print(mpt.layer_table(net), flush=True)
     try:
         with loggers.opened(directory, config, enabled=first) as opened:
@@ -125,6 +125,8 @@ def run(
     except BaseException as error:
         if first:
             record_failure(directory, config, error)
+        else:
+            record_rank_failure(directory, trainer.global_rank, error)
         raise
     write_atomically(directory / "result.json", json.dumps(found, indent=2) + "\n")
     print_result(found, directory, config)
@@ -153,40 +155,6 @@ def _make(directory: Path) -> None:
             f"the run's directory {directory} cannot be made ({error.strerror}): "
             "choose another with runs= or hydra.run.dir="
         ) from error
-
-
-def _finished(config: dict[str, Any], directory: Path) -> dict[str, Any] | None:
-    """The row of a run that is finished in ``directory``; ValueError if another configuration lives there."""
-    try:
-        there = yaml.safe_load((directory / "config.yaml").read_text())
-        before, now = affects_result(there), affects_result(config)
-    except FileNotFoundError:
-        if found := [name for name in ("last.ckpt", "ticket.safetensors") if (directory / name).exists()]:
-            raise ValueError(
-                f"{directory} holds {found[0]} of an unknown run, without its config.yaml: choose another directory"
-            ) from None
-        return None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{directory / 'config.yaml'} is damaged: remove the directory to run it again, or choose another"
-        ) from error
-    different = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-    begun = any((directory / name).exists() for name in ("last.ckpt", "ticket.safetensors"))
-    if not begun or "data_checksum" not in now:  # nothing was learned from other pictures; or the pictures are away
-        different = [key for key in different if key != "data_checksum"]
-    if different == ["data_checksum"]:
-        raise ValueError(
-            f"the pictures in data.root are others than those of the run there, {directory}: choose another directory"
-        )
-    if different:
-        changes = ", ".join(f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:5])
-        raise ValueError(f"{directory} holds a run of another configuration ({changes}): choose another directory")
-    try:
-        row = json.loads((directory / "result.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    done = isinstance(row, dict) and row.get("status") == "done"
-    return row if done and (directory / "ticket.safetensors").is_file() else None
 
 
 def _trainer(config: dict[str, Any], directory: Path, *, num_images: int, first_epoch: int) -> L.Trainer:

@@ -1,0 +1,48 @@
+"""The sweeper of mpt, where Hydra looks for sweepers: it takes them from the package ``hydra_plugins`` only.
+
+Hydra executes this file before it is a module, which dataclasses with postponed annotations do not survive.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+
+
+@dataclass
+class SweeperConf:
+    """The axes of a sweep, spelled as on the command line.
+
+    ``params``: of all runs. ``lines``: name -> axes of one part of them, where the parts differ. ``mini``: what
+    ``budget=mini`` puts in their place. ``finetune``: axes of ``mpt-finetune`` on every ticket that the runs give, and
+    ``mini_finetune`` what ``budget=mini`` puts in their place.
+    """
+
+    _target_: str = "hydra_plugins.mpt_sweeper.Sweeper"
+    params: dict[str, str] | None = None
+    lines: dict[str, dict[str, str]] | None = None
+    mini: dict[str, str] | None = None
+    finetune: dict[str, str] | None = None
+    mini_finetune: dict[str, str] | None = None
+    dry_run: bool = False  # say what would be run, and run nothing
+    started: float | None = None  # set for the jobs: a run that failed after this moment is not tried again
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="mpt", node=SweeperConf, provider="mpt")
+
+
+class Sweeper(BasicSweeper):
+    """Every combination of the axes, each run once; see :mod:`mpt.experiment.sweep`."""
+
+    def __init__(
+        self, params: dict[str, str] | None = None, dry_run: bool = False, started: float | None = None, **axes: Any
+    ) -> None:
+        super().__init__(max_batch_size=None, params=params)
+        self.dry_run = dry_run
+        self.axes = {name: dict(value or {}) for name, value in axes.items()}
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from mpt.experiment.sweep import sweep
+
+        return sweep(self, arguments)

@@ -1,0 +1,109 @@
+"""A run's directory belongs to one process at a time. The kernel gives it back when that process is gone, however.
+
+A lock of ``flock`` on the file ``claim`` in the directory. Local file systems, and NFS from Linux 2.6.12 on where the
+server locks; a file system without locks says so when it is asked. On NFS a child does not share its parent's lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+NAME = "claim"
+
+
+class ClaimedError(ValueError):
+    """Another process is at work on this run."""
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[IO[str]]:
+    """Hold ``directory`` (made if it is not there) and give the open file; left empty, it is removed again.
+
+    Raises:
+        ClaimedError: another process holds it.
+    """
+    new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    file = _locked(directory)
+    try:
+        yield file
+    finally:
+        (directory / NAME).unlink(missing_ok=True)  # before the lock goes: who opened it sees that it is another file
+        file.close()
+        for folder in new:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _locked(directory: Path) -> IO[str]:
+    tries = 5  # a look from mpt-status holds the file for a moment
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            file = (directory / NAME).open("a+")
+        except FileNotFoundError:  # removed in between
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(directory)
+            file.close()
+            tries -= 1
+            if not tries:
+                raise ClaimedError(
+                    f"another command is at work on {directory}{holder}: wait for it, or end it"
+                ) from None
+            time.sleep(0.05)
+            continue
+        if _is_still(file, directory / NAME):
+            file.truncate(0)
+            file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "job": slurm_job()}) + "\n")
+            file.flush()
+            return file
+        file.close()
+
+
+def _is_still(file: IO[str], path: Path) -> bool:
+    """True unless ``path`` was removed, or made anew, between opening and locking."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def is_claimed(directory: Path) -> bool:
+    """True if some process holds ``directory`` now."""
+    try:
+        with (directory / NAME).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def holder(directory: Path) -> dict[str, object]:
+    """Host, process and SLURM job that hold ``directory``, as they wrote it down; empty if they did not."""
+    try:
+        written = json.loads((directory / NAME).read_text())
+    except (OSError, ValueError):
+        return {}
+    return written if isinstance(written, dict) else {}
+
+
+def _holder(directory: Path) -> str:
+    known = holder(directory)
+    return f" (process {known['pid']} on {known['host']})" if {"pid", "host"} <= known.keys() else ""
+
+
+def slurm_job() -> str | None:
+    """Of this process's allocation: the same for all tasks of one job; None outside SLURM."""
+    return os.environ.get("SLURM_JOB_ID")

@@ -1,0 +1,207 @@
+"""Many runs: the axes expanded, everything checked, and what is missing run, each run once. Imports no torch itself.
+
+The truth about a run lies in its directory, whose name follows from the configuration alone, never in this process:
+so a sweep can be killed anywhere and repeated, run by several commands at once, and spread by any launcher of Hydra.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from mpt.experiment import status
+from mpt.experiment.claim import NAME as CLAIM
+from mpt.experiment.claim import is_claimed
+from mpt.experiment.expand import Run, expanded
+from mpt.files import write_atomically
+
+
+def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
+    """Run what is missing of the axes that ``arguments`` and the file of the sweep span.
+
+    Raises:
+        ValueError: a value of an axis is refused; nothing has started then.
+        SystemExit: some runs failed; all others are done.
+    """
+    folder = Path(sweeper.config.hydra.sweep.dir)
+    lines, changes = _axes(sweeper)
+    runs = expanded(sweeper, lines, arguments, folder)
+    for run in runs:
+        _check_processes(sweeper.config, run.config)
+    tuning = _finetune_axes(sweeper)
+    print(_announced(sweeper.config, folder, runs, changes), flush=True)
+    if tuning:
+        print(f"then of each ticket the fine-tuning: {', '.join(f'{k}={v}' for k, v in tuning.items())}", flush=True)
+    if missing := [run for run in runs if not status.finished(run.config, run.directory)]:
+        from mpt.experiment.estimate import estimated
+
+        print(estimated([run.config for run in missing], folder), flush=True)
+    if sweeper.dry_run:
+        print("\n".join(f"{status.state(run.directory).state:<8} {run.directory.name}" for run in runs), flush=True)
+        return []
+    _work(sweeper, runs, started=_listed(folder, runs))
+    if tuning:
+        runs += _finetuned(sweeper, runs, tuning, folder)
+    _report(runs, folder)
+    return []
+
+
+def _finetune_axes(sweeper: Any) -> dict[str, str]:
+    """Of ``mpt-finetune`` on every ticket of the sweep; empty if it is one of searches alone."""
+    mini: dict[str, str] = sweeper.axes["mini_finetune"] if sweeper.config.budget == "mini" else {}
+    return {**sweeper.axes["finetune"], **mini}
+
+
+def _finetuned(sweeper: Any, searches: Sequence[Run], axes: dict[str, str], folder: Path) -> list[Run]:
+    """Fine-tune the ticket of each search that is done as ``axes`` say, like any other runs."""
+    master = copy.deepcopy(sweeper.config)
+    with open_dict(master):
+        master.hydra.job.config_name = "finetune"
+    second = copy.copy(sweeper)
+    second.config = master
+    runs: list[Run] = []
+    for search in searches:
+        if status.finished(search.config, search.directory):
+            same = [o for o in search.overrides if o.startswith(("trainer", "logger", "seed=", "runs=", "data.root="))]
+            ticket = _quoted(search.directory / "ticket.safetensors")
+            named = [f"ticket={ticket}", f"data={search.config['data']['name']}"]
+            named += [f"sweep={sweeper.config.sweep}", f"budget={sweeper.config.budget}", *same]
+            runs += expanded(second, [axes], named, folder)
+    _work(second, runs, started=_listed(folder, runs), more=(f"hydra.sweep.dir={_quoted(folder)}",))
+    return runs
+
+
+def _quoted(path: Path) -> str:
+    """As a value in Hydra's grammar, absolute."""
+    escaped = str(path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """The axes of each line of the file, and what ``budget=mini`` changes of them (``key`` -> ``before -> after``)."""
+    if sweeper.config.budget not in (None, "paper", "mini"):
+        raise ValueError(f"budget must be paper or mini, got {sweeper.config.budget}")
+    params = dict(sweeper.params)
+    mini = sweeper.axes["mini"] if sweeper.config.budget == "mini" else {}
+    changes = {key: f"{params.get(key, 'as published')} -> {value}" for key, value in mini.items()}
+    lines = sweeper.axes["lines"].values() or [{}]
+    return [params | dict(line) | mini for line in lines], changes
+
+
+def _check_processes(master: DictConfig, config: dict[str, Any]) -> None:
+    devices, nodes = str(config["trainer"]["devices"]), config["trainer"]["num_nodes"]
+    launcher = master.hydra.launcher
+    slurm = "Slurm" in str(launcher.get("_target_"))
+    if slurm and (devices, nodes) != (str(launcher.tasks_per_node), launcher.nodes):
+        raise ValueError(
+            f"SLURM gives each run {launcher.nodes} x {launcher.tasks_per_node} tasks, one for each device, and "
+            f"trainer.devices={devices} trainer.num_nodes={nodes} wants others: one number of devices a command"
+        )
+    if nodes > 1 and not slurm:
+        raise ValueError(
+            f"trainer.num_nodes={nodes} in a sweep needs a launcher that starts a task for each device: "
+            "hydra/launcher=slurm"
+        )
+    if devices.isdigit() and config["batch"] % max(1, int(devices) * nodes):
+        raise ValueError(
+            f"batch is the global batch and must divide by the {int(devices) * nodes} processes, got {config['batch']}"
+        )
+
+
+def _announced(master: DictConfig, folder: Path, runs: Sequence[Run], changes: dict[str, str]) -> str:
+    counts = dict.fromkeys(status.STATES, 0)
+    for run in runs:
+        counts[status.state(run.directory).state] += 1
+    name = f"{master.sweep} ({master.budget or 'paper'})" if master.sweep else "sweep"
+    lines = [
+        f"{name}: {len(runs)} runs in {folder}: {counts['done']} done, {counts['running']} running, "
+        f"{counts['failed']} failed and tried again, {counts['missing']} missing"
+    ]
+    if changes:
+        lines += ["mini is not the published experiment; it changes:", *(f"  {k}: {v}" for k, v in changes.items())]
+    return "\n".join(lines)
+
+
+def _listed(folder: Path, runs: Sequence[Run]) -> float:
+    """Write down what was asked for, beside what earlier commands asked for; the time, by the file system's clock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = status.listed(folder) | {run.directory.name: list(run.overrides) for run in runs}
+    write_atomically(folder / status.LIST, json.dumps(names, indent=1) + "\n")
+    return (folder / status.LIST).stat().st_mtime
+
+
+def _work(sweeper: Any, runs: Sequence[Run], *, started: float, more: tuple[str, ...] = ()) -> None:
+    """Launch until every run is done or has failed once since ``started``; what another command holds is waited for."""
+    deaths: dict[Path, int] = {}
+    while left := [run for run in runs if not _settled(run, started)]:
+        free = [run for run in left if not is_claimed(run.directory)]
+        if not free:
+            _wait(left, started)
+            continue
+        stopped = _launched(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"hydra.sweeper.started={started!r}"))
+        after = [run for run in free if not _settled(run, started) and not is_claimed(run.directory)]
+        dead = [run for run in after if _left_claim(run.directory) > started]
+        for run in dead:
+            deaths[run.directory] = deaths.get(run.directory, 0) + 1
+            if deaths[run.directory] > 1:
+                status.record_failure(run.directory, run.config, "its process was killed, twice (out of memory?)")
+        if len(after) == len(free) and not dead:
+            raise stopped or RuntimeError("the launcher ran nothing")
+
+
+def _settled(run: Run, started: float) -> bool:
+    return bool(status.finished(run.config, run.directory)) or failed_since(run.directory, started)
+
+
+def failed_since(directory: Path, started: float) -> bool:
+    """True if a try of this run, by this command or another, failed after ``started``."""
+    try:
+        written = (directory / "result.json").stat().st_mtime
+    except OSError:
+        return False
+    return written > started and status.result(directory).get("status") == "failed"
+
+
+def _left_claim(directory: Path) -> float:
+    """When the claim was made that a dead process left; 0 if there is none."""
+    try:
+        return (directory / CLAIM).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _wait(left: Sequence[Run], started: float) -> None:
+    print(f"waiting for {len(left)} runs that other commands are at work on", flush=True)
+    while all(is_claimed(run.directory) and not _settled(run, started) for run in left):
+        time.sleep(1)
+
+
+def _launched(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Exception | None:
+    """Give ``runs``, each with the overrides ``more``, to the launcher; the exception that stopped it, if one did."""
+    from hydra.core.plugins import Plugins
+
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=sweeper.hydra_context, task_function=sweeper.launcher.task_function, config=sweeper.config
+    )
+    try:
+        launcher.launch([[*run.overrides, *more] for run in runs], initial_job_idx=0)
+    except Exception as error:  # of a job that the launcher lost: the others are looked for in their directories
+        print(f"the launcher stopped: {error!r}", file=sys.stderr, flush=True)
+        return error
+    return None
+
+
+def _report(runs: Sequence[Run], folder: Path) -> None:
+    failed = [run for run in runs if not status.finished(run.config, run.directory)]
+    print(f"\n{len(runs) - len(failed)} of {len(runs)} runs in {folder} are done", flush=True)
+    if failed:
+        lines = [f"  {run.directory}: {status.result(run.directory).get('error', 'missing')}" for run in failed]
+        print("\n".join([f"mpt-train: {len(failed)} runs failed:", *lines]), file=sys.stderr, flush=True)
+        sys.exit(1)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mpt.experiment.estimate import _size, estimated
+from tests.experiment.conftest import compose
+
+CONV2 = ("model=conv2", "data=cifar10", "epochs=10")
+
+
+def test_the_work_of_conv2_is_counted_by_hand():
+    first, second = 32 * 32 * 64 * 3 * 9, 32 * 32 * 64 * 64 * 9
+    dense = 64 * 16 * 16 * 256 + 256 * 256 + 256 * 10
+    assert _size(compose(*CONV2)) == (first + second + dense, 4_300_992)
+
+
+def test_seconds_come_from_runs_that_are_done(tmp_path):
+    config = compose(*CONV2, "data.train_size=1000")
+    (tmp_path / "run").mkdir()
+    row = {"status": "done", "seconds": 600.0, "config": config}
+    (tmp_path / "run" / "result.json").write_text(json.dumps(row))
+    said = estimated([compose(*CONV2, "data.train_size=1000", "seed=1"), {**config, "epochs": 20}], tmp_path)
+    assert "30 minutes" in said  # 10 and 20
+    assert "1 runs that are done" in said
+    assert "111.8 MB" in said
+
+
+def test_data_of_unknown_size_is_said(tmp_path):
+    assert "not known" in estimated([compose("data=image_folder", "data.root=x")], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("model=conv8", "data=digits"), "image_size must be at least 16"),
+        (("method.score_grad=sgn",), "score_grad"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_anything_starts(tmp_path, overrides, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        estimated([compose(*overrides)], tmp_path)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.types import RunMode
+from omegaconf import open_dict
+
+from mpt.experiment import config
+from mpt.experiment.expand import Composer, expanded
+from mpt.experiment.sweep import _axes, _finetune_axes
+
+COUNTS = {  # runs of paper and mini; dense ones once for all fractions pruned
+    "fig2": (4 * 6 * 2 * 3 + 4 * 3, 3 * 4 * 2 + 3),
+    "fig3": (3 * 4 * 3 * 3 + 3 * 4 * 3, 2 * 3 * 2 + 2 * 3),
+    "fig4": (3 * 4 * 3 * 3 + 3 * 4 * 3, 2 * 3 * 2 + 2 * 3),
+    "fig5": (4 * 9 * 2 * 3 + 4 * 3, 3 * 3 * 2 + 3),
+    "finetune": (1, 1),
+    "finetune_grid": (1, 1),
+    "power": (2 * 9 * 4, 4 * 3),
+    "scores": (2 * 4, 3),
+    "table1": (4, 4),
+    "table2": (3, 3),
+    "table3": (3, 3),
+    "table4": (3, 3),
+    "threshold": (2 * 3 * 4, 2 * 2 * 2),
+    "zero_kernels": (3, 3),
+}
+TUNINGS = {"finetune": (3, 3), "finetune_grid": (3 * 2 * 3 * 4 * 4, 1 * 2 * 3 * 2 * 2)}  # of one ticket
+
+
+def sweeper_of(*arguments):
+    """What Hydra makes of the command ``mpt-train *arguments``, up to the point where runs are expanded."""
+    config.register()
+    loader = ConfigLoaderImpl(create_config_search_path(str(config.CONF)))
+    master = loader.load_configuration("train", list(arguments), RunMode.MULTIRUN)
+    with open_dict(master):
+        master.hydra.job.config_name = "train"
+    conf = master.hydra.sweeper
+    axes = {name: dict(conf[name] or {}) for name in ("lines", "mini", "finetune", "mini_finetune")}
+    context = SimpleNamespace(config_loader=loader)
+    return SimpleNamespace(config=master, params=dict(conf.params or {}), axes=axes, hydra_context=context)
+
+
+def runs_of(*arguments):
+    sweeper = sweeper_of(*arguments)
+    return expanded(sweeper, _axes(sweeper)[0], arguments, Path("runs"))
+
+
+def test_every_experiment_is_counted_here():
+    assert {path.stem for path in (config.HOME / "sweeps").glob("*.yaml")} == COUNTS.keys()
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_experiment_composes_in_outline_and_says_its_name(name):
+    runs = runs_of(f"sweeps={name}", "budget=mini")
+    assert len(runs) == COUNTS[name][1]
+    assert {(run.config["sweep"], run.config["budget"]) for run in runs} == {(name, "mini")}
+    assert {run.config["epochs"] for run in runs} <= {5, 10, 20}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_experiment_composes_as_published(name):
+    assert len(runs_of(f"sweeps={name}")) == COUNTS[name][0]
+
+
+@pytest.mark.parametrize("name", TUNINGS)
+def test_the_grid_of_a_fine_tuning_is_the_published_one(name):
+    for budget, count in zip(("paper", "mini"), TUNINGS[name], strict=True):
+        axes = _finetune_axes(sweeper_of(f"sweeps={name}", f"budget={budget}"))
+        product = 1
+        for value in axes.values():
+            product *= 1 if value.startswith("[") else len(value.split(","))
+        assert product == count
+
+
+def test_figure_2_has_the_published_recipes():
+    runs = runs_of("sweeps=fig2", "seed=0", "model=conv6", "prune=0.8")
+    found = {
+        (run.config["method"]["name"], run.config["binary_activations"]): (
+            run.config["optim"]["name"],
+            run.config["optim"]["lr"],
+            run.config["epochs"],
+            run.config["batch"],
+            run.config["prune"],
+        )
+        for run in runs
+    }
+    assert found == {
+        ("biprop", False): ("sgd", 0.1, 250, 128, 0.8),
+        ("biprop", True): ("adam", 0.1, 250, 128, 0.8),
+        ("dense", False): ("adam", 3e-4, 100, 60, 0.0),
+    }
+
+
+def test_a_run_s_configuration_is_the_one_that_hydra_composes():
+    sweeper = sweeper_of("sweeps=fig2", "budget=mini")
+    overrides = ["recipe=mpt_conv_1_1", "model=conv4", "prune=0.9", "seed=3", "data.crop=2", "optim.weight_decay=0.5"]
+    overrides += ["sweeps=fig2", "budget=mini"]
+    composer = Composer(sweeper.hydra_context.config_loader, sweeper.config)
+    composed = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, overrides)
+    with open_dict(composed):
+        del composed["hydra"]
+    assert composer.config(overrides) == config.prepared(composed)
+
+
+def test_the_directory_of_a_run_does_not_depend_on_where_it_was_asked_for():
+    single = runs_of("model=conv2", "data=digits", "prune=0.5", "seed=1")[0].directory.name
+    assert single in {run.directory.name for run in runs_of("model=conv2", "data=digits", "prune=0.5,0.8", "seed=0,1")}

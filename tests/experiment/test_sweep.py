@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+from mpt.experiment import config, status
+from tests.experiment.conftest import SMALL, command, left_behind, results
+
+TINY = """# @package _global_
+sweep: tiny
+budget: paper
+epochs: 3
+hydra:
+  mode: MULTIRUN
+  sweep: {dir: "${runs}/tiny-${budget}"}
+  sweeper:
+    params:
+      prune: 0.5,0.8
+      seed: 0,1
+    lines:
+      tickets: {method: biprop}
+      dense: {recipe: mpt_conv_dense}
+    mini:
+      seed: 0
+      epochs: 1
+"""
+AXES = [o for o in SMALL if not o.startswith("epochs")]
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A folder with the user's own sweep ``tiny``."""
+    (tmp_path / "mine" / "sweeps").mkdir(parents=True)
+    (tmp_path / "mine" / "sweeps" / "tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+def tiny(*more):
+    return ["--config-dir", "mine", "sweeps=tiny", *AXES, *more]
+
+
+def said_counts(text):
+    return next(line for line in text.splitlines() if " runs in " in line)
+
+
+def test_a_sweep_runs_each_combination_once_and_dense_once_for_all_prunes_and_repeating_it_touches_nothing(mine):
+    said = command("train", *tiny("budget=mini"), cwd=mine).stdout
+    assert "tiny (mini): 3 runs" in said_counts(said)
+    assert "3 missing" in said_counts(said)
+    assert "seed: 0,1 -> 0" in said
+    assert "estimate: about" in said
+    rows = results(mine / "runs" / "tiny-mini")
+    assert sorted((row["method"], row["prune"]) for row in rows.values()) == [
+        ("biprop", 0.5),
+        ("biprop", 0.8),
+        ("dense", 0.0),
+    ]
+    assert {(row["sweep"], row["budget"]) for row in rows.values()} == {("tiny", "mini")}
+    files = [path for run in rows for path in (mine / "runs" / "tiny-mini" / run).iterdir()]
+    written = {path: path.stat().st_mtime_ns for path in files}
+    again = command("train", *tiny("budget=mini"), cwd=mine).stdout
+    assert "3 done" in said_counts(again)
+    assert "estimate" not in again
+    assert {path: path.stat().st_mtime_ns for path in files} == written
+
+
+def test_an_axis_of_the_command_line_replaces_the_file_s_and_a_new_one_is_added(mine):
+    done = command("train", *tiny("prune=0.9", "seed=0", "epochs=0,1"), cwd=mine, check=False)
+    assert done.returncode == 1
+    assert "epochs must be at least 1, got 0" in done.stderr
+    said = command("train", *tiny("prune=0.9", "seed=3,4", "method=edge_popup", "epochs=1"), cwd=mine).stdout
+    rows = results(mine / "runs" / "tiny-paper").values()
+    assert "4 runs" in said_counts(said)  # method is an axis of one line only: dense stays
+    assert sorted((row["method"], row["seed"], row["prune"]) for row in rows) == [
+        ("dense", 3, 0.0),
+        ("dense", 4, 0.0),
+        ("edge_popup", 3, 0.9),
+        ("edge_popup", 4, 0.9),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["prune=0.5,1.2"], ["fraction removed", "1.2"]),
+        (["model=conv2,nope"], ["model has no choice 'nope'"]),
+        (["prun=0.5,0.6"], ["prun"]),
+        (["model=conv2,conv8"], ["image_size must be at least 16 for conv8"]),
+        (["method.score_grad=weight,sgn"], ["score_grad", "sgn"]),
+        (["trainer.devices=1,3"], ["divide by the 3 processes"]),
+        (["trainer.num_nodes=2"], ["num_nodes", "hydra/launcher=slurm"]),
+        (["runs=a,b"], ["runs must be one value"]),
+        (["budget=huge"], ["budget must be paper or mini"]),
+    ],
+)
+def test_a_bad_value_anywhere_in_an_axis_is_refused_before_anything_starts(mine, arguments, words):
+    sweep = ["-m", *AXES] if arguments[0].startswith("method") else tiny("budget=mini", "prune=0.5")
+    done = command("train", *sweep, *arguments, cwd=mine, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr.splitlines()[-1]
+    assert not list(mine.rglob("result.json"))
+    assert not list(mine.rglob("claim"))
+
+
+def test_a_sweep_that_there_is_not_is_refused_with_those_that_there_are(tmp_path):
+    done = command("train", "sweeps=nope", cwd=tmp_path, check=False)
+    assert "sweeps has no choice 'nope': take one of" in done.stderr
+    assert "fig2" in done.stderr
+
+
+def test_a_budget_without_a_sweep_is_refused(tmp_path):
+    assert "sweeps=<name>" in command("train", *SMALL, "budget=mini", cwd=tmp_path, check=False).stderr
+
+
+def test_one_failing_run_stops_no_other_is_listed_and_is_tried_once_a_command(mine):
+    arguments = ["-m", *AXES, "epochs=1", "optim.lr=1e30,0.1", "seed=0,1", "method=dense"]
+    for tried in (1, 2):
+        done = command("train", *arguments, cwd=mine, check=False)
+        assert done.returncode == 1
+        rows = results(mine / "runs")
+        assert sorted(row["status"] for row in rows.values()) == ["done", "done", "failed", "failed"]
+        reasons = [line for line in done.stderr.splitlines() if "lower optim.lr" in line]
+        assert len(reasons) == 4, tried  # as it happens, and in the list at the end
+        assert "2 runs failed" in done.stderr
+    assert "2 done, 0 running, 2 failed and tried again" in said_counts(done.stdout)
+
+
+def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_again(tmp_path):
+    made = {"model": {"name": "x"}}
+    before = time.time() - 10
+    status.record_failure(tmp_path, made, ValueError("broken"))
+    from mpt.experiment.sweep import failed_since
+
+    assert failed_since(tmp_path, before)
+    assert not failed_since(tmp_path, time.time() + 10)
+
+
+def test_sweeps_are_found_and_nothing_else_of_the_checkout(tmp_path):
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.object_type import ObjectType
+
+    config.register()
+    loader = ConfigLoaderImpl(create_config_search_path(str(config.CONF)))
+    groups = loader.get_group_options("", ObjectType.GROUP)
+    assert {"sweeps", "model", "data"} <= set(groups)
+    assert not {"src", "tests", ".venv", "docs", "conf"} & set(groups)
+    files = {path.stem for path in (config.HOME / "sweeps").glob("*.yaml")}
+    assert set(loader.get_group_options("sweeps")) == files
+
+
+TIMES = ("seconds", "images_per_second", "config", "commit", "ticket_bytes")
+
+
+def table(folder):
+    return {name: {k: v for k, v in row.items() if k not in TIMES} for name, row in results(folder).items()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]], ids=["basic", "joblib"]
+)
+def test_a_sweep_killed_at_two_moments_and_repeated_gives_the_table_of_an_uninterrupted_one(mine, started, launcher):
+    assert started(mine, *tiny("runs=whole")).wait() == 0
+    whole = table(mine / "whole" / "tiny-paper")
+    assert len(whole) == 6
+    moments = random.Random(len(launcher))
+    finished: dict[str, int] = {}
+    for _ in range(2):
+        sweep = started(mine, *tiny("runs=cut", *launcher))
+        enough = len(finished) + 1 + moments.randrange(2)
+        while len(results(mine / "cut" / "tiny-paper")) < enough and sweep.poll() is None:
+            time.sleep(0.05)
+        time.sleep(moments.random())
+        sweep.send_signal(signal.SIGKILL)
+        sweep.wait()
+        assert not left_behind(mine)
+        done = {n for n, row in results(mine / "cut" / "tiny-paper").items() if row["status"] == "done"}
+        finished = {n: (mine / "cut" / "tiny-paper" / n / "result.json").stat().st_mtime_ns for n in done}
+    assert started(mine, *tiny("runs=cut", *launcher)).wait() == 0
+    assert table(mine / "cut" / "tiny-paper") == whole
+    for name, written in finished.items():
+        assert (mine / "cut" / "tiny-paper" / name / "result.json").stat().st_mtime_ns == written
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_commands_share_a_sweep_and_a_third_takes_over_what_a_killed_one_held(mine, started):
+    commands = [started(mine, *tiny()) for _ in range(3)]
+    while not list((mine / "runs").glob("tiny-paper/*/claim")) and commands[0].poll() is None:
+        time.sleep(0.05)
+    commands[0].send_signal(signal.SIGKILL)
+    assert [sweep.wait(600) for sweep in commands][1:] == [0, 0]
+    rows = results(mine / "runs" / "tiny-paper")
+    assert len(rows) == 6
+    assert {row["status"] for row in rows.values()} == {"done"}
+    tables = (mine / "log").read_text().count("all searched layers")
+    assert tables <= 5  # a table is printed when a run starts: 4 tickets, and at most the killed command's once more
+    assert "6 of 6 runs" in (mine / "log").read_text()
+    assert not list((mine / "runs").rglob("claim"))
