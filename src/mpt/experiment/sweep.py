@@ -32,6 +32,7 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     """
     folder = Path(sweeper.config.hydra.sweep.dir)
     lines, changes = _axes(sweeper)
+    changes = {key: text for key, text in changes.items() if key not in {o.partition("=")[0] for o in arguments}}
     runs = expanded(sweeper, lines, arguments, folder)
     for run in runs:
         _check_processes(sweeper.config, run.config)
