@@ -4,10 +4,10 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint wheel bench golden figures clean
+.PHONY: help demo test test-all lint wheel bench bench-results bench-compare golden figures clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # torch and torchvision in one command: a torch alone may be a build that torchvision cannot use
 .venv/.installed: pyproject.toml constraints.txt
@@ -39,6 +39,13 @@ wheel: .venv/.installed  ## dist/mpt-*.whl
 
 bench: .venv/.installed  ## speed as ratios, measured in turn in one run; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks.bench
+
+bench-results: .venv/.installed  ## benchmarks/RESULTS.md from the last make bench
+	$(BIN)/python -m benchmarks.report benchmarks/results.json
+
+bench-compare: .venv/.installed  ## the last make bench beside an earlier one: make bench-compare BASE=earlier.json
+	@test -n "$(BASE)" || { echo "name the earlier results: make bench-compare BASE=earlier.json"; exit 1; }
+	$(BIN)/python -m benchmarks.report benchmarks/results.json --base $(BASE)
 
 golden: .venv/.installed  ## write tests/golden anew, after a change that moves a number (say so in CHANGELOG, Numbers)
 	$(BIN)/python -m tests.golden.make

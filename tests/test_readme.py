@@ -12,7 +12,8 @@ from tests.experiment.conftest import compose
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = sorted(set(re.findall(r"(?m)(?:^|`)mpt-train ([^`#\n]*(?:\n[^`#\n]*)?)(?:`|#|$)", README)))
+TEXTS = "\n".join([README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
+COMMANDS = sorted(set(re.findall(r"(?m)(?:^|`)mpt-train ([^`#\n]*(?:\n[^`#\n]*)?)(?:`|#|$)", TEXTS)))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -33,5 +34,5 @@ def test_the_make_targets_and_files_that_the_readme_names_are_there():
     assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
     for path in re.findall(r"\| `((?:src|conf|tests|docs|benchmarks)/[^`]*)`", README):
         assert (ROOT / path).exists(), path
-    listed = README.count("src/mpt/") + README.count("`help.py`") + README.count("`errors.py`")
-    assert listed >= len([p for p in (ROOT / "src" / "mpt").rglob("*.py") if p.name != "__init__.py"])
+    sources = [path for path in (ROOT / "src" / "mpt").rglob("*.py") if path.name != "__init__.py"]
+    assert [path.name for path in sources if f"{path.name}`" not in README] == []

@@ -49,9 +49,20 @@ def test_the_analysis_needs_no_torch():
     assert modules - set(sys.stdlib_module_names) == {"matplotlib", "mpt", "numpy", "pandas"}
 
 
-def test_the_algorithm_needs_torch_and_numpy_only():
+def test_the_algorithm_needs_torch_numpy_and_numba_only():
     modules = {module.split(".")[0] for path in (PACKAGE / "search").glob("*.py") for module in imported(path)}
-    assert modules - set(sys.stdlib_module_names) == {"torch", "numpy", "mpt"}
+    assert modules - set(sys.stdlib_module_names) == {"torch", "numpy", "numba", "mpt"}
+
+
+def test_numba_is_imported_by_the_first_large_layer_and_not_before():
+    code = """
+import sys, torch, mpt
+mpt.convert(torch.nn.Linear(8, 8), mpt.Biprop(prune=0.5))(torch.zeros(1, 8))
+assert "numba" not in sys.modules
+mpt.convert(torch.nn.Linear(256, 256), mpt.Biprop(prune=0.5))(torch.zeros(1, 256))
+assert "numba" in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
 
 
 def test_importing_mpt_imports_neither_torch_nor_numpy():

@@ -54,15 +54,16 @@ def test_a_basic_block_is_that_of_the_docstring():
     block = backbones.cifar_resnet20(width=0.25).eval().layer2[0]
     x = torch.randn(2, 4, 6, 6)
     out = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
-    assert torch.equal(block(x.clone()), torch.relu(out + block.shortcut(x)))
-    assert (block.conv1.stride, block.conv2.stride, block.shortcut[0].stride) == ((2, 2), (1, 1), (2, 2))
+    strided = nn.functional.conv2d(x, block.shortcut[0].weight, stride=2)
+    torch.testing.assert_close(block(x.clone()), torch.relu(out + block.shortcut[1](strided)))
+    assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
 
 
 def test_a_bottleneck_block_is_that_of_the_docstring():
     block = backbones.cifar_resnet50(width=0.0625).eval().layer2[0]
     x = torch.randn(2, 16, 6, 6)
     out = torch.relu(block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x))))))
-    assert torch.equal(block(x.clone()), torch.relu(block.bn3(block.conv3(out)) + block.shortcut(x)))
+    assert torch.equal(block(x.clone()), torch.relu(block.bn3(block.conv3(out)) + block.shortcut(x[..., ::2, ::2])))
     assert [c.kernel_size[0] for c in (block.conv1, block.conv2, block.conv3)] == [1, 3, 1]
     assert block.conv2.stride == (2, 2)
 
@@ -72,11 +73,19 @@ def test_a_preactivation_block_is_that_of_the_docstring():
     block, identity, x = net.layer2[0], net.layer1[0], torch.randn(2, 4, 6, 6)
     activated = torch.relu(block.bn1(x))
     out = block.conv2(torch.relu(block.bn2(block.conv1(activated))))
-    assert torch.equal(block(x.clone()), out + block.shortcut(activated))
+    assert torch.equal(block(x.clone()), out + block.shortcut(activated[..., ::2, ::2]))
     activated = torch.relu(identity.bn1(x))
     out = identity.conv2(torch.relu(identity.bn2(identity.conv1(activated))))
     assert torch.equal(identity(x.clone()), out + activated)
     assert net.bn1.num_features == net.fc.in_features == 48
+
+
+def test_few_channels_can_be_trained_in_channels_last():
+    net = backbones.cifar_resnet20(width=0.25).to(memory_format=torch.channels_last)
+    images = torch.randn(32, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    for _ in range(3):
+        net(images).square().sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in net.parameters())
 
 
 def test_width_multiplies_channels_but_not_classes():

@@ -47,6 +47,7 @@ def refused(name, *arguments, cwd, **options):
         (["data=image_folder", "data.root=nowhere"], ["no image folder at", "nowhere"]),
         (["data=cifar10", "data.root=nowhere", "data.download=false"], ["cifar10", "nowhere", "data=image_folder"]),
         (["method.score_grad=sgn", "data=digits"], ["score_grad", "weight, sign, gain"]),
+        (["select=best_val", "data=digits"], ["held-out images", "data.val_size"]),
         (["trainer.devices=3", "data=digits", "trainer=cpu", "batch=64"], ["batch", "3 processes", "64"]),
         (["trainer=gpu", "data=digits"], ["trainer=gpu", "machine"]),
         (["recipe=demo", "runs=/proc/nowhere"], ["/proc/nowhere"]),

@@ -5,7 +5,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
 import mpt
-from mpt.experiment import config
+from mpt.experiment import config, schemas
 from mpt.experiment.build import build_method
 from tests.experiment.conftest import compose
 
@@ -165,5 +165,5 @@ def test_the_evaluation_schema_composes():
     config.register()
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         made = hydra_compose("eval", overrides=["model=conv6", "data=digits", "control=shuffled_mask"])
-    config.check(made, config.EvalConfig)
+    config.check(made, schemas.EvalConfig)
     assert made.model.name == "conv6"

@@ -185,27 +185,26 @@ def test_a_threshold_is_one_on_the_propagated_scores(mlp):
         mpt.convert(mlp, mpt.Biprop(**{**vars(method), "threshold": 0.1}), seed=0)
 
 
-def test_a_calibrated_threshold_keeps_the_right_number_when_it_is_set(mlp):
-    net = mpt.convert(mlp, TOGETHER["calibrated"], seed=0).train()
-    x = torch.randn(4, 6)
+def test_a_calibrated_threshold_is_set_every_few_training_steps():
+    net = mpt.convert(nn.Sequential(nn.Linear(60, 50), nn.ReLU(), nn.Linear(50, 40)), TOGETHER["calibrated"], seed=0)
+    x = torch.randn(4, 60)
 
-    def kept_after_writing(step):
+    def off(factor):
         for layer in ticket_layers(net).values():
-            layer.scores.data.mul_(2 + step)
+            layer.scores.data.mul_(factor)
         net(x)
-        return sum(int(layer.mask().sum()) for layer in ticket_layers(net).values())
+        return sum(int(layer.mask().sum()) for layer in ticket_layers(net).values()) - 2500
 
-    kept = [kept_after_writing(step) for step in range(7)]
-    assert [k == 36 for k in kept] == [True, False, False, True, False, False, True]  # refresh=3
-    kept_after_writing(0)
-    net.eval()(x)
-    assert sum(int(layer.mask().sum()) for layer in ticket_layers(net).values()) > 36  # evaluation sets nothing
+    assert [off(1.002) == 0 for _ in range(7)] == [True, False, False, True, False, False, True]  # refresh=3
+    assert off(1.002) > 0
+    assert off(1.5) == 0  # by more than 0.5 points of the density: at once
+    net.eval()
+    assert off(1.5) > 100  # evaluation sets nothing
     selections.calibrate(net)
-    assert sum(int(layer.mask().sum()) for layer in ticket_layers(net).values()) == 36
-    mpt.start_epoch(net, 1)
-    assert kept_after_writing(0) > 36
-    net.train()
-    assert kept_after_writing(0) == 36  # the first step of an epoch
+    assert off(1.0) == 0
+    assert off(1.002) > 0
+    mpt.start_epoch(net.train(), 1)
+    assert off(1.002) == 0  # the first step of an epoch
 
 
 def test_a_calibrated_threshold_is_in_the_state_dict_to_the_bit(mlp):

@@ -257,37 +257,6 @@ def test_a_ticket_that_cannot_be_written_leaves_the_old_one(saved, monkeypatch):
     assert list(saved.parent.iterdir()) == [saved]
 
 
-class Tied(nn.Module):
-    """Two linear layers of one weight."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False)
-        self.b.weight = self.a.weight
-
-    def forward(self, x):
-        return self.b(torch.relu(self.a(x)))
-
-
-def test_the_bits_of_a_tied_weight_are_stored_and_counted_once(tmp_path):
-    net = mpt.convert(Tied(), mpt.Biprop(prune=0.5), seed=0).eval()
-    ticket = mpt.Ticket.from_network(net)
-    ticket.save(tmp_path / "t")
-    again = mpt.Ticket.load(tmp_path / "t")
-    assert set(again.tensors) == {"a.mask", "a.signs", "a.gain"}
-    assert (again.num_weights, again.num_kept, again.bits) == (256, 128, 256 + 128 + 32)
-    assert torch.equal(again.weight("b"), again.weight("a"))
-    x = torch.randn(3, 16)
-    assert torch.equal(again.network(Tied())(x), net(x))
-    for table in (again.table(), mpt.layer_table(net)):
-        assert (table.num_weights, table.num_kept) == (256, 128)
-        assert [row.bits for row in table.layers] == [256 + 128 + 32, 0]
-        assert "tied to a" in str(table)
-    rewritten(tmp_path / "t", layers=[again.header["layers"][0], {**again.header["layers"][1], "tied": "b"}])
-    with pytest.raises(ValueError, match="tied to what does not fit"):
-        mpt.Ticket.load(tmp_path / "t")
-
-
 @pytest.mark.parametrize("learn_batchnorm", [False, True])
 @pytest.mark.parametrize(
     "backbone",
@@ -320,3 +289,34 @@ def test_broken_binary_activations_of_a_header_are_refused(tmp_path):
     broken = mpt.Ticket({**ticket.header, "binary_activations": {"t": 1.0}}, ticket.tensors)
     with pytest.raises(ValueError, match="the ticket's binary_activations cannot be read"):
         broken.network()
+
+
+class Tied(nn.Module):
+    """Two linear layers of one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.b(torch.relu(self.a(x)))
+
+
+def test_the_bits_of_a_tied_weight_are_stored_and_counted_once(tmp_path):
+    net = mpt.convert(Tied(), mpt.Biprop(prune=0.5), seed=0).eval()
+    ticket = mpt.Ticket.from_network(net)
+    ticket.save(tmp_path / "t")
+    again = mpt.Ticket.load(tmp_path / "t")
+    assert set(again.tensors) == {"a.mask", "a.signs", "a.gain"}
+    assert (again.num_weights, again.num_kept, again.bits) == (256, 128, 256 + 128 + 32)
+    assert torch.equal(again.weight("b"), again.weight("a"))
+    x = torch.randn(3, 16)
+    assert torch.equal(again.network(Tied())(x), net(x))
+    for table in (again.table(), mpt.layer_table(net)):
+        assert (table.num_weights, table.num_kept) == (256, 128)
+        assert [row.bits for row in table.layers] == [256 + 128 + 32, 0]
+        assert "tied to a" in str(table)
+    rewritten(tmp_path / "t", layers=[again.header["layers"][0], {**again.header["layers"][1], "tied": "b"}])
+    with pytest.raises(ValueError, match="tied to what does not fit"):
+        mpt.Ticket.load(tmp_path / "t")

@@ -41,7 +41,7 @@ class Block(nn.Module):
     def __init__(self, before: int, channels: int, *, kind: str, stride: int) -> None:
         super().__init__()
         convs, strided = BLOCKS[kind]
-        self.depth, self.preactivation = len(convs), kind == "preactivation"
+        self.depth, self.stride, self.preactivation = len(convs), stride, kind == "preactivation"
         inputs = before
         for i, (kernel, factor) in enumerate(convs):
             outputs = factor * channels
@@ -51,7 +51,7 @@ class Block(nn.Module):
             inputs = outputs
         self.shortcut = nn.Sequential()
         if stride != 1 or before != inputs:
-            self.shortcut = nn.Sequential(_conv(before, inputs, 1, stride=stride), nn.BatchNorm2d(inputs))
+            self.shortcut = nn.Sequential(_conv(before, inputs, 1), nn.BatchNorm2d(inputs))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.preactivation:
@@ -59,12 +59,17 @@ class Block(nn.Module):
             out = self._step("conv", 1, activated)
             for i in range(2, self.depth + 1):
                 out = self._step("conv", i, self._step("relu", i, self._step("bn", i, out)))
-            summed: Tensor = out + self.shortcut(activated)
-            return summed
+            return out + self._short(activated)
         out = x
         for i in range(1, self.depth + 1):
             out = self._step("bn", i, self._step("conv", i, out))
-            out = self._step("relu", i, out + self.shortcut(x) if i == self.depth else out)
+            out = self._step("relu", i, out + self._short(x) if i == self.depth else out)
+        return out
+
+    def _short(self, x: Tensor) -> Tensor:
+        """The shortcut. It strides by slicing: the same numbers, and oneDNN's strided 1x1 convolution of few channels
+        in channels-last writes past its memory on CPUs (torch 2.14)."""
+        out: Tensor = self.shortcut(x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride])
         return out
 
     def _step(self, what: str, i: int, x: Tensor) -> Tensor:

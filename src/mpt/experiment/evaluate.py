@@ -26,7 +26,7 @@ def accuracy(
 
 @torch.inference_mode()
 def measurements(
-    net: nn.Module, images: Images, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
+    net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
     """What ``images`` say of ``net``, in one pass, as plain numbers.
 
@@ -74,7 +74,7 @@ def _accuracy(data: ImageData, *, average: str, top_k: int = 1) -> MulticlassAcc
 def _updated(
     metrics: MetricCollection,
     net: nn.Module,
-    images: Images,
+    images: Images | Files,
     *,
     data: ImageData,
     batch: int,

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, open_dict
 import mpt
 from mpt import backbones
 from mpt.experiment import config as configs
+from mpt.experiment import schemas
 from mpt.experiment.build import build_backbone, check_takes
 from mpt.experiment.evaluate import accuracy, best_device
 from mpt.experiment.measure import data_of, keep_stored_data
@@ -32,7 +33,7 @@ def completed(composed: DictConfig, given: set[str]) -> dict[str, Any]:
     """
     ticket = Ticket.load(composed.ticket)
     chosen_layers(ticket, composed.layers)
-    own = (*configs.SEARCHED_WITH, *(() if composed.model else ("width",)))
+    own = (*schemas.SEARCHED_WITH, *(() if composed.model else ("width",)))
     for key in given:
         if key.partition(".")[0] in own:
             raise ValueError(f"{key} is what the ticket was searched with and stays as it is: leave it out")
@@ -44,7 +45,7 @@ def completed(composed: DictConfig, given: set[str]) -> dict[str, Any]:
         for key in ("width", "binary_activations", "learn_batchnorm"):
             composed[key] = found.get(key, composed[key]) if key not in given else composed[key]
         keep_stored_data(ticket, composed, given, splits=True)
-    configs.check(composed, configs.FinetuneConfig)
+    configs.check(composed, schemas.FinetuneConfig)
     plain = configs.plain(composed) | {"ticket_digest": ticket.digest}
     plain["ticket"] = str(Path(plain["ticket"]).resolve())
     return plain

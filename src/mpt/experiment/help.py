@@ -43,7 +43,7 @@ def train() -> str:
 
 
 def evaluate() -> str:
-    from mpt.experiment.config import EvalConfig
+    from mpt.experiment.schemas import EvalConfig
 
     return "\n".join(
         [
@@ -63,7 +63,7 @@ def evaluate() -> str:
 
 
 def finetune() -> str:
-    from mpt.experiment.config import SEARCHED_WITH, FinetuneConfig
+    from mpt.experiment.schemas import SEARCHED_WITH, FinetuneConfig
 
     return "\n".join(
         [
@@ -103,7 +103,7 @@ def dashboard() -> str:
 
 
 def ticket() -> str:
-    from mpt.experiment.config import ImportConfig, ReportConfig
+    from mpt.experiment.schemas import ImportConfig, ReportConfig
 
     return "\n".join(
         [

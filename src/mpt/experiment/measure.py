@@ -16,6 +16,7 @@ from torch import nn
 from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.experiment import config as configs
+from mpt.experiment import schemas
 from mpt.experiment.build import build_backbone, check_takes
 from mpt.experiment.evaluate import best_device, measurements, reestimate_batchnorm
 from mpt.files import write_atomically
@@ -59,7 +60,7 @@ def shown(found: dict[str, Any], table: str, *, json_: str | None) -> str:
 
 def _corrupted(net: nn.Module, root: Path, data: ImageData, composed: DictConfig) -> dict[str, Any]:
     """Accuracy on each corruption at each severity, and their mean."""
-    from mpt.data import corruptions  # type: ignore[attr-defined, unused-ignore]
+    from mpt.data import corruptions
 
     rows, device = [], best_device(composed.accelerator)
     for name, severity, images in corruptions(root):
@@ -123,7 +124,7 @@ def _composed(ticket: Ticket, overrides: list[str]) -> DictConfig:
     with initialize_config_dir(str(configs.CONF), version_base="1.3"):
         composed = compose("eval", overrides=[*own_data(ticket, given), *overrides])
     keep_stored_data(ticket, composed, given)
-    configs.check(composed, configs.EvalConfig)
+    configs.check(composed, schemas.EvalConfig)
     return composed
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mpt.data import ImageData, Images
 from mpt.experiment import config as configs
+from mpt.experiment import schemas
 from mpt.experiment.build import build_backbone
 from mpt.experiment.measure import shown
 from mpt.ticket import report as reports
@@ -30,7 +31,8 @@ def info(path: Path, overrides: list[str]) -> str:
         str(ticket.table()),
         "",
         f"backbone  {backbone} {header['backbone']['arguments'] if header['backbone'] else ''}",
-        f"method    {method['name']}, seed {header['seed']}, prune {method['prune']:g}",
+        f"method    {method['name']}, seed {header['seed']}, prune {method['prune']:g}, "
+        f"selection {method.get('selection', 'layerwise')}",
         f"weights   {ticket.num_kept:,} of {ticket.num_weights:,} kept ({100 * ticket.density:.2f} %)",
         f"bits      {ticket.bits:,} ({ticket.bits / ticket.num_weights:.3f} a weight, everything counted), "
         f"file {size:,} bytes with its header",
@@ -49,7 +51,7 @@ def info(path: Path, overrides: list[str]) -> str:
 def report(path: Path, overrides: list[str]) -> str:
     """The table (or the JSON) of :func:`mpt.ticket.report.report` for the ticket at ``path``."""
     ticket = Ticket.load(path)
-    composed = _composed("report", overrides, configs.ReportConfig)
+    composed = _composed("report", overrides, schemas.ReportConfig)
     header = ticket.header.get("data", {})
     size = composed.image_size or header.get("image_size") or _argument(ticket, "image_size") or 32
     channels = header.get("channels") or _argument(ticket, "in_channels") or 3
@@ -67,7 +69,7 @@ def report(path: Path, overrides: list[str]) -> str:
 
 def import_(path: Path, overrides: list[str]) -> str:
     """A ticket file of the published checkpoint at ``path``; what was made."""
-    composed = _composed("import", overrides, configs.ImportConfig)
+    composed = _composed("import", overrides, schemas.ImportConfig)
     if composed.model is None:
         raise ValueError("model is not given: say of which network the checkpoint is, for instance model=conv4")
     out = Path(composed.out or path.with_suffix(".safetensors").name)

@@ -34,7 +34,6 @@ from mpt.experiment.result import about, monitor_of, print_result, row
 from mpt.experiment.status import finished, forget_failure, record_failure, record_rank_failure
 from mpt.files import write_atomically
 from mpt.search.methods import Method
-from mpt.search.selection import calibrate
 from mpt.ticket.ticket import Ticket
 
 
@@ -261,7 +260,6 @@ def _fit(trainer: L.Trainer, net: torch.nn.Module, data: ImageData, config: dict
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)
     trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
-    calibrate(net)
     net.to("cpu")
 
 

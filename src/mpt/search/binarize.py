@@ -125,7 +125,7 @@ def _sign(trace: Trace, name: str) -> Sign:
 
 def put(signs: Signs, net: nn.Module) -> None:
     """Do to the plain backbone ``net``, in place, what ``signs`` says; ValueError if it has no such modules."""
-    modules, like = dict(net.named_modules()), next(net.parameters())
+    modules, like = dict(net.named_modules()), next(net.parameters(), torch.empty(0))
     for sign in signs.signs:
         for name in (sign.activation, sign.behind):
             if name is not None and name not in modules:
@@ -145,7 +145,7 @@ def _replace(net: nn.Module, old: nn.Module, new: nn.Module) -> None:
     new.train(old.training)
     for parent in list(net.modules()):
         if parent is not new:
-            for name, module in parent.named_children():
+            for name, module in list(parent._modules.items()):  # named_children gives a shared one once
                 if module is old:
                     setattr(parent, name, new)
 

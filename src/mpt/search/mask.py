@@ -7,8 +7,9 @@ For a layer of ``n`` weights and a pruned fraction ``P`` the mask keeps exactly
 weights, those of largest importance; among equals the lowest flat index is kept first. Importance is ``|s|``, or ``s``
 itself where a method says so.
 
-On the CPU the k-th largest value is found by ``np.partition`` on the tensor's own memory; on any other device by
-``torch.topk``, with every count left on the device, so that the host never waits. Both give the same mask, bit for bit.
+On the CPU the k-th largest value is found by ``np.partition`` on the tensor's own memory, of a large layer only among
+the scores near the last step's; on any other device by ``torch.topk``, with every count left on the device, so that the
+host never waits. All give the same mask, bit for bit.
 
 :func:`select_jointly` does the same for several layers together (global pruning): exactly ``k`` of all their weights,
 at least one of each layer, which counts among the ``k``; among equals the earlier layer comes first.
@@ -18,10 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mpt.search import loops
 
 
 def check_prune(prune: float, *, name: str = "prune") -> None:
@@ -47,12 +51,13 @@ def ramped(prune: float, *, epoch: int, ramp: int) -> float:
     return prune + (0.5 - prune) * (1 - epoch / ramp) ** 3
 
 
-def select(importance: Tensor, *, kept: int) -> Tensor:
+def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
     """Mask of the ``kept`` largest entries of ``importance``; among equals the lowest flat index comes first.
 
     Args:
         importance: any shape, floating point, ``n`` entries without NaN. Its contents are left alone.
         kept: how many entries to keep, ``1 <= kept <= n``.
+        absolute: take ``|importance|`` instead.
 
     Returns:
         bool tensor of the shape, device and memory format of ``importance`` with exactly ``kept`` ones.
@@ -65,13 +70,71 @@ def select(importance: Tensor, *, kept: int) -> Tensor:
         raise ValueError(f"kept must be between 1 and the {n} weights of the layer, got {kept}")
     if kept == n:
         return torch.ones_like(importance, dtype=torch.bool)
+    mask = torch.empty_like(importance, dtype=torch.bool)
+    if found := loops.arrays(importance, mask):
+        threshold = _near_last(found[:1], kept, absolute=absolute)
+        loops.run(loops.at_least, *found, threshold, absolute)
+        if np.count_nonzero(found[1]) == kept:  # then it is the mask, wherever the threshold came from
+            return mask
+    importance = importance.abs() if absolute else importance
     if importance.device.type == "cpu":
         return _select_by_partition(importance, kept)
     return select_on_device(importance, kept=kept)
 
 
+class Window(NamedTuple):
+    """Where a layer's threshold is looked for."""
+
+    middle: float  # the last threshold
+    reach: float  # to both sides
+
+
+# address of a layer's scores -> its window: a hint for speed, which may be stale, of another tensor or not there at all
+_windows: dict[int, Window] = {}
+_MOST_WINDOWS = 10_000
+
+
+def _near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.float32:
+    """Value of the ``kept``-th largest of all ``scores`` (of ``|s|`` if ``absolute``), looked for near the last one.
+
+    The next window reaches four times as far as the threshold has just moved, at least half as far as this one, and
+    holds about one score in a thousand or more.
+    """
+    key, wanted = scores[0].ctypes.data, sum(x.size for x in scores) / 1000
+    last = _windows.get(key)
+    threshold, inside = _within(scores, kept, last, absolute=absolute) if last else (None, 0)
+    if threshold is None:
+        threshold = _kth_largest(np.concatenate([np.abs(x) if absolute else x for x in scores]), kept)
+    if last is None:
+        reach = abs(float(threshold)) / 64
+    else:
+        floor = last.reach * max(0.5, wanted / inside) if inside else 0.0
+        reach = max(4 * abs(float(threshold) - last.middle), floor)
+    if len(_windows) >= _MOST_WINDOWS:
+        _windows.clear()
+    _windows[key] = Window(float(threshold), reach)
+    return threshold
+
+
+def _within(scores: list[np.ndarray], kept: int, window: Window, *, absolute: bool) -> tuple[np.float32 | None, int]:
+    """The ``kept``-th largest score if it lies in the window (else None), and how many scores do."""
+    low, high = np.float32(window.middle - window.reach), np.float32(window.middle + window.reach)
+    missing, unseen, inside = kept, 0, []
+    for x in scores:
+        copies = np.empty_like(x)  # memory that is not written to costs nothing
+        for i, (above, below, found) in enumerate(loops.run(loops.around, x, copies, low, high, absolute)):
+            missing -= above
+            unseen -= above + below + found
+            inside.append(copies[i * loops.PART :][:found])
+        unseen += x.size
+    candidates = np.concatenate(inside)
+    if unseen or not 1 <= missing <= candidates.size:  # NaN, or the threshold is elsewhere
+        return None, 0
+    return _kth_largest(candidates, missing), candidates.size
+
+
 def _select_by_partition(importance: Tensor, kept: int) -> Tensor:
-    threshold = torch.tensor(_kth_largest(importance, kept), dtype=importance.dtype)
+    threshold = torch.tensor(float(_kth_largest(memory(importance).numpy().copy(), kept)), dtype=importance.dtype)
     mask = importance >= threshold
     if np.count_nonzero(mask.numpy()) == kept:
         return mask
@@ -84,12 +147,12 @@ def _select_by_partition(importance: Tensor, kept: int) -> Tensor:
     return torch.empty_like(above).copy_(flat.view(above.shape))  # keeps the memory format of the importance
 
 
-def _kth_largest(importance: Tensor, kept: int) -> float:
-    """Value of the ``kept``-th largest entry: introselect on a copy of the memory, O(n)."""
-    values = memory(importance).numpy().copy()
+def _kth_largest(values: np.ndarray, kept: int) -> np.floating:
+    """Value of the ``kept``-th largest entry: introselect, O(n), in place."""
     position = values.size - kept
     values.partition(position)
-    return float(values[position])
+    found: np.floating = values[position]
+    return found
 
 
 def memory(x: Tensor) -> Tensor:
@@ -133,10 +196,29 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int) -> list[Tensor]:
     if all(importance.device.type == "cpu" for importance in importances):
         threshold = kth_largest(importances, kept)
         masks = [importance >= threshold for importance in importances]
-        ones = [np.count_nonzero(mask.numpy()) for mask in masks]
-        if min(ones) > 0 and sum(ones) == kept:
+        ones = [int(np.count_nonzero(mask.numpy())) for mask in masks]
+        if (
+            min(ones) > 0
+            and sum(ones) >= kept
+            and _without_last_equals(masks, importances, threshold, sum(ones) - kept)
+        ):
             return masks
     return _select_jointly_first_of_each(importances, kept)
+
+
+def _without_last_equals(masks: list[Tensor], importances: Sequence[Tensor], threshold: Tensor, surplus: int) -> bool:
+    """Take the last ``surplus`` entries that equal ``threshold`` out of ``masks``; whether all keep something."""
+    for mask, importance in zip(masks[::-1], importances[::-1], strict=True):
+        if surplus == 0:
+            break
+        last = (importance == threshold).flatten().nonzero()[:, 0][-surplus:]
+        flat = mask.flatten()
+        flat[last] = False
+        mask.copy_(flat.view(mask.shape))
+        surplus -= len(last)
+        if not flat.any():
+            return False
+    return True
 
 
 def _select_jointly_first_of_each(importances: Sequence[Tensor], kept: int) -> list[Tensor]:
@@ -158,9 +240,7 @@ def kth_largest(importances: Sequence[Tensor], k: int) -> Tensor:
     """The ``k``-th largest of all entries together, 0-d, of the dtype and device of the entries, ``1 <= k <= n``."""
     if all(importance.device.type == "cpu" for importance in importances):
         values = np.concatenate([memory(importance).numpy() for importance in importances])
-        position = values.size - k
-        values.partition(position)
-        return torch.tensor(values[position], dtype=importances[0].dtype)
+        return torch.tensor(_kth_largest(values, k), dtype=importances[0].dtype)
     return kth_largest_on_device(torch.cat([importance.flatten() for importance in importances]), k)
 
 

@@ -168,6 +168,8 @@ class Method:
 
     def mask(self, scores: Tensor, *, kept: int) -> Tensor:
         """Mask of the ``kept`` most important weights, bool, of the shape of ``scores``."""
+        if type(self).importance is Method.importance:  # without a copy of the magnitudes
+            return masks.select(scores.detach(), kept=kept, absolute=self.score_abs)
         return masks.select(self.importance(scores), kept=kept)
 
     def gain(self, weight: Tensor, mask: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ class LayerRow:
     gain: float
     bits: int  # 0 for a weight tied to that of an earlier layer: it is stored once
     binary_input: bool  # sees only -1 and +1, before zero padding
-    tied: str | None = None  # name of that earlier layer
     prune: float | None = None  # the layer's own, by the method's prune_layers
+    tied: str | None = None  # name of that earlier layer
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class LayerTable:
                 f"{row.gain:.4g}",
                 f"{row.bits:,}",
                 "+-1" if row.binary_input else "real",
-                _role(row),
+                _what(row),
             )
             for row in self.layers
         ]
@@ -119,9 +119,9 @@ def layer_table(net: nn.Module) -> LayerTable:
             n, kept = layer.weight.numel(), int(made.mask.sum())
             magnitudes = made.ticket_weight[made.mask].abs()
             bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
-            tied = None if owner == name else owner
-            shape, seen, own = tuple(layer.weight.shape), name in binary, own_prune(layer.method.prune_layers, name)
-            layers.append(LayerRow(name, shape, n, kept, float(made.gain), 0 if tied else bits, seen, tied, own))
+            tied, own = None if owner == name else owner, own_prune(layer.method.prune_layers, name)
+            shape, seen = tuple(layer.weight.shape), name in binary
+            layers.append(LayerRow(name, shape, n, kept, float(made.gain), 0 if tied else bits, seen, own, tied))
             searched |= {id(layer.weight), id(layer.scores)}
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())
@@ -140,7 +140,7 @@ def _aligned(cell: str, width: int, column: int) -> str:
     return cell.ljust(width) if column in (0, 1, 6, 7) else cell.rjust(width)
 
 
-def _role(row: LayerRow) -> str:
+def _what(row: LayerRow) -> str:
     if row.tied:
         return f"tied to {row.tied}"
     return "searched" if row.prune is None else f"searched, prune {row.prune:g}"

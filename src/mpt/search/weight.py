@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mpt.search import loops
 from mpt.search.mask import memory
 
 if TYPE_CHECKING:
@@ -42,12 +43,26 @@ def gain(weight: Tensor, mask: Tensor) -> Tensor:
     Summed in float64 (float32 where a device has none), so that a layer of equal magnitudes has exactly that gain and
     a ticket read back from its file has the gain that was written.
     """
+    if found := loops.arrays(weight, mask):
+        return (_kept_sum(*found) / int(np.count_nonzero(found[1]))).to(weight.dtype)
     kept = weight.abs().mul_(as_numbers(mask, weight.dtype))
     return (exact_sum(kept) / torch.count_nonzero(mask)).to(weight.dtype)
 
 
+def _kept_sum(weight: np.ndarray, mask: np.ndarray) -> Tensor:
+    """``sum(m |w|)``, 0-d float64, to the bit what NumPy adds up: whole chunks compiled, the rest by NumPy itself."""
+    whole = weight.size - weight.size % loops.CHUNK
+    sums = loops.run(loops.kept_sums, weight, mask)
+    rest = np.add.reduce(np.abs(weight[whole:]) * mask[whole:], dtype=np.float64)
+    return torch.tensor(np.add.accumulate(np.append(np.concatenate(sums), rest))[-1])  # one after the other
+
+
 def binary(weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
     """``g m sign(w)``: exactly -g, 0 or +g, in the dtype and memory format of ``weight``."""
+    out = torch.empty_like(weight)
+    if gain.numel() == 1 and (found := loops.arrays(weight, mask, out)):
+        loops.run(loops.binary, *found, gain.numpy()[()])
+        return out
     return signs(weight, magnitude=gain).mul_(as_numbers(mask, weight.dtype)).add_(0.0)  # no -0.0 is left
 
 
@@ -79,6 +94,11 @@ def score_gradient(
     grad: Tensor, weight: Tensor, scores: Tensor, gain: Tensor, *, score_grad: str, score_abs: bool
 ) -> Tensor:
     """dL/ds from dL/db by the table of this file; all of one shape, ``gain`` 0-d."""
+    out = torch.empty_like(weight)
+    if gain.numel() == 1 and (found := loops.arrays(grad, weight, scores, out)):
+        magnitude = gain.numpy()[()] if score_grad == "gain" else np.float32(1)
+        loops.run(loops.gradient, *found, magnitude, score_grad != "weight", score_abs)
+        return out
     ds = signs(scores).mul_(grad) if score_abs else grad.clone()
     if score_grad == "weight":
         return ds.mul_(weight)

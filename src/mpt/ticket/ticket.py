@@ -151,8 +151,8 @@ class Ticket:
                 float(self._kept_values(row).double().abs().mean()),
                 self._layer_bits(row["name"]),
                 bool(row.get("binary_input")),
-                row.get("tied"),
                 own_prune(self.header["method"].get("prune_layers"), row["name"]),
+                row.get("tied"),
             )
             for row in self.header["layers"]
         )

@@ -1,0 +1,218 @@
+"""Training steps and epochs: dense, searched by mpt, and searched with one full sort a layer and forward."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.row import DEVICE, Row, in_turn
+from mpt import Biprop, Dense, backbones, convert
+from mpt.data import ImageData, Images, Loader
+from mpt.search.layers import ticket_layers
+
+PRUNE = 0.8
+BATCH = 128
+BACKBONES: dict[str, Callable[[], nn.Module]] = {
+    "conv2": backbones.conv2,
+    "conv4": backbones.conv4,
+    "conv6": backbones.conv6,
+    "conv6 width 1.5": partial(backbones.conv6, width=1.5),
+    "torchvision resnet18": partial(backbones.torchvision, name="resnet18"),
+}
+EPOCHS = {"conv2": 8, "conv4": 6, "conv6": 4}  # of these backbones whole epochs are measured -> batches of an epoch
+
+
+class FullSort(torch.autograd.Function):
+    """Scores and weights to ticket weight by sorting all scores; straight-through ``dL/ds = dL/db w sign(s)``."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, weight: Tensor, kept: int) -> Tensor:
+        order = torch.sort(scores.abs().flatten()).indices
+        mask = torch.zeros(scores.numel(), device=scores.device)
+        mask[order[-kept:]] = 1
+        mask = mask.view(scores.shape)
+        gain = (mask * weight.abs()).sum() / kept
+        ctx.save_for_backward(scores, weight)
+        return gain * mask * weight.sign()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scores, weight = ctx.saved_tensors
+        return grads[0] * weight * scores.sign(), None, None
+
+
+def dense(backbone: nn.Module) -> nn.Module:
+    """``backbone`` as a plain network, all weights trained."""
+    return convert(backbone, Dense())
+
+
+def biprop(backbone: nn.Module) -> nn.Module:
+    """``backbone`` searched by biprop."""
+    return convert(backbone, Biprop(prune=PRUNE))
+
+
+def naive(backbone: nn.Module) -> nn.Module:
+    """``backbone`` searched by biprop as it would be by mpt, but for the full sort in every layer and forward."""
+    net = biprop(backbone)
+    for layer in ticket_layers(net).values():
+        sorting = partial(lambda layer: FullSort.apply(layer.scores, layer.weight, layer.num_kept), layer)
+        layer.ticket_weight = sorting  # type: ignore[method-assign]
+    return net
+
+
+def trained(net: nn.Module, *, precision: str, layout: torch.memory_format) -> Callable[[Tensor, Tensor], None]:
+    """A function that trains ``net`` one step on images (N, C, H, W) and labels (N,), weights in ``layout``."""
+    net = net.to(DEVICE, memory_format=layout).train()  # type: ignore[call-overload]
+    learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learned, lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = F.cross_entropy(net(images), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def training_step(net: nn.Module, *, batch: int, precision: str, layout: torch.memory_format) -> Callable[[], None]:
+    """A function that trains ``net`` one step on ``batch`` random images, with weights and images in ``layout``."""
+    images = torch.randn(batch, 3, 32, 32, device=DEVICE).to(memory_format=layout)
+    labels = torch.randint(10, (batch,), device=DEVICE)
+    return partial(trained(net, precision=precision, layout=layout), images, labels)
+
+
+def native_bf16() -> bool:
+    """Whether the device multiplies in bfloat16."""
+    return DEVICE.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
+def step_row(name: str, *, precision: str, rounds: int) -> Row:
+    """Milliseconds of a training step of the backbone ``name``: dense, biprop and naive."""
+    batch = BATCH if precision == "float32" or native_bf16() else 8
+    backbone = BACKBONES[name]()
+    make = partial(training_step, batch=batch, precision=precision)
+    steps: dict[str, Callable[[], object]] = {
+        "dense": make(dense(backbone), layout=torch.channels_last),
+        "biprop": make(biprop(backbone), layout=torch.channels_last),
+        "naive": make(naive(backbone), layout=torch.contiguous_format),
+    }
+    return Row(f"step {name} {precision}", in_turn(steps, rounds=rounds), base="dense", batch=batch)
+
+
+def random_data(count: int) -> ImageData:
+    """``count`` random 3x32x32 training images and a batch of test images."""
+    make = partial(torch.randint, 256, dtype=torch.uint8)
+    train = Images(make((count, 3, 32, 32)), torch.randint(10, (count,)))
+    test = Images(make((BATCH, 3, 32, 32)), torch.randint(10, (BATCH,)))
+    return ImageData("random", train, test, tuple("0123456789"), mean=(0.5,) * 3, std=(0.25,) * 3, crop=4, flip=True)
+
+
+def epoch_row(name: str, *, rounds: int) -> Row:
+    """Images per second of an epoch of mpt-train, of a bare loop over the same step, and of the naive search."""
+    data, backbone = random_data(EPOCHS[name] * BATCH), BACKBONES[name]()
+    precision = "bf16" if native_bf16() else "float32"
+
+    def loop(net: nn.Module, *, precision: str, layout: torch.memory_format) -> Callable[[], None]:
+        channels_last = layout == torch.channels_last
+        loader = Loader(data.train, data=data, batch=BATCH, train=True, device=DEVICE, channels_last=channels_last)
+        step = trained(net, precision=precision, layout=layout)
+        return lambda: [step(batch.images, batch.labels) for batch in loader] and None
+
+    runs: dict[str, Callable[[], object]] = {
+        "mpt-train": partial(mpt_train_epoch, name, data),
+        "bare": loop(biprop(backbone), precision=precision, layout=torch.channels_last),
+        "naive": loop(naive(backbone), precision="float32", layout=torch.contiguous_format),
+    }
+    seconds = in_turn(runs, rounds=rounds)
+    return Row(f"epoch {name}", seconds, base="mpt-train", batch=BATCH, images=len(data.train))
+
+
+def mpt_train_epoch(name: str, data: ImageData) -> float:
+    """Seconds of the training part of the second epoch of ``mpt-train model=NAME prune=0.8`` on ``data``."""
+    from hydra import compose, initialize_config_dir
+
+    from mpt.experiment import config, train
+    from mpt.experiment.cli import _quiet
+
+    config.register()
+    _quiet()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        overrides = [f"model={name}", f"prune={PRUNE}", f"batch={BATCH}", "epochs=2", "trainer.progress=false"]
+        plain = config.plain(compose("train", overrides))
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(train, "load_data", return_value=data):
+        with mock.patch("builtins.print"):
+            train.run(plain, Path(folder))
+        last = Path(folder, "metrics.jsonl").read_text().splitlines()[-1]
+    return len(data.train) / float(json.loads(last)["images_per_second"])
+
+
+def memory_row(name: str, *, rounds: int) -> Row:
+    """Megabytes of resident memory, at its peak, that three steps of ``name`` add, each in a process of its own."""
+    values: dict[str, list[float]] = {"dense": [], "biprop": []}
+    for _ in range(rounds):
+        for kind, megabytes in values.items():
+            command = [sys.executable, "-m", "benchmarks.steps", name, kind]
+            megabytes.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return Row(f"peak memory {name}", values, base="dense", batch=BATCH, megabytes=True)
+
+
+def peak(name: str, kind: str) -> float:
+    """Megabytes of the largest resident set in three steps, less what was resident before the network was made."""
+    torch.manual_seed(0)
+    small = nn.Sequential(nn.Flatten(), nn.Linear(3072, 64))
+    training_step({"dense": dense, "biprop": biprop}[kind](small), **_STEP)()  # libraries and compiled loops are code
+    before = _resident("VmRSS")
+    step = training_step({"dense": dense, "biprop": biprop}[kind](BACKBONES[name]()), **_STEP)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew: making a network is not a step
+    for _ in range(3):
+        step()
+    return _resident("VmHWM") - before
+
+
+def _resident(field: str) -> float:
+    """Megabytes of a field of Linux's ``/proc/self/status``."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field))) / 2**10
+
+
+_STEP: dict[str, Any] = {"batch": BATCH, "precision": "float32", "layout": torch.channels_last}
+
+
+def profile(name: str, *, most: int = 15) -> dict[str, Any]:
+    """A biprop step by operation: calls, own milliseconds (without what it calls) and share of the step."""
+    step = training_step(biprop(BACKBONES[name]()), **_STEP)
+    for _ in range(3):
+        step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        step()
+    averages = sorted(profiler.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    whole = sum(event.self_cpu_time_total for event in averages)
+    operations = [
+        {
+            "operation": event.key,
+            "calls": event.count,
+            "ms": event.self_cpu_time_total / 1e3,
+            "percent": 100 * event.self_cpu_time_total / whole,
+        }
+        for event in averages[:most]
+    ]
+    return {"step": name, "operations": operations}
+
+
+if __name__ == "__main__":
+    print(peak(*sys.argv[1:]))
