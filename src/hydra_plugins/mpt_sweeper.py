@@ -3,7 +3,7 @@
 Hydra executes this file before it is a module, which dataclasses with postponed annotations do not survive.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -20,11 +20,11 @@ class SweeperConf:
     """
 
     _target_: str = "hydra_plugins.mpt_sweeper.Sweeper"
-    params: dict[str, str] | None = None
-    lines: dict[str, dict[str, str]] | None = None
-    mini: dict[str, str] | None = None
-    finetune: dict[str, str] | None = None
-    mini_finetune: dict[str, str] | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, dict[str, str]] = field(default_factory=dict)
+    mini: dict[str, str] = field(default_factory=dict)
+    finetune: dict[str, str] = field(default_factory=dict)
+    mini_finetune: dict[str, str] = field(default_factory=dict)
     dry_run: bool = False  # say what would be run, and run nothing
     started: float | None = None  # set for the jobs: a run that failed after this moment is not tried again
 
@@ -40,7 +40,7 @@ class Sweeper(BasicSweeper):
     ) -> None:
         super().__init__(max_batch_size=None, params=params)
         self.dry_run = dry_run
-        self.axes = {name: dict(value or {}) for name, value in axes.items()}
+        self.axes = {name: dict(value) for name, value in axes.items()}
 
     def sweep(self, arguments: list[str]) -> Any:
         from mpt.experiment.sweep import sweep

@@ -108,3 +108,16 @@ def test_nothing_is_left_of_a_run_of_two_processes_when_its_sweep_is_killed(tmp_
     run = next((tmp_path / "runs").glob("*/metrics.jsonl")).parent
     with claimed(run):  # its claim has lapsed
         assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ctrl_c_ends_a_sweep_and_its_run_of_two_processes_which_can_go_on(tmp_path, started):
+    sweep = started(tmp_path, "-m", *TWO, "epochs=500", "trainer.devices=2", "seed=0,1")
+    while not list((tmp_path / "runs").glob("*/metrics.jsonl")) and sweep.poll() is None:
+        time.sleep(0.1)
+    sweep.send_signal(signal.SIGINT)
+    assert sweep.wait() == 130
+    assert not left_behind(tmp_path)
+    assert [row["error"] for row in results(tmp_path / "runs").values()] in ([], ["interrupted"])
+    assert len(list((tmp_path / "runs").glob("*/config.yaml"))) == 1

@@ -204,3 +204,34 @@ def test_two_commands_share_a_sweep_and_a_third_takes_over_what_a_killed_one_hel
     assert tables <= 5  # a table is printed when a run starts: 4 tickets, and at most the killed command's once more
     assert "6 of 6 runs" in (mine / "log").read_text()
     assert not list((mine / "runs").rglob("claim"))
+
+
+TUNED = """# @package _global_
+sweep: tuned
+budget: paper
+hydra:
+  mode: MULTIRUN
+  sweep: {dir: "${runs}/tuned-${budget}"}
+  sweeper:
+    params: {prune: "0.5,0.8"}
+    finetune: {layers: "first,last", epochs: 2, batch: 32}
+    mini: {prune: "0.5"}
+    mini_finetune: {epochs: 1}
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_of_fine_tunings_starts_each_from_a_ticket_that_it_searched_and_repeats_none(mine):
+    (mine / "mine" / "sweeps" / "tuned.yaml").write_text(TUNED)
+    arguments = ["--config-dir", "mine", "sweeps=tuned", "budget=mini", *AXES, "epochs=1"]
+    said = command("train", *arguments, cwd=mine).stdout
+    assert "then 2 fine-tunings of each ticket: layers=first,last, epochs=1, batch=32" in said
+    rows = results(mine / "runs" / "tuned-mini")
+    assert sorted(row["method"] for row in rows.values()) == ["biprop", "finetune_first", "finetune_last"]
+    searched = next(row for row in rows.values() if row["method"] == "biprop")
+    for row in rows.values():
+        assert (row["sweep"], row["budget"], row["epochs"]) == ("tuned", "mini", 1)
+        assert row.get("test_acc_before", searched["test_acc"]) == pytest.approx(searched["test_acc"])
+    again = command("train", *arguments, cwd=mine).stdout
+    assert "epoch" not in again.partition("batch=32")[2]
+    assert "3 of 3 runs" in again

@@ -53,8 +53,7 @@ def expanded(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[
     for line in lines:
         elsewhere = {key for other in lines for key in other} - line.keys()
         given = [argument for argument in arguments if argument.partition("=")[0] not in elsewhere]
-        axes = [composer.parsed(written) for written in (*(f"{key}={value}" for key, value in line.items()), *given)]
-        for overrides, config in _product(composer, BasicSweeper.split_arguments(axes, None)[0]):
+        for overrides, config in _product(composer, composer.combinations(line, given)):
             run = Run(overrides, config, folder / run_name(config))
             other = runs.setdefault(run.directory, run)
             if affects_result(other.config) != affects_result(config):
@@ -94,6 +93,12 @@ class Composer:
         if override not in self.known:
             self.known[override] = self.parser.parse_override(override)
         return self.known[override]
+
+    def combinations(self, axes: dict[str, str], given: Sequence[str] = ()) -> list[list[str]]:
+        """Every combination of the values of ``axes`` and, stronger, of the overrides ``given``."""
+        written = [self.parsed(override) for override in (*(f"{key}={value}" for key, value in axes.items()), *given)]
+        every: list[list[str]] = BasicSweeper.split_arguments(written, None)[0]
+        return every
 
     def config(self, overrides: Sequence[str]) -> dict[str, Any]:
         """The checked plain configuration that Hydra would compose."""

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, open_dict
 from mpt.experiment import status
 from mpt.experiment.claim import NAME as CLAIM
 from mpt.experiment.claim import is_claimed
-from mpt.experiment.expand import Run, expanded
+from mpt.experiment.expand import Composer, Run, expanded
 from mpt.files import write_atomically
 
 
@@ -32,13 +32,16 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     """
     folder = Path(sweeper.config.hydra.sweep.dir)
     lines, changes = _axes(sweeper)
+    changes = {key: text for key, text in changes.items() if key not in {o.partition("=")[0] for o in arguments}}
     runs = expanded(sweeper, lines, arguments, folder)
     for run in runs:
         _check_processes(sweeper.config, run.config)
     tuning = _finetune_axes(sweeper)
     print(_announced(sweeper.config, folder, runs, changes), flush=True)
     if tuning:
-        print(f"then of each ticket the fine-tuning: {', '.join(f'{k}={v}' for k, v in tuning.items())}", flush=True)
+        count = len(Composer(sweeper.hydra_context.config_loader, sweeper.config).combinations(tuning))
+        axes = ", ".join(f"{key}={value}" for key, value in tuning.items())
+        print(f"then {count} fine-tunings of each ticket: {axes}", flush=True)
     if missing := [run for run in runs if not status.finished(run.config, run.directory)]:
         from mpt.experiment.estimate import estimated
 
@@ -64,6 +67,8 @@ def _finetuned(sweeper: Any, searches: Sequence[Run], axes: dict[str, str], fold
     master = copy.deepcopy(sweeper.config)
     with open_dict(master):
         master.hydra.job.config_name = "finetune"
+        given = [o for o in master.hydra.overrides.hydra if not o.lstrip("+~").startswith("hydra.sweeper.")]
+        master.hydra.overrides.hydra = given  # the axes there are those of the searches' file
     second = copy.copy(sweeper)
     second.config = master
     runs: list[Run] = []
