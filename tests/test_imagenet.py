@@ -49,6 +49,7 @@ def test_a_tree_is_searched_measured_and_its_control_reestimated(root, tmp_path)
     assert "control shuffled_mask" in evaluated(tmp_path / "run", "control=shuffled_mask", "data.workers=0")
 
 
+@pytest.mark.slow
 def test_a_search_on_files_that_was_cut_off_and_repeated_gives_the_ticket_of_an_uninterrupted_one(
     root, tmp_path, monkeypatch
 ):
@@ -67,6 +68,7 @@ def test_a_search_on_files_that_was_cut_off_and_repeated_gives_the_ticket_of_an_
     assert whole == cut_off
 
 
+@pytest.mark.slow
 def test_a_folder_gives_one_ticket_from_memory_and_from_files(root, tmp_path):
     small = ("data=image_folder", "data.image_size=8", f"data.cache={tmp_path / 'cache'}", *NET)
     for name, stream in (("memory", "false"), ("files", "true")):
@@ -75,6 +77,7 @@ def test_a_folder_gives_one_ticket_from_memory_and_from_files(root, tmp_path):
     assert memory == files
 
 
+@pytest.mark.slow
 def test_other_pictures_in_the_place_of_those_of_a_finished_run_are_refused(tmp_path):
     root = make_pictures(tmp_path / "tree", train=16, val=4)
     train(tmp_path / "run", root, "data.workers=0", "epochs=1")
@@ -88,6 +91,7 @@ def test_other_pictures_in_the_place_of_those_of_a_finished_run_are_refused(tmp_
     assert "this run is finished" in train(tmp_path / "run", root, "epochs=1").stdout
 
 
+@pytest.mark.slow
 def test_a_broken_picture_ends_the_search_with_one_sentence_and_mended_it_goes_on(tmp_path):
     root = make_pictures(tmp_path / "tree", train=16, val=4)
     broken = root / "train" / "bee" / "001.png"

@@ -94,6 +94,7 @@ def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
     assert optim["warmup"] == (5 if imagenet and recipe in TABLES else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(name for name, row in TABLES.items() if not name.endswith("dense")))
 @pytest.mark.parametrize("protocol", ["paper", "published"])
 def test_a_protocol_changes_a_recipe_where_paper_and_published_code_differ(recipe, protocol):
@@ -104,6 +105,7 @@ def test_a_protocol_changes_a_recipe_where_paper_and_published_code_differ(recip
     assert made["method"]["scale_fan"] == ("none" if unscaled else "published")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(FILES))
 def test_a_header_says_paper_and_table_expected_accuracy_cost_and_a_command_that_composes(recipe):
     header = [line for line in FILES[recipe].splitlines() if line.startswith("#")]
@@ -118,6 +120,7 @@ def test_a_header_says_paper_and_table_expected_accuracy_cost_and_a_command_that
     compose(*command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(FILES))
 def test_the_cost_of_a_header_is_what_is_counted(recipe):
     text = " ".join(line.lstrip("# ") for line in FILES[recipe].splitlines() if line.startswith("#"))

@@ -10,7 +10,7 @@ from mpt.search.layers import ticket_layers
 PASSING = (
     "alexnet",
     "densenet121",
-    "efficientnet_b0",
+    pytest.param("efficientnet_b0", marks=pytest.mark.slow),
     "mnasnet0_5",
     "mobilenet_v3_small",
     "regnet_y_400mf",
@@ -50,6 +50,7 @@ def test_a_misspelt_classifier_is_refused_with_near_names():
         backbones.torchvision(name="resnet19")
 
 
+@pytest.mark.slow
 def test_timm_models_are_backbones_too():
     net = mpt.convert(backbones.timm(name="resnet10t", num_classes=5, in_channels=1), mpt.Biprop(prune=0.5), seed=0)
     assert net.eval()(torch.zeros(1, 1, 32, 32)).shape == (1, 5)

@@ -55,6 +55,7 @@ def test_ema_is_the_exponential_average_over_all_steps_from_its_first_epoch(watc
     assert torch.equal(end["current_model_state"]["net.features.0.scores"], steps[-1][-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 1])
 def test_swa_is_the_mean_of_the_ends_of_its_epochs(watched, start):
     steps, end = watched("optim.averaging=swa", f"optim.averaging_start={start}", "epochs=4")

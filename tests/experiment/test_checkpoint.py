@@ -60,6 +60,7 @@ def test_no_epoch_from_before_the_end_of_a_ramp_is_the_best(tmp_path):
     assert monitor.best("val/acc")["epoch"] == 4  # the earliest of equals
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_between_its_two_checkpoints_keeps_the_right_best(run_here, monkeypatch):
     whole, path = run_here(*BEST)
     save, seen = WholeOrNothing.save_checkpoint, []
@@ -80,6 +81,7 @@ def test_a_run_cut_off_between_its_two_checkpoints_keeps_the_right_best(run_here
     assert (cut_path / "ticket.safetensors").read_bytes() == (path / "ticket.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -123,6 +125,7 @@ def test_a_run_cut_off_and_repeated_is_the_uninterrupted_one_to_the_bit(run_here
     assert row["epoch"] == row_of(whole)["epoch"]
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_after_its_last_epoch_still_has_the_averaged_ticket(run_here, monkeypatch):
     overrides = ("optim.averaging=ema", "optim.averaging_decay=0.9")
     _, whole = run_here(*overrides, directory="whole")

@@ -23,6 +23,7 @@ def test_the_command_of_the_readme_composes_to_the_paper_s_recipe():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["model", "data", "method", "optim", "trainer", "logger", "recipe"])
 def test_every_choice_of_every_group_composes(group):
     choices = sorted(path.stem for path in (config.CONF / group).glob("*.yaml"))

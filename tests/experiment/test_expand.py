@@ -54,6 +54,7 @@ def test_every_experiment_is_counted_here():
     assert {path.stem for path in (config.HOME / "sweeps").glob("*.yaml")} == COUNTS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_experiment_composes_in_outline_and_says_its_name(name):
     runs = runs_of(f"sweeps={name}", "budget=mini")

@@ -12,6 +12,7 @@ from tests.experiment.conftest import compose
 from tests.experiment.test_train import LAYERS, rows
 
 
+@pytest.mark.slow
 def test_label_smoothing_changes_the_ticket_and_not_what_is_reported_as_loss(run_here):
     still = (
         "optim.lr=1e-9",

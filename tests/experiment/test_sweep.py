@@ -67,6 +67,7 @@ def test_a_sweep_runs_each_combination_once_and_dense_once_for_all_prunes_and_re
     assert {path: path.stat().st_mtime_ns for path in files} == written
 
 
+@pytest.mark.slow
 def test_an_axis_of_the_command_line_replaces_the_file_s_and_a_new_one_is_added(mine):
     done = command("train", *tiny("prune=0.9", "seed=0", "epochs=0,1"), cwd=mine, check=False)
     assert done.returncode == 1
@@ -82,6 +83,7 @@ def test_an_axis_of_the_command_line_replaces_the_file_s_and_a_new_one_is_added(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -162,6 +162,7 @@ def test_a_checkpoint_without_its_configuration_is_not_taken_for_this_run_s(run_
         run_here("epochs=1", "seed=5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "null", "[]", "a: [", "prune: 0.5"])
 def test_a_damaged_configuration_is_said(run_here, content):
     _, directory = run_here("epochs=1")
@@ -286,6 +287,7 @@ def test_a_run_cut_off_in_an_epoch_and_repeated_has_the_same_masks_and_rows(run_
     assert timeless[0] == timeless[1]
 
 
+@pytest.mark.slow
 def test_a_threshold_finds_its_own_density_and_a_calibrated_one_that_of_prune(run_here):
     row, directory = run_here("prune=0.5", "method.selection=threshold", "method.threshold=0.08")
     last = rows(directory)[-1]

@@ -157,6 +157,7 @@ def test_a_weight_tied_to_something_else_is_refused():
         mpt.convert(Tied(), mpt.Biprop(prune=0.5), seed=0, example=torch.zeros(2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "refused", "dense"),
     [

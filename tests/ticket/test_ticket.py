@@ -56,6 +56,7 @@ def test_the_ticket_of_a_ticket_is_that_ticket():
     assert all(torch.equal(again.tensors[name], value) for name, value in ticket.tensors.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prune", [0.2, 0.5, 0.8, 0.95])
 def test_large_layers_take_two_minus_prune_bits_a_weight(prune):
     ticket = mpt.Ticket.from_network(mpt.convert(BACKBONES["resnet18"](), mpt.Biprop(prune=prune), seed=0))
