@@ -54,6 +54,7 @@ def test_logits_of_a_batch_of_one_have_one_column_a_class(relus):
         ({"image_size": 7}, "image_size must be at least 8 for vgg_small"),
         ({"width": 0.001}, "width multiplies the channels"),
         ({"relus": "none"}, "relus must be one of two, all, got 'none'"),
+        ({"relus": "two", "binary_activations": True}, "relus=two has no binary activations"),
     ],
 )
 def test_impossible_shapes_are_refused(arguments, sentence):

@@ -45,3 +45,8 @@ def test_held_out_images_are_disjoint_from_the_rest_and_balanced(val_size, held,
 def test_sizes_that_do_not_fit_are_refused(options):
     with pytest.raises(ValueError, match=r"data\.val_size and data\.train_size must fit in the 1000 training images"):
         data.load("synthetic", num_images=1000, **options)
+
+
+def test_a_fraction_that_holds_out_no_image_is_refused():
+    with pytest.raises(ValueError, match=r"data\.val_size=1e-05 holds out none of the 1000 training images"):
+        data.load("synthetic", num_images=1000, val_size=0.00001)

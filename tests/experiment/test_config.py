@@ -160,6 +160,9 @@ def test_a_random_mask_comes_with_learned_batchnorm():
     made = compose("method=random_mask", "prune=0.7")
     assert made["learn_batchnorm"]
     assert build_method(made["method"], prune=0.7) == mpt.Biprop(prune=0.7, learn_scores=False)
+    other = compose("method=random_mask", "method.selection=global", "protocol=paper")
+    assert (other["method"]["selection"], other["method"]["scale_fan"]) == ("global", "none")
+    assert other["learn_batchnorm"]
 
 
 def test_the_evaluation_schema_composes():

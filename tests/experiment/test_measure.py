@@ -62,7 +62,23 @@ def test_every_corruption_and_severity_and_their_mean_are_measured(folder):
     assert found["corruptions_acc"] == pytest.approx(np.mean([row["acc"] for row in found["corruptions"]]))
     table = command("eval", "run/ticket.safetensors", f"corruptions={root}", cwd=folder).stdout
     assert "severity 5" in table
-    assert f"mean accuracy over corruptions and severities  {100 * found['corruptions_acc']:.2f} %" in table
+    assert f"mean accuracy over the standard corruptions  {100 * found['corruptions_acc']:.2f} %" in table
+    assert len(found["corruptions_missing"]) == 13
+    assert "NOT in it, for want of their files: shot_noise," in table
+
+
+def test_the_mean_over_corruptions_is_that_of_the_standard_ones(folder, tmp_path):
+    root = corrupted(tmp_path)
+    np.save(root / "saturate.npy", np.zeros((100, 32, 32, 3), dtype=np.uint8))
+    found = measured(folder, f"corruptions={root}")
+    standard = [row["acc"] for row in found["corruptions"] if row["corruption"] != "saturate"]
+    assert len(found["corruptions"]) == len(standard) + 5
+    assert found["corruptions_acc"] == pytest.approx(np.mean(standard))
+
+
+def test_a_model_that_there_is_not_is_refused(folder):
+    said = refused("eval", "run/ticket.safetensors", "model=nope", cwd=folder)
+    assert "nope" in said
 
 
 def test_corruptions_that_do_not_fit_are_refused(folder, tmp_path):

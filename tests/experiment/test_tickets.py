@@ -44,6 +44,8 @@ def test_a_report_prints_a_table_and_writes_the_same_numbers_with_histograms_of_
         (["report", "run/ticket.safetensors", "checkpoint=nowhere"], ["nowhere"]),
         (["report", "run/ticket.safetensors", "bin=3"], ["no option bin"]),
         (["report", "other.safetensors", "checkpoint=run/last.ckpt"], ["of another run"]),
+        (["report", "run/ticket.safetensors", "model=nope"], ["nope", "conv2"]),
+        (["import", "x.pth", "model=nope"], ["nope", "conv2"]),
         (["import", "x.pth"], ["model is not given"]),
         (["import", "x.pth", "model=conv4"], ["no checkpoint at x.pth"]),
         (["import", "x.pth", "model=conv4", "prune=2"], ["prune is the fraction removed"]),

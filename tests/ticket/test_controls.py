@@ -46,6 +46,15 @@ def test_a_random_mask_is_drawn_over_the_whole_network_at_its_density_and_keeps_
     assert torch.equal(signs(drawn, "classifier.0")[both], signs(ticket, "classifier.0")[both])
 
 
+def test_a_random_mask_keeps_the_weights_of_layers_with_a_fraction_of_their_own():
+    method = mpt.EdgePopup(prune=0.7, init="kaiming_normal", prune_layers={"classifier.*": 0.9})
+    found = mpt.Ticket.from_network(mpt.convert(backbones.conv2(width=0.25, image_size=8), method, seed=0))
+    drawn = control(found, "random_mask", seed=0)
+    for row in found.header["layers"]:
+        both = drawn.mask(row["name"]) & found.mask(row["name"])
+        assert torch.equal(drawn.weight(row["name"])[both], found.weight(row["name"])[both])
+
+
 def test_a_random_mask_of_very_few_weights_leaves_one_in_each_layer():
     sparse = mpt.Ticket.from_network(
         mpt.convert(backbones.conv2(width=0.25, image_size=8), mpt.Biprop(prune=0.9999), seed=0)

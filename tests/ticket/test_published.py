@@ -208,6 +208,11 @@ def _published(theirs, **told):
     return Published(layers, {}, told)
 
 
+def norms(name, *scaled):
+    values = {key: torch.ones(3) for key in ("running_mean", "running_var", *scaled)}
+    return {f"module.{name}.{key}": value for key, value in (values | {"num_batches_tracked": torch.tensor(1)}).items()}
+
+
 @pytest.mark.parametrize(
     ("change", "options", "sentence"),
     [
@@ -228,6 +233,15 @@ def _published(theirs, **told):
         ),
         (lambda s: s["module.convs.0.scores"].fill_(math.nan), {}, r"convs\.0 holds weights or scores that are not"),
         (lambda s: s.update({"module.bn.running_mean": torch.ones(3)}), {}, r"bn\.num_batches_tracked is missing"),
+        (
+            lambda s: s.update(
+                {"module.bn.running_mean": torch.ones(3), "module.bn.running_var": torch.tensor([1.0, -1.0, 1.0])}
+                | {"module.bn.num_batches_tracked": torch.tensor(1)}
+            ),
+            {},
+            r"batch-norm bn holds values that are not numbers, or a variance below 0",
+        ),
+        (lambda s: s.update(norms("a", "weight", "bias") | norms("b")), {}, r"batch-norm b has no weight and bias"),
         (None, {}, "prune, the fraction removed, is not given"),
         (None, {"prune": 1.0}, r"prune is the fraction removed and must be in \[0, 1\), got 1"),
         (None, {"prune": 0.5, "told": {"prune_rate": 0.2}}, r"0\.2 is kept, which is prune=0\.8, got prune=0\.5"),

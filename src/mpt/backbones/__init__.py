@@ -59,16 +59,18 @@ def vgg_small(
     num_classes: int = 10,
     in_channels: int = 3,
     image_size: int = 32,
-    relus: str = "two",
+    relus: str | None = None,
     binary_activations: bool = False,
 ) -> nn.Module:
     """VGG-Small; 4,656,512 weights as defaults stand, 7,249,120 at width 1.25.
 
-    ``relus`` is the form, ``two`` or ``all``, see :mod:`mpt.backbones.vgg`. ``binary_activations`` takes ``all``, the
-    form whose ReLUs :func:`mpt.convert` turns into signs.
+    ``relus`` is the form, ``two`` (by default) or ``all``, see :mod:`mpt.backbones.vgg`. ``binary_activations`` takes
+    ``all``, the form whose ReLUs :func:`mpt.convert` turns into signs; ValueError with ``two``.
     """
+    if binary_activations and relus == "two":
+        raise ValueError("relus=two has no binary activations: with binary_activations leave relus out, or take all")
     arguments: dict[str, Any] = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
-    arguments |= {"image_size": image_size, "relus": "all" if binary_activations else relus}
+    arguments |= {"image_size": image_size, "relus": relus or ("all" if binary_activations else "two")}
     return _from(VGGSmall(**arguments), "vgg_small", arguments)
 
 

@@ -188,6 +188,10 @@ def held_out(data: ImageData, *, val_size: float, train_size: int | None) -> Ima
     if val_size > 1 and val_size != int(val_size):
         raise ValueError(f"data.val_size is a number of images, or a fraction below 1, got {val_size:g}")
     held = round(val_size * n) if val_size < 1 else int(val_size)
+    if val_size > 0 and held == 0:
+        raise ValueError(
+            f"data.val_size={val_size:g} holds out none of the {n} training images: take more, or a number"
+        )
     wanted = n - held if train_size is None else train_size
     if held < 0 or wanted < 1 or held + wanted > n:
         raise ValueError(

@@ -88,7 +88,7 @@ def _weights(ticket: Ticket, row: dict[str, Any], *, seed: int, stream: str) -> 
         layer=stream,
         init=method.get("init", "kaiming_normal"),
         scale_fan=method.get("scale_fan", "none"),
-        prune=method["prune"],
+        prune=ticket.layer_prune(stored_as(row)),
     )
     return weight.flatten().numpy()
 

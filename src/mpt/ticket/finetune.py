@@ -105,7 +105,7 @@ def latent_weight(ticket: Ticket, row: dict[str, Any], *, seed: int) -> Tensor:
         layer=stored_as(row),
         init=method.get("init", "kaiming_normal"),
         scale_fan=method.get("scale_fan", "none"),
-        prune=method["prune"],
+        prune=ticket.layer_prune(stored_as(row)),
     )
     if row["form"] == "real":
         return torch.where(mask, kept, drawn)

@@ -88,6 +88,10 @@ def read_published(path: str | Path) -> Published:
         _check_layer(name, parts)
     for name, parts in norms.items():
         _check_norm(name, parts)
+    scaled = {name: "weight" in parts for name, parts in norms.items()}
+    if len(set(scaled.values())) > 1:
+        name = next(name for name, found in scaled.items() if not found)
+        raise ValueError(f"the file's batch-norm {name} has no weight and bias and others have: all or none must")
     if not layers:
         raise ValueError(f"{path} holds no searched layer: no key ends with .scores")
     return Published(layers, norms, {key: _plain(content[key]) for key in _TOLD if key in content})
@@ -197,6 +201,8 @@ def _check_norm(name: str, parts: dict[str, Tensor]) -> None:
         raise ValueError(f"the file's key {_key(name, different[0])} {what}")
     if len({parts[key].shape for key in allowed - {"num_batches_tracked"}}) != 1:
         raise ValueError(f"the file's batch-norm {name} has parts of several shapes")
+    if not all(bool(torch.isfinite(value).all()) for value in parts.values()) or bool((parts["running_var"] < 0).any()):
+        raise ValueError(f"the file's batch-norm {name} holds values that are not numbers, or a variance below 0")
 
 
 def _partners(what: str, theirs: dict[str, torch.Size], ours: dict[str, torch.Size]) -> dict[str, str]:

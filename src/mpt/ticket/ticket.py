@@ -187,6 +187,12 @@ class Ticket:
         """Fraction of the weights that is kept."""
         return self.num_kept / self.num_weights
 
+    def layer_prune(self, layer: str) -> float:
+        """Fraction removed that the search was given for the layer of this name."""
+        method = self.header["method"]
+        own = own_prune(method.get("prune_layers"), layer)
+        return float(method["prune"] if own is None else own)
+
     @property
     def bits(self) -> int:
         """Bits of all tensors, without the header."""
