@@ -174,6 +174,7 @@ class Config:
         lambda v: v in ("last", "best_val"),
         "last or best_val",
     )
+    report: bool = dial(False, "write report.json too: kernels without a weight, histograms of the scores")
     seed: int = dial(0, "of weights, scores and data", lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
     dense: list[str] = field(
         default_factory=list, metadata={"meaning": "layers left out of the search, names or patterns"}
@@ -307,7 +308,7 @@ def rooted(config: dict[str, Any]) -> dict[str, Any]:
 def affects_result(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a plain configuration on which the ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
     # what a recipe, a protocol or a sweep sets is in the others, a ticket in its digest
-    without = {"runs", "logger", "recipe", "protocol", "sweep", "budget", "ticket"}
+    without = {"runs", "logger", "recipe", "protocol", "sweep", "budget", "ticket", "report"}
     kept = {key: value for key, value in config.items() if key not in without}
     kept["trainer"] = {
         key: value

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from torch import Tensor
 
 from mpt.data import ImageData, Images
 from mpt.experiment import config as configs
 from mpt.experiment import schemas
 from mpt.experiment.build import build_backbone
 from mpt.experiment.measure import shown
-from mpt.ticket import report as reports
+from mpt.experiment.report import blank, image_of, reported
 from mpt.ticket.published import import_published, read_published
 from mpt.ticket.ticket import Ticket
 
@@ -52,18 +50,18 @@ def report(path: Path, overrides: list[str]) -> str:
     """The table (or the JSON) of :func:`mpt.ticket.report.report` for the ticket at ``path``."""
     ticket = Ticket.load(path)
     composed = _composed("report", overrides, schemas.ReportConfig)
-    header = ticket.header.get("data", {})
-    size = composed.image_size or header.get("image_size") or _argument(ticket, "image_size") or 32
-    channels = header.get("channels") or _argument(ticket, "in_channels") or 3
+    channels, size = image_of(ticket, size=composed.image_size)
     backbone = None
     if composed.model is not None:
         data = _stand_in(channels, size, num_classes=len(ticket.header.get("class_names", range(10))))
         backbone = build_backbone(configs.plain(composed.model), data, width=composed.width, seed=0)
-    found = {"ticket": str(path)} | reports.report(ticket, ticket.network(backbone), image=_image(channels, size))
-    if composed.checkpoint:
-        histograms = reports.score_histograms(_scores(Path(composed.checkpoint), ticket), bins=composed.bins)
-        for row in found["layers"]:
-            row["scores"] = histograms.get(row["tied"] or row["name"])
+    found = reported(
+        path,
+        backbone=backbone,
+        image=blank(channels, size),
+        checkpoint=Path(composed.checkpoint) if composed.checkpoint else None,
+        bins=composed.bins,
+    )
     return shown(found, _report_table(found), json_=composed.json)
 
 
@@ -89,7 +87,7 @@ def import_(path: Path, overrides: list[str]) -> str:
         prune=composed.prune,
         selection=composed.selection,
         binary_activations=binary,
-        image=_image(channels, composed.image_size),
+        image=blank(channels, composed.image_size),
         parameters=told,
     )
     ticket.save(out)
@@ -109,36 +107,11 @@ def _composed(name: str, overrides: list[str], schema: type) -> DictConfig:
     return composed
 
 
-def _argument(ticket: Ticket, name: str) -> Any:
-    return (ticket.header["backbone"] or {}).get("arguments", {}).get(name)
-
-
-def _image(channels: int, size: int) -> Tensor:
-    return torch.zeros(1, channels, size, size)
-
-
 def _stand_in(channels: int, size: int, *, num_classes: int) -> ImageData:
     """Data of one black image: what a backbone is built for, where no images are read."""
-    images = Images(_image(channels, size).byte(), torch.zeros(1, dtype=torch.long))
+    images = Images(blank(channels, size).byte(), torch.zeros(1, dtype=torch.long))
     names = tuple(map(str, range(num_classes)))
     return ImageData("images", images, images, names, (0.0,) * channels, (1.0,) * channels, crop=0, flip=False)
-
-
-def _scores(path: Path, ticket: Ticket) -> dict[str, Tensor]:
-    """The scores of the ticket's layers in the checkpoint of its run."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    except FileNotFoundError:
-        raise
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"checkpoint={path} is damaged, or no checkpoint of a run: take its last.ckpt") from error
-    found = {}
-    for row in ticket.stored_layers():
-        scores = state.get(f"net.{row['name']}.scores")
-        if scores is None or list(scores.shape) != row["shape"]:
-            raise ValueError(f"checkpoint={path} is of another run: it has no scores for the ticket's {row['name']}")
-        found[row["name"]] = scores
-    return found
 
 
 def _report_table(found: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ from mpt.experiment.isolation import is_first
 from mpt.experiment.module import MemoryData, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
+from mpt.experiment.report import blank, image_of, reported
 from mpt.experiment.result import about, monitor_of, print_result, row
 from mpt.experiment.status import finished, forget_failure, record_failure, record_rank_failure
 from mpt.files import write_atomically
@@ -121,6 +122,8 @@ def run(
             ticket = _ticket(net, data, config, monitor_of(trainer), directory)
             Ticket(ticket.header | header, ticket.tensors).save(ticket_path)
             found = row(config, method, data, trainer, ticket_path, backbone) | more
+            if config["report"] and method.searched:
+                _report(ticket_path, backbone, directory)
             loggers.finished(opened, ticket_path, found)
     except BaseException as error:
         if first:
@@ -138,6 +141,14 @@ def _ticket(net: nn.Module, data: ImageData, config: dict[str, Any], monitor: Mo
     best = monitor.best("val/acc") if config["select"] == "best_val" else None
     load_network(net, directory / ("best.ckpt" if best else "last.ckpt"))
     return Ticket.from_network(net, **about(config, data, epoch=best["epoch"] if best else config["epochs"]))
+
+
+def _report(path: Path, backbone: nn.Module, directory: Path) -> None:
+    """``report.json`` beside the ticket, which the figures of zero kernels and of scores are drawn from."""
+    checkpoint = next(p for p in (directory / "best.ckpt", directory / "last.ckpt") if p.is_file())
+    image = blank(*image_of(Ticket.load(path)))
+    report = reported(path, backbone=backbone, image=image, checkpoint=checkpoint)
+    write_atomically(directory / "report.json", json.dumps(report, indent=2) + "\n")
 
 
 def _identified(config: dict[str, Any]) -> dict[str, Any]:
