@@ -81,6 +81,11 @@ def test_a_model_that_there_is_not_is_refused(folder):
     assert "nope" in said
 
 
+def test_a_place_where_no_json_can_be_written_is_said_before_measuring(folder):
+    said = refused("eval", "run/ticket.safetensors", "json=nowhere/x.json", "data.root=nowhere", cwd=folder)
+    assert "json must be true, false, or a file in a folder that is there, got nowhere/x.json" in said
+
+
 def test_corruptions_that_do_not_fit_are_refused(folder, tmp_path):
     said = refused("eval", "run/ticket.safetensors", "corruptions=nowhere", cwd=folder)
     assert "no labels.npy in nowhere" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mpt.experiment.config import Config, Data, dial, group
@@ -30,7 +31,12 @@ class EvalConfig:
     control: str | None = dial(None, "measure a control instead: shuffled_mask, random_mask or fresh_weights")
     corruptions: str | None = dial(None, "folder of CIFAR-10-C or CIFAR-100-C, measured as well")
     per_class: bool = dial(False, "a table of the accuracy of each class")
-    json: str | None = dial(None, "true prints JSON instead of the table, a file name writes it there")
+    json: str | None = dial(
+        None,
+        "true prints JSON instead of the table, a file name writes it there",
+        lambda v: v is None or Path(v).parent.is_dir(),
+        "true, false, or a file in a folder that is there",
+    )
     seed: int = dial(0, "of the control", lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
     batch: int = dial(500, "images a step", lambda v: v >= 1, "at least 1")
     accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
@@ -51,7 +57,12 @@ class ReportConfig:
     )
     checkpoint: str | None = dial(None, "last.ckpt of the ticket's run: histograms of its scores, in the JSON")
     bins: int = dial(100, "of a histogram", lambda v: v >= 1, "at least 1")
-    json: str | None = dial(None, "true prints JSON instead of the table, a file name writes it there")
+    json: str | None = dial(
+        None,
+        "true prints JSON instead of the table, a file name writes it there",
+        lambda v: v is None or Path(v).parent.is_dir(),
+        "true, false, or a file in a folder that is there",
+    )
     model: Any = dial(None, "backbone, where the ticket cannot build its own")
     width: float = dial(1.0, "channel multiplier of that backbone", lambda v: 0 < v < float("inf"), "above 0")
 
