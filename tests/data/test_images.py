@@ -39,12 +39,15 @@ def test_held_out_images_are_disjoint_from_the_rest_and_balanced(val_size, held,
         assert counts.max() - counts.min() <= 2
 
 
-@pytest.mark.parametrize(
-    "options", [{"val_size": 1001}, {"val_size": -1}, {"train_size": 1001}, {"val_size": 900, "train_size": 200}]
-)
-def test_sizes_that_do_not_fit_are_refused(options):
-    with pytest.raises(ValueError, match=r"data\.val_size and data\.train_size must fit in the 1000 training images"):
-        data.load("synthetic", num_images=1000, **options)
+@pytest.mark.parametrize("val_size", [1000, 1001, -1])
+def test_sizes_that_do_not_fit_are_refused(val_size):
+    with pytest.raises(ValueError, match=r"data\.val_size must leave some of the 1000 training images"):
+        data.load("synthetic", num_images=1000, val_size=val_size)
+
+
+def test_a_data_set_that_has_no_more_images_gives_all_it_has():
+    assert len(data.load("synthetic", num_images=1000, train_size=1001).train) == 1000
+    assert len(data.load("synthetic", num_images=1000, train_size=200, val_size=900).train) == 100
 
 
 def test_a_fraction_that_holds_out_no_image_is_refused():

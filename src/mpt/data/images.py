@@ -192,11 +192,11 @@ def held_out(data: ImageData, *, val_size: float, train_size: int | None) -> Ima
         raise ValueError(
             f"data.val_size={val_size:g} holds out none of the {n} training images: take more, or a number"
         )
-    wanted = n - held if train_size is None else train_size
-    if held < 0 or wanted < 1 or held + wanted > n:
-        raise ValueError(
-            f"data.val_size and data.train_size must fit in the {n} training images, got {val_size:g} and {train_size}"
-        )
+    if not 0 <= held < n:
+        raise ValueError(f"data.val_size must leave some of the {n} training images, got {val_size:g}")
+    wanted = n - held if train_size is None else min(n - held, train_size)
+    if wanted < 1:
+        raise ValueError(f"data.train_size must be at least 1, got {train_size}")
     order = _stratified_order(data.train.labels)
     val = data.train.take(order[:held].sort().values) if held else None
     train = data.train if wanted == n else data.train.take(order[held : held + wanted].sort().values)
