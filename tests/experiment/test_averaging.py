@@ -45,6 +45,7 @@ def expected_ema(steps, *, decay, start):
     return average
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 2])
 def test_ema_is_the_exponential_average_over_all_steps_from_its_first_epoch(watched, start):
     overrides = ["optim.averaging=ema", "optim.averaging_decay=0.9", f"optim.averaging_start={start}", "epochs=4"]

@@ -32,6 +32,7 @@ def timeless(directory):
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(directory)]
 
 
+@pytest.mark.slow
 def test_the_ticket_of_best_val_is_that_of_the_best_epoch_on_held_out_images_and_says_which(run_here):
     row, directory = run_here(*BEST)
     written = rows(directory)

@@ -32,6 +32,7 @@ def test_label_smoothing_changes_the_ticket_and_not_what_is_reported_as_loss(run
     assert tickets[0] != tickets[1]
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_clipped_to_nothing_moves_no_mask(run_here):
     _, directory = run_here("optim.clip_grad_norm=1e-9", "optim.weight_decay=0", "epochs=1")
     assert rows(directory)[0]["ticket/flips"] == 0

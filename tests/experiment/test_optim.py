@@ -88,6 +88,7 @@ def test_a_schedule_of_one_s_own_steps_once_an_epoch(net):
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [

@@ -119,6 +119,7 @@ def test_a_budget_without_a_sweep_is_refused(tmp_path):
     assert "sweeps=<name>" in command("train", *SMALL, "budget=mini", cwd=tmp_path, check=False).stderr
 
 
+@pytest.mark.slow
 def test_one_failing_run_stops_no_other_is_listed_and_is_tried_once_a_command(mine):
     arguments = ["-m", *AXES, "epochs=1", "optim.lr=1e30,0.1", "seed=0,1", "method=dense"]
     for tried in (1, 2):

@@ -240,9 +240,10 @@ def test_a_search_that_diverges_fails_with_advice_and_says_so_in_its_row(run_her
         (["prune=0.9999", "method.selection=calibrated"], "lower prune or raise width"),
         (["+model.nope=3"], r"there is no option model\.nope"),
         (["batch=30", "trainer.devices=4"], "must divide by the 4 processes, got 30"),
-        (
+        pytest.param(
             ["model=torchvision", "model.name=vit_b_32", "width=1", "data.image_size=224", "data.num_images=8"],
             "out_proj",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -97,6 +97,7 @@ def test_every_searched_convolution_but_the_first_sees_only_signs(network):
     assert f"real inputs in spite of binary activations: {', '.join(real)}" in str(table)
 
 
+@pytest.mark.slow
 def test_the_image_net_stem_pools_before_its_sign():
     net = mpt.convert(NETWORKS["torchvision_resnet18"](), HALF, binary_activations=True)
     assert steps(net.maxpool) == ["MaxPool2d", "BinaryActivation"]

@@ -41,8 +41,7 @@ def resnet18():
     ("backbone", "score_grad"),
     [
         *((conv4, score_grad) for score_grad in weights.SCORE_GRADS),
-        (resnet18, "weight"),
-        *(pytest.param(resnet18, score_grad, marks=pytest.mark.slow) for score_grad in ("sign", "gain")),
+        *(pytest.param(resnet18, score_grad, marks=pytest.mark.slow) for score_grad in weights.SCORE_GRADS),
     ],
 )
 def test_forward_and_score_gradients_agree_with_the_reference(backbone, score_grad):
@@ -276,6 +275,7 @@ def test_the_probe_leaves_running_statistics_mode_and_generator_alone():
     assert int(net.bn1.num_batches_tracked) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*METHODS.values(), mpt.Dense()], ids=lambda m: type(m).__name__)
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_to_dense_gives_the_same_logits_to_the_bit(method, channels_last):

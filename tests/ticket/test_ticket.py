@@ -264,7 +264,7 @@ def test_a_ticket_that_cannot_be_written_leaves_the_old_one(saved, monkeypatch):
     [
         lambda: mpt.backbones.conv2(width=0.25, image_size=8),
         lambda: mpt.backbones.vgg_small(width=0.0625, image_size=8, binary_activations=True),
-        lambda: mpt.backbones.torchvision(name="resnet18"),
+        pytest.param(lambda: mpt.backbones.torchvision(name="resnet18"), marks=pytest.mark.slow),
     ],
 )
 def test_a_ticket_with_binary_activations_is_rebuilt_with_its_signs(tmp_path, backbone, learn_batchnorm):
