@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mpt.files import replacing, write_atomically
+from mpt.files import read_object, replacing, write_atomically
 
 KILLED = """
 import os, sys
@@ -45,3 +45,12 @@ def test_parts_of_running_writers_other_machines_and_other_files_are_left(tmp_pa
     os.utime(tmp_path / "a.elsewhere.2.part", (old, old))
     write_atomically(tmp_path / "a", "new")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, "a"])
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", "{", "\xff"])
+def test_what_is_no_json_object_is_read_as_an_empty_one(tmp_path, content):
+    if content is not None:
+        (tmp_path / "x").write_text(content)
+    assert read_object(tmp_path / "x") == {}
+    (tmp_path / "x").write_text('{"a": 1}')
+    assert read_object(tmp_path / "x") == {"a": 1}

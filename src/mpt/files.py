@@ -1,15 +1,16 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all; reading one that may not be there."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _DAY = 86_400  # seconds; nothing takes that long to write
 
@@ -18,6 +19,15 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Write ``content`` to ``path`` so that a reader, or a later run, sees the old file or the new one, never half."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``; empty if there is none, or none that can be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager

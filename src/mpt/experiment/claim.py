@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from mpt.files import read_object
+
 NAME = "claim"
 
 
@@ -92,11 +94,7 @@ def is_claimed(directory: Path) -> bool:
 
 def holder(directory: Path) -> dict[str, object]:
     """Host, process and SLURM job that hold ``directory``, as they wrote it down; empty if they did not."""
-    try:
-        written = json.loads((directory / NAME).read_text())
-    except (OSError, ValueError):
-        return {}
-    return written if isinstance(written, dict) else {}
+    return read_object(directory / NAME)
 
 
 def _holder(directory: Path) -> str:

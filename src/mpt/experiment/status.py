@@ -13,7 +13,7 @@ import yaml
 from mpt.experiment.claim import is_claimed
 from mpt.experiment.config import affects_result
 from mpt.experiment.errors import USERS, sentence
-from mpt.files import write_atomically
+from mpt.files import read_object, write_atomically
 
 STATES = ("done", "running", "failed", "missing")
 LIST = "sweep.json"  # in the directory of a sweep: every run that a command of it asked for
@@ -63,11 +63,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, wh
 
 def result(directory: Path) -> dict[str, Any]:
     """The row in ``result.json``; empty if there is none, or none that can be read."""
-    try:
-        row = json.loads((directory / "result.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return row if isinstance(row, dict) else {}
+    return read_object(directory / "result.json")
 
 
 def record_failure(directory: Path, config: dict[str, Any], error: BaseException | str) -> None:
@@ -139,11 +135,7 @@ def states(folder: Path) -> list[State]:
 
 def listed(folder: Path) -> dict[str, list[str]]:
     """Name -> overrides of every run that was asked for in the sweep in ``folder``."""
-    try:
-        names = json.loads((folder / LIST).read_text())
-    except (OSError, ValueError):
-        return {}
-    return names if isinstance(names, dict) else {}
+    return read_object(folder / LIST)
 
 
 def shown(folder: Path) -> str:
