@@ -145,14 +145,14 @@ def mpt_train_epoch(name: str, data: ImageData) -> float:
     """Seconds of the training part of the second epoch of ``mpt-train model=NAME prune=0.8`` on ``data``."""
     from hydra import compose, initialize_config_dir
 
-    from mpt.experiment import config, train
+    from mpt.experiment import config, resolved, train
     from mpt.experiment.cli import _quiet
 
     config.register()
     _quiet()
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         overrides = [f"model={name}", f"prune={PRUNE}", f"batch={BATCH}", "epochs=2", "trainer.progress=false"]
-        plain = config.plain(compose("train", overrides))
+        plain = resolved.plain(compose("train", overrides))
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(train, "load_data", return_value=data):
         with mock.patch("builtins.print"):
             train.run(plain, Path(folder))

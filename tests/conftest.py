@@ -6,9 +6,13 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker a core: more threads would only wait for each other
 
+import signal
+
 import pytest
 import torch
 from torch import nn
+
+from tests import commands
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +25,28 @@ def _seeded():
 def mlp():
     """Two linear layers with biases, (N, 6) -> (N, 3)."""
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.fixture
+def run_here(tmp_path):
+    """``run(*overrides)`` -> (row, directory), in this process."""
+    from mpt.experiment.cli import _quiet
+    from mpt.experiment.train import run
+
+    _quiet()
+
+    def go(*overrides, directory="run"):
+        return run(commands.compose(*commands.SMALL, *overrides), tmp_path / directory), tmp_path / directory
+
+    return go
+
+
+@pytest.fixture
+def started():
+    """``started(folder, *arguments)`` is a sweep of its own process group; killed at the end of the test."""
+    sweeps = []
+    yield lambda *arguments: sweeps.append(commands.start_sweep(*arguments)) or sweeps[-1]
+    for sweep in sweeps:
+        if sweep.poll() is None:
+            os.killpg(sweep.pid, signal.SIGKILL)
+            sweep.wait()

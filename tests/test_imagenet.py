@@ -9,8 +9,8 @@ import pytest
 import mpt
 from mpt.experiment.module import TicketModule
 from mpt.search.mask import flips
+from tests.commands import command, process, row_of
 from tests.data.conftest import make_pictures
-from tests.experiment.conftest import command, process, row_of
 
 NET = ("model=conv2", "width=0.125", "batch=16", "trainer.accelerator=cpu", "seed=3")
 SMALL = ("data=imagenet", "data.image_size=8", *NET)

@@ -16,7 +16,7 @@ from mpt.experiment.build import build_backbone, build_method, converted
 from mpt.experiment.cli import _quiet
 from mpt.experiment.config import CONF
 from mpt.experiment.train import run
-from tests.experiment.conftest import compose
+from tests.commands import compose
 
 FILES = {path.stem: path.read_text() for path in (CONF / "recipe").glob("*_*.yaml")}
 OPTIM, RUN = ("name", "lr", "momentum", "weight_decay"), ("batch", "epochs")

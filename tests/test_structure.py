@@ -44,6 +44,12 @@ def test_imports_point_one_way(room):
         assert ours <= ALLOWED[room], path
 
 
+def test_one_run_knows_nothing_of_many():
+    for path in (PACKAGE / "experiment").glob("*.py"):
+        if path.name != "cli.py":  # the commands begin there
+            assert not [module for module in imported(path) if module.startswith("mpt.multirun")], path
+
+
 def test_the_analysis_needs_no_torch():
     modules = {module.split(".")[0] for path in (PACKAGE / "analysis").glob("*.py") for module in imported(path)}
     assert modules - set(sys.stdlib_module_names) == {"matplotlib", "mpt", "numpy", "pandas"}

@@ -33,7 +33,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="mpt", node=SweeperConf
 
 
 class Sweeper(BasicSweeper):
-    """Every combination of the axes, each run once; see :mod:`mpt.experiment.sweep`."""
+    """Every combination of the axes, each run once; see :mod:`mpt.multirun.sweep`."""
 
     def __init__(
         self, params: dict[str, str] | None = None, dry_run: bool = False, started: float | None = None, **axes: Any
@@ -43,6 +43,6 @@ class Sweeper(BasicSweeper):
         self.axes = {name: dict(value) for name, value in axes.items()}
 
     def sweep(self, arguments: list[str]) -> Any:
-        from mpt.experiment.sweep import sweep
+        from mpt.multirun.sweep import sweep
 
         return sweep(self, arguments)

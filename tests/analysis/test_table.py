@@ -6,7 +6,7 @@ import pytest
 
 from mpt.analysis.table import is_setting, load, read_runs, variant, write_table
 from tests.analysis.conftest import result, write
-from tests.experiment.conftest import run_here  # noqa: F401
+from tests.commands import run_here  # noqa: F401
 
 
 def test_a_finished_run_is_one_row_with_its_settings_and_results(tmp_path):

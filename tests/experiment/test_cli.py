@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.experiment.conftest import COMMANDS, SMALL, command, process, row_of
+from tests.commands import COMMANDS, SMALL, command, process, row_of
 
 HERE = (*SMALL, "epochs=1", "hydra.run.dir=run")
 

@@ -7,7 +7,8 @@ from hydra import initialize_config_dir
 import mpt
 from mpt.experiment import config, schemas
 from mpt.experiment.build import build_method
-from tests.experiment.conftest import compose
+from mpt.experiment.resolved import run_name
+from tests.commands import compose
 
 
 def test_the_command_of_the_readme_composes_to_the_paper_s_recipe():
@@ -106,28 +107,6 @@ def test_a_method_that_does_not_fit_its_class_is_refused(choice, sentence):
         build_method({"name": "x", **choice}, prune=0.5)
 
 
-def test_the_run_name_says_what_the_run_is_and_follows_from_the_configuration():
-    base = ("model=conv6", "data=digits", "prune=5e-1", "width=1")
-    name = config.run_name(compose(*base))
-    assert name.startswith("conv6-digits-biprop-p0.5-w1-e250-s0-")
-    assert config.run_name(compose("width=1.0", "prune=0.50", "data=digits", "model=conv6")) == name
-    assert config.run_name(compose(*base, "runs=elsewhere", "logger=wandb", "trainer.progress=false")) == name
-    others = [
-        "optim.lr=0.2",
-        "trainer.devices=2",
-        "method.score_grad=sign",
-        "method.prune_layers={features.*:0.1}",
-        "data.val_size=10",
-        "batch=64",
-        "seed=1",
-    ]
-    names = {config.run_name(compose(*base, other)) for other in others}
-    assert len(names | {name}) == len(others) + 1
-    assert config.run_name(compose(*base, "method.selection=global")).startswith("conv6-digits-biprop-global-p0.5-")
-    odd = config.run_name(compose("model=timm", "model.name=timm/vit_tiny.x", "data=digits"))
-    assert "/" not in odd
-
-
 def test_values_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match=r"optim\.nesterov looks ahead along the momentum, which is 0"):
         compose("optim.nesterov=true", "optim.momentum=0")
@@ -146,7 +125,7 @@ def test_a_protocol_is_the_paper_s_or_the_published_code_s_where_they_differ(pro
     assert (method["score_grad"], method["scale_fan"]) == (score_grad, scale_fan)
     assert compose(f"protocol={protocol}", "method.scale_fan=none")["method"]["scale_fan"] == "none"
     spelled = compose(f"method.scale_fan={scale_fan}", f"method.score_grad={score_grad}")
-    assert config.run_name(compose(f"protocol={protocol}")) == config.run_name(spelled)
+    assert run_name(compose(f"protocol={protocol}")) == run_name(spelled)
 
 
 def test_dense_removes_nothing_by_default_and_refuses_to():

@@ -9,7 +9,7 @@ import pytest
 
 from mpt.experiment import isolation
 from mpt.experiment.claim import claimed
-from tests.experiment.conftest import SMALL, left_behind, results
+from tests.commands import SMALL, left_behind, results
 
 ONE = {"num_nodes": 1, "accelerator": "cpu", "devices": 1}
 TWO = [o for o in SMALL if not o.startswith(("epochs", "trainer.devices"))]

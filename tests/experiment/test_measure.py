@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.experiment.conftest import SMALL, command, row_of
+from tests.commands import SMALL, command, row_of
 from tests.experiment.test_cli import refused
 
 RGB = [o for o in SMALL if not o.startswith(("data.image_size", "data.num_classes"))]

@@ -7,7 +7,7 @@ from torch import nn
 import mpt
 from mpt.experiment.optim import build_optim, parameter_groups
 from tests import reference
-from tests.experiment.conftest import compose
+from tests.commands import compose
 
 
 class Stubborn(torch.optim.SGD):

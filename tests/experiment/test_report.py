@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from tests.experiment.conftest import SMALL, command
+from tests.commands import SMALL, command
 
 
 def test_a_run_writes_the_report_that_mpt_ticket_report_makes_of_its_files(tmp_path):

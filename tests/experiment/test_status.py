@@ -6,7 +6,7 @@ import pytest
 
 from mpt.experiment import status
 from mpt.experiment.claim import claimed
-from tests.experiment.conftest import command
+from tests.commands import command
 
 
 def made(folder, name, *, row=None, epochs=0, ticket=False):

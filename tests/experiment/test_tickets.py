@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import mpt
-from tests.experiment.conftest import SMALL, command
+from tests.commands import SMALL, command
 from tests.experiment.test_cli import refused
 from tests.ticket.test_published import Conv4
 

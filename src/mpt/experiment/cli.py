@@ -101,16 +101,15 @@ def _is_sweep(flags: list[str], overrides: list[str]) -> bool:
 def _job(composed: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from mpt.experiment import config
-    from mpt.experiment.expand import configured
+    from mpt.experiment.resolved import configured, run_name
 
     try:
         hydra_config = HydraConfig.get()
         plain = configured(composed, hydra_config.overrides.task)
         if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
-            from mpt.experiment.job import job
+            from mpt.multirun.job import job
 
-            job(plain, Path(hydra_config.sweep.dir) / config.run_name(plain), hydra_config, run=_run)
+            job(plain, Path(hydra_config.sweep.dir) / run_name(plain), hydra_config, run=_run)
         else:
             _single(plain, _directory(plain, hydra_config.run.dir))
     except USERS as error:  # here already: Hydra would print a line of its own before the sentence
@@ -144,7 +143,7 @@ def _run(plain: dict[str, Any], directory: Path) -> None:
 
 def _directory(plain: dict[str, Any], given: str) -> Path:
     """Of a single run: what hydra.run.dir says if it was given, else a name that follows from the configuration."""
-    from mpt.experiment.config import run_name
+    from mpt.experiment.resolved import run_name
 
     if "MPT_DIRECTORY" in os.environ and ("LOCAL_RANK" in os.environ or APART in os.environ):
         return Path(os.environ["MPT_DIRECTORY"])  # as the first process of this run says, or the sweep
@@ -241,7 +240,7 @@ def _wandb(arguments: list[str]) -> None:
         return
     if len(arguments) != 2 or arguments[0] != "sync":
         raise ValueError("usage: mpt-wandb sync DIR")
-    from mpt.experiment.wandb_sync import synced
+    from mpt.multirun.wandb_sync import synced
 
     print(synced(Path(arguments[1])))
 
@@ -250,7 +249,7 @@ def _dashboard(arguments: list[str]) -> None:
     if helps.wanted(arguments):
         print(helps.dashboard())
         return
-    from mpt.experiment.dashboard import made
+    from mpt.multirun.dashboard import made
 
     print(made(arguments))
 

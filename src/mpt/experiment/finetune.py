@@ -16,7 +16,7 @@ from omegaconf import DictConfig, open_dict
 import mpt
 from mpt import backbones
 from mpt.experiment import config as configs
-from mpt.experiment import schemas
+from mpt.experiment import resolved, schemas
 from mpt.experiment.build import build_backbone, check_takes
 from mpt.experiment.evaluate import accuracy, best_device
 from mpt.experiment.measure import data_of, keep_stored_data
@@ -46,7 +46,7 @@ def completed(composed: DictConfig, given: set[str]) -> dict[str, Any]:
             composed[key] = found.get(key, composed[key]) if key not in given else composed[key]
         keep_stored_data(ticket, composed, given, splits=True)
     configs.check(composed, schemas.FinetuneConfig)
-    plain = configs.plain(composed) | {"ticket_digest": ticket.digest}
+    plain = resolved.plain(composed) | {"ticket_digest": ticket.digest}
     plain["ticket"] = str(Path(plain["ticket"]).resolve())
     return plain
 

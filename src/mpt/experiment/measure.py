@@ -16,7 +16,7 @@ from torch import nn
 from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.experiment import config as configs
-from mpt.experiment import schemas
+from mpt.experiment import resolved, schemas
 from mpt.experiment.build import build_backbone, check_takes
 from mpt.experiment.evaluate import best_device, measurements, reestimate_batchnorm
 from mpt.files import write_atomically
@@ -28,10 +28,10 @@ def measure(path: Path, overrides: list[str]) -> str:
     """The table (or the JSON) of what test images, or corrupted ones, say of the ticket at ``path`` or of a control."""
     ticket = Ticket.load(path)
     composed = _composed(ticket, overrides)
-    data = data_of(ticket, configs.plain(composed.data))
+    data = data_of(ticket, resolved.plain(composed.data))
     backbone = None
     if composed.model is not None:
-        choice = configs.plain(composed.model)
+        choice = resolved.plain(composed.model)
         binary = bool(ticket.header.get("parameters", {}).get("binary_activations"))
         backbone = build_backbone(choice, data, width=composed.width, seed=0, binary_activations=binary)
     measured = control(ticket, composed.control, seed=composed.seed) if composed.control else ticket

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from mpt.experiment.claim import is_claimed
-from mpt.experiment.config import affects_result
 from mpt.experiment.errors import USERS, sentence
+from mpt.experiment.resolved import affects_result
 from mpt.files import read_object, write_atomically
 
 STATES = ("done", "running", "failed", "missing")

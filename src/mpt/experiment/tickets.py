@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from mpt.data import ImageData, Images
 from mpt.experiment import config as configs
-from mpt.experiment import schemas
+from mpt.experiment import resolved, schemas
 from mpt.experiment.build import build_backbone
 from mpt.experiment.measure import shown
 from mpt.experiment.report import blank, image_of, reported
@@ -54,7 +54,7 @@ def report(path: Path, overrides: list[str]) -> str:
     backbone = None
     if composed.model is not None:
         data = _stand_in(channels, size, num_classes=len(ticket.header.get("class_names", range(10))))
-        backbone = build_backbone(configs.plain(composed.model), data, width=composed.width, seed=0)
+        backbone = build_backbone(resolved.plain(composed.model), data, width=composed.width, seed=0)
     found = reported(
         path,
         backbone=backbone,
@@ -78,7 +78,7 @@ def import_(path: Path, overrides: list[str]) -> str:
     channels = composed.in_channels or int(first[1])
     data = _stand_in(channels, composed.image_size, num_classes=int(last[0]))
     binary = composed.binary_activations
-    choice = configs.plain(composed.model)
+    choice = resolved.plain(composed.model)
     backbone = build_backbone(choice, data, width=composed.width, seed=0, binary_activations=binary)
     told = {"width": composed.width, "binary_activations": binary, "learn_batchnorm": published.learn_batchnorm}
     ticket = import_published(

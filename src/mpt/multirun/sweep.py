@@ -19,8 +19,8 @@ from omegaconf import DictConfig, open_dict
 from mpt.experiment import status
 from mpt.experiment.claim import NAME as CLAIM
 from mpt.experiment.claim import is_claimed
-from mpt.experiment.expand import Composer, Run, expanded
 from mpt.files import write_atomically
+from mpt.multirun.expand import Composer, Run, expanded
 
 
 def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
@@ -43,7 +43,7 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         axes = ", ".join(f"{key}={value}" for key, value in tuning.items())
         print(f"then {count} fine-tunings of each ticket: {axes}", flush=True)
     if missing := [run for run in runs if not status.finished(run.config, run.directory)]:
-        from mpt.experiment.estimate import estimated
+        from mpt.multirun.estimate import estimated
 
         print(estimated([run.config for run in missing], folder), flush=True)
     if sweeper.dry_run:

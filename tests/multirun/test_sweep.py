@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mpt.experiment import config, status
-from tests.experiment.conftest import SMALL, command, left_behind, results
+from tests.commands import SMALL, command, left_behind, results
 
 TINY = """# @package _global_
 sweep: tiny
@@ -137,7 +137,7 @@ def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_a
     made = {"model": {"name": "x"}}
     before = time.time() - 10
     status.record_failure(tmp_path, made, ValueError("broken"))
-    from mpt.experiment.sweep import failed_since
+    from mpt.multirun.sweep import failed_since
 
     assert failed_since(tmp_path, before)
     assert not failed_since(tmp_path, time.time() + 10)

@@ -13,7 +13,7 @@ from typing import Any
 
 from mpt.experiment import isolation, status
 from mpt.experiment.claim import ClaimedError, claimed, holder, slurm_job
-from mpt.experiment.sweep import failed_since
+from mpt.multirun.sweep import failed_since
 
 Run = Callable[[dict[str, Any], Path], None]
 

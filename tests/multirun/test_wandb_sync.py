@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from mpt.experiment.wandb_sync import recordings
-from tests.experiment.conftest import command
+from mpt.multirun.wandb_sync import recordings
+from tests.commands import command
 from tests.experiment.test_status import made
 
 

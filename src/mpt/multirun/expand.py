@@ -13,7 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
-from mpt.experiment.config import affects_result, prepared, rooted, run_name
+from mpt.experiment.resolved import affects_result, configured, run_name
 
 CONSTANT = ("runs", "sweep", "sweeps", "budget")  # one value a sweep: they say where it is
 
@@ -25,15 +25,6 @@ class Run:
     overrides: tuple[str, ...]
     config: dict[str, Any]
     directory: Path
-
-
-def configured(composed: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """The checked plain configuration of a run: of a search or, where a ``ticket`` is named, of its fine-tuning."""
-    if "ticket" not in composed:
-        return prepared(composed)
-    from mpt.experiment.finetune import completed
-
-    return rooted(completed(composed, {override.partition("=")[0].lstrip("+") for override in overrides}))
 
 
 def expanded(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[str], folder: Path) -> list[Run]:

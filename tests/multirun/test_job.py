@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mpt.experiment import isolation
-from mpt.experiment.job import _first_task_runs
+from mpt.multirun.job import _first_task_runs
 
 ONE = {"num_nodes": 1, "accelerator": "cpu", "devices": 1}
 

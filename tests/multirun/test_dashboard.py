@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.experiment.conftest import command
+from tests.commands import command
 
 
 @pytest.mark.slow

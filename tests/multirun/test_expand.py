@@ -10,8 +10,9 @@ from hydra.types import RunMode
 from omegaconf import open_dict
 
 from mpt.experiment import config
-from mpt.experiment.expand import Composer, expanded
-from mpt.experiment.sweep import _axes, _finetune_axes
+from mpt.experiment.resolved import prepared
+from mpt.multirun.expand import Composer, expanded
+from mpt.multirun.sweep import _axes, _finetune_axes
 
 COUNTS = {  # runs of paper and mini; dense ones once for all fractions pruned
     "fig2": (4 * 6 * 2 * 3 + 4 * 3, 3 * 4 * 2 + 3),
@@ -106,7 +107,7 @@ def test_a_run_s_configuration_is_the_one_that_hydra_composes():
     composed = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, overrides)
     with open_dict(composed):
         del composed["hydra"]
-    assert composer.config(overrides) == config.prepared(composed)
+    assert composer.config(overrides) == prepared(composed)
 
 
 def test_the_directory_of_a_run_does_not_depend_on_where_it_was_asked_for():

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mpt.experiment.estimate import _size, estimated
-from tests.experiment.conftest import compose
+from mpt.multirun.estimate import _size, estimated
+from tests.commands import compose
 
 CONV2 = ("model=conv2", "data=cifar10", "epochs=10")
 

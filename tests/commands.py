@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from mpt.experiment import cli
@@ -93,44 +91,20 @@ def compose(*overrides):
     from hydra import initialize_config_dir
 
     from mpt.experiment import config
+    from mpt.experiment.resolved import plain
 
     config.register()
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         made = composed("train", overrides=list(overrides))
     config.check(made)
-    return config.plain(made)
-
-
-@pytest.fixture
-def run_here(tmp_path):
-    """``run(*overrides)`` -> (row, directory), in this process."""
-    from mpt.experiment.cli import _quiet
-    from mpt.experiment.train import run
-
-    _quiet()
-
-    def go(*overrides, directory="run"):
-        return run(compose(*SMALL, *overrides), tmp_path / directory), tmp_path / directory
-
-    return go
+    return plain(made)
 
 
 def results(folder):
     return {path.parent.name: json.loads(path.read_text()) for path in Path(folder).glob("*/result.json")}
 
 
-@pytest.fixture
-def started():
-    """``started(folder, *arguments)`` is a sweep of its own process group; killed at the end of the test."""
-    sweeps = []
-    yield lambda *arguments: sweeps.append(_started(*arguments)) or sweeps[-1]
-    for sweep in sweeps:
-        if sweep.poll() is None:
-            os.killpg(sweep.pid, signal.SIGKILL)
-            sweep.wait()
-
-
-def _started(folder, *arguments):
+def start_sweep(folder, *arguments):
     with (folder / "log").open("a") as log:
         return subprocess.Popen(
             [COMMANDS / "mpt-train", *arguments],
