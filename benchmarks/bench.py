@@ -9,6 +9,8 @@ median of the ratios within the rounds, so that a machine that drifts favours no
         biprop       the same backbone searched by Biprop(prune=0.8)
         naive        the same search with one full sort a layer and forward, float32, contiguous in memory; the others
                      are channels-last
+    selection    a biprop step with the weights selected in each layer, over the network, and by a calibrated threshold
+    activations  a biprop step of MPT-1/32 and of MPT-1/1
     epoch        the training part of an epoch, cropped and flipped by the same loader
         mpt-train    mpt-train's second epoch, with its default precision and layout
         bare         a bare loop over the same step
@@ -21,6 +23,8 @@ median of the ratios within the rounds, so that a machine that drifts favours no
     peak memory  what three steps add to the largest resident set of a process of their own
     loader       one epoch of 20,000 random 3x32x32 images in batches: cropped (padding 4) and flipped, and as they are
     start-up     an mpt-train command from start to exit: help, printed configuration, mistyped option (exit code 1)
+    first step   an mpt-train command from start to the end of its first step, beside the import of torch and lightning
+    sweep        short runs in one process: a run, and what lies between the end of one and the start of the next
 
 In bfloat16 (autocast) a step has 128 images like the others where the device computes in bfloat16, else 8.
 """
@@ -29,10 +33,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from unittest import mock
 
 import torch
 
+from benchmarks.commands import first_step_row, startup_row, sweep_row
 from benchmarks.report import heading, table
 from benchmarks.row import DEVICE, Row, circumstances, in_turn
 from benchmarks.steps import (
@@ -47,11 +49,13 @@ from benchmarks.steps import (
     BATCH,
     EPOCHS,
     PRUNE,
+    activations_row,
     epoch_row,
     memory_row,
     native_bf16,
     profile,
     random_data,
+    selections_row,
     step_row,
 )
 from mpt import Biprop
@@ -64,7 +68,8 @@ from mpt.search.weight import TicketWeight
 PRECISIONS = ("float32", "bf16")
 SCORES = (36_864, 589_824, 2_359_296)  # of 3x3 convolutions with 64, 256 and 512 channels
 IMAGES = 20_000
-COMMANDS = {"--help": 0, "--cfg job": 0, "prun=0.5": 1}  # arguments of mpt-train -> exit code
+LONG = ("conv6 width 1.5", "vgg_small")  # measured in float32 steps only
+VARIED = ("conv6",)  # of which selections and activations are compared
 
 
 def search_row(n: int, *, rounds: int) -> Row:
@@ -110,26 +115,17 @@ def loader_row(*, rounds: int) -> Row:
     return Row("loader", in_turn(runs, rounds=rounds), batch=BATCH, images=IMAGES)
 
 
-def startup_row(*, rounds: int) -> Row:
-    """Milliseconds of each of ``COMMANDS`` as a process of its own; RuntimeError if one exits with another code."""
-    script = shutil.which("mpt-train", path=str(Path(sys.executable).parent)) or "mpt-train"
-    with tempfile.TemporaryDirectory() as folder:
-
-        def run(arguments: str) -> None:
-            done = subprocess.run([script, *arguments.split()], cwd=folder, capture_output=True, text=True)
-            if done.returncode != COMMANDS[arguments]:
-                raise RuntimeError(f"mpt-train {arguments} exited with {done.returncode}: {done.stderr}")
-
-        seconds = in_turn({arguments: partial(run, arguments) for arguments in COMMANDS}, rounds=rounds)
-    return Row("start-up of mpt-train", seconds)
-
-
 def measured_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
     """All rows, one after the other; what takes milliseconds in five times as many rounds, emulated bf16 in fewer."""
     for precision in PRECISIONS:
+        emulated = precision == "bf16" and not native_bf16()
         for name in names:
-            some = rounds if precision == "float32" or native_bf16() else min(rounds, 2)
-            yield step_row(name, precision=precision, rounds=some)
+            if not (emulated and name in LONG):
+                yield step_row(name, precision=precision, rounds=min(rounds, 2) if emulated else rounds)
+    for name in VARIED:
+        if name in names:
+            yield selections_row(name, rounds=2 * rounds)
+            yield activations_row(name, rounds=rounds)
     for name in names:
         if name in EPOCHS:
             yield epoch_row(name, rounds=rounds)
@@ -137,9 +133,12 @@ def measured_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
         yield search_row(n, rounds=5 * rounds)
         yield selection_row(n, rounds=5 * rounds)
     for name in names if DEVICE.type == "cpu" and sys.platform == "linux" else ():
-        yield memory_row(name, rounds=1)
+        if name not in LONG:
+            yield memory_row(name, rounds=1)
     yield loader_row(rounds=rounds)
     yield startup_row(rounds=rounds)
+    yield first_step_row(rounds=rounds)
+    yield sweep_row(rounds=min(rounds, 3))
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "conv4": backbones.conv4,
     "conv6": backbones.conv6,
     "conv6 width 1.5": partial(backbones.conv6, width=1.5),
+    "vgg_small": backbones.vgg_small,
     "torchvision resnet18": partial(backbones.torchvision, name="resnet18"),
 }
 EPOCHS = {"conv2": 8, "conv4": 6, "conv6": 4}  # of these backbones whole epochs are measured -> batches of an epoch
@@ -61,6 +62,11 @@ def dense(backbone: nn.Module) -> nn.Module:
 def biprop(backbone: nn.Module) -> nn.Module:
     """``backbone`` searched by biprop."""
     return convert(backbone, Biprop(prune=PRUNE))
+
+
+def binary(backbone: nn.Module) -> nn.Module:
+    """``backbone`` searched by biprop with binary activations (MPT-1/1), for 3x32x32 images."""
+    return convert(backbone, Biprop(prune=PRUNE), binary_activations=True, example=torch.zeros(2, 3, 32, 32))
 
 
 def naive(backbone: nn.Module) -> nn.Module:
@@ -113,6 +119,30 @@ def step_row(name: str, *, precision: str, rounds: int) -> Row:
     return Row(f"step {name} {precision}", in_turn(steps, rounds=rounds), base="dense", batch=batch)
 
 
+def variants_row(measured: str, variants: dict[str, Callable[[], nn.Module]], *, rounds: int) -> Row:
+    """Milliseconds of a float32 training step of each of ``variants``; the first is the base."""
+    steps: dict[str, Callable[[], object]] = {
+        name: training_step(make(), batch=BATCH, precision="float32", layout=torch.channels_last)
+        for name, make in variants.items()
+    }
+    return Row(measured, in_turn(steps, rounds=rounds), base=next(iter(variants)), batch=BATCH)
+
+
+def selections_row(name: str, *, rounds: int) -> Row:
+    """Milliseconds of a biprop step whose masks are selected in each layer, over the network, and by a threshold."""
+    variants = {
+        selection: partial(convert, BACKBONES[name](), Biprop(prune=PRUNE, selection=selection))
+        for selection in ("layerwise", "global", "calibrated")
+    }
+    return variants_row(f"selection {name}", variants, rounds=rounds)
+
+
+def activations_row(name: str, *, rounds: int) -> Row:
+    """Milliseconds of a biprop step of MPT-1/32 and of MPT-1/1."""
+    make = {"1/32": partial(biprop, BACKBONES[name]()), "1/1": partial(binary, BACKBONES[name]())}
+    return variants_row(f"activations {name}", make, rounds=rounds)
+
+
 def random_data(count: int) -> ImageData:
     """``count`` random 3x32x32 training images and a batch of test images."""
     make = partial(torch.randint, 256, dtype=torch.uint8)
@@ -162,7 +192,7 @@ def mpt_train_epoch(name: str, data: ImageData) -> float:
 
 def memory_row(name: str, *, rounds: int) -> Row:
     """Megabytes of resident memory, at its peak, that three steps of ``name`` add, each in a process of its own."""
-    values: dict[str, list[float]] = {"dense": [], "biprop": []}
+    values: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for _ in range(rounds):
         for kind, megabytes in values.items():
             command = [sys.executable, "-m", "benchmarks.steps", name, kind]
@@ -174,9 +204,9 @@ def peak(name: str, kind: str) -> float:
     """Megabytes of the largest resident set in three steps, less what was resident before the network was made."""
     torch.manual_seed(0)
     small = nn.Sequential(nn.Flatten(), nn.Linear(3072, 64))
-    training_step({"dense": dense, "biprop": biprop}[kind](small), **_STEP)()  # libraries and compiled loops are code
+    training_step(KINDS[kind](small), **_STEP)()  # libraries and compiled loops are code
     before = _resident("VmRSS")
-    step = training_step({"dense": dense, "biprop": biprop}[kind](BACKBONES[name]()), **_STEP)
+    step = training_step(KINDS[kind](BACKBONES[name]()), **_STEP)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew: making a network is not a step
     for _ in range(3):
@@ -190,6 +220,7 @@ def _resident(field: str) -> float:
     return int(next(line.split()[1] for line in lines if line.startswith(field))) / 2**10
 
 
+KINDS = {"dense": dense, "biprop": biprop, "1/1": binary}
 _STEP: dict[str, Any] = {"batch": BATCH, "precision": "float32", "layout": torch.channels_last}
 
 

@@ -340,10 +340,10 @@ def killed(directory, *overrides, epochs):
 @pytest.mark.parametrize(("epochs", "overrides"), [(1, []), (3, []), (3, CALIBRATED)])
 def test_a_run_killed_in_any_epoch_and_repeated_gives_the_ticket_of_an_uninterrupted_one(tmp_path, epochs, overrides):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    process("train", *SMALL, "epochs=30", *overrides, f"hydra.run.dir={whole}", cwd=tmp_path)
+    command("train", *SMALL, "epochs=30", *overrides, f"hydra.run.dir={whole}", cwd=tmp_path)
     assert killed(cut, *overrides, epochs=epochs) == -signal.SIGKILL
     assert not (cut / "result.json").exists()
-    process("train", *SMALL, "epochs=30", *overrides, f"hydra.run.dir={cut}", cwd=tmp_path)
+    command("train", *SMALL, "epochs=30", *overrides, f"hydra.run.dir={cut}", cwd=tmp_path)
     assert (cut / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
     timeless = [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(cut)]
     assert timeless == [
@@ -357,7 +357,7 @@ def test_a_run_killed_in_any_epoch_and_repeated_gives_the_ticket_of_an_uninterru
 def test_two_processes_find_the_masks_of_one(tmp_path, overrides):
     arguments = [*(o for o in SMALL if "devices" not in o), "data.num_images=319", "epochs=6", *overrides]
     one, two = tmp_path / "one", tmp_path / "two"
-    process("train", *arguments, f"hydra.run.dir={one}", "trainer.devices=1", cwd=tmp_path)
+    command("train", *arguments, f"hydra.run.dir={one}", "trainer.devices=1", cwd=tmp_path)
     process("train", *arguments, f"hydra.run.dir={two}", "trainer.devices=2", cwd=tmp_path)
     tickets = [mpt.Ticket.load(d / "ticket.safetensors") for d in (one, two)]
     masks = [[ticket.mask(name) for name in LAYERS] for ticket in tickets]

@@ -212,7 +212,7 @@ SEARCHES = {
     "vgg_small": lambda binary: backbones.vgg_small(
         width=0.125, in_channels=1, image_size=8, binary_activations=binary
     ),
-    "cifar_resnet18": lambda binary: backbones.cifar_resnet18(width=0.5, in_channels=1),
+    "cifar_resnet18": lambda binary: backbones.cifar_resnet18(width=0.5 if binary else 0.125, in_channels=1),
     "cifar_resnet20": lambda binary: backbones.cifar_resnet20(in_channels=1),
 }
 

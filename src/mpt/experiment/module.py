@@ -101,7 +101,7 @@ class TicketModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
 
-class MemoryData(L.LightningDataModule):
+class Loaders(L.LightningDataModule):
     """The loaders of this process: its shard of each global batch, made on its device."""
 
     def __init__(self, data: ImageData, *, batch: int, accumulate: int, seed: int, channels_last: bool) -> None:

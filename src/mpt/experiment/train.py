@@ -27,7 +27,7 @@ from mpt.experiment.averaging import ScoreAveraging
 from mpt.experiment.build import build_backbone, build_method, check_last_batch, check_ramp, converted
 from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint, load_network
 from mpt.experiment.isolation import is_first
-from mpt.experiment.module import MemoryData, TicketModule, evaluated_splits
+from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
 from mpt.experiment.report import blank, image_of, reported
@@ -93,6 +93,8 @@ def run(
     config, first = _identified(config), is_first()
     if first and (found := finished(config, directory)):
         print(f"this run is finished: {directory} (remove the directory to run it again)")
+        if config["report"] and not (directory / "report.json").is_file():
+            print(f"it ran without report=true; make one with: mpt-ticket report {directory / 'ticket.safetensors'}")
         print_result(found, directory, config)
         return found
 
@@ -262,7 +264,7 @@ def _fit(trainer: L.Trainer, net: torch.nn.Module, data: ImageData, config: dict
         label_smoothing=config["label_smoothing"],
     )
     accumulate = config["optim"]["accumulate"]
-    loaders = MemoryData(
+    loaders = Loaders(
         data, batch=config["batch"], accumulate=accumulate, seed=config["seed"], channels_last=channels_last
     )
     checkpoint = directory / "last.ckpt"
