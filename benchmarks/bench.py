@@ -76,7 +76,10 @@ def search_row(n: int, *, rounds: int) -> Row:
     """Milliseconds to make mask, gain and ticket weight of ``n`` weights, beside reading and writing as many bytes."""
     scores, weight, out = torch.rand(n, device=DEVICE), torch.randn(n, device=DEVICE), torch.empty(n, device=DEVICE)
     method = Biprop(prune=PRUNE)
-    make = partial(TicketWeight.apply, scores, weight, method, method.num_kept(n))
+    kept = method.num_kept(n)
+
+    def make() -> None:
+        TicketWeight.apply(scores, weight, method, method.mask(scores, kept=kept))
 
     def whole() -> None:
         with mock.patch.dict(masks._windows, clear=True):

@@ -135,6 +135,41 @@ def test_looking_near_the_last_threshold_never_changes_the_mask(kept, absolute):
         assert np.array_equal(masks.select(moved, kept=kept, absolute=absolute).numpy(), expected)
 
 
+@pytest.mark.parametrize("prune", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("score_abs", [True, False])
+def test_looking_near_the_last_threshold_never_changes_joint_masks(prune, score_abs):
+    layers = [
+        torch.randn(40, 27),
+        torch.randn(LARGE + 1),
+        torch.randn(9, 8, 3, 3).to(memory_format=torch.channels_last),
+    ]
+    kept = masks.num_kept(sum(layer.numel() for layer in layers), prune=prune)
+    for moved in moves(layers[1]):
+        if moved.isinf().any():
+            continue  # the first of each layer counts as infinite
+        layers[0].mul_(0.9)  # until it has none among the largest
+        layers[2].add_(torch.randn(layers[2].shape), alpha=1e-4)
+        made = masks.select_jointly(layers, kept=kept, absolute=score_abs)
+        flats = [layer.abs().flatten().numpy() if score_abs else layer.flatten().numpy() for layer in layers]
+        later = np.concatenate([np.arange(flat.size) != np.argmax(flat) for flat in flats])  # the first of each is sure
+        expected = np.zeros(later.size, dtype=bool)
+        expected[np.lexsort((np.arange(later.size), -np.concatenate(flats), later))[:kept]] = True
+        assert np.array_equal(np.concatenate([mask.flatten().numpy() for mask in made]), expected)
+        assert made[2].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_joint_thresholds_that_hardly_moved_are_found_among_few_scores(monkeypatch):
+    sizes, layers = [], [torch.randn(10, 10), torch.randn(4 * LARGE)]
+    monkeypatch.setattr(masks, "_windows", {})
+    kth_largest = masks._kth_largest
+    monkeypatch.setattr(masks, "_kth_largest", lambda x, kept: sizes.append(x.size) or kth_largest(x, kept))
+    for _ in range(8):
+        masks.select_jointly(layers, kept=LARGE, absolute=True)
+        layers[1].add_(torch.randn(layers[1].shape), alpha=1e-4)
+    assert sizes[0] == 4 * LARGE + 100
+    assert max(sizes[1:]) < LARGE / 4
+
+
 @pytest.mark.parametrize(
     "window", [(0.0, 0.0), (0.5, 0.1), (-9.0, 1.0), (9.0, 1.0), (float("nan"), 1.0), (0.5, float("inf")), (0.5, 0.5)]
 )
@@ -166,6 +201,8 @@ def test_large_layers_whose_scores_are_not_numbers_are_refused_with_advice():
     for _ in range(2):
         with pytest.raises(ValueError, match=r"NaN.*lower optim\.lr"):
             masks.select(scores, kept=100, absolute=True)
+        with pytest.raises(ValueError, match=r"NaN.*lower optim\.lr"):
+            masks.select_jointly([scores, torch.ones(3)], kept=100, absolute=True)
 
 
 class Own(mpt.Biprop):

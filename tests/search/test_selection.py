@@ -125,7 +125,7 @@ def test_evaluation_plain_layers_and_the_ticket_have_the_same_masks(mlp, name, t
 def test_global_masks_are_made_once_a_forward(mlp, monkeypatch):
     calls = []
     select = selections.select_jointly
-    monkeypatch.setattr(selections, "select_jointly", lambda x, kept: calls.append(1) or select(x, kept=kept))
+    monkeypatch.setattr(selections, "select_jointly", lambda *a, **k: calls.append(1) or select(*a, **k))
     net = mpt.convert(nn.Sequential(mlp, nn.ReLU(), nn.Linear(3, 3)), TOGETHER["global"], seed=0).train()
     calls.clear()
     net(torch.randn(4, 6)).sum().backward()

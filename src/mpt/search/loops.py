@@ -32,13 +32,14 @@ FITTING = (torch.float32, torch.bool)
 F32, F64 = np.float32, np.float64
 
 
-def arrays(*tensors: Tensor) -> list[np.ndarray] | None:
+def arrays(*tensors: Tensor, least: int = LARGE) -> list[np.ndarray] | None:
     """The memory of ``tensors``, (n,) each and all in one order, if the loops fit them; None otherwise.
 
-    They fit large float32 (and bool) tensors of one shape on the CPU that are contiguous or channels-last.
+    They fit float32 (and bool) tensors of one shape, of ``least`` entries or more, on the CPU, contiguous or
+    channels-last.
     """
     n, shape = tensors[0].numel(), tensors[0].shape
-    if n < LARGE or torch.compiler.is_compiling() or not available():
+    if n < least or torch.compiler.is_compiling() or not available():
         return None
     if any(x.device.type != "cpu" or x.dtype not in FITTING or x.shape != shape for x in tensors):
         return None

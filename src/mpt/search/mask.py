@@ -172,7 +172,7 @@ def select_on_device(importance: Tensor, *, kept: int) -> Tensor:
     return torch.empty_like(above).copy_(above | (equal & (rank <= missing)))
 
 
-def select_jointly(importances: Sequence[Tensor], *, kept: int) -> list[Tensor]:
+def select_jointly(importances: Sequence[Tensor], *, kept: int, absolute: bool = False) -> list[Tensor]:
     """Masks of the ``kept`` largest entries of all ``importances`` together, at least one of each.
 
     Among equals the earlier tensor comes first, then the lowest flat index. A tensor that has none among the largest
@@ -181,6 +181,7 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int) -> list[Tensor]:
     Args:
         importances: one tensor a layer, as for :func:`select`.
         kept: how many entries to keep of all ``n``, at least one a tensor.
+        absolute: take ``|importance|`` instead.
 
     Returns:
         One bool tensor for each, with exactly ``kept`` ones together.
@@ -194,16 +195,26 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int) -> list[Tensor]:
             f"kept must be between one for each of the {len(importances)} layers and their {n} weights, got {kept}"
         )
     if all(importance.device.type == "cpu" for importance in importances):
-        threshold = kth_largest(importances, kept)
-        masks = [importance >= threshold for importance in importances]
-        ones = [int(np.count_nonzero(mask.numpy())) for mask in masks]
-        if (
-            min(ones) > 0
-            and sum(ones) >= kept
-            and _without_last_equals(masks, importances, threshold, sum(ones) - kept)
-        ):
+        threshold = kth_largest(importances, kept, absolute=absolute)
+        masks = [_at_least(importance, threshold, absolute=absolute) for importance in importances]
+        ones = [int(np.count_nonzero(memory(mask).numpy())) for mask in masks]
+        if min(ones) > 0 and sum(ones) == kept:  # then these are the masks, wherever the threshold came from
             return masks
+        importances = [importance.abs() if absolute else importance for importance in importances]
+        if min(ones) > 0 and sum(ones) > kept and _without_last_equals(masks, importances, threshold, sum(ones) - kept):
+            return masks
+        absolute = False
+    importances = [importance.abs() if absolute else importance for importance in importances]
     return _select_jointly_first_of_each(importances, kept)
+
+
+def _at_least(importance: Tensor, threshold: Tensor, *, absolute: bool) -> Tensor:
+    """Mask of what is ``threshold`` (0-d) or more, of a CPU tensor."""
+    mask = torch.empty_like(importance, dtype=torch.bool)
+    if found := loops.arrays(importance, mask):
+        loops.run(loops.at_least, *found, threshold.numpy()[()], absolute)
+        return mask
+    return torch.ge(importance.abs() if absolute else importance, threshold, out=mask)
 
 
 def _without_last_equals(masks: list[Tensor], importances: Sequence[Tensor], threshold: Tensor, surplus: int) -> bool:
@@ -236,8 +247,13 @@ def _select_jointly_first_of_each(importances: Sequence[Tensor], kept: int) -> l
     ]
 
 
-def kth_largest(importances: Sequence[Tensor], k: int) -> Tensor:
-    """The ``k``-th largest of all entries together, 0-d, of the dtype and device of the entries, ``1 <= k <= n``."""
+def kth_largest(importances: Sequence[Tensor], k: int, *, absolute: bool = False) -> Tensor:
+    """The ``k``-th largest of all entries together (of ``|entry|`` if ``absolute``), 0-d, of their dtype and device."""
+    large = any(importance.numel() >= loops.LARGE for importance in importances)
+    found = [loops.arrays(importance, least=1) for importance in importances] if large else [None]
+    if all(found):
+        return torch.tensor(_near_last([x for arrays in found for x in arrays or ()], k, absolute=absolute))
+    importances = [importance.abs() if absolute else importance for importance in importances]
     if all(importance.device.type == "cpu" for importance in importances):
         values = np.concatenate([memory(importance).numpy() for importance in importances])
         return torch.tensor(_kth_largest(values, k), dtype=importances[0].dtype)

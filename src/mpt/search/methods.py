@@ -166,11 +166,16 @@ class Method:
         """What decides which weights are kept: ``|s|``, or ``s`` with ``score_abs=False``; shape of ``scores``."""
         return scores.detach().abs() if self.score_abs else scores.detach()
 
+    def ranked(self, scores: Tensor) -> tuple[Tensor, bool]:
+        """:meth:`importance` as values and whether their magnitudes count, which saves a copy of the magnitudes."""
+        if type(self).importance is Method.importance:
+            return scores.detach(), self.score_abs
+        return self.importance(scores), False
+
     def mask(self, scores: Tensor, *, kept: int) -> Tensor:
         """Mask of the ``kept`` most important weights, bool, of the shape of ``scores``."""
-        if type(self).importance is Method.importance:  # without a copy of the magnitudes
-            return masks.select(scores.detach(), kept=kept, absolute=self.score_abs)
-        return masks.select(self.importance(scores), kept=kept)
+        values, absolute = self.ranked(scores)
+        return masks.select(values, kept=kept, absolute=absolute)
 
     def gain(self, weight: Tensor, mask: Tensor) -> Tensor:
         """Scale of the layer, 0-d: ``sum(m |w|) / sum(m)``."""

@@ -87,7 +87,8 @@ class Selection:
         if self.masks:
             return self.masks[layer.place]
         if self.method.selection == "global":
-            masks = select_jointly(self._importances(), kept=self.kept)
+            values, absolute = self._ranked()
+            masks = select_jointly(values, kept=self.kept, absolute=absolute)
             self.masks = masks if self.opened else []
             return masks[layer.place]
         importance, held = self.method.importance(layer.scores), self.layers[layer.place].threshold
@@ -124,10 +125,10 @@ class Selection:
             ValueError: so many scores are equal that no threshold is within 0.5 points of the density (noticed on the
                 CPU only).
         """
-        importances = self._importances()
-        n = sum(importance.numel() for importance in importances)
-        low = torch.full_like(importances[0].flatten()[0], -torch.inf)
-        threshold = low if self.kept == n else kth_largest(importances, self.kept + 1)
+        values, absolute = self._ranked()
+        n = sum(layer.numel() for layer in values)
+        low = torch.full_like(values[0].flatten()[0], -torch.inf)
+        threshold = low if self.kept == n else kth_largest(values, self.kept + 1, absolute=absolute)
         for layer in self.layers:
             assert layer.threshold is not None
             layer.threshold.copy_(threshold)
@@ -156,8 +157,9 @@ class Selection:
         for hook in self._hooks:
             hook.remove()
 
-    def _importances(self) -> list[Tensor]:
-        return [self.method.importance(layer.scores) for layer in self.layers]
+    def _ranked(self) -> tuple[list[Tensor], bool]:
+        ranked = [self.method.ranked(layer.scores) for layer in self.layers]
+        return [values for values, _ in ranked], ranked[0][1]
 
     def _before_forward(self, net: nn.Module, _: Any) -> None:
         self.opened, self.masks = True, []
