@@ -6,7 +6,6 @@ import pytest
 
 from mpt.analysis.table import is_setting, load, read_runs, variant, write_table
 from tests.analysis.conftest import result, write
-from tests.commands import run_here  # noqa: F401
 
 
 def test_a_finished_run_is_one_row_with_its_settings_and_results(tmp_path):
@@ -106,7 +105,7 @@ def test_dotted_columns_are_settings_and_slashed_ones_are_not():
     assert not is_setting("test_acc")
 
 
-def test_a_real_run_becomes_a_row(run_here):  # noqa: F811
+def test_a_real_run_becomes_a_row(run_here):
     row, directory = run_here("prune=0.8", "epochs=1")
     (found,) = load(directory.parent).to_dict("records")
     assert {key: found[key] for key in ("test_acc", "num_kept", "prune", "width", "seed")} == {
