@@ -16,9 +16,9 @@ from torch import nn
 
 import mpt
 from mpt.data import ImageData
-from mpt.search.convert import BATCH_NORMS
 from mpt.search.initializers import stream_key
 from mpt.search.methods import Method
+from mpt.search.parameters import BATCH_NORMS
 
 
 def build_method(choice: dict[str, Any], *, prune: float) -> Method:

@@ -10,9 +10,9 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from mpt.data import Files, ImageData, Images, Loader
-from mpt.search.convert import BATCH_NORMS
 from mpt.search.initializers import stream_generator
 from mpt.search.layers import frozen
+from mpt.search.parameters import BATCH_NORMS
 
 
 @torch.inference_mode()

@@ -20,8 +20,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from mpt.experiment.build import imported
-from mpt.search.convert import BATCH_NORMS
 from mpt.search.layers import ticket_layers
+from mpt.search.parameters import BATCH_NORMS
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from mpt.search import weight as weights
-from mpt.search.convert import check_patterns
 from mpt.search.initializers import random_weight
 from mpt.search.layers import TicketLayer
 from mpt.search.methods import Method
+from mpt.search.parameters import check_patterns
 from mpt.ticket.format import stored_as
 from mpt.ticket.ticket import Ticket
 

@@ -29,10 +29,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpt.search.convert import BATCH_NORMS, convert, plain_layers
+from mpt.search.convert import convert, plain_layers
 from mpt.search.layers import ticket_layers
 from mpt.search.mask import check_prune
 from mpt.search.methods import Biprop
+from mpt.search.parameters import BATCH_NORMS
 from mpt.ticket.ticket import Ticket
 
 CONV_TYPES = {"SubnetConv": "layerwise", "GlobalSubnetConv": "global"}

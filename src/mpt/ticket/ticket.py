@@ -12,19 +12,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 import mpt
 from mpt import backbones
 from mpt.search.binarize import Signs, put
-from mpt.search.convert import Conversion, add_ticket_layers, child, plain_layers, strip
+from mpt.search.convert import Conversion, add_ticket_layers, plain_layers
 from mpt.search.layers import TicketLayer, one_selection, ticket_layers
-from mpt.search.mask import packed_bits, unpacked_bits
+from mpt.search.mask import unpacked_bits
 from mpt.search.methods import Biprop, Dense, EdgePopup, Method, own_prune
+from mpt.search.parameters import child, strip
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
 from mpt.ticket import format as files
+from mpt.ticket.pack import other_state, pack_layer, tied_row
 
 _METHODS: dict[str, type[Method]] = {"Biprop": Biprop, "EdgePopup": EdgePopup, "Dense": Dense}
 
@@ -62,10 +63,10 @@ class Ticket:
         with one_selection(net):
             for name, layer in ticket_layers(net).items():
                 owner = first.setdefault(id(layer.weight), name)
-                row = _pack_layer(name, layer, tensors) if owner == name else _tied_row(layers, name, owner)
+                row = pack_layer(name, layer, tensors) if owner == name else tied_row(layers, name, owner)
                 layers.append(row | {"binary_input": name in conversion.binary_inputs})
                 searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
-        for name, value, trained in _other_state(net, searched):
+        for name, value, trained in other_state(net, searched):
             tensors[name] = value
             others.append({"name": name, "shape": list(value.shape), "trained": trained})
         header = {
@@ -259,7 +260,7 @@ class Ticket:
         stored = {row["name"] for row in self.header["others"]}
         targets = {**dict(net.named_parameters()), **dict(net.named_buffers())}
         targets = {name: value for name, value in targets.items() if id(value) not in searched}
-        needed = {name for name, _, _ in _other_state(net, searched)}
+        needed = {name for name, _, _ in other_state(net, searched)}
         if needed != stored:
             name = sorted(needed ^ stored)[0]
             where = "the backbone" if name in needed else "the ticket"
@@ -275,46 +276,3 @@ class Ticket:
                 target.copy_(self.tensors[row["name"]])
                 if row["trained"] is not None:
                     target.requires_grad_(row["trained"])
-
-
-def _pack_layer(name: str, layer: TicketLayer, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """Put the packed tensors of one layer into ``tensors``; its header row."""
-    made = layer.current()
-    mask = made.mask.cpu().contiguous().numpy().ravel()
-    kept = made.ticket_weight.detach().float().cpu().contiguous().numpy().ravel()[mask]
-    tensors[f"{name}.mask"] = torch.from_numpy(packed_bits(mask))
-    binary = bool((np.abs(kept) == np.abs(kept[0])).all())
-    if binary:
-        tensors[f"{name}.signs"] = torch.from_numpy(packed_bits(kept >= 0))
-        tensors[f"{name}.gain"] = torch.tensor(np.abs(kept[0]))
-    else:
-        tensors[f"{name}.values"] = torch.from_numpy(kept)
-    form = "binary" if binary else "real"
-    return {"name": name, "shape": list(layer.weight.shape), "kept": int(mask.sum()), "form": form}
-
-
-def _tied_row(layers: list[dict[str, Any]], name: str, owner: str) -> dict[str, Any]:
-    """Header row of a layer whose weight is that of the layer ``owner``: the file holds its bits once."""
-    return {**next(row for row in layers if row["name"] == owner), "name": name, "tied": owner}
-
-
-def _other_state(net: nn.Module, searched: set[int]) -> list[tuple[str, Tensor, bool | None]]:
-    """(name, value, trained) of every parameter that is not searched and every saved buffer (trained None)."""
-    saved = net.state_dict().keys()
-    state: list[tuple[str, Tensor, bool | None]] = [
-        (name, p, p.requires_grad) for name, p in net.named_parameters() if id(p) not in searched
-    ]
-    state += [
-        (name, buffer, None) for name, buffer in net.named_buffers() if name in saved and id(buffer) not in searched
-    ]
-    return [(name, _stored(name, value), trained) for name, value, trained in state]
-
-
-def _stored(name: str, value: Tensor) -> Tensor:
-    """``value`` as the file has it: float32, int64 or bool, on the CPU."""
-    value = value.detach().cpu().contiguous()
-    if value.is_complex():
-        raise ValueError(f"{name} is complex and cannot be put into a ticket")
-    if value.dtype == torch.bool:
-        return value.clone()
-    return value.to(torch.float32 if value.is_floating_point() else torch.int64, copy=True)

@@ -1,0 +1,92 @@
+"""What a converted network has besides searched weights: biases, batch-norm scales, and which of them are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from mpt.search.layers import some, ticket_layers
+from mpt.search.methods import Method
+
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # of one, two and three dimensions, synchronised, or derived
+
+
+def drop_biases(net: nn.Module, method: Method) -> None:
+    for layer in ticket_layers(net).values() if not method.bias else ():
+        layer.bias = None
+
+
+def strip(net: nn.Module, *, keep: set[str]) -> None:
+    """Remove the biases of ticket layers and the scale and shift of batch-norms unless ``keep`` names them."""
+    for name, layer in ticket_layers(net).items():
+        if layer.bias is not None and child(name, "bias") not in keep:
+            layer.bias = None
+    for name, norm in net.named_modules():
+        if isinstance(norm, BATCH_NORMS) and child(name, "weight") in keep:
+            _give_scale(norm)
+        elif isinstance(norm, BATCH_NORMS):
+            norm.weight, norm.bias, norm.affine = None, None, False  # type: ignore[assignment]
+
+
+def child(name: str, attribute: str) -> str:
+    """State-dict name of an attribute of the module ``name``; the network itself has the empty name."""
+    return f"{name}.{attribute}" if name else attribute
+
+
+def _give_scale(norm: Any) -> None:
+    """Scale 1 and shift 0, unless the batch-norm has them already."""
+    if norm.weight is None:
+        like = (
+            {"dtype": norm.running_mean.dtype, "device": norm.running_mean.device} if norm.track_running_stats else {}
+        )
+        norm.weight = nn.Parameter(torch.ones(norm.num_features, **like))
+        norm.bias, norm.affine = nn.Parameter(torch.zeros_like(norm.weight)), True
+
+
+def set_batchnorm(net: nn.Module, *, learn_batchnorm: bool, reset: bool) -> None:
+    """+BN: scale 1 and shift 0, to be learned. Else none, unless the backbone's own are kept and say something."""
+    norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
+    if learn_batchnorm and not norms:
+        raise ValueError("learn_batchnorm trains batch-norm's scale and shift, and this backbone has no batch-norm")
+    for norm in norms:
+        if learn_batchnorm:
+            _give_scale(norm)
+        if reset:
+            norm.reset_running_stats()
+        if norm.weight is None:
+            continue
+        if reset:
+            nn.init.ones_(norm.weight)
+            nn.init.zeros_(norm.bias)
+        identity = bool((norm.weight == 1).all()) and bool((norm.bias == 0).all())
+        if not learn_batchnorm and identity:
+            norm.weight, norm.bias, norm.affine = None, None, False  # type: ignore[assignment]
+
+
+def freeze(net: nn.Module, *, trained: Sequence[str], learn_batchnorm: bool) -> None:
+    searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
+    others = {name: p for name, p in net.named_parameters() if id(p) not in searched}
+    check_patterns("trained", trained, list(others))
+    for layer in ticket_layers(net).values():
+        layer.scores.requires_grad_(layer.method.learn_scores)
+    for name, parameter in others.items():
+        parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in trained))
+    if learn_batchnorm:
+        for norm in (module for module in net.modules() if isinstance(module, BATCH_NORMS)):
+            norm.weight.requires_grad_(True)
+            norm.bias.requires_grad_(True)
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ValueError("learn_scores=false leaves nothing to be learned: say learn_batchnorm=true as well")
+
+
+def check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -> None:
+    """Raise ValueError if one of ``patterns`` matches none of ``names``."""
+    if isinstance(patterns, str):
+        raise ValueError(f"{option} is a list of names, got the text {patterns!r}")
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"{option} names {pattern!r}, which is none of {some(list(names))}")
