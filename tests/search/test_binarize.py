@@ -145,9 +145,15 @@ class Functional(nn.Module):
         return self.relu(self.two(F.relu(self.one(x)))).mean((2, 3))
 
 
+class FunctionalDropout(nn.Sequential):
+    def forward(self, x):
+        return self[2](F.dropout(self[1](self[0](x)), training=self.training))
+
+
 @pytest.mark.parametrize(
     ("backbone", "sentence"),
     [
+        (lambda: FunctionalDropout(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)), "^2: with binary_activations"),
         (Functional, r"^two: with binary_activations every searched convolution.*itself calls relu as a function"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3)), "turns ReLU modules into signs, and this backbone calls none"),
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3)), r"this backbone has 1 \(GELU\)"),

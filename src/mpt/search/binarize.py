@@ -153,13 +153,15 @@ def _replace(net: nn.Module, old: nn.Module, new: nn.Module) -> None:
 def binary_inputs(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> tuple[str, ...]:
     """Names of the convolutions and linear layers of ``net`` that see only -1 and +1, before their zero padding.
 
-    Seen on one batch of noise, in evaluation mode but with dropout: what dropout has scaled is not +-1 any more.
+    Seen on one batch of noise, in training but for normalisation: what dropout has scaled, as a module or as a
+    function, is not +-1 any more. Buffers are as they were afterwards.
     """
     seen: dict[str, bool] = {}
+    buffers = [(buffer, buffer.clone()) for buffer in net.buffers()]
     with evaluating(net):
         inputs = inputs_of(net, example)
         for module in net.modules():
-            module.training = isinstance(module, nn.modules.dropout._DropoutNd)
+            module.training = not isinstance(module, nn.modules.batchnorm._NormBase)
         hooks = [
             layer.register_forward_pre_hook(_note(name, seen)) for name, layer in net.named_modules() if kind_of(layer)
         ]
@@ -169,6 +171,8 @@ def binary_inputs(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -
         finally:
             for hook in hooks:
                 hook.remove()
+            for buffer, before in buffers:
+                buffer.copy_(before)
     return tuple(name for name, binary in seen.items() if binary)
 
 
