@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mpt.multirun.estimate import _size, estimated
+from mpt.multirun.estimate import _size, check_methods, estimated
 from tests.commands import compose
 
 CONV2 = ("model=conv2", "data=cifar10", "epochs=10")
@@ -28,7 +28,15 @@ def test_seconds_come_from_runs_that_are_done(tmp_path):
 
 
 def test_data_of_unknown_size_is_said(tmp_path):
-    assert "not known" in estimated([compose("data=image_folder", "data.root=x")], tmp_path)
+    folder = compose("data=image_folder", "data.root=x", "data.train_size=1000")
+    assert "not known" in estimated([folder], tmp_path)
+    assert "about" in estimated([{**folder, "data": folder["data"] | {"image_size": 16}}], tmp_path)
+
+
+def test_a_row_that_says_too_little_is_no_measure_of_time(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text('{"status": "done", "test_acc": 0.5}')
+    assert "from one convolution timed here" in estimated([compose(*CONV2)], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -39,5 +47,6 @@ def test_data_of_unknown_size_is_said(tmp_path):
     ],
 )
 def test_what_cannot_be_built_is_refused_before_anything_starts(tmp_path, overrides, sentence):
+    config = compose(*overrides)
     with pytest.raises(ValueError, match=sentence):
-        estimated([compose(*overrides)], tmp_path)
+        check_methods([config]) or estimated([config], tmp_path)

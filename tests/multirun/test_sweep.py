@@ -141,6 +141,33 @@ def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_a
 
     assert failed_since(tmp_path, before)
     assert not failed_since(tmp_path, time.time() + 10)
+    status.record_failure(tmp_path, made, KeyboardInterrupt())  # somebody else's Ctrl-C: the run is still to be done
+    assert not failed_since(tmp_path, before)
+
+
+def test_what_cannot_be_run_stops_no_other_and_is_listed_with_its_reason(mine):
+    said = command("train", *tiny("budget=mini", "--dry-run"), cwd=mine).stdout
+    damaged, held = [mine / "runs" / "tiny-mini" / line.split()[1] for line in said.splitlines()[-3:-1]]
+    damaged.mkdir(parents=True)
+    (damaged / "config.yaml").write_text("model: [")
+    (held / "claim").mkdir(parents=True)
+    done = command("train", *tiny("budget=mini"), cwd=mine, check=False)
+    assert done.returncode == 1
+    assert "1 of 3 runs" in done.stdout
+    assert "Traceback" not in done.stderr
+    listed = done.stderr[done.stderr.index("2 runs failed:") :]
+    assert f"{damaged.name}: " in listed
+    assert "config.yaml is damaged" in listed
+    assert f"{held.name}: it could not be started" in listed
+    assert len([row for row in results(mine / "runs" / "tiny-mini").values() if row["status"] == "done"]) == 1
+
+
+def test_options_of_a_method_are_for_the_runs_that_have_it(mine):
+    said = command("train", *tiny("budget=mini", "method.score_grad=sign,weight", "--dry-run"), cwd=mine).stdout
+    assert "5 runs" in said_counts(said)  # two of each ticket, and the dense one
+    refused = command("train", *tiny("budget=mini", "method.score_gra=sign", "--dry-run"), cwd=mine, check=False)
+    assert refused.returncode == 1
+    assert "method.score_gra" in refused.stderr
 
 
 def test_sweeps_are_found_and_nothing_else_of_the_checkout(tmp_path):
@@ -228,7 +255,8 @@ def test_a_sweep_of_fine_tunings_starts_each_from_a_ticket_that_it_searched_and_
     (mine / "mine" / "sweeps" / "tuned.yaml").write_text(TUNED)
     arguments = ["--config-dir", "mine", "sweeps=tuned", "budget=mini", *AXES, "epochs=1"]
     said = command("train", *arguments, cwd=mine).stdout
-    assert "then 2 fine-tunings of each ticket: layers=first,last, epochs=1, batch=32" in said
+    assert "then 2 fine-tunings of each ticket, 0 of 2 done: layers=first,last, epochs=1, batch=32" in said
+    assert "fine-tuning: epochs: 2 -> 1" in said
     rows = results(mine / "runs" / "tuned-mini")
     assert sorted(row["method"] for row in rows.values()) == ["biprop", "finetune_first", "finetune_last"]
     searched = next(row for row in rows.values() if row["method"] == "biprop")
@@ -237,4 +265,5 @@ def test_a_sweep_of_fine_tunings_starts_each_from_a_ticket_that_it_searched_and_
         assert row.get("test_acc_before", searched["test_acc"]) == pytest.approx(searched["test_acc"])
     again = command("train", *arguments, cwd=mine).stdout
     assert "epoch" not in again.partition("batch=32")[2]
+    assert "2 of 2 done" in again
     assert "3 of 3 runs" in again

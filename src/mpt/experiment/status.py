@@ -16,6 +16,7 @@ from mpt.experiment.resolved import affects_result
 from mpt.files import read_object, write_atomically
 
 STATES = ("done", "running", "failed", "missing")
+INTERRUPTED = "interrupted"  # the reason of a run that its user stopped
 LIST = "sweep.json"  # in the directory of a sweep: every run that a command of it asked for
 
 
@@ -23,7 +24,7 @@ LIST = "sweep.json"  # in the directory of a sweep: every run that a command of 
 class State:
     """Of one run: one of ``STATES``, and for a failed one the reason, for a cut off one how far it came."""
 
-    name: str
+    directory: Path
     state: str
     text: str = ""
 
@@ -83,7 +84,7 @@ def record_failure(directory: Path, config: dict[str, Any], error: BaseException
 def reason(error: BaseException) -> str:
     """Of a failure, as it is written down."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return "interrupted"
+        return INTERRUPTED
     return sentence(error) if isinstance(error, USERS) else repr(error)
 
 
@@ -102,12 +103,12 @@ def state(directory: Path) -> State:
     """Of the run in ``directory``."""
     row = result(directory)
     if row.get("status") == "done" and (directory / "ticket.safetensors").is_file():
-        return State(directory.name, "done")
+        return State(directory, "done")
     if is_claimed(directory):
-        return State(directory.name, "running", _progress(directory))
+        return State(directory, "running", _progress(directory))
     if row.get("status") == "failed":
-        return State(directory.name, "failed", str(row.get("error", "")))
-    return State(directory.name, "missing", _progress(directory))
+        return State(directory, "failed", str(row.get("error", "")))
+    return State(directory, "missing", _progress(directory))
 
 
 def _progress(directory: Path) -> str:
@@ -130,7 +131,7 @@ def states(folder: Path) -> list[State]:
     runs |= {path.parent for path in folder.glob("**/result.json")}
     for path in (*folder.glob(LIST), *folder.glob(f"*/{LIST}")):
         runs |= {path.parent / name for name in listed(path.parent)}
-    return [state(run) for run in sorted(runs)]
+    return [state(run) for run in sorted(runs) if "wandb" not in run.relative_to(folder).parts]  # it keeps a copy
 
 
 def listed(folder: Path) -> dict[str, list[str]]:
@@ -142,6 +143,6 @@ def shown(folder: Path) -> str:
     """What ``mpt-status`` prints."""
     every = states(folder)
     counts = {name: sum(run.state == name for run in every) for name in STATES}
-    lines = [f"{run.state:<8} {run.name}{f'  ({run.text})' if run.text else ''}" for run in every]
+    lines = [f"{run.state:<8} {run.directory.name}{f'  ({run.text})' if run.text else ''}" for run in every]
     total = ", ".join(f"{count} {name}" for name, count in counts.items())
     return "\n".join([*lines, f"{len(every)} runs in {folder}: {total}"])

@@ -6,6 +6,8 @@ run; gain and flips of each layer. It shows the runs whose ``sweep`` is the name
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,22 +31,24 @@ def made(arguments: list[str]) -> str:
     if not find_spec("wandb_workspaces"):
         raise ValueError("a dashboard needs a package: pip install 'mpt[dashboards]'")
     path = Path(options.get("file", f"{names[0]}-dashboard.json"))
-    account = _account(options.get("entity"))
-    view = workspace(names[0], entity=account or "nobody", project=options.get("project", "mpt"))
+    build = partial(workspace, names[0], project=options.get("project", "mpt"))
+    view = build(entity=options.get("entity", "nobody"))
     write_atomically(path, view._to_model().model_dump_json(indent=1, by_alias=True) + "\n")
-    if not account:
-        return f"{path}: checked against W&B's schema; not saved, as there is no account: run wandb login"
-    view.save()
-    return f"{path}: saved as {view.url}"
+    return f"{path}: checked against W&B's schema; {_saved(build, options.get('entity'))}"
 
 
-def _account(entity: str | None) -> str | None:
-    """The account or team to save to; None without a login."""
+def _saved(build: Callable[..., Any], entity: str | None) -> str:
+    """Save the workspace to the account or team ``entity``, to one's own if it is None; what to say."""
     import wandb
 
-    if not wandb.login(prompt=False):
-        return None
-    return entity or str(wandb.Api().default_entity)
+    try:
+        if not wandb.login(prompt=False):
+            return "not saved, as there is no account: run wandb login"
+        view = build(entity=entity or str(wandb.Api().default_entity))
+        view.save()
+    except Exception as error:  # of the network, of W&B's server, of its client
+        return f"not saved: {error}"
+    return f"saved as {view.url}"
 
 
 def workspace(sweep: str, *, entity: str, project: str) -> Any:

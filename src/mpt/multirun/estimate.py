@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,17 +32,18 @@ SECONDS_A_RUN = 2  # data read, network made, ticket measured
 BYTES_A_WEIGHT = 13  # frozen weight, score, momentum in the checkpoint, and some bits in the ticket
 
 
-def estimated(configs: Sequence[dict[str, Any]], folder: Path) -> str:
-    """One sentence on time and space of the runs ``configs``.
+def check_methods(configs: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError for a method that cannot be built: an axis has a value that it does not take."""
+    for config in configs:
+        check_ramp(build_method(config["method"], prune=config["prune"]), epochs=config["epochs"])
 
-    Raises:
-        ValueError: a network or method that cannot be built: an axis has a value that it does not take.
-    """
+
+def estimated(configs: Sequence[dict[str, Any]], folder: Path) -> str:
+    """One sentence on time and space of the runs ``configs``; ValueError for a network that cannot be built."""
     sizes: dict[str, tuple[int, int] | None] = {}
     works, weights = [], []
     for config in configs:
         key = json.dumps([config[name] for name in ("model", "data", "width", "binary_activations")], sort_keys=True)
-        check_ramp(build_method(config["method"], prune=config["prune"]), epochs=config["epochs"])
         if key not in sizes:
             sizes[key] = _size(config)
         if (size := sizes[key]) is not None:
@@ -61,6 +63,8 @@ def _shape(config: dict[str, Any]) -> tuple[int, int, int, int] | None:
         known = (data["num_images"], data["channels"], 32, data["num_classes"])
     elif data["name"] in IMAGES:
         known = IMAGES[data["name"]]
+    elif data["train_size"] and data["image_size"]:
+        known = (data["train_size"], 3, data["image_size"], 10)
     else:
         return None
     return known[0], known[1], data["image_size"] or known[2], known[3]
@@ -109,8 +113,9 @@ def _seconds_a_unit(folder: Path) -> tuple[float, str]:
     rates = []
     for path in sorted(folder.glob("*/result.json"))[:200]:
         row = status.result(path.parent)
-        if row.get("status") == "done" and _shape(row["config"]) and (size := _size(row["config"])):
-            rates.append(row["seconds"] / (3 * size[0] * _images(row["config"]) * row["config"]["epochs"]))
+        with suppress(KeyError, TypeError, ValueError):  # a row of another version, or an incomplete one
+            if row.get("status") == "done" and (size := _size(row["config"])):
+                rates.append(row["seconds"] / (3 * size[0] * _images(row["config"]) * row["config"]["epochs"]))
     if rates:
         return sorted(rates)[len(rates) // 2], f"from {len(rates)} runs that are done"
     return _timed(), "rough: from one convolution timed here"

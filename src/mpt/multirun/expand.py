@@ -13,6 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
+from mpt.experiment.errors import USERS
 from mpt.experiment.resolved import affects_result, configured, run_name
 
 CONSTANT = ("runs", "sweep", "sweeps", "budget")  # one value a sweep: they say where it is
@@ -31,7 +32,7 @@ def expanded(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[
     """Every run that the axes of ``lines`` and, stronger, ``arguments`` span, checked and without repetition.
 
     An argument that is an axis of some lines only replaces it there. The dense baseline removes nothing, so ``prune``
-    does not make several of it.
+    does not make several of it, and options of the other runs' method are not meant for it.
 
     Raises:
         ValueError and Hydra's errors: of the first refused value.
@@ -41,31 +42,48 @@ def expanded(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[
         if override.is_sweep_override() and override.get_key_element() in CONSTANT:
             raise ValueError(f"{override.get_key_element()} must be one value for all runs, got {override.input_line}")
     runs: dict[Path, Run] = {}
+    left_out: dict[str, Exception] = {}
     for line in lines:
         elsewhere = {key for other in lines for key in other} - line.keys()
         given = [argument for argument in arguments if argument.partition("=")[0] not in elsewhere]
-        for overrides, config in _product(composer, composer.combinations(line, given)):
+        for overrides, config in _product(composer, composer.combinations(line, given), left_out):
             run = Run(overrides, config, folder / run_name(config))
             other = runs.setdefault(run.directory, run)
             if affects_result(other.config) != affects_result(config):
                 raise ValueError(f"two runs would share {run.directory}: {other.overrides} and {overrides}")
+    taken = {override.partition("=")[0] for run in runs.values() for override in run.overrides}
+    for option, error in left_out.items():
+        if option not in taken:
+            raise error
     return list(runs.values())
 
 
 def _product(
-    composer: Composer, combinations: Sequence[Sequence[str]]
+    composer: Composer, combinations: Sequence[Sequence[str]], left_out: dict[str, Exception]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Overrides and configuration of each combination; options of a method that dense refuses go to ``left_out``."""
     dense: set[tuple[str, ...]] = set()
     for combination in combinations:
         overrides = tuple(combination)
         without = tuple(override for override in overrides if not override.startswith("prune="))
         if without in dense:
             continue
-        config = composer.config(overrides)
-        if config["method"]["target"] == "mpt.Dense" and len(without) < len(overrides):
+        try:
+            config = composer.config(overrides)
+        except USERS as error:
+            options = [override for override in without if override.startswith("method.")]
+            without = tuple(override for override in without if override not in options)
+            if not options or not _is_dense(config := composer.config(without)):
+                raise
+            left_out |= {option.partition("=")[0]: error for option in options}
+        if _is_dense(config) and len(without) < len(overrides):
             dense.add(without)
             overrides, config = without, composer.config(without)
         yield overrides, config
+
+
+def _is_dense(config: dict[str, Any]) -> bool:
+    return bool(config["method"]["target"] == "mpt.Dense")
 
 
 class Composer:

@@ -25,6 +25,15 @@ def job(config: dict[str, Any], directory: Path, hydra: Any, *, run: Run) -> Non
     """
     isolation.follow_sweep()
     started = hydra.sweeper.get("started") or time.time()
+    try:
+        _job(config, directory, hydra, started, run=run)
+    except ClaimedError as busy:
+        print(f"{busy}", flush=True)
+    except (OSError, ValueError) as error:  # of the directory: what the run itself says is caught there
+        print(f"failed: {directory}: {status.reason(error)}", file=sys.stderr, flush=True)
+
+
+def _job(config: dict[str, Any], directory: Path, hydra: Any, started: float, *, run: Run) -> None:
     if status.finished(config, directory) or failed_since(directory, started):
         return
     print(f"\n{directory.name}: {' '.join(_axes(hydra))}", flush=True)
@@ -32,18 +41,13 @@ def job(config: dict[str, Any], directory: Path, hydra: Any, *, run: Run) -> Non
         if _first_task_runs(directory):
             _attempt(run, config, directory, record=False)
         return
-    try:
-        with claimed(directory) as claim:
-            if status.finished(config, directory) or failed_since(directory, started):
-                return
-            if isolation.needed(config["trainer"]) or _dealt(config, hydra):
-                _apart(config, directory, hydra, claim.fileno())
-            else:
-                _attempt(run, config, directory, record=True)
-    except ClaimedError as busy:
-        print(f"{busy}", flush=True)
-    except OSError as error:
-        print(f"failed: {directory}: {status.reason(error)}", file=sys.stderr, flush=True)
+    with claimed(directory) as claim:
+        if status.finished(config, directory) or failed_since(directory, started):
+            return
+        if isolation.needed(config["trainer"]) or _dealt(config, hydra):
+            _apart(config, directory, hydra, claim.fileno())
+        else:
+            _attempt(run, config, directory, record=True)
 
 
 def _axes(hydra: Any) -> list[str]:

@@ -6,21 +6,22 @@ so a sweep can be killed anywhere and repeated, run by several commands at once,
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from mpt.experiment import status
 from mpt.experiment.claim import NAME as CLAIM
 from mpt.experiment.claim import is_claimed
 from mpt.files import write_atomically
-from mpt.multirun.expand import Composer, Run, expanded
+from mpt.multirun.expand import Run, expanded
+from mpt.multirun.tuning import Tuning, quoted
 
 
 def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
@@ -36,57 +37,31 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     runs = expanded(sweeper, lines, arguments, folder)
     for run in runs:
         _check_processes(sweeper.config, run.config)
-    tuning = _finetune_axes(sweeper)
+    refused: dict[Path, str] = {}
+    missing = [run for run in runs if not _done(run, refused)]
+    tuning = Tuning(sweeper, folder)
+    tunings = tuning.expanded(runs)
     print(_announced(sweeper.config, folder, runs, changes), flush=True)
-    if tuning:
-        count = len(Composer(sweeper.hydra_context.config_loader, sweeper.config).combinations(tuning))
-        axes = ", ".join(f"{key}={value}" for key, value in tuning.items())
-        print(f"then {count} fine-tunings of each ticket: {axes}", flush=True)
-    if missing := [run for run in runs if not status.finished(run.config, run.directory)]:
-        from mpt.multirun.estimate import estimated
+    if tuning.axes:
+        print(tuning.announced(runs, tunings), flush=True)
+    searches = [run.config for run in missing if run.directory not in refused]
+    if wanted := searches + tuning.configs_left(runs, tunings):
+        from mpt.multirun.estimate import check_methods, estimated
 
-        print(estimated([run.config for run in missing], folder), flush=True)
+        check_methods(searches)
+        print(estimated(wanted, folder), flush=True)
     if sweeper.dry_run:
-        print("\n".join(f"{status.state(run.directory).state:<8} {run.directory.name}" for run in runs), flush=True)
+        every = [*runs, *tunings]
+        print("\n".join(f"{status.state(run.directory).state:<8} {run.directory.name}" for run in every), flush=True)
         return []
-    _work(sweeper, runs, started=_listed(folder, runs))
-    if tuning:
-        runs += _finetuned(sweeper, runs, tuning, folder)
-    _report(runs, folder)
+    if wanted:
+        _work(sweeper, runs, refused, started=_listed(folder, runs))
+        if tuning.axes:
+            runs += (tunings := tuning.expanded(runs))
+            more = (f"hydra.sweep.dir={quoted(folder)}",)
+            _work(tuning.sweeper, tunings, refused, started=_listed(folder, tunings), more=more)
+    _report(runs, refused, folder)
     return []
-
-
-def _finetune_axes(sweeper: Any) -> dict[str, str]:
-    """Of ``mpt-finetune`` on every ticket of the sweep; empty if it is one of searches alone."""
-    mini: dict[str, str] = sweeper.axes["mini_finetune"] if sweeper.config.budget == "mini" else {}
-    return {**sweeper.axes["finetune"], **mini}
-
-
-def _finetuned(sweeper: Any, searches: Sequence[Run], axes: dict[str, str], folder: Path) -> list[Run]:
-    """Fine-tune the ticket of each search that is done as ``axes`` say, like any other runs."""
-    master = copy.deepcopy(sweeper.config)
-    with open_dict(master):
-        master.hydra.job.config_name = "finetune"
-        given = [o for o in master.hydra.overrides.hydra if not o.lstrip("+~").startswith("hydra.sweeper.")]
-        master.hydra.overrides.hydra = given  # the axes there are those of the searches' file
-    second = copy.copy(sweeper)
-    second.config = master
-    runs: list[Run] = []
-    for search in searches:
-        if status.finished(search.config, search.directory):
-            same = [o for o in search.overrides if o.startswith(("trainer", "logger", "seed=", "runs=", "data.root="))]
-            ticket = _quoted(search.directory / "ticket.safetensors")
-            named = [f"ticket={ticket}", f"data={search.config['data']['name']}"]
-            named += [f"sweep={sweeper.config.sweep}", f"budget={sweeper.config.budget}", *same]
-            runs += expanded(second, [axes], named, folder)
-    _work(second, runs, started=_listed(folder, runs), more=(f"hydra.sweep.dir={_quoted(folder)}",))
-    return runs
-
-
-def _quoted(path: Path) -> str:
-    """As a value in Hydra's grammar, absolute."""
-    escaped = str(path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
@@ -96,6 +71,8 @@ def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
     params = dict(sweeper.params)
     mini = sweeper.axes["mini"] if sweeper.config.budget == "mini" else {}
     changes = {key: f"{params.get(key, 'as published')} -> {value}" for key, value in mini.items()}
+    tuned = sweeper.axes["mini_finetune"] if mini else {}
+    changes |= {f"fine-tuning: {key}": f"{sweeper.axes['finetune'].get(key)} -> {v}" for key, v in tuned.items()}
     lines = sweeper.axes["lines"].values() or [{}]
     return [params | dict(line) | mini for line in lines], changes
 
@@ -142,36 +119,52 @@ def _listed(folder: Path, runs: Sequence[Run]) -> float:
     return (folder / status.LIST).stat().st_mtime
 
 
-def _work(sweeper: Any, runs: Sequence[Run], *, started: float, more: tuple[str, ...] = ()) -> None:
-    """Launch until every run is done or has failed once since ``started``; what another command holds is waited for."""
-    deaths: dict[Path, int] = {}
-    while left := [run for run in runs if not _settled(run, started)]:
+def _work(
+    sweeper: Any, runs: Sequence[Run], refused: dict[Path, str], *, started: float, more: tuple[str, ...] = ()
+) -> None:
+    """Launch until every run is done or has failed once since ``started``; what another command holds is waited for.
+
+    A run that twice neither ends nor is held by anyone is given up: ``refused`` says why.
+    """
+    tries: Counter[Path] = Counter()
+    while left := [run for run in runs if not _settled(run, refused, started)]:
         free = [run for run in left if not is_claimed(run.directory)]
         if not free:
-            _wait(left, started)
+            _wait(left, refused, started)
             continue
         stopped = _launched(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"hydra.sweeper.started={started!r}"))
-        after = [run for run in free if not _settled(run, started) and not is_claimed(run.directory)]
-        dead = [run for run in after if _left_claim(run.directory) > started]
-        for run in dead:
-            deaths[run.directory] = deaths.get(run.directory, 0) + 1
-            if deaths[run.directory] > 1:
+        after = [run for run in free if not _settled(run, refused, started) and not is_claimed(run.directory)]
+        if stopped and len(after) == len(free) and not any(_left_claim(run.directory) > started for run in after):
+            raise stopped
+        for run in after:
+            tries[run.directory] += 1
+            if tries[run.directory] > 1 and _left_claim(run.directory) > started:
                 status.record_failure(run.directory, run.config, "its process was killed, twice (out of memory?)")
-        if len(after) == len(free) and not dead:
-            raise stopped or RuntimeError("the launcher ran nothing")
+            if tries[run.directory] > 1 and not _settled(run, refused, started):
+                refused[run.directory] = "it could not be started, or not be recorded: see above"
 
 
-def _settled(run: Run, started: float) -> bool:
-    return bool(status.finished(run.config, run.directory)) or failed_since(run.directory, started)
+def _done(run: Run, refused: dict[Path, str]) -> bool:
+    """Whether the run is finished; one whose directory cannot be its own is noted in ``refused``."""
+    try:
+        return bool(status.finished(run.config, run.directory))
+    except (ValueError, OSError) as error:
+        refused[run.directory] = status.reason(error)
+        return False
+
+
+def _settled(run: Run, refused: dict[Path, str], started: float) -> bool:
+    return run.directory in refused or _done(run, refused) or failed_since(run.directory, started)
 
 
 def failed_since(directory: Path, started: float) -> bool:
-    """True if a try of this run, by this command or another, failed after ``started``."""
+    """True if a try of this run, by this command or another, failed after ``started``; not one that was interrupted."""
     try:
         written = (directory / "result.json").stat().st_mtime
     except OSError:
         return False
-    return written > started and status.result(directory).get("status") == "failed"
+    row = status.result(directory)
+    return written > started and row.get("status") == "failed" and row.get("error") != status.INTERRUPTED
 
 
 def _left_claim(directory: Path) -> float:
@@ -182,9 +175,9 @@ def _left_claim(directory: Path) -> float:
         return 0.0
 
 
-def _wait(left: Sequence[Run], started: float) -> None:
+def _wait(left: Sequence[Run], refused: dict[Path, str], started: float) -> None:
     print(f"waiting for {len(left)} runs that other commands are at work on", flush=True)
-    while all(is_claimed(run.directory) and not _settled(run, started) for run in left):
+    while all(is_claimed(run.directory) and not _settled(run, refused, started) for run in left):
         time.sleep(1)
 
 
@@ -203,10 +196,11 @@ def _launched(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Excep
     return None
 
 
-def _report(runs: Sequence[Run], folder: Path) -> None:
-    failed = [run for run in runs if not status.finished(run.config, run.directory)]
+def _report(runs: Sequence[Run], refused: dict[Path, str], folder: Path) -> None:
+    failed = [run for run in runs if run.directory in refused or not _done(run, refused)]
     print(f"\n{len(runs) - len(failed)} of {len(runs)} runs in {folder} are done", flush=True)
     if failed:
-        lines = [f"  {run.directory}: {status.result(run.directory).get('error', 'missing')}" for run in failed]
+        reasons = [refused.get(r.directory) or status.result(r.directory).get("error", "missing") for r in failed]
+        lines = [f"  {run.directory}: {reason}" for run, reason in zip(failed, reasons, strict=True)]
         print("\n".join([f"mpt-train: {len(failed)} runs failed:", *lines]), file=sys.stderr, flush=True)
         sys.exit(1)

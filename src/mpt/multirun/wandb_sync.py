@@ -15,11 +15,11 @@ from mpt.experiment.status import states
 
 def recordings(folder: Path) -> list[Path]:
     """The last offline recording of every finished run in ``folder`` that is not at W&B yet."""
-    done = {run.name for run in states(folder) if run.state == "done"}
+    done = {run.directory for run in states(folder) if run.state == "done"}
     found = []
     for directory in sorted({path.parent.parent for path in folder.glob("**/wandb/offline-run-*")}):
         last = max((directory / "wandb").glob("offline-run-*"), key=lambda path: path.name)
-        if directory.name in done and not list(last.glob("*.synced")):
+        if directory in done and not list(last.glob("*.synced")):
             found.append(last)
     return found
 
