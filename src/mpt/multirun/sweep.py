@@ -56,11 +56,10 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         return []
     if wanted:
         _work(sweeper, runs, refused, started=_listed(folder, runs))
-        if tuning.axes:
-            runs += (tunings := tuning.expanded(runs))
+        if tunings := tuning.expanded(runs):
             more = (f"hydra.sweep.dir={quoted(folder)}",)
             _work(tuning.sweeper, tunings, refused, started=_listed(folder, tunings), more=more)
-    _report(runs, refused, folder)
+    _report([*runs, *tunings], refused, folder)
     return []
 
 
