@@ -12,7 +12,8 @@ from mpt.analysis.table import BASE, SETTINGS, is_setting
 if TYPE_CHECKING:
     import pandas as pd
 
-_NOT_HELD = ("seed", "sweep", "ticket_digest")  # what the runs of one point may differ in
+_NOT_HELD = ("seed", "sweep", "ticket_digest")  # what the runs of one point may differ in, if their seeds differ too
+_CHOICES = ("sweep", "ticket_digest", "run", "epoch", "layer")  # by which one of several rows of a seed can be chosen
 STATISTICS = ("mean", "lowest", "highest", "n")
 
 
@@ -55,7 +56,8 @@ def points(table: pd.DataFrame, *, by: Sequence[str], y: str) -> pd.DataFrame:
     A run that is found twice, all settings and ``y`` the same, counts once; rows without ``y`` do not count.
 
     Raises:
-        ValueError: a column is missing, or the runs of one point differ in a setting other than their seed.
+        ValueError: a column is missing, the runs of one point differ in a setting other than their seed, or one seed
+            has several ``y``.
     """
     require(table, [*by, y])
     table = table[table[y].notna()]
@@ -63,6 +65,7 @@ def points(table: pd.DataFrame, *, by: Sequence[str], y: str) -> pd.DataFrame:
         held = [name for name in table.columns if is_setting(name) and name != "sweep"]
         table = table.drop_duplicates([*dict.fromkeys([*held, *by, y])])
     _refuse_mixtures(table, by)
+    _refuse_repeats(table, by, y)
     grouped = table.groupby(list(by), dropna=False, sort=False)[y].agg(["mean", "min", "max", "count"])
     made = grouped.set_axis(list(STATISTICS), axis=1).reset_index()
     return made.sort_values(list(by), key=_natural_column, kind="stable").reset_index(drop=True)
@@ -107,6 +110,22 @@ def _refuse_mixtures(table: pd.DataFrame, by: Sequence[str]) -> None:
             f"the runs of one point also differ in {mixed[0]}: {values}{also}; choose with --where {mixed[0]}=..., "
             "or show it with --hue or --panel"
         )
+
+
+def _refuse_repeats(table: pd.DataFrame, by: Sequence[str], y: str) -> None:
+    """A seed counts once: a run made again that came out otherwise, or with another ticket, is no second seed."""
+    point = [*dict.fromkeys([*by, "seed"])]
+    again = table[table.duplicated(point, keep=False)] if "seed" in table else table[:0]
+    if again.empty:
+        return
+    first = again[(again[point].map(_key) == again[point].iloc[0].map(_key)).all(axis=1)]
+    choices = [name for name in _CHOICES if name in first and first[name].nunique(dropna=False) > 1]
+    names = ", ".join(map(str, first["run"].unique()[:4])) if "run" in first else f"{len(first)} rows"
+    how = " or ".join(f"--where {name}={spelled(first[name].iloc[0])}" for name in choices)
+    raise ValueError(
+        f"seed {spelled(first['seed'].iloc[0])} is there {len(first)} times with all settings the same and different "
+        f"{y}, which is no spread over seeds: {names}; choose one{f', for instance with {how}' if how else ''}"
+    )
 
 
 def _labelled(name: str, by: Sequence[str]) -> bool:

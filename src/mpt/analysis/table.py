@@ -22,32 +22,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SETTINGS = (  # of a run, in the order in which a table is sorted; those of the groups have a dot (method.power)
-    *("sweep", "budget", "data", "model", "method", "binary_activations", "learn_batchnorm", "width", "prune"),
-    *(
-        "dense",
-        "layers",
-        "ticket_digest",
-        "batch",
-        "epochs",
-        "label_smoothing",
-        "sync_batchnorm",
-        "protocol",
-        "select",
-        "seed",
-    ),
+    *("sweep", "budget", "data", "data_checksum", "model", "method", "binary_activations", "spline_t"),
+    *("learn_batchnorm", "width", "prune", "dense", "layers", "ticket_digest", "batch", "epochs", "limit_batches"),
+    *("label_smoothing", "sync_batchnorm", "channels_last", "precision", "processes", "protocol", "select", "seed"),
 )
 BASE = ("data", "model", "variant", "width", "prune")
 _SKIPPED = ("wandb", "tensorboard", "multirun", "submitit")  # folders inside of a run or beside it that hold no run
-_HERE = (
-    "runs",
-    "recipe",
-    "ticket",
-    "data.root",
-    "data.cache",
-    "data.download",
-)  # of a machine or a command, not of a result
+_HERE = (  # of a machine or a command, not of a result
+    *("runs", "recipe", "ticket", "data.root", "data.cache", "data.download", "data.stream", "data.workers"),
+)
 _NAMES = ("model.name", "method.name", "data.name")  # there already: model, method, data
-_GROUPS = ("trainer.", "logger.")
+_GROUPS = ("trainer.", "logger.")  # of a machine, too, but for what of the trainer is in SETTINGS
 
 
 @dataclass
@@ -208,11 +193,9 @@ def _read_run(directory: Path, name: str, runs: Runs) -> None:
 def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A ``result.json`` as one flat row: its own keys, then the settings of its ``config`` that it does not have."""
     measured = _flat({key: value for key, value in row.items() if key != "config"}, "/")
-    settings = {
-        key: value
-        for key, value in _flat(row.get("config") or {}, ".").items()
-        if key not in _HERE + _NAMES and not key.startswith(_GROUPS)
-    }
+    config = _flat(row.get("config") or {}, ".")
+    settings = {name: config[f"trainer.{name}"] for name in SETTINGS if f"trainer.{name}" in config}
+    settings |= {k: v for k, v in config.items() if k not in _HERE + _NAMES and not k.startswith(_GROUPS)}
     flat = settings | measured
     if flat.get("seconds") and flat.get("epochs"):
         flat["seconds_per_epoch"] = flat["seconds"] / flat["epochs"]
