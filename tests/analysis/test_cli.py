@@ -34,7 +34,9 @@ def command(name, *arguments, cwd):
 
 @pytest.fixture
 def runs(tmp_path):
-    return write(tmp_path / "runs", *curve({0.5: 0.6, 0.8: 0.4}), *curve({0.0: 0.7}, method="dense"))
+    (tmp_path / "own.csv").write_text("x,y\n1,2\n")
+    same = {"data__std": None}
+    return write(tmp_path / "runs", *curve({0.5: 0.6, 0.8: 0.4}, **same), *curve({0.0: 0.7}, method="dense", **same))
 
 
 def test_results_prints_a_summary_and_writes_a_table(runs, tmp_path):
@@ -105,6 +107,13 @@ def test_make_figures_was_read():
         (("results", "runs", "--where", "width"), "--where takes COLUMN=VALUE"),
         (("results", "runs", "--rows", "epochs"), "say where to with -o FILE"),
         (("results", "runs", "--y", "test_ac"), "no column test_ac: did you mean test_acc"),
+        (("results", "runs", "--y", "method"), "method is no column of numbers"),
+        (("results", "runs", "--y", "data.std"), "no run has a value of data.std"),
+        (("plot", "runs", "--x", "prune", "--y", "method"), "method is no column of numbers"),
+        (("plot", "runs", "--x", "prune", "--y", "data.std"), "no run has a value of data.std"),
+        (("plot", "runs", "--x", "data.std"), "no run has a value of data.std"),
+        (("plot", "own.csv", "--x", "x", "--y", "y"), "own.csv has no column variant and no method"),
+        (("verdicts", "own.csv"), "own.csv has no column variant and no method"),
         (("plot", "runs"), "say what to draw: --figure NAME or --x COLUMN"),
         (("plot", "runs", "--figure", "fig9"), "there is no figure 'fig9'"),
         (("plot", "runs", "--figure", "table7"), "there is no table 'table7'"),

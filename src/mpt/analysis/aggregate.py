@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,17 @@ def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
             plain = [column for column in table.columns if "/" not in column and "." not in column]
             there = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(plain)} and more"
             raise ValueError(f"the table has no column {name}: {there}")
+
+
+def measured(table: pd.DataFrame, y: str) -> pd.DataFrame:
+    """The rows with a number in column ``y``; ValueError if it is not there, is empty, or holds something else."""
+    require(table, [y])
+    found = table[table[y].notna()]
+    if found.empty and not table.empty:
+        raise ValueError(f"no run has a value of {y}: choose another column")
+    if not all(isinstance(value, numbers.Real) for value in found[y]):
+        raise ValueError(f"{y} is no column of numbers, and only these have a mean: choose one such as test_acc")
+    return found
 
 
 def select(table: pd.DataFrame, where: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
@@ -56,11 +68,11 @@ def points(table: pd.DataFrame, *, by: Sequence[str], y: str) -> pd.DataFrame:
     A run that is found twice, all settings and ``y`` the same, counts once; rows without ``y`` do not count.
 
     Raises:
-        ValueError: a column is missing, the runs of one point differ in a setting other than their seed, or one seed
+        ValueError: a column is missing, ``y`` has no numbers, the runs of one point differ in a setting other than their seed, or one seed
             has several ``y``.
     """
-    require(table, [*by, y])
-    table = table[table[y].notna()]
+    require(table, by)
+    table = measured(table, y)
     if "seed" in table:
         held = [name for name in table.columns if is_setting(name) and name != "sweep"]
         table = table.drop_duplicates([*dict.fromkeys([*held, *by, y])])

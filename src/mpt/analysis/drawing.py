@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.aggregate import of_sweep, ordered, points, require, select, spelled
+from mpt.analysis.aggregate import measured, of_sweep, ordered, points, require, select, spelled
 from mpt.analysis.figures import Figure
 
 if TYPE_CHECKING:
@@ -69,22 +69,33 @@ def percent(column: str) -> float:
 
 
 def of_figure(figure: Figure, table: pd.DataFrame, *, name: str | None = None) -> pd.DataFrame:
-    """The rows of ``table`` that ``figure`` is about; those of the sweep ``name`` alone, where the table has any."""
-    require(table, [*figure.where, figure.x, *figure.y, *figure.hue, *figure.panel, *figure.apart])
+    """The rows of ``table`` that ``figure`` is about; those of the sweep ``name`` alone, where the table has any.
+
+    Raises:
+        ValueError: a column is not there, or has no value in any of these rows.
+    """
+    require(table, [*figure.where, *figure.hue, *figure.panel, *figure.apart])
     table = select(of_sweep(table, name), figure.where)
-    return table[table[figure.x].notna()]
+    for column in (*figure.needs, figure.x):
+        require(table, [column])
+        table = table[table[column].notna()]
+        if table.empty:
+            raise ValueError(f"no run has a value of {column}: choose another column")
+    for y in figure.y:
+        measured(table, y)
+    return table
 
 
 def lines(figure: Figure, table: pd.DataFrame, *, y: str) -> dict[str, list[Line]]:
     """Panel -> its lines, in percent where :func:`percent` says so. Panels and lines in their natural order."""
     made: dict[str, list[Line]] = {}
-    dense = table["variant"] == "dense" if "variant" in table and figure.x in ("prune", "density") else None
-    parts = [(table, False)] if dense is None else [(table[~dense], False), (table[dense], True)]
-    columns = [(part, across, y) for part, across in parts]
-    columns += [(table, False, figure.beside)] if figure.beside else []
-    for part, across, column in columns:
+    is_dense = table["variant"] == "dense" if "variant" in table else table.index != table.index
+    parts = [(table[~is_dense], False, y), (table[is_dense], True, y)]
+    parts += [(table, False, figure.beside)] if figure.beside else []
+    for part, dense, column in parts:
+        across = dense and figure.x in ("prune", "density")
         for values, group in _grouped(figure, part, column, across=across):
-            label = _label(values, figure.hue) or LABELS.get(column, column)
+            label = _label(values, figure.hue, dense=dense) or LABELS.get(column, column)
             label += ", by chance" if figure.hue and column == figure.beside else ""
             made.setdefault(_title(values, figure.panel), []).append(
                 _line(figure, group, column, label=label, across=across)
@@ -132,6 +143,7 @@ def _grouped(
     figure: Figure, part: pd.DataFrame, y: str, *, across: bool
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """(panel and hue, points) of each line; ``across``: one point, whatever the x of its runs."""
+    part = part[part[y].notna()]
     if part.empty:
         return
     lines = [*dict.fromkeys([*figure.panel, *figure.hue])]
@@ -146,21 +158,26 @@ def _line(figure: Figure, group: pd.DataFrame, y: str, *, label: str, across: bo
     return Line(label, x, **scaled, n=[int(n) for n in group["n"]], across=across)
 
 
-def _label(values: dict[str, Any], hue: tuple[str, ...]) -> str:
+def _label(values: dict[str, Any], hue: tuple[str, ...], *, dense: bool = False) -> str:
     """``MPT-1/32, 90 % pruned``; a dense network is ``dense`` whatever a ticket's settings would be."""
-    is_dense = "dense" in (values.get("variant"), values.get("method"))
     words = []
     for name in hue:
         value = values[name]
-        if value is None or value != value or (is_dense and name == "prune"):
+        if value is None or value != value or (dense and name == "prune"):
             continue
         if name in ("variant", "method", "model", "data"):
             words.append(str(value))
         elif name == "prune":
             words.append(f"{100 * value:g} % pruned")
         else:
-            words.append(f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {spelled(value)}")
-    return ", ".join(words) or ("dense" if hue else "")
+            words.append(f"{_word(name)} {spelled(value)}")
+    if dense and hue and "dense" not in words:
+        words.insert(0, "dense")
+    return ", ".join(words) or (f"no {_word(hue[0])}" if hue else "")
+
+
+def _word(column: str) -> str:
+    return column.rsplit(".", 1)[-1].replace("_", " ")
 
 
 def _title(values: dict[str, Any], panel: tuple[str, ...]) -> str:

@@ -82,7 +82,9 @@ def load(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     table = read_table(path) if path.is_file() else to_table(finished(path))
-    if "variant" not in table and "method" in table:
+    if "variant" not in table:
+        if "method" not in table:
+            raise ValueError(f"{path} has no column variant and no method: it is no table of mpt-results")
         table["variant"] = [variant(row) for row in table.to_dict("records")]
     return table
 
