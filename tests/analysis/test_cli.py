@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -131,6 +132,33 @@ def test_a_mistake_is_one_sentence_and_status_1(runs, tmp_path, words, sentence)
     assert sentence in said
     assert "\n" not in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+ODD = {
+    "result.json": [json.dumps(result(seed=9) | changed) for changed in ({"config": "x"}, {"seconds": "x"}, {"prune": []})],
+    "report.json": ['{"scores": {"a": {}}}', '{"scores": [1]}', "[1]", '{"layers": [{}]}', '{"layers": 1}'],
+    "metrics.jsonl": ['{"epoch": 1,', "1", b"\xff"],
+}
+
+
+@pytest.mark.parametrize(("file", "content"), [(file, content) for file, found in ODD.items() for content in found])
+def test_one_odd_file_is_named_and_left_out_and_stops_nothing(runs, tmp_path, capsys, file, content):
+    for directory in runs.iterdir():
+        (directory / "metrics.jsonl").write_text('{"epoch": 1, "test/acc": 0.5}\n')
+        (directory / "report.json").write_text('{"layers": [{"name": "a", "zero": 0.5, "zero_chance": 0.1}]}')
+    odd = write(runs, result(seed=7)) / "run009-0"
+    (odd / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    told = ""
+    for words in (
+        ("results", "runs"),
+        ("results", "runs", "--rows", "epochs", "-o", "e.csv"),
+        ("plot", "runs", "--x", "layer", "--y", "zero", "--hue", "variant,prune"),
+        ("verdicts", "runs"),
+    ):
+        status, out, said = command(*words, cwd=tmp_path)
+        assert status == 0, said
+        told += out + capsys.readouterr().err
+    assert f"unreadable: run009-0{'' if file == 'result.json' else f'/{file}'}: " in told
 
 
 def test_a_file_that_was_there_survives_a_figure_that_cannot_be_made(runs, tmp_path):
