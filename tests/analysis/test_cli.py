@@ -135,7 +135,9 @@ def test_a_mistake_is_one_sentence_and_status_1(runs, tmp_path, words, sentence)
 
 
 ODD = {
-    "result.json": [json.dumps(result(seed=9) | changed) for changed in ({"config": "x"}, {"seconds": "x"}, {"prune": []})],
+    "result.json": [
+        json.dumps(result(seed=9) | changed) for changed in ({"config": "x"}, {"seconds": "x"}, {"prune": []})
+    ],
     "report.json": ['{"scores": {"a": {}}}', '{"scores": [1]}', "[1]", '{"layers": [{}]}', '{"layers": 1}'],
     "metrics.jsonl": ['{"epoch": 1,', "1", b"\xff"],
 }

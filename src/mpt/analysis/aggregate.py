@@ -68,8 +68,8 @@ def points(table: pd.DataFrame, *, by: Sequence[str], y: str) -> pd.DataFrame:
     A run that is found twice, all settings and ``y`` the same, counts once; rows without ``y`` do not count.
 
     Raises:
-        ValueError: a column is missing, ``y`` has no numbers, the runs of one point differ in a setting other than their seed, or one seed
-            has several ``y``.
+        ValueError: a column is missing, ``y`` has no numbers, the runs of one point differ in a setting other than
+            their seed, or one seed has several ``y``.
     """
     require(table, by)
     table = measured(table, y)

@@ -88,7 +88,7 @@ def chosen(figure: str | None, *, x: str | None = None, **columns: str | Sequenc
 def _free(x: str | None, **columns: str | Sequence[str]) -> Figure:
     if not x:
         raise ValueError("say what to draw: a figure of the papers (figure=) or a column (x=)")
-    own = {key: (value,) if isinstance(value, str) else tuple(value) for key, value in columns.items()}
+    own: dict[str, Any] = {key: (value,) if isinstance(value, str) else tuple(value) for key, value in columns.items()}
     rows = {"epoch": "epochs", "layer": "layers", "score": "scores"}.get(x, "runs")
     made = Figure("", x, joined=x != "num_kept", rows=rows, **own)
     return replace(made, title=f"{' and '.join(made.y)} over {x}")

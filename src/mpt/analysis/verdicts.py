@@ -38,7 +38,8 @@ def judge(table: pd.DataFrame, names: Sequence[str] = tuple(CLAIMS)) -> list[Ver
     """The verdict on each claim of ``names``."""
     require(table, ["variant"])
     table = table[table["variant"].notna()]
-    return [_verdict(name, table) for name in names]
+    plain = rules_2021.of_the_paper(table)
+    return [_verdict(name, plain if name in rules_2021.RULES else table) for name in names]
 
 
 def report(verdicts: Sequence[Verdict], *, rules: bool = False) -> str:
