@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mpt.analysis.aggregate import points
-from mpt.analysis.drawing import draw, lines, of_figure, percent
+from mpt.analysis.drawing import draw, lines, of_figure
 from mpt.analysis.figures import FIGURES, Figure
 from tests.analysis.conftest import curve, result
 
@@ -101,11 +101,6 @@ def test_several_measures_have_panels_each(table):
     assert [axes.get_ylabel() for axes in drawing.axes] == ["seconds an epoch", "test accuracy (%)"]
 
 
-def test_fractions_are_percent_and_nothing_else_is():
-    assert [percent(c) for c in ("prune", "test_acc", "test/acc", "density", "report/all_kernels/zero")] == [100] * 5
-    assert [percent(c) for c in ("width", "num_kept", "seconds", "optim.lr", "report/acceleration")] == [1] * 5
-
-
 def tuned(layers, **same):
     return result(method=f"finetune_{layers}", layers=layers, ticket_digest="a", **same)
 
@@ -130,3 +125,10 @@ def test_only_a_dense_network_is_called_dense(table):
     assert [line.label for line in lines(own, of_figure(own, rows), y="test_acc")["conv2"]] == [
         *("power 3", "no power", "dense"),
     ]
+
+
+def test_every_panel_of_several_measures_says_which_it_shows(table):
+    same = {"method__power": 1.0, "method__selection": "global"}
+    rows = table(*curve({0.5: 0.6, 0.8: 0.5}, **same), *curve({0.5: 0.6}, model="conv4", **same))
+    drawing = draw(FIGURES["threshold"], of_figure(FIGURES["threshold"], rows))
+    assert [axes.get_ylabel() for axes in drawing.axes] == ["seconds an epoch"] * 3 + ["test accuracy (%)"] * 3

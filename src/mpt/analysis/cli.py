@@ -187,7 +187,7 @@ def _verdicts(arguments: list[str]) -> None:
 
 def _printed(table: Any, y: str) -> str:
     from mpt.analysis.aggregate import STATISTICS, spelled, summary
-    from mpt.analysis.drawing import percent
+    from mpt.analysis.labels import percent
 
     made = summary(table, y=y)
     for name in made.columns:
