@@ -89,6 +89,15 @@ def test_a_seed_never_counts_twice(table):
     assert points(select(twice, {"sweep": ["fig5"]}), by=("prune",), y="test_acc")["mean"].tolist() == [0.501]
 
 
+def test_a_summary_shows_a_seed_that_was_run_again_in_rows_of_its_own(table):
+    again = [result(sweep="fig2"), result(sweep="fig5", test_acc=0.7), result(sweep="fig5", prune=0.8)]
+    made = summary(table(*again))
+    assert made["sweep"].tolist() == ["fig2", "fig5", "fig5"]
+    assert made["n"].tolist() == [1, 1, 1]
+    twice = summary(table(result(), result(test_acc=0.7)))
+    assert twice["run"].tolist() == ["run000-0", "run001-1"]
+
+
 def test_tickets_may_differ_only_where_their_seeds_do(table):
     tuned = {"method": "finetune_last", "layers": "last"}
     rows = table(result(ticket_digest="a", **tuned), result(ticket_digest="b", seed=1, **tuned))

@@ -73,9 +73,7 @@ def points(table: pd.DataFrame, *, by: Sequence[str], y: str) -> pd.DataFrame:
     """
     require(table, by)
     table = measured(table, y)
-    if "seed" in table:
-        held = [name for name in table.columns if is_setting(name) and name != "sweep"]
-        table = table.drop_duplicates([*dict.fromkeys([*held, *by, y])])
+    table = _distinct(table, by, y)
     _refuse_mixtures(table, by)
     _refuse_repeats(table, by, y)
     grouped = table.groupby(list(by), dropna=False, sort=False)[y].agg(["mean", "min", "max", "count"])
@@ -84,9 +82,13 @@ def points(table: pd.DataFrame, *, by: Sequence[str], y: str) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame, *, y: str = "test_acc") -> pd.DataFrame:
-    """Points of all settings; of the settings only those that tell the rows apart, and what every run is known by."""
+    """Points of all settings; of the settings only those that tell the rows apart, and what every run is known by.
+
+    A seed whose run was made again and came out otherwise has a row for each: by sweep, else by ticket, else by run.
+    """
     settings = [name for name in table.columns if is_setting(name) and name not in _NOT_HELD]
     by = [*(name for name in BASE if name in table), *(name for name in settings if name not in BASE)]
+    by += _telling_repeats_apart(measured(table, y), by, y)
     made = points(table, by=by, y=y)
     shown = [name for name in BASE if name in by]
     shown += [name for name in by if name not in (*shown, "method") and made[name].nunique(dropna=False) > 1]
@@ -122,6 +124,21 @@ def _refuse_mixtures(table: pd.DataFrame, by: Sequence[str]) -> None:
             f"the runs of one point also differ in {mixed[0]}: {values}{also}; choose with --where {mixed[0]}=..., "
             "or show it with --hue or --panel"
         )
+
+
+def _distinct(table: pd.DataFrame, by: Sequence[str], y: str) -> pd.DataFrame:
+    """A run that is found twice, all settings and ``y`` the same, once."""
+    held = [name for name in table.columns if is_setting(name) and name != "sweep"]
+    return table.drop_duplicates([*dict.fromkeys([*held, *by, y])]) if "seed" in table else table
+
+
+def _telling_repeats_apart(table: pd.DataFrame, by: Sequence[str], y: str) -> list[str]:
+    """The column, if one is needed, in which the rows of one seed differ."""
+    table = _distinct(table, by, y)
+    for names in ([], *([name] for name in _CHOICES if name in table)):
+        if "seed" not in table or not table.duplicated([*by, *names, "seed"]).any():
+            return names
+    return []
 
 
 def _refuse_repeats(table: pd.DataFrame, by: Sequence[str], y: str) -> None:
