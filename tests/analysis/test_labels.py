@@ -16,7 +16,7 @@ def test_a_panel_says_what_is_known_of_it():
 def test_a_line_says_its_settings_and_whether_it_is_dense():
     hue = ("variant", "prune")
     assert line_label({"variant": "MPT-1/32", "prune": 0.9}, hue) == "MPT-1/32, 90 % pruned"
-    assert line_label({"variant": "dense", "prune": 0.0}, hue, dense=True) == "dense"
+    assert line_label({"variant": "dense", "prune": 0.0}, hue) == "dense"
     assert line_label({"method.power": 3.0}, ("method.power",)) == "power 3"
     assert line_label({"method.power": None}, ("method.power",)) == "no power"
     assert line_label({"optim.lr": 0.1}, ("optim.lr",), dense=True) == "dense, lr 0.1"

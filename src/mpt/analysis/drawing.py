@@ -65,7 +65,8 @@ def of_figure(figure: Figure, table: pd.DataFrame, *, name: str | None = None) -
 def lines(figure: Figure, table: pd.DataFrame, *, y: str) -> dict[str, list[Line]]:
     """Panel -> its lines, in percent where :func:`percent` says so. Panels and lines in their natural order."""
     made: dict[str, list[Line]] = {}
-    is_dense = table["variant"] == "dense" if "variant" in table else table.index != table.index
+    alone = figure.x in ("prune", "density") or not {"variant", "method"} & {*figure.hue}  # else a hue tells it apart
+    is_dense = (table["variant"] == "dense") & alone if "variant" in table else table.index != table.index
     parts = [(table[~is_dense], False, y), (table[is_dense], True, y)]
     parts += [(table, False, figure.beside)] if figure.beside else []
     for part, dense, column in parts:

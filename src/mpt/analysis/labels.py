@@ -40,6 +40,7 @@ def axis_label(column: str) -> str:
 
 def line_label(values: Mapping[str, Any], hue: tuple[str, ...], *, dense: bool = False) -> str:
     """``MPT-1/32, 90 % pruned``; a dense network is ``dense`` whatever a ticket's settings would be."""
+    dense = dense or "dense" in (values.get("variant"), values.get("method"))
     words = []
     for name in hue:
         value = values.get(name)
