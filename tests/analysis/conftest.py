@@ -16,10 +16,18 @@ def result(**changed):
     row |= {key: value for key, value in changed.items() if "__" not in key and key not in ("config",)}
     row.setdefault("num_kept", 1000 if row["method"] == "dense" else round(1000 * (1 - row["prune"])))
     config = {key: row[key] for key in ("prune", "width", "epochs", "seed")}
-    config |= {"binary_activations": False, "learn_batchnorm": False, "batch": 128, "runs": "/somewhere", "dense": []}
-    config |= {key: row[key] for key in ("binary_activations", "learn_batchnorm") if key in row}
+    config |= {
+        "binary_activations": False,
+        "learn_batchnorm": False,
+        "spline_t": 1.0,
+        "batch": 128,
+        "runs": "/somewhere",
+        "dense": [],
+    }
+    config |= {key: row[key] for key in ("binary_activations", "learn_batchnorm", "spline_t") if key in row}
     config |= {group: {"name": row[group]} for group in ("model", "method", "data")}
-    config |= {"optim": {"name": "sgd", "lr": 0.1}, "logger": {"name": "local"}, "trainer": {"devices": "auto"}}
+    config |= {"optim": {"name": "sgd", "lr": 0.1}, "logger": {"name": "local"}}
+    config |= {"trainer": {"devices": "auto", "limit_batches": None, "sync_batchnorm": False, "channels_last": True}}
     for key, value in changed.items():
         group, mark, name = key.partition("__")
         if mark:

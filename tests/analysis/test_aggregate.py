@@ -57,3 +57,51 @@ def test_the_runs_of_a_sweep_are_those_with_its_name_or_all(table):
     rows = table(result(sweep="fig2"), result(sweep="fig5", seed=1))
     assert len(of_sweep(rows, "fig2")) == 1
     assert len(of_sweep(rows, "fig3")) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"spline_t": 2.0},
+        {"data_checksum": "b"},
+        {"processes": 2},
+        {"precision": "bf16-mixed"},
+        {"trainer__limit_batches": 1},
+        {"trainer__channels_last": False},
+        {"trainer__sync_batchnorm": True},
+    ],
+)
+def test_whatever_changes_a_result_is_a_setting_that_no_mean_is_taken_over(table, other):
+    (name,) = (key.rpartition("__")[2] for key in other)
+    with pytest.raises(ValueError, match=f"differ in {name}: .*; choose with --where {name}="):
+        points(table(result(), result(seed=1, **other)), by=("prune",), y="test_acc")
+
+
+def test_where_images_are_read_from_is_no_setting(table):
+    rows = table(result(data__workers=1), result(data__workers=8, data__stream=True, seed=1))
+    assert points(rows, by=("prune",), y="test_acc")["n"].tolist() == [2]
+
+
+def test_a_seed_never_counts_twice(table):
+    twice = table(result(sweep="fig2"), result(sweep="fig5", test_acc=0.501))
+    with pytest.raises(ValueError, match=r"seed 0 is there 2 times .* run000-0, run001-1; .* --where sweep=fig2 or"):
+        points(twice, by=("prune",), y="test_acc")
+    assert points(select(twice, {"sweep": ["fig5"]}), by=("prune",), y="test_acc")["mean"].tolist() == [0.501]
+
+
+def test_a_summary_shows_a_seed_that_was_run_again_in_rows_of_its_own(table):
+    again = [result(sweep="fig2"), result(sweep="fig5", test_acc=0.7), result(sweep="fig5", prune=0.8)]
+    made = summary(table(*again))
+    assert made["sweep"].tolist() == ["fig2", "fig5", "fig5"]
+    assert made["n"].tolist() == [1, 1, 1]
+    twice = summary(table(result(), result(test_acc=0.7)))
+    assert twice["run"].tolist() == ["run000-0", "run001-1"]
+
+
+def test_tickets_may_differ_only_where_their_seeds_do(table):
+    tuned = {"method": "finetune_last", "layers": "last"}
+    rows = table(result(ticket_digest="a", **tuned), result(ticket_digest="b", seed=1, **tuned))
+    assert points(rows, by=("prune",), y="test_acc")["n"].tolist() == [2]
+    rows = table(result(ticket_digest="a", **tuned), result(ticket_digest="b", test_acc=0.9, **tuned))
+    with pytest.raises(ValueError, match=r"--where ticket_digest=a or --where run="):
+        points(rows, by=("prune",), y="test_acc")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -34,7 +35,9 @@ def command(name, *arguments, cwd):
 
 @pytest.fixture
 def runs(tmp_path):
-    return write(tmp_path / "runs", *curve({0.5: 0.6, 0.8: 0.4}), *curve({0.0: 0.7}, method="dense"))
+    (tmp_path / "own.csv").write_text("x,y\n1,2\n")
+    same = {"data__std": None}
+    return write(tmp_path / "runs", *curve({0.5: 0.6, 0.8: 0.4}, **same), *curve({0.0: 0.7}, method="dense", **same))
 
 
 def test_results_prints_a_summary_and_writes_a_table(runs, tmp_path):
@@ -105,6 +108,13 @@ def test_make_figures_was_read():
         (("results", "runs", "--where", "width"), "--where takes COLUMN=VALUE"),
         (("results", "runs", "--rows", "epochs"), "say where to with -o FILE"),
         (("results", "runs", "--y", "test_ac"), "no column test_ac: did you mean test_acc"),
+        (("results", "runs", "--y", "method"), "method is no column of numbers"),
+        (("results", "runs", "--y", "data.std"), "no run has a value of data.std"),
+        (("plot", "runs", "--x", "prune", "--y", "method"), "method is no column of numbers"),
+        (("plot", "runs", "--x", "prune", "--y", "data.std"), "no run has a value of data.std"),
+        (("plot", "runs", "--x", "data.std"), "no run has a value of data.std"),
+        (("plot", "own.csv", "--x", "x", "--y", "y"), "own.csv has no column variant and no method"),
+        (("verdicts", "own.csv"), "own.csv has no column variant and no method"),
         (("plot", "runs"), "say what to draw: --figure NAME or --x COLUMN"),
         (("plot", "runs", "--figure", "fig9"), "there is no figure 'fig9'"),
         (("plot", "runs", "--figure", "table7"), "there is no table 'table7'"),
@@ -122,6 +132,35 @@ def test_a_mistake_is_one_sentence_and_status_1(runs, tmp_path, words, sentence)
     assert sentence in said
     assert "\n" not in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+ODD = {
+    "result.json": [
+        json.dumps(result(seed=9) | changed) for changed in ({"config": "x"}, {"seconds": "x"}, {"prune": []})
+    ],
+    "report.json": ['{"scores": {"a": {}}}', '{"scores": [1]}', "[1]", '{"layers": [{}]}', '{"layers": 1}'],
+    "metrics.jsonl": ['{"epoch": 1,', "1", b"\xff"],
+}
+
+
+@pytest.mark.parametrize(("file", "content"), [(file, content) for file, found in ODD.items() for content in found])
+def test_one_odd_file_is_named_and_left_out_and_stops_nothing(runs, tmp_path, capsys, file, content):
+    for directory in runs.iterdir():
+        (directory / "metrics.jsonl").write_text('{"epoch": 1, "test/acc": 0.5}\n')
+        (directory / "report.json").write_text('{"layers": [{"name": "a", "zero": 0.5, "zero_chance": 0.1}]}')
+    odd = write(runs, result(seed=7)) / "run009-0"
+    (odd / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    told = ""
+    for words in (
+        ("results", "runs"),
+        ("results", "runs", "--rows", "epochs", "-o", "e.csv"),
+        ("plot", "runs", "--x", "layer", "--y", "zero", "--hue", "variant,prune"),
+        ("verdicts", "runs"),
+    ):
+        status, out, said = command(*words, cwd=tmp_path)
+        assert status == 0, said
+        told += out + capsys.readouterr().err
+    assert f"unreadable: run009-0{'' if file == 'result.json' else f'/{file}'}: " in told
 
 
 def test_a_file_that_was_there_survives_a_figure_that_cannot_be_made(runs, tmp_path):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpt.analysis.compare import Point, at, beats, duel
+from mpt.analysis.compare import Point, at, beats, duel, every, gap, learned, shrinks
 from tests.analysis.conftest import curve
 
 
@@ -31,3 +31,29 @@ def test_a_duel_counts_the_pairs_that_one_side_wins():
     found = duel(a, b)
     assert (found.won, found.lost, len(found.pairs)) == (1, 1, 3)
     assert found.gain == pytest.approx(-0.2 / 3)
+
+
+def test_a_gap_shrinks_only_by_more_than_its_seeds_and_images_explain():
+    def gaps(*, wide, images=10_000, spread=0.0):
+        low, high = (Point(acc, acc - spread, acc + spread, 3, images) for acc in (0.6, 0.8))
+        return gap([high], [low]), gap([Point(0.6 + wide, 0.6 + wide - spread, 0.6 + wide + spread, 3, images)], [low])
+
+    before, after = gaps(wide=0.1, spread=0.01)
+    assert (before.mean, before.half) == (pytest.approx(0.2), pytest.approx(0.02))
+    assert before.error == pytest.approx(((0.8 * 0.2 + 0.6 * 0.4) / 10_000) ** 0.5)
+    assert shrinks(before, after) is True
+    assert shrinks(*gaps(wide=0.19)) is False  # the images could tell, and do not
+    assert shrinks(*gaps(wide=0.1, spread=0.03)) is False
+    assert shrinks(*gaps(wide=0.1, spread=0.06)) is None  # seeds that hide the whole of .2
+    assert shrinks(*gaps(wide=0.1, images=50)) is None
+
+
+def test_all_of_several_verdicts_hold_where_none_fails_and_none_is_open():
+    assert [every(v) for v in ([True, True], [True, None], [None, False], [])] == [True, None, False, None]
+
+
+def test_a_dense_network_has_learned_where_it_is_above_the_chance_of_its_data():
+    at_chance = Point(0.1, 0.1, 0.1, 1, 359)
+    assert not learned(at_chance, "digits")
+    assert learned(at_chance, "cifar100")
+    assert learned(at_chance, "image_folder")  # nobody knows

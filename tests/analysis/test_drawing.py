@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mpt.analysis.aggregate import points
-from mpt.analysis.drawing import draw, lines, of_figure, percent
-from mpt.analysis.figures import FIGURES
+from mpt.analysis.drawing import draw, lines, of_figure
+from mpt.analysis.figures import FIGURES, Figure
 from tests.analysis.conftest import curve, result
 
 
@@ -101,6 +101,34 @@ def test_several_measures_have_panels_each(table):
     assert [axes.get_ylabel() for axes in drawing.axes] == ["seconds an epoch", "test accuracy (%)"]
 
 
-def test_fractions_are_percent_and_nothing_else_is():
-    assert [percent(c) for c in ("prune", "test_acc", "test/acc", "density", "report/all_kernels/zero")] == [100] * 5
-    assert [percent(c) for c in ("width", "num_kept", "seconds", "optim.lr", "report/acceleration")] == [1] * 5
+def tuned(layers, **same):
+    return result(method=f"finetune_{layers}", layers=layers, ticket_digest="a", **same)
+
+
+def test_of_a_sweep_of_fine_tunings_the_search_is_no_line_and_no_panel(table):
+    search, rows = result(method__power=1.0), [tuned("last", batch=128), tuned("first", batch=256)]
+    grid = FIGURES["finetune_grid"]
+    settings = {"optim.name": "sgd", "optim.schedule": "cosine"}
+    found = lines(grid, of_figure(grid, table(search, *rows).assign(**settings)), y="test_acc")
+    assert {panel: [line.label for line in own] for panel, own in found.items()} == {
+        "layers first, batch 256": ["name sgd, schedule cosine"],
+        "layers last, batch 128": ["name sgd, schedule cosine"],
+    }
+    epochs = table(search, *rows).assign(epoch=1, **{"test/acc": 0.5})
+    found = lines(FIGURES["finetune"], of_figure(FIGURES["finetune"], epochs), y="test/acc")
+    assert sorted(line.label for line in found["conv2"]) == ["layers first", "layers last"]
+
+
+def test_only_a_dense_network_is_called_dense(table):
+    rows = table(tuned("last"), result(method__power=3.0, seed=1), result(method="dense", prune=0.0))
+    own = Figure("", "width", hue=("method.power",))
+    assert [line.label for line in lines(own, of_figure(own, rows), y="test_acc")["conv2"]] == [
+        *("power 3", "no power", "dense"),
+    ]
+
+
+def test_every_panel_of_several_measures_says_which_it_shows(table):
+    same = {"method__power": 1.0, "method__selection": "global"}
+    rows = table(*curve({0.5: 0.6, 0.8: 0.5}, **same), *curve({0.5: 0.6}, model="conv4", **same))
+    drawing = draw(FIGURES["threshold"], of_figure(FIGURES["threshold"], rows))
+    assert [axes.get_ylabel() for axes in drawing.axes] == ["seconds an epoch"] * 3 + ["test accuracy (%)"] * 3

@@ -24,7 +24,7 @@ from tests.analysis.conftest import curve
 )
 def test_a_published_row_is_as_it_is_printed(table, method, network, top_1, weights):
     rows = published([table])
-    (row,) = rows[(rows["method"] == method) & (rows["model"] == network)].to_dict("records")
+    (row,) = rows[(rows["method"] == method) & (rows["network"] == network)].to_dict("records")
     assert (row["top_1"], row["weights"]) == (top_1, weights)
     assert row["test_acc"] == pytest.approx(float(top_1) / 100)
     assert row["num_kept"] == pytest.approx(float(weights[:-1]) * 1e6)

@@ -5,7 +5,6 @@ import time
 import matplotlib as mpl
 import pytest
 
-from mpt.analysis.figures import FIGURES
 from mpt.analysis.plotting import plot, save
 from tests.analysis.conftest import curve, result, write
 
@@ -29,14 +28,32 @@ def test_axes_of_one_s_own_draw_a_line_for_each_method(tmp_path):
     assert labels == ["biprop", "edge_popup"]
 
 
-@pytest.mark.parametrize("figure", [name for name in FIGURES if FIGURES[name].published])
-def test_published_numbers_stand_beside_ours_in_panels_of_their_own_networks(tmp_path, figure):
-    more = {"report": {"acceleration": 1.2, "acceleration_chance": 1.1}} if figure == "acceleration" else {}
-    row = result(method__power=1.0, method__selection="global") | more
+def efficient(model, **more):
+    return result(model=model, data="cifar10", method__power=1.0, method__selection="global", **more)
+
+
+@pytest.mark.parametrize(
+    ("figure", "panel"),
+    [("fig1", "cifar10"), ("threshold", "cifar_resnet18, prune 0.5"), ("acceleration", "cifar_resnet18")],
+)
+def test_published_numbers_stand_in_our_panels_of_the_same_network(tmp_path, figure, panel):
+    row = efficient("cifar_resnet18", report={"acceleration": 1.2, "acceleration_chance": 1.1})
     drawing = plot(write(tmp_path, row), figure=figure, published=True)
-    labels = {text.get_text() for text in drawing.legends[0].get_texts()}
-    assert any(label.endswith("(published)") for label in labels), labels
-    assert {axes.get_title() for axes in drawing.axes} & {"cifar10", "ResNet-18", "ResNet-18, prune none"}
+    first = drawing.axes[0]
+    assert first.get_title() == panel
+    assert [bars for bars in first.containers if getattr(bars, "lines", None)]
+    assert [line for line in first.get_lines() if line.get_label().endswith("(published)")]
+    assert all(axes.lines or axes.containers for axes in drawing.axes)
+    assert len(drawing.axes) == {"fig1": 2, "threshold": 2, "acceleration": 1}[figure]  # imagenet; accuracy
+
+
+def test_a_published_network_of_which_we_have_no_run_has_a_panel_where_it_has_a_number(tmp_path):
+    drawing = plot(write(tmp_path, efficient("conv4")), figure="threshold", published=True)
+    assert [(axes.get_title(), axes.get_ylabel()) for axes in drawing.axes] == [
+        ("conv4, prune 0.5", "seconds an epoch"),
+        ("cifar_resnet18", "seconds an epoch"),
+        ("conv4, prune 0.5", "test accuracy (%)"),
+    ]
 
 
 def test_figure_1_has_tickets_dense_and_published_networks_at_their_sizes(tmp_path):

@@ -35,11 +35,25 @@ SHOWN = {
     "C5": [*curve({0.8: 0.8}, model="conv8"), *dense(0.8, "conv8")],
     "C6": widths({0.5: line(0.6, 0.5), 2.0: line(0.8, 0.02)}),
     "C7": [
-        *widths({0.5: line(0.7), 2.0: line(0.8)}),
-        *widths({0.5: line(0.5), 2.0: line(0.79)}, binary_activations=True),
+        *widths({0.5: line(0.7, 0.5), 2.0: line(0.8, 0.5)}),
+        *widths({0.5: line(0.5, 0.5), 2.0: line(0.79, 0.5)}, binary_activations=True),
     ],
     "C8": [*curve(DROP), *curve(FLAT, method="edge_popup", method__init="signed_constant")],
     "C9": [*curve(FLAT, binary_activations=True), *curve(DROP, binary_activations=True, learn_batchnorm=True)],
+}
+OPEN = {  # what no run contradicts, but seeds, images or pruning rates are too few to tell
+    "C1": [*curve(DROP), *dense(0.1, "conv2")],  # nothing was learned
+    "C3": [  # 25 points apart, and seeds 30
+        *depths({2: {0.5: 0.6}, 4: {0.5: 0.6}}, scatter=0.3),
+        *depths({2: {0.5: 0.55}, 4: {0.5: 0.3}}, scatter=0.3, binary_activations=True),
+    ],
+    "C4": depths({2: {0.5: 0.80}, 4: {0.5: 0.8501}, 6: {0.5: 0.9}}, seeds=(0,), num_test=359),
+    "C5": [*curve({0.8: 0.12}, model="conv8"), *dense(0.1, "conv8")],
+    "C6": widths({0.5: {0.5: 0.5, 0.6: 0.3}, 2.0: {0.5: 0.8, 0.6: 0.79}}),  # without P = .9
+    "C7": [
+        *widths({0.5: {0.5: 0.9}, 2.0: {0.5: 0.9}}, seeds=(0,), num_test=359),
+        *widths({0.5: {0.5: 0.85}, 2.0: {0.5: 0.8503}}, seeds=(0,), num_test=359, binary_activations=True),
+    ],
 }
 NOT_SHOWN = {
     "C1": [*curve(FLAT), *dense(0.3, "conv2")],  # no drop
@@ -49,8 +63,8 @@ NOT_SHOWN = {
     "C5": [*curve({0.8: 0.7}, model="conv8"), *dense(0.8, "conv8")],
     "C6": widths({0.5: line(0.6, 0.1), 2.0: line(0.8, 0.5)}),
     "C7": [
-        *widths({0.5: line(0.7), 2.0: line(0.9)}),
-        *widths({0.5: line(0.6), 2.0: line(0.6)}, binary_activations=True),
+        *widths({0.5: line(0.7, 0.5), 2.0: line(0.9, 0.5)}),
+        *widths({0.5: line(0.6, 0.5), 2.0: line(0.6, 0.5)}, binary_activations=True),
     ],
     "C8": [*curve(FLAT), *curve(FLAT, method="edge_popup", method__init="signed_constant")],
     "C9": [*curve(FLAT, binary_activations=True), *curve(FLAT, binary_activations=True, learn_batchnorm=True)],
@@ -69,6 +83,45 @@ def test_a_claim_that_no_run_is_about_is_not_testable(table, name):
     (verdict,) = judge(table(*curve({0.5: 0.6}, model="mlp")), [name])
     assert (verdict.shown, verdict.n) == (None, None)
     assert "needs" in verdict.numbers
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_what_is_within_the_noise_is_neither_shown_nor_not_shown(table, name):
+    (verdict,) = judge(table(*OPEN[name]), [name])
+    assert verdict.word == "not testable with these runs", verdict
+
+
+def test_a_gap_that_hardly_shrinks_is_not_shown_even_where_the_images_could_tell(table):
+    rows = widths({0.5: {0.5: 0.9}, 2.0: {0.5: 0.9}}, seeds=(0,))
+    rows += widths({0.5: {0.5: 0.85}, 2.0: {0.5: 0.8503}}, seeds=(0,), binary_activations=True)
+    assert judge(table(*rows), ["C7"])[0].word == "not shown"
+
+
+@pytest.mark.parametrize("name", ["C3", "C4"])
+def test_depths_are_compared_at_the_pruning_rates_that_all_of_them_have(table, name):
+    unlike = {2: {0.9: 0.6}, 4: {0.5: 0.85}, 6: {0.5: 0.86}}
+    rows = [*depths(unlike), *depths({2: {0.9: 0.3}, 4: {0.5: 0.55}}, binary_activations=True)]
+    (verdict,) = judge(table(*rows), [name])
+    assert verdict.shown is None
+    assert "a P that they share" in verdict.numbers
+
+
+def test_the_fifth_of_conv8_is_that_of_the_published_width(table):
+    rows = [*curve({0.8: 0.80}, model="conv8"), *dense(0.92, "conv8")]
+    rows += [*curve({0.8: 0.93}, model="conv8", width=2.0), *dense(0.93, "conv8", width=2.0)]
+    (verdict,) = judge(table(*rows), ["C5"])
+    assert verdict.word == "not shown"
+    assert "width 1" in verdict.numbers
+
+
+def test_a_sweep_of_the_other_paper_beside_it_leaves_a_claim_as_it_is(table):
+    own = {"method__selection": "layerwise", "method__power": 1.0}
+    rows = [*curve(DROP, **own), *dense(0.7, "conv2")]
+    more = [*curve(FLAT, **own | {"method__selection": "global"}), *curve(FLAT, **own | {"method__power": 3.0})]
+    alone, beside = (judge(table(*found), ["C1"])[0] for found in (rows, [*rows, *more]))
+    assert alone.shown
+    assert alone == beside
+    assert judge(table(*curve(DROP, method__selection="global"), *dense(0.7, "conv2")), ["C1"])[0].shown
 
 
 def test_a_scatter_over_seeds_larger_than_the_effect_shows_nothing(table):

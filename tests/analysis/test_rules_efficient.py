@@ -12,7 +12,8 @@ def power(a, accs):
 
 def reported(**changed):
     zero, chance, span = changed.pop("zero", 0.3), changed.pop("chance", 0.2), changed.pop("span", 1.0)
-    report = {"all_kernels": {"zero": zero, "zero_chance": chance}, "score_range": span}
+    kernels = changed.pop("kernels", 10_000)
+    report = {"all_kernels": {"zero": zero, "zero_chance": chance, "kernels": kernels}, "score_range": span}
     return result(report=report, **changed)
 
 
@@ -55,3 +56,17 @@ def test_a_claim_that_no_run_is_about_is_not_testable(table, name):
     (verdict,) = judge(table(*curve({0.5: 0.6})), [name])
     assert (verdict.shown, verdict.n) == (None, None)
     assert "needs" in verdict.numbers
+
+
+def test_seconds_of_two_machines_or_numbers_of_processes_are_not_compared(table):
+    for one, other in (({"hardware": "old"}, {"hardware": "new"}), ({"processes": 1}, {"processes": 2})):
+        slow = [row | one for row in selected("global", 0.7, 60.0)]
+        fast = [row | other for row in selected("calibrated", 0.7, 1.0)]
+        (verdict,) = judge(table(*slow, *fast), ["E4"])
+        assert verdict.shown is None
+        assert "on the same hardware" in verdict.numbers
+
+
+def test_a_few_kernels_beyond_chance_are_chance(table):
+    assert judge(table(reported(zero=0.21, chance=0.2, kernels=100)), ["E5"])[0].word == "not shown"
+    assert judge(table(reported(zero=0.21, chance=0.2, kernels=100_000)), ["E5"])[0].word == "shown"

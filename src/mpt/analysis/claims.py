@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 BEATS = (
     "a beats b: every seed of a is above every seed of b, and the means are more than two standard errors apart, that"
-    " of a difference of two accuracies on so many test images. a matches b: b does not beat a."
+    " of a difference of two accuracies on so many test images. a matches b: b does not beat a. The margin of two gaps:"
+    " their half spreads over seeds together, or two standard errors of their difference on so many test images, the"
+    " larger. C1 to C9 take the runs with layerwise selection and power 1, where there are any."
 )
 
 
@@ -25,7 +27,7 @@ CLAIMS = {
     "C1": Claim(
         "For each depth there is a range of P where MPT-1/32 matches the dense network, then a drop.",
         "In every network with dense runs and three or more P: some P matches dense, and at the largest P both dense "
-        "and the network's own best ticket beat the ticket.",
+        "and the network's own best ticket beat the ticket. Not testable where dense is not above chance.",
     ),
     "C2": Claim(
         "Deeper networks can be pruned further.",
@@ -35,29 +37,33 @@ CLAIMS = {
     ),
     "C3": Claim(
         "The gap between MPT-1/32 and MPT-1/1 hardly changes with depth.",
-        "Mean gap over the P that both have, per depth of Conv-N, two depths or more: largest and smallest differ by "
-        "no more than 2 points, or than the seeds' half spreads.",
+        "Mean gap over the P that all have, per depth of Conv-N, two depths or more: largest and smallest differ by "
+        "no more than 2 points. Not testable where their margin is larger than every gap, or explains what is beyond "
+        "2 points.",
     ),
     "C4": Claim(
         "Accuracy grows with depth, then levels off.",
-        "Best MPT-1/32 of each depth of Conv-N, three depths or more: the deepest beats the shallowest, and the last "
-        "step in depth gains less than the first.",
+        "Best MPT-1/32 of each depth of Conv-N over the P that all have, three depths or more: the deepest beats the "
+        "shallowest, and the last step in depth gains less than the first by more than their margin. Not testable "
+        "where the margin is larger than the first step.",
     ),
     "C5": Claim(
         "Conv8 at about 20 % of its weights matches the dense network.",
-        "MPT-1/32 in conv8 at P from .75 to .85: the best of them matches dense.",
+        "MPT-1/32 in conv8 at P from .75 to .85, of the width nearest to 1: the best of them matches dense, which is "
+        "above chance.",
     ),
     "C6": Claim(
         "Width raises every line, and lines of different P approach each other; at large width 90 % pruned costs "
         "little.",
         "Per network and kind of ticket with two or more widths and P: at every P the widest is above the narrowest, "
-        "and beats it at one or more; the P lie closer together at the widest than at the narrowest; at the widest, P"
-        " = .9 is within 3 points of the best P or matches it.",
+        "and beats it at one or more; the P lie closer together at the widest than at the narrowest, by more than the "
+        "margin; at the widest, P = .9 is within 3 points of the best P or matches it. Not testable without P = .9.",
     ),
     "C7": Claim(
         "The gap between MPT-1/32 and MPT-1/1 shrinks with width.",
-        "Mean gap over the P that both have, per network with two or more widths: smaller at the widest than at the "
-        "narrowest by more than the seeds' half spreads, in every network.",
+        "Mean gap over the P that all have, per network with two or more widths: smaller at the widest than at the "
+        "narrowest by more than their margin, in every network. Not testable where the margin is larger than the gap "
+        "at the narrowest.",
     ),
     "C8": Claim(
         "biprop beats edge-popup with binary weights at equal size.",
@@ -87,11 +93,13 @@ CLAIMS = {
     "E4": Claim(
         "Thresholding is faster at equal or better accuracy.",
         "Selection by threshold (fixed or calibrated) against exact selection, same network, P and power: fewer "
-        "seconds an epoch in every pair, and never beaten in accuracy. Seconds compare only what ran on one machine.",
+        "seconds an epoch in every pair, and never beaten in accuracy. Only runs on the same hardware and number of "
+        "processes are compared.",
     ),
     "E5": Claim(
         "Kernels that are all zero are more than chance gives.",
         "Fraction of the k x k kernels with nothing kept, against p^(k k) with each layer's own sparsity p: in every "
-        "network at every P, all seeds above chance, the mean by more than the seeds' half spread.",
+        "network at every P, all seeds above chance, the mean by more than the seeds' half spread and two standard "
+        "errors of that fraction in so many kernels.",
     ),
 }

@@ -8,7 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from mpt.analysis.table import Runs
 
 
 def results() -> None:
@@ -76,18 +79,16 @@ def _results(arguments: list[str]) -> None:
     from mpt.analysis.aggregate import select
     from mpt.analysis.details import load_rows
     from mpt.analysis.plotting import check_output
-    from mpt.analysis.table import load, read_runs, write_table
+    from mpt.analysis.table import load, write_table
 
     if given.rows != "runs" and not given.output:
         raise ValueError(f"--rows {given.rows} makes a long table: say where to with -o FILE")
     if given.output:
         check_output(given.output, (".csv", ".parquet"))
-    if given.runs.is_dir():
-        print(read_runs(given.runs))
-    table = select(load(given.runs), _where(given.where))
-    print(_printed(table, given.y))
+    table = select(load_rows(given.runs, given.rows, told=print), _where(given.where))
+    runs = table if given.rows == "runs" else select(load(given.runs), _where(given.where))
+    print(_printed(runs, given.y))
     if given.output:
-        table = table if given.rows == "runs" else select(load_rows(given.runs, given.rows), _where(given.where))
         write_table(table, given.output)
         print(f"{given.output}: {len(table)} rows, {len(table.columns)} columns")
 
@@ -131,12 +132,14 @@ def _plot(arguments: list[str]) -> None:
 
 
 def _drawing(given: argparse.Namespace, free: dict[str, Any]) -> None:
+    from mpt.analysis.details import load_rows
     from mpt.analysis.drawing import NO_DATE
-    from mpt.analysis.plotting import check_output, plot, save
+    from mpt.analysis.plotting import check_output, chosen, plot, save
 
     output = given.output or Path(f"{given.figure or 'figure'}.svg")
     check_output(output, tuple(NO_DATE))
-    made = plot(given.runs, figure=given.figure, where=_where(given.where), published=given.published, **free)
+    table = load_rows(given.runs, chosen(given.figure, **free).rows, told=_left_out)
+    made = plot(table, figure=given.figure, where=_where(given.where), published=given.published, **free)
     save(made, output)
     print(f"{output}: {' '.join(made.get_suptitle().split())}")
 
@@ -150,7 +153,7 @@ def _markdown(given: argparse.Namespace, tables: Sequence[str]) -> None:
 
     if given.output:
         check_output(given.output, (".md",))
-    text = markdown(tables, select(load(given.runs), _where(given.where)))
+    text = markdown(tables, select(load(given.runs, told=_left_out), _where(given.where)))
     if not given.output:
         print(text)
         return
@@ -178,13 +181,13 @@ def _verdicts(arguments: list[str]) -> None:
     from mpt.analysis.table import load
     from mpt.analysis.verdicts import judge, report
 
-    found = judge(select(load(given.runs), _where(given.where)), names)
+    found = judge(select(load(given.runs, told=_left_out), _where(given.where)), names)
     print(report(found, rules=given.rules))
 
 
 def _printed(table: Any, y: str) -> str:
     from mpt.analysis.aggregate import STATISTICS, spelled, summary
-    from mpt.analysis.drawing import percent
+    from mpt.analysis.labels import percent
 
     made = summary(table, y=y)
     for name in made.columns:
@@ -195,6 +198,12 @@ def _printed(table: Any, y: str) -> str:
     unit = " %" if percent(y) == 100 else ""
     text: str = made.rename(columns={name: f"{name}{unit}" for name in STATISTICS[:3]}).to_string(index=False)
     return f"{y} over seeds:\n{text}"
+
+
+def _left_out(runs: Runs) -> None:
+    """Beside a figure or verdicts, what of a folder is not in them."""
+    if runs.unfinished or runs.failed or runs.unreadable:
+        print(runs, file=sys.stderr)
 
 
 def _tables(name: str) -> tuple[str, ...]:

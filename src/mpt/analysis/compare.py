@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from mpt.analysis.aggregate import points, select
 
 if TYPE_CHECKING:
     import pandas as pd
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "digits": 10, "fashion_mnist": 10, "imagenet": 1000, "mnist": 10}
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,20 @@ class Point:
     def __str__(self) -> str:
         return f"{100 * self.mean:.1f} %"
 
+    @property
+    def variance(self) -> float:
+        """Of the accuracy on so many images, ``p (1 - p) / N``."""
+        return self.mean * (1 - self.mean) / self.images
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A difference of two accuracies: half its spread over seeds, and its standard error on so many test images."""
+
+    mean: float
+    half: float
+    error: float
+
 
 def beats(a: Point, b: Point) -> bool:
     """Every seed of ``a`` above every seed of ``b``, the means more than two standard errors apart.
@@ -33,13 +50,48 @@ def beats(a: Point, b: Point) -> bool:
     The standard error is that of a difference of two accuracies, ``sqrt(p (1 - p) / N + q (1 - q) / M)`` on N and M
     images: with one seed there is no spread, and 359 test images still cannot tell 97 % from 98 %.
     """
-    error = math.sqrt(a.mean * (1 - a.mean) / a.images + b.mean * (1 - b.mean) / b.images)
-    return a.lowest > b.highest and a.mean - b.mean > 2 * error
+    return a.lowest > b.highest and a.mean - b.mean > 2 * math.sqrt(a.variance + b.variance)
 
 
 def half_spread(point: Point) -> float:
     """Half the distance from lowest to highest seed."""
     return (point.highest - point.lowest) / 2
+
+
+def gap(a: Sequence[Point], b: Sequence[Point]) -> Gap:
+    """Mean of a - b over pairs. All pairs are measured on the same images: more of them make the error no smaller."""
+    pairs = list(zip(a, b, strict=True))
+    return Gap(
+        fmean(x.mean - y.mean for x, y in pairs),
+        fmean(half_spread(x) + half_spread(y) for x, y in pairs),
+        fmean(math.sqrt(x.variance + y.variance) for x, y in pairs),
+    )
+
+
+def margin(a: Gap, b: Gap) -> float:
+    """By how much two gaps may differ by nothing but seeds and test images."""
+    return max(a.half + b.half, 2 * math.hypot(a.error, b.error))
+
+
+def shrinks(a: Gap, b: Gap) -> bool | None:
+    """Whether ``b`` is smaller than ``a`` by more than their margin; None where the margin would hide all of ``a``."""
+    if a.mean - b.mean > margin(a, b):
+        return True
+    return False if max(a.mean, b.mean - a.mean) > margin(a, b) else None
+
+
+def every(found: Sequence[bool | None]) -> bool | None:
+    """False if one is, else None if one cannot be told or there is none, else True."""
+    return False if False in found else None if None in found or not found else True
+
+
+def learned(dense: Point, data: str) -> bool:
+    """Whether a dense network is above chance; nothing is matched by matching one that is not.
+
+    True for data whose number of classes is not known.
+    """
+    chance = 1 / CLASSES[data] if data in CLASSES else 0.0
+    return beats(dense, Point(chance, chance, chance, n=1))
 
 
 def at(

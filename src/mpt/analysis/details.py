@@ -11,31 +11,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.table import finished, is_setting, load, to_table
+from mpt.analysis.table import Runs, check_finished, is_setting, left_out, load, read_runs, to_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BINS = 101  # of a distribution of scores, between -m and m, m the largest of all runs in that layer
-_Rows = Callable[[Path, dict[str, Any]], Iterator[dict[str, Any]]]
+_Rows = Callable[[Path], Iterator[dict[str, Any]]]
 
 
-def load_rows(path: str | Path, rows: str) -> pd.DataFrame:
+def load_rows(path: str | Path, rows: str, *, told: Callable[[Runs], None] | None = None) -> pd.DataFrame:
     """The table of ``path`` with a row a run (``rows="runs"``), or a run and epoch, layer, or bin of the scores.
 
-    A .csv or .parquet file has the rows that it has.
+    A .csv or .parquet file has the rows that it has. ``told`` as for :func:`mpt.analysis.table.load`.
 
     Raises:
         ValueError: nothing is there, or no finished run has the file that such rows are made of.
     """
     path = Path(path)
     if rows == "runs" or path.is_file():
-        return load(path)
-    read, needs = _KINDS[rows]
-    made: list[dict[str, Any]] = []
-    for run in finished(path):
+        return load(path, told=told)
+    read, file, needs = _KINDS[rows]
+    runs, made = read_runs(path), list[dict[str, Any]]()
+    for run in runs.rows:
         settings = {key: value for key, value in run.items() if is_setting(key) or key in ("run", "variant")}
-        made += [settings | row for row in read(path / run["run"], run)]
+        if (path / run["run"] / file).is_file():
+            with left_out(runs, f"{run['run']}/{file}"):
+                made += [settings | row for row in read(path / run["run"] / file)]
+    if told:
+        told(runs)
+    check_finished(runs, path)
     if not made:
         raise ValueError(f"no finished run below {path} has {needs}")
     table = to_table(made)
@@ -47,29 +52,20 @@ def load_epochs(path: str | Path) -> pd.DataFrame:
     return load_rows(path, "epochs")
 
 
-def _epochs(directory: Path, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    if (directory / "metrics.jsonl").is_file():
-        for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
+def _epochs(file: Path) -> Iterator[dict[str, Any]]:
+    for line in file.read_text(encoding="utf-8").splitlines():
+        yield json.loads(line)
 
 
-def _layers(directory: Path, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for place, row in enumerate(_report(directory).get("layers", [])):
+def _layers(file: Path) -> Iterator[dict[str, Any]]:
+    for place, row in enumerate(json.loads(file.read_text(encoding="utf-8")).get("layers", [])):
         yield {"layer": row["name"], "place": place, **{k: v for k, v in row.items() if k not in ("name", "shape")}}
 
 
-def _scores(directory: Path, run: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for layer, found in _report(directory).get("scores", {}).items():
+def _scores(file: Path) -> Iterator[dict[str, Any]]:
+    for layer, found in json.loads(file.read_text(encoding="utf-8")).get("scores", {}).items():
         for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False):
             yield {"layer": layer, "low": low, "high": high, "count": count}
-
-
-def _report(directory: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((directory / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _one_grid(table: pd.DataFrame) -> pd.DataFrame:
@@ -94,8 +90,8 @@ def _one_grid(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(made, ignore_index=True)
 
 
-_KINDS: dict[str, tuple[_Rows, str]] = {
-    "epochs": (_epochs, "a metrics.jsonl"),
-    "layers": (_layers, "a report.json: mpt-ticket report writes it"),
-    "scores": (_scores, "a report.json with scores: mpt-ticket report writes it"),
+_KINDS: dict[str, tuple[_Rows, str, str]] = {
+    "epochs": (_epochs, "metrics.jsonl", "a metrics.jsonl that can be read"),
+    "layers": (_layers, "report.json", "a report.json: mpt-ticket report writes it"),
+    "scores": (_scores, "report.json", "a report.json with scores: mpt-ticket report writes it"),
 }

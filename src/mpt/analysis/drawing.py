@@ -12,32 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.aggregate import of_sweep, ordered, points, require, select, spelled
+from mpt.analysis.aggregate import measured, of_sweep, ordered, points, require, select, spelled
 from mpt.analysis.figures import Figure
+from mpt.analysis.labels import axis_label, line_label, panel_title, percent
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-LABELS = {
-    "prune": "weights pruned (%)",
-    "density": "weights kept (%)",
-    "width": "width factor",
-    "num_kept": "weights",
-    "test_acc": "test accuracy (%)",
-    "test_acc_max": "test accuracy of the best epoch (%)",
-    "test/acc": "test accuracy (%)",
-    "epoch": "epoch",
-    "optim.lr": "learning rate",
-    "seconds_per_epoch": "seconds an epoch",
-    "score": "score",
-    "share": "share of the scores",
-    "layer": "layer",
-    "zero": "zero kernels (%)",
-    "zero_chance": "zero kernels by chance (%)",
-    "report/acceleration": "acceleration rate",
-}
 NO_DATE: dict[str, dict[str, Any]] = {
     ".svg": {"Date": None, "Creator": "mpt"},
     ".pdf": {"CreationDate": None, "Creator": "mpt", "Producer": "mpt"},
@@ -61,32 +44,37 @@ class Line:
     across: bool = False
 
 
-def percent(column: str) -> float:
-    """100 for fractions, which are percent on an axis; 1 for everything else."""
-    word = column.rsplit("/", 1)[-1]
-    shown = word.startswith(("prune", "density", "sparsity", "flips", "zero")) or "acc" in word.split("_")
-    return 100.0 if shown else 1.0
-
-
 def of_figure(figure: Figure, table: pd.DataFrame, *, name: str | None = None) -> pd.DataFrame:
-    """The rows of ``table`` that ``figure`` is about; those of the sweep ``name`` alone, where the table has any."""
-    require(table, [*figure.where, figure.x, *figure.y, *figure.hue, *figure.panel, *figure.apart])
+    """The rows of ``table`` that ``figure`` is about; those of the sweep ``name`` alone, where the table has any.
+
+    Raises:
+        ValueError: a column is not there, or has no value in any of these rows.
+    """
+    require(table, [*figure.where, *figure.hue, *figure.panel, *figure.apart])
     table = select(of_sweep(table, name), figure.where)
-    return table[table[figure.x].notna()]
+    for column in (*figure.needs, figure.x):
+        require(table, [column])
+        table = table[table[column].notna()]
+        if table.empty:
+            raise ValueError(f"no run has a value of {column}: choose another column")
+    for y in figure.y:
+        measured(table, y)
+    return table
 
 
 def lines(figure: Figure, table: pd.DataFrame, *, y: str) -> dict[str, list[Line]]:
     """Panel -> its lines, in percent where :func:`percent` says so. Panels and lines in their natural order."""
     made: dict[str, list[Line]] = {}
-    dense = table["variant"] == "dense" if "variant" in table and figure.x in ("prune", "density") else None
-    parts = [(table, False)] if dense is None else [(table[~dense], False), (table[dense], True)]
-    columns = [(part, across, y) for part, across in parts]
-    columns += [(table, False, figure.beside)] if figure.beside else []
-    for part, across, column in columns:
+    alone = figure.x in ("prune", "density") or not {"variant", "method"} & {*figure.hue}  # else a hue tells it apart
+    is_dense = (table["variant"] == "dense") & alone if "variant" in table else table.index != table.index
+    parts = [(table[~is_dense], False, y), (table[is_dense], True, y)]
+    parts += [(table, False, figure.beside)] if figure.beside else []
+    for part, dense, column in parts:
+        across = dense and figure.x in ("prune", "density")
         for values, group in _grouped(figure, part, column, across=across):
-            label = _label(values, figure.hue) or LABELS.get(column, column)
+            label = line_label(values, figure.hue, dense=dense) or axis_label(column)
             label += ", by chance" if figure.hue and column == figure.beside else ""
-            made.setdefault(_title(values, figure.panel), []).append(
+            made.setdefault(panel_title(values, figure.panel), []).append(
                 _line(figure, group, column, label=label, across=across)
             )
     return {panel: sorted(made[panel], key=lambda line: line.label == "dense") for panel in ordered(list(made))}
@@ -96,8 +84,8 @@ def draw(figure: Figure, table: pd.DataFrame, *, published: pd.DataFrame | None 
     """The drawing of ``figure`` from the rows of ``table`` that :func:`of_figure` chose."""
     from matplotlib.figure import Figure as Drawing
 
-    panels = [(y, panel, found) for y in figure.y for panel, found in lines(figure, table, y=y).items()]
-    panels += _panels_of(figure, published, {panel for _, panel, _ in panels})
+    quoted = [] if published is None else _quoted(figure, published, table)
+    panels = [(y, panel, found) for y in figure.y for panel, found in _panels(figure, table, quoted, y).items()]
     columns = min(_COLUMNS, max(1, len(panels) // len(figure.y)))
     rows = -(-len(panels) // columns)
     with deterministic():
@@ -108,11 +96,10 @@ def draw(figure: Figure, table: pd.DataFrame, *, published: pd.DataFrame | None 
         styles = {label: i for i, label in enumerate(_labels(panels))}
         for axes, (y, panel, found) in zip(grid.flat, panels, strict=False):
             _panel(axes, figure, found, styles)
-            if published is not None:
-                _published(axes, figure, published, panel=panel, y=y)
-            axes.set(title=panel, xlabel=LABELS.get(figure.x, figure.x))
-            if axes.get_subplotspec().is_first_col():
-                axes.set_ylabel(LABELS.get(y, y))
+            _published(axes, figure, _of_panel(quoted, figure, panel, y), y=y)
+            axes.set(title=panel, xlabel=axis_label(figure.x))
+            if len(figure.y) > 1 or axes.get_subplotspec().is_first_col():
+                axes.set_ylabel(axis_label(y))
         _legend(drawing)
         drawing.suptitle(_caption(figure, table, panels, width=drawing.get_figwidth()), fontsize="medium")
     return drawing
@@ -132,6 +119,7 @@ def _grouped(
     figure: Figure, part: pd.DataFrame, y: str, *, across: bool
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """(panel and hue, points) of each line; ``across``: one point, whatever the x of its runs."""
+    part = part[part[y].notna()]
     if part.empty:
         return
     lines = [*dict.fromkeys([*figure.panel, *figure.hue])]
@@ -144,30 +132,6 @@ def _line(figure: Figure, group: pd.DataFrame, y: str, *, label: str, across: bo
     scaled = {name: [percent(y) * value for value in group[name]] for name in ("mean", "lowest", "highest")}
     x = [] if across else [value if isinstance(value, str) else percent(figure.x) * value for value in group[figure.x]]
     return Line(label, x, **scaled, n=[int(n) for n in group["n"]], across=across)
-
-
-def _label(values: dict[str, Any], hue: tuple[str, ...]) -> str:
-    """``MPT-1/32, 90 % pruned``; a dense network is ``dense`` whatever a ticket's settings would be."""
-    is_dense = "dense" in (values.get("variant"), values.get("method"))
-    words = []
-    for name in hue:
-        value = values[name]
-        if value is None or value != value or (is_dense and name == "prune"):
-            continue
-        if name in ("variant", "method", "model", "data"):
-            words.append(str(value))
-        elif name == "prune":
-            words.append(f"{100 * value:g} % pruned")
-        else:
-            words.append(f"{name.rsplit('.', 1)[-1].replace('_', ' ')} {spelled(value)}")
-    return ", ".join(words) or ("dense" if hue else "")
-
-
-def _title(values: dict[str, Any], panel: tuple[str, ...]) -> str:
-    return ", ".join(
-        spelled(values[name]) if name in ("model", "data", "variant", "method") else f"{name} {spelled(values[name])}"
-        for name in panel
-    )
 
 
 def _labels(panels: list[tuple[str, str, list[Line]]]) -> list[str]:
@@ -223,11 +187,30 @@ def _across(axes: Axes, line: Line, color: str) -> None:
             axes.axhspan(low, high, color=color, alpha=0.12, lw=0)
 
 
-def _published(axes: Axes, figure: Figure, published: pd.DataFrame, *, panel: str, y: str) -> None:
+def _quoted(figure: Figure, published: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The published rows, what they state of each; once for each of our panels that no statement of theirs excludes."""
+    stated = [name for name in figure.panel if name in published and published[name].notna().all()]
+    ours = table[[*figure.panel]].drop_duplicates()
+    rows = published.drop(columns=[name for name in figure.panel if name not in stated], errors="ignore")
+    rows = rows.merge(ours, on=stated, how="left").to_dict("records")
+    return [{name: value for name, value in row.items() if value == value} for row in rows]
+
+
+def _panels(figure: Figure, table: pd.DataFrame, quoted: list[dict[str, Any]], y: str) -> dict[str, list[Line]]:
+    """Panel -> our lines; then the panels that only published rows have: other networks, other images."""
+    theirs = dict.fromkeys(panel_title(row, figure.panel) for row in quoted if y in row)
+    ours = lines(figure, table, y=y)
+    return ours | {panel: [] for panel in theirs if panel not in ours}
+
+
+def _of_panel(quoted: list[dict[str, Any]], figure: Figure, panel: str, y: str) -> list[dict[str, Any]]:
+    return [row for row in quoted if y in row and panel_title(row, figure.panel) == panel]
+
+
+def _published(axes: Axes, figure: Figure, rows: list[dict[str, Any]], *, y: str) -> None:
     """What the papers print, hollow, without bars: their tables say no spread."""
-    rows = [row for row in published.to_dict("records") if _in_panel(row, figure, panel) and row.get(y) == row.get(y)]
-    hue = [name for name in figure.hue if name in published and name != "variant"]
-    labels = [(_label(row, tuple(hue)) if hue else row["kind"]) + " (published)" for row in rows]
+    hue = tuple(name for name in figure.hue if name != "variant")
+    labels = [(line_label(row, hue) if hue else row["kind"]) + " (published)" for row in rows]
     for place, label in enumerate(dict.fromkeys(labels)):
         own = [row for row, its in zip(rows, labels, strict=True) if its == label]
         x, mean = [percent(figure.x) * row[figure.x] for row in own], [percent(y) * row[y] for row in own]
@@ -238,18 +221,6 @@ def _published(axes: Axes, figure: Figure, published: pd.DataFrame, *, panel: st
                 axes.annotate(
                     row["method"], (at, acc), xytext=(3, 2), textcoords="offset points", fontsize=4.5, color="0.4"
                 )
-
-
-def _panels_of(figure: Figure, published: pd.DataFrame | None, there: set[str]) -> list[tuple[str, str, list[Line]]]:
-    """Panels that only the published rows have: other networks, other images."""
-    if published is None:
-        return []
-    titles = dict.fromkeys(_title(row, figure.panel) for row in published.to_dict("records"))
-    return [(y, title, []) for y in figure.y if y in published for title in titles if title not in there]
-
-
-def _in_panel(row: dict[str, Any], figure: Figure, panel: str) -> bool:
-    return _title(row, figure.panel) == panel
 
 
 def _legend(drawing: Drawing) -> None:

@@ -26,6 +26,7 @@ class Figure:
         hue: columns whose values tell the lines apart.
         panel: columns whose values tell the panels apart.
         where: values that a run's columns must have.
+        needs: columns in which a run must have a value.
         apart: further columns whose values make points of their own, not lines.
         joined: whether the points of a line are joined.
         log: logarithmic horizontal axis.
@@ -41,6 +42,7 @@ class Figure:
     hue: tuple[str, ...] = ("variant",)
     panel: tuple[str, ...] = ("model",)
     where: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    needs: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
     joined: bool = True
     log: bool = False
@@ -81,6 +83,7 @@ FIGURES = {
         x="epoch",
         y=("test/acc",),
         hue=("layers",),
+        needs=("layers",),  # of fine-tuned runs alone: the search lies beside them
         rows="epochs",
     ),
     "finetune_grid": Figure(
@@ -88,6 +91,7 @@ FIGURES = {
         x="optim.lr",
         hue=("optim.name", "optim.schedule"),
         panel=("layers", "batch"),
+        needs=("layers",),
         log=True,
     ),
     "threshold": Figure(

@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 FILE = Path(__file__).with_name("published.csv")
 MULTI_PRIZE, EFFICIENT = "Diffenderfer & Kailkhura 2021", "Cheng et al., Efficient MPT"
 
+NETWORKS = {  # of a data set, as printed -> ours
+    "cifar10": {
+        **{f"ResNet-{depth}": f"cifar_resnet{depth}" for depth in (18, 20, 56)},
+        "VGG-Small": "vgg_small",
+    },
+    "imagenet": {
+        **{f"ResNet-{depth}": f"resnet{depth}" for depth in (18, 34, 50)},
+        **{"WRN-50": "wide_resnet50_2", "WRN-34": "wide_resnet34", "AlexNet": "alexnet"},
+    },
+}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -46,7 +57,7 @@ def published(tables: Sequence[str] = (), *, paper: str = MULTI_PRIZE) -> pd.Dat
     """Rows of published.csv (of ``tables`` alone, as ``table 1``) in the columns of our own tables.
 
     ``test_acc`` and ``prune`` are in [0, 1]; ``num_kept`` from the printed millions; ``kind`` is ``MPT``, ``full
-    precision`` or ``binary network``; ``model`` the network as printed.
+    precision`` or ``binary network``; ``model`` is our name of the ``network`` that is printed.
     """
     import pandas as pd
 
@@ -58,7 +69,8 @@ def published(tables: Sequence[str] = (), *, paper: str = MULTI_PRIZE) -> pd.Dat
     rows["kind"] = [kinds.get(m, "MPT" if m.startswith("MPT") else "binary network") for m in rows["method"]]
     rows["test_acc"] = rows["top_1"].astype(float) / 100
     rows["num_kept"] = rows["weights"].str.removesuffix("M").astype(float) * 1e6
-    return rows.rename(columns={"network": "model"}).reset_index(drop=True)
+    rows["model"] = [NETWORKS[data][network] for data, network in zip(rows["data"], rows["network"], strict=True)]
+    return rows.reset_index(drop=True)
 
 
 def markdown(names: Sequence[str], table: pd.DataFrame) -> str:
@@ -73,7 +85,7 @@ def _one(name: str, table: pd.DataFrame) -> str:
     about, number = TABLES[name], f"table {name.removeprefix('table')}"
     quoted = published([number])
     rows: list[tuple[str, ...]] = [
-        (r["method"], r["model"], r["top_1"], r["weights"], "published") for r in quoted.to_dict("records")
+        (r["method"], r["network"], r["top_1"], r["weights"], "published") for r in quoted.to_dict("records")
     ]
     rows += _ours(about, table)
     head = ("method", "network", "top-1 %", "weights", "source")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def plot(
     Raises:
         ValueError: a column or value that is not there, or runs of one point that differ in more than their seed.
     """
-    spec = named(figure) if figure else _free(x, y=y, hue=hue, panel=panel)
+    spec = chosen(figure, x=x, y=y, hue=hue, panel=panel)
     if published and not spec.published:
         raise ValueError(f"the papers' text prints no numbers for {figure or 'such a figure'}: leave published out")
     table = load_rows(runs, spec.rows) if isinstance(runs, (str, Path)) else runs
@@ -73,8 +74,10 @@ def check_output(path: Path, suffixes: Sequence[str]) -> None:
         raise ValueError(f"there is no folder {path.parent} for {path.name}: make it first")
 
 
-def named(figure: str) -> Figure:
-    """The figure of that name; ValueError with the names that there are."""
+def chosen(figure: str | None, *, x: str | None = None, **columns: str | Sequence[str]) -> Figure:
+    """The figure of that name, or one of one's own over ``x``; ValueError with the names that there are."""
+    if not figure:
+        return _free(x, **columns)
     if figure not in FIGURES:
         close = difflib.get_close_matches(figure, FIGURES, n=1)
         meant = f" (did you mean {close[0]}?)" if close else ""
@@ -85,7 +88,7 @@ def named(figure: str) -> Figure:
 def _free(x: str | None, **columns: str | Sequence[str]) -> Figure:
     if not x:
         raise ValueError("say what to draw: a figure of the papers (figure=) or a column (x=)")
-    chosen = {key: (value,) if isinstance(value, str) else tuple(value) for key, value in columns.items()}
-    title = f"{' and '.join(chosen['y'])} over {x}"
+    own: dict[str, Any] = {key: (value,) if isinstance(value, str) else tuple(value) for key, value in columns.items()}
     rows = {"epoch": "epochs", "layer": "layers", "score": "scores"}.get(x, "runs")
-    return Figure(title, x, chosen["y"], hue=chosen["hue"], panel=chosen["panel"], joined=x != "num_kept", rows=rows)
+    made = Figure("", x, joined=x != "num_kept", rows=rows, **own)
+    return replace(made, title=f"{' and '.join(made.y)} over {x}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,8 @@ def _fine_tuning(table: pd.DataFrame) -> Found:
 
 
 def _thresholds(table: pd.DataFrame) -> Found:
-    by = (*NET, POWER, "prune")
-    needs = "needs the same tickets by threshold (or calibrated) and by exact selection, with their seconds"
+    by = (*NET, POWER, "hardware", "processes", "prune")
+    needs = "needs the same tickets by threshold (or calibrated) and by exact selection, timed on the same hardware"
     if SELECTION not in table or "seconds_per_epoch" not in table:
         return None, needs, []
     table = table[table["variant"] == "MPT-1/32"]
@@ -100,21 +101,25 @@ def _thresholds(table: pd.DataFrame) -> Found:
 
 
 def _zero_kernels(table: pd.DataFrame) -> Found:
-    columns = ("report/all_kernels/zero", "report/all_kernels/zero_chance")
+    columns = tuple(f"report/all_kernels/{name}" for name in ("zero", "zero_chance", "kernels"))
     if not set(columns) <= set(table.columns):
         return None, "needs report.json beside the tickets (see mpt-ticket report)", []
     table = table[table["variant"].str.startswith("MPT")].dropna(subset=list(columns))
     by = (*NET, "variant", SELECTION, POWER, "prune")
-    observed, chance = (at(table, by, y=y) for y in columns)
+    observed, chance, kernels = (at(table, by, y=y) for y in columns)
     if not observed:
         return None, "no ticket has a report.json with convolutions", []
     said = [
         f"{key[0]} at P = {100 * key[-1]:g} %: {point} zero, {chance[key]} by chance" for key, point in observed.items()
     ]
-    above = [
-        p.lowest > chance[key].highest and p.mean - chance[key].mean > half_spread(p) for key, p in observed.items()
-    ]
+    above = [_beyond_chance(point, chance[key], number=kernels[key].mean) for key, point in observed.items()]
     return all(above), "\n".join(said), all_points(observed)
+
+
+def _beyond_chance(zero: Point, chance: Point, *, number: float) -> bool:
+    """Every seed above chance, the mean by more than the half spread and two standard errors of so many kernels."""
+    error = math.sqrt(chance.mean * (1 - chance.mean) / max(1.0, number))
+    return zero.lowest > chance.highest and zero.mean - chance.mean > max(half_spread(zero), 2 * error)
 
 
 RULES: dict[str, Callable[[pd.DataFrame], Found]] = {

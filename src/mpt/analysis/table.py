@@ -11,7 +11,8 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,32 +23,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SETTINGS = (  # of a run, in the order in which a table is sorted; those of the groups have a dot (method.power)
-    *("sweep", "budget", "data", "model", "method", "binary_activations", "learn_batchnorm", "width", "prune"),
-    *(
-        "dense",
-        "layers",
-        "ticket_digest",
-        "batch",
-        "epochs",
-        "label_smoothing",
-        "sync_batchnorm",
-        "protocol",
-        "select",
-        "seed",
-    ),
+    *("sweep", "budget", "data", "data_checksum", "model", "method", "binary_activations", "spline_t"),
+    *("learn_batchnorm", "width", "prune", "dense", "layers", "ticket_digest", "batch", "epochs", "limit_batches"),
+    *("label_smoothing", "sync_batchnorm", "channels_last", "precision", "processes", "protocol", "select", "seed"),
 )
 BASE = ("data", "model", "variant", "width", "prune")
 _SKIPPED = ("wandb", "tensorboard", "multirun", "submitit")  # folders inside of a run or beside it that hold no run
-_HERE = (
-    "runs",
-    "recipe",
-    "ticket",
-    "data.root",
-    "data.cache",
-    "data.download",
-)  # of a machine or a command, not of a result
+_HERE = (  # of a machine or a command, not of a result
+    *("runs", "recipe", "ticket", "data.root", "data.cache", "data.download", "data.stream", "data.workers"),
+)
 _NAMES = ("model.name", "method.name", "data.name")  # there already: model, method, data
-_GROUPS = ("trainer.", "logger.")
+_GROUPS = ("trainer.", "logger.")  # of a machine, too, but for what of the trainer is in SETTINGS
 
 
 @dataclass
@@ -58,7 +44,7 @@ class Runs:
         rows: one flat dictionary a finished run.
         unfinished: directories of runs that have no result yet: running, or cut off.
         failed: directory -> the error's sentence.
-        unreadable: directory -> what is wrong with its ``result.json``.
+        unreadable: directory, or file in it that is left out alone -> what is wrong with its content.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -89,25 +75,28 @@ def read_runs(folder: str | Path) -> Runs:
     return runs
 
 
-def load(path: str | Path) -> pd.DataFrame:
+def load(path: str | Path, *, told: Callable[[Runs], None] | None = None) -> pd.DataFrame:
     """The table of a folder of runs, or of a .csv or .parquet file that ``mpt-results -o`` wrote.
+
+    ``told`` is called with what lies below a folder: what is left out, too.
 
     Raises:
         ValueError: nothing is there, nothing in it is finished, or the file is not such a table.
     """
     path = Path(path)
-    table = read_table(path) if path.is_file() else to_table(finished(path))
-    if "variant" not in table and "method" in table:
-        table["variant"] = [variant(row) for row in table.to_dict("records")]
-    return table
+    if path.is_file():
+        return read_table(path)
+    runs = read_runs(path)
+    if told:
+        told(runs)
+    check_finished(runs, path)
+    return to_table(runs.rows)
 
 
-def finished(folder: str | Path) -> list[dict[str, Any]]:
-    """A flat row of every finished run below ``folder``; ValueError if there is none."""
-    runs = read_runs(folder)
+def check_finished(runs: Runs, folder: Path) -> None:
+    """ValueError if none of ``runs`` is finished."""
     if not runs.rows:
         raise ValueError(f"there is no finished run below {folder}: {str(runs).splitlines()[0]}")
-    return runs.rows
 
 
 def to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -151,6 +140,10 @@ def read_table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
     if table.empty:
         raise ValueError(f"{path} has no rows")
+    if "variant" not in table:
+        if "method" not in table:
+            raise ValueError(f"{path} has no column variant and no method: it is no table of mpt-results")
+        table["variant"] = [variant(row) for row in table.to_dict("records")]
     return table
 
 
@@ -199,40 +192,53 @@ def _read_run(directory: Path, name: str, runs: Runs) -> None:
         runs.unreadable[name] = "result.json is not the result of a run"
     elif row["status"] != "done":
         runs.failed[name] = str(row.get("error", row["status"]))
-    elif not isinstance(row.get("test_acc"), (int, float)) or "method" not in row:
-        runs.unreadable[name] = "result.json has no test_acc or no method"
+    elif wrong := [key for key, kind in _KINDS.items() if not isinstance(row.get(key), kind)]:
+        runs.unreadable[name] = f"result.json has no usable {', '.join(wrong)}"
     else:
-        runs.rows.append(flat_row(row, name) | _reported(directory / "report.json"))
+        runs.rows.append(flat_row(row, name) | _reported(directory / "report.json", name, runs))
+
+
+_NUMBER = (int, float, type(None))
+_KINDS: dict[str, tuple[type, ...]] = {  # what is reckoned with, or drawn, must be what it should be
+    **dict.fromkeys(("model", "method", "data"), (str,)),
+    **dict.fromkeys(("seconds", "epochs", "seed", "width", "prune", "num_kept", "num_test", "test_acc_max"), _NUMBER),
+    **{"test_acc": (int, float), "config": (dict, type(None))},
+}
 
 
 def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A ``result.json`` as one flat row: its own keys, then the settings of its ``config`` that it does not have."""
     measured = _flat({key: value for key, value in row.items() if key != "config"}, "/")
-    settings = {
-        key: value
-        for key, value in _flat(row.get("config") or {}, ".").items()
-        if key not in _HERE + _NAMES and not key.startswith(_GROUPS)
-    }
+    config = _flat(row.get("config") or {}, ".")
+    settings = {name: config[f"trainer.{name}"] for name in SETTINGS if f"trainer.{name}" in config}
+    settings |= {k: v for k, v in config.items() if k not in _HERE + _NAMES and not k.startswith(_GROUPS)}
     flat = settings | measured
     if flat.get("seconds") and flat.get("epochs"):
         flat["seconds_per_epoch"] = flat["seconds"] / flat["epochs"]
     return {"run": name, **flat, "variant": variant(flat)}
 
 
-def _reported(path: Path) -> dict[str, Any]:
+def _reported(path: Path, name: str, runs: Runs) -> dict[str, Any]:
     """The numbers of a ``report.json`` (of ``mpt-ticket report``) under ``report/``, and ``report/score_range``.
 
     The range is largest minus smallest score of a layer, mean over layers. A file that cannot be read gives nothing.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        scores = found.pop("scores", {})
+    with left_out(runs, f"{name}/{path.name}"):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        ranges = [layer["max"] - layer["min"] for layer in found.pop("scores", {}).values()]
         numbers = {key: value for key, value in _flat(found, "/").items() if isinstance(value, (int, float))}
-    except (OSError, ValueError, AttributeError):
-        return {}
-    ranges = [layer["max"] - layer["min"] for layer in scores.values()]
-    numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
-    return {f"report/{key}": value for key, value in numbers.items()}
+        numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
+        return {f"report/{key}": value for key, value in numbers.items()}
+    return {}
+
+
+@contextmanager
+def left_out(runs: Runs, file: str) -> Iterator[None]:
+    """Reads ``file``, of which nothing is known: whatever its content breaks is written down, and stops nothing."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        runs.unreadable[file] = f"cannot be read ({type(error).__name__}: {error})"
 
 
 def _flat(nested: Mapping[str, Any], mark: str, prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpt.analysis import rules_2021, rules_efficient
+from mpt.analysis.aggregate import require
 from mpt.analysis.claims import BEATS, CLAIMS
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ class Verdict:
 
 def judge(table: pd.DataFrame, names: Sequence[str] = tuple(CLAIMS)) -> list[Verdict]:
     """The verdict on each claim of ``names``."""
+    require(table, ["variant"])
     table = table[table["variant"].notna()]
-    return [_verdict(name, table) for name in names]
+    plain = rules_2021.of_the_paper(table)
+    return [_verdict(name, plain if name in rules_2021.RULES else table) for name in names]
 
 
 def report(verdicts: Sequence[Verdict], *, rules: bool = False) -> str:

@@ -1,0 +1,70 @@
+"""Words of a figure: what an axis, a line and a panel are called, and which numbers are percent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mpt.analysis.aggregate import spelled
+
+LABELS = {
+    "prune": "weights pruned (%)",
+    "density": "weights kept (%)",
+    "width": "width factor",
+    "num_kept": "weights",
+    "test_acc": "test accuracy (%)",
+    "test_acc_max": "test accuracy of the best epoch (%)",
+    "test/acc": "test accuracy (%)",
+    "epoch": "epoch",
+    "optim.lr": "learning rate",
+    "seconds_per_epoch": "seconds an epoch",
+    "score": "score",
+    "share": "share of the scores",
+    "layer": "layer",
+    "zero": "zero kernels (%)",
+    "zero_chance": "zero kernels by chance (%)",
+    "report/acceleration": "acceleration rate",
+}
+
+
+def percent(column: str) -> float:
+    """100 for fractions, which are percent on an axis; 1 for everything else."""
+    word = column.rsplit("/", 1)[-1]
+    shown = word.startswith(("prune", "density", "sparsity", "flips", "zero")) or "acc" in word.split("_")
+    return 100.0 if shown else 1.0
+
+
+def axis_label(column: str) -> str:
+    return LABELS.get(column, column)
+
+
+def line_label(values: Mapping[str, Any], hue: tuple[str, ...], *, dense: bool = False) -> str:
+    """``MPT-1/32, 90 % pruned``; a dense network is ``dense`` whatever a ticket's settings would be."""
+    dense = dense or "dense" in (values.get("variant"), values.get("method"))
+    words = []
+    for name in hue:
+        value = values.get(name)
+        if value is None or value != value or (dense and name == "prune"):
+            continue
+        if name in ("variant", "method", "model", "data"):
+            words.append(str(value))
+        elif name == "prune":
+            words.append(f"{100 * value:g} % pruned")
+        else:
+            words.append(f"{_word(name)} {spelled(value)}")
+    if dense and hue and "dense" not in words:
+        words.insert(0, "dense")
+    return ", ".join(words) or (f"no {_word(hue[0])}" if hue else "")
+
+
+def panel_title(values: Mapping[str, Any], panel: tuple[str, ...]) -> str:
+    """``conv4, prune 0.5``; of what ``values`` do not say, nothing."""
+    return ", ".join(
+        spelled(values[name]) if name in ("model", "data", "variant", "method") else f"{name} {spelled(values[name])}"
+        for name in panel
+        if name in values
+    )
+
+
+def _word(column: str) -> str:
+    return column.rsplit(".", 1)[-1].replace("_", " ")
