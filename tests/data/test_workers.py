@@ -38,6 +38,7 @@ def seeded(epoch, index, what, seed=0):
 
 
 @pytest.mark.parametrize("options", [{}, {"augment": "augmix", "noise_std": 0.1}])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on a machine of one core
 def test_the_number_of_workers_changes_no_batch(pictures, options):
     alone, helped = (epoch_of(imagenet(pictures, workers=n, **options), epoch=1) for n in (0, 2))
     for one, two in zip(alone, helped, strict=True):
