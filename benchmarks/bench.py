@@ -20,7 +20,7 @@ median of the ratios within the rounds, so that a machine that drifts favours no
         whole        the same search with every threshold selected among all scores
     select       the mask of the 20 % largest of n scores that do not move; beside it torch.sort and torch.topk, which
                  make no mask yet
-    peak memory  what three steps add to the largest resident set of a process of their own
+    peak memory  what two steps add to the largest resident set of a process of their own
     loader       one epoch of 20,000 random 3x32x32 images in batches: cropped (padding 4) and flipped, and as they are
     start-up     an mpt-train command from start to exit: help, printed configuration, mistyped option (exit code 1)
     first step   an mpt-train command from start to the end of its first step, beside the import of torch and lightning
@@ -48,6 +48,7 @@ from benchmarks.steps import (
     BACKBONES,
     BATCH,
     EPOCHS,
+    LONG,
     PRUNE,
     activations_row,
     epoch_row,
@@ -68,7 +69,6 @@ from mpt.search.weight import TicketWeight
 PRECISIONS = ("float32", "bf16")
 SCORES = (36_864, 589_824, 2_359_296)  # of 3x3 convolutions with 64, 256 and 512 channels
 IMAGES = 20_000
-LONG = ("conv6 width 1.5", "vgg_small")  # measured in float32 steps only
 VARIED = ("conv6",)  # of which selections and activations are compared
 
 
@@ -158,7 +158,7 @@ def main() -> None:
     about, rows = circumstances(rounds), []
     for row in measured_rows(names, rounds=rounds):
         rows.append(row.as_json())
-        print(f"measured {row.measured}", file=sys.stderr, flush=True)
+        print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     print(f"{heading(about)}\n\n{table(rows)}")
     stored = about | {"rows": rows, "profile": profile("conv2" if chosen.quick else "conv6")}
     write_atomically(chosen.output, json.dumps(stored, indent=2) + "\n")
