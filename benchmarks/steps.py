@@ -33,7 +33,8 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "torchvision resnet18": partial(backbones.torchvision, name="resnet18"),
 }
 LONG = ("conv6 width 1.5", "vgg_small")  # measured in float32 steps only, and not the naive ones
-EPOCHS = {"conv2": 6, "conv4": 4, "conv6": 4, "torchvision resnet18": 4}  # of these backbones whole epochs are measured -> batches of an epoch
+# of these backbones whole epochs are measured -> batches of an epoch
+EPOCHS = {"conv2": 6, "conv4": 4, "conv6": 4, "torchvision resnet18": 4}
 
 
 class FullSort(torch.autograd.Function):
