@@ -1,6 +1,6 @@
 """The table of a measurement: on the terminal, in ``RESULTS.md``, and beside that of an earlier one.
 
-python -m benchmarks.report results.json                       writes RESULTS.md beside it
+python -m benchmarks.report results.json                       writes RESULTS.md beside it, BOUNDS.md in it
 python -m benchmarks.report results.json --base earlier.json   prints both
 """
 
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.goals import compared
 from mpt.files import write_atomically
 
 BUSY = 0.5  # load average before the first measurement above which numbers are those of a busy machine
@@ -54,8 +55,8 @@ def profile_table(profile: list[dict[str, Any]]) -> str:
     return aligned([head, *lines], "<>>>")
 
 
-def results(stored: dict[str, Any]) -> str:
-    """``RESULTS.md``."""
+def results(stored: dict[str, Any], *, bounds: str = "") -> str:
+    """``RESULTS.md``; ``bounds`` is what somebody wrote of what bounds the goals that were missed."""
     return "\n".join(
         [
             "# How fast mpt is",
@@ -69,6 +70,13 @@ def results(stored: dict[str, Any]) -> str:
             table(stored["rows"]),
             "```",
             "",
+            "## Goals",
+            "",
+            "```",
+            aligned([["what", "goal", "reached", ""], *compared(stored["rows"])], "<>><"),
+            "```",
+            "",
+            bounds,
             f"## A {stored['profile']['step']} step, by operation",
             "",
             "```",
@@ -119,7 +127,8 @@ def main() -> None:
     if now["load_average"] > BUSY:
         print(f"the machine was busy (load average {now['load_average']}): measure again, alone", file=sys.stderr)
     target = chosen.results.with_name("RESULTS.md")
-    write_atomically(target, results(now))
+    bounds = target.with_name("BOUNDS.md")
+    write_atomically(target, results(now, bounds=bounds.read_text() if bounds.exists() else ""))
     print(f"wrote {target}")
 
 

@@ -30,6 +30,7 @@ class Row:
         batch: images a step or batch, None where there are no images.
         images: images of a whole run where their rate is of interest, else None.
         megabytes: the values are memory.
+        weights: of the network, where they are of interest.
     """
 
     measured: str
@@ -38,6 +39,7 @@ class Row:
     batch: int | None = None
     images: int | None = None
     megabytes: bool = False
+    weights: int | None = None
 
     @property
     def unit(self) -> str:
@@ -63,7 +65,7 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """The row as it is stored, with the values of every round."""
         numbers = {"unit": self.unit, "medians": self.medians(), "ratios": self.ratios(), "values": self.values}
-        return {"measured": self.measured, "batch": self.batch} | numbers
+        return {"measured": self.measured, "batch": self.batch, "weights": self.weights} | numbers
 
 
 def in_turn(

@@ -202,7 +202,8 @@ def memory_row(name: str, *, rounds: int) -> Row:
         for kind, megabytes in values.items():
             command = [sys.executable, "-m", "benchmarks.steps", name, kind]
             megabytes.append(float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
-    return Row(f"peak memory {name}", values, base="dense", batch=BATCH, megabytes=True)
+    weights = sum(layer.weight.numel() for layer in ticket_layers(biprop(BACKBONES[name]())).values())
+    return Row(f"peak memory {name}", values, base="dense", batch=BATCH, megabytes=True, weights=weights)
 
 
 def peak(name: str, kind: str) -> float:

@@ -1,0 +1,116 @@
+"""What mpt means to reach, each goal a number computed from the rows of one run, and whether the run reached it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Rows = dict[str, dict[str, Any]]  # by what was measured
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One number and its limit.
+
+    Attributes:
+        what: is measured.
+        limit: the most it may be, or the least if ``at_least``.
+        of: the number, computed from the rows; KeyError where a row was not measured.
+        at_least: whether more is better.
+    """
+
+    what: str
+    limit: float
+    of: Callable[[Rows], float]
+    at_least: bool = False
+
+
+def ratio(measured: str, name: str) -> Callable[[Rows], float]:
+    """The median ratio ``name`` of a row."""
+    return lambda rows: float(rows[measured]["ratios"][name])
+
+
+def inverse(measured: str, name: str) -> Callable[[Rows], float]:
+    """One by the median ratio ``name`` of a row."""
+    return lambda rows: 1 / float(rows[measured]["ratios"][name])
+
+
+def middle(measured: str, name: str) -> Callable[[Rows], float]:
+    """The median of one alternative of a row."""
+    return lambda rows: float(rows[measured]["medians"][name])
+
+
+def between(measured: str, name: str, base: str) -> Callable[[Rows], float]:
+    """Median of one alternative of a row divided by that of another."""
+    return lambda rows: middle(measured, name)(rows) / middle(measured, base)(rows)
+
+
+def bytes_a_weight(net: str) -> Callable[[Rows], float]:
+    """Bytes a weight that biprop's peak lies above 1.1 of that of dense."""
+
+    def of(rows: Rows) -> float:
+        row = rows[f"peak memory {net}"]
+        return float((row["medians"]["biprop"] - 1.1 * row["medians"]["dense"]) * 2**20 / row["weights"])
+
+    return of
+
+
+def loading(rows: Rows) -> float:
+    """Percent of an mpt-train epoch of conv4 that its loader takes alone."""
+    return 100 * middle("epoch conv4", "mpt-train")(rows) / middle("loader", "train")(rows)
+
+
+SMALL, RESNET = ("conv2", "conv4", "conv6"), "torchvision resnet18"
+EPOCH_SPEEDUPS = {"conv2": 4.0, "conv4": 3.0, "conv6": 2.8, RESNET: 3.5}
+GOALS = (
+    *(
+        Goal(f"biprop / dense, step of {net}, float32", 1.03, ratio(f"step {net} float32", "biprop/dense"))
+        for net in (*SMALL, "conv6 width 1.5", "vgg_small", RESNET)
+    ),
+    *(
+        Goal(f"biprop / dense, step of {net}, bf16", 1.08, ratio(f"step {net} bf16", "biprop/dense"))
+        for net in (*SMALL, RESNET)
+    ),
+    Goal("global / layerwise selection, step of conv6", 1.02, ratio("selection conv6", "global/layerwise")),
+    Goal("calibrated / layerwise selection, step of conv6", 1.00, ratio("selection conv6", "calibrated/layerwise")),
+    Goal("1/1 / 1/32, step of conv6", 1.25, ratio("activations conv6", "1/1/1/32")),
+    Goal("1/1 / 1/32, peak memory of conv6", 1.25, between("peak memory conv6", "1/1", "biprop")),
+    *(
+        Goal(f"mpt-train / naive, images/s, epoch of {net}", least, ratio(f"epoch {net}", "naive/mpt-train"), True)
+        for net, least in EPOCH_SPEEDUPS.items()
+    ),
+    *(
+        Goal(f"mpt-train / bare loop, time, epoch of {net}", 1.03, inverse(f"epoch {net}", "bare/mpt-train"))
+        for net in EPOCH_SPEEDUPS
+    ),
+    Goal("search / bytes read and written, 2,359,296 weights", 5, ratio("search of 2,359,296 weights", "search/bytes")),
+    Goal("loader, cropped and flipped, images/s", 100_000, middle("loader", "train"), True),
+    Goal("loader, % of an epoch of conv4", 3, loading),
+    *(
+        Goal(f"mpt-train {command}, ms", 600, middle("start-up of mpt-train", command))
+        for command in ("--help", "--cfg job", "prun=0.5")
+    ),
+    Goal("first step / imports", 1.25, ratio("command to first step", "first step/imports")),
+    *(Goal(f"peak of {net}: bytes a weight above 1.1 dense", 8, bytes_a_weight(net)) for net in (*SMALL, RESNET)),
+    Goal("between two runs of a sweep, ms", 500, middle("sweep of 6 short runs", "between")),
+)
+
+
+def compared(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """A line for each goal: what, limit, what the rows reached, and ``met``, ``missed`` or ``not measured``."""
+    measured, lines = {row["measured"]: row for row in rows}, []
+    for goal in GOALS:
+        limit = f"{'>=' if goal.at_least else '<='} {_number(goal.limit)}"
+        try:
+            reached = goal.of(measured)
+        except KeyError:
+            lines.append([goal.what, limit, "", "not measured"])
+            continue
+        met = reached >= goal.limit if goal.at_least else reached <= goal.limit
+        lines.append([goal.what, limit, _number(reached), "met" if met else "missed"])
+    return lines
+
+
+def _number(value: float) -> str:
+    return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
