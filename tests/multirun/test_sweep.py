@@ -3,10 +3,13 @@ from __future__ import annotations
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from mpt.experiment import config, status
+from mpt.multirun.sweep import _listed
 from tests.commands import SMALL, command, left_behind, results
 
 TINY = """# @package _global_
@@ -40,6 +43,14 @@ def mine(tmp_path):
 
 def tiny(*more):
     return ["--config-dir", "mine", "sweeps=tiny", *AXES, *more]
+
+
+def test_commands_that_list_their_runs_at_the_same_moment_lose_none(tmp_path):
+    runs = [SimpleNamespace(directory=tmp_path / f"run{i}", overrides=[f"seed={i}"]) for i in range(40)]
+    with ThreadPoolExecutor(8) as commands:
+        list(commands.map(lambda run: _listed(tmp_path, [run]), runs))
+    assert status.listed(tmp_path) == {f"run{i}": [f"seed={i}"] for i in range(40)}
+    assert [path.name for path in tmp_path.iterdir()] == [status.LIST]
 
 
 def said_counts(text):

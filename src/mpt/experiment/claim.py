@@ -26,14 +26,18 @@ class ClaimedError(ValueError):
 
 
 @contextmanager
-def claimed(directory: Path) -> Iterator[IO[str]]:
+def claimed(directory: Path, *, patience: float = 0.2) -> Iterator[IO[str]]:
     """Hold ``directory`` (made if it is not there) and give the open file; left empty, it is removed again.
 
+    Args:
+        directory: a run's or a sweep's.
+        patience: seconds to wait while another process holds it; a look from mpt-status holds it for a moment.
+
     Raises:
-        ClaimedError: another process holds it.
+        ClaimedError: another process still holds it then.
     """
     new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    file = _locked(directory)
+    file = _locked(directory, patience)
     try:
         yield file
     finally:
@@ -44,8 +48,8 @@ def claimed(directory: Path) -> Iterator[IO[str]]:
                 folder.rmdir()
 
 
-def _locked(directory: Path) -> IO[str]:
-    tries = 5  # a look from mpt-status holds the file for a moment
+def _locked(directory: Path, patience: float) -> IO[str]:
+    end = time.monotonic() + patience
     while True:
         directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -57,8 +61,7 @@ def _locked(directory: Path) -> IO[str]:
         except BlockingIOError:
             holder = _holder(directory)
             file.close()
-            tries -= 1
-            if not tries:
+            if time.monotonic() > end:
                 raise ClaimedError(
                     f"another command is at work on {directory}{holder}: wait for it, or end it"
                 ) from None

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from mpt.experiment import status
 from mpt.experiment.claim import NAME as CLAIM
-from mpt.experiment.claim import is_claimed
+from mpt.experiment.claim import claimed, is_claimed
 from mpt.files import write_atomically
 from mpt.multirun.expand import Run, expanded
 from mpt.multirun.tuning import Tuning, quoted
@@ -112,10 +112,10 @@ def _announced(master: DictConfig, folder: Path, runs: Sequence[Run], changes: d
 
 def _listed(folder: Path, runs: Sequence[Run]) -> float:
     """Write down what was asked for, beside what earlier commands asked for; the time, by the file system's clock."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = status.listed(folder) | {run.directory.name: list(run.overrides) for run in runs}
-    write_atomically(folder / status.LIST, json.dumps(names, indent=1) + "\n")
-    return (folder / status.LIST).stat().st_mtime
+    asked = {run.directory.name: list(run.overrides) for run in runs}
+    with claimed(folder, patience=10):  # other commands list their runs one after the other
+        write_atomically(folder / status.LIST, json.dumps(status.listed(folder) | asked, indent=1) + "\n")
+        return (folder / status.LIST).stat().st_mtime
 
 
 def _work(
