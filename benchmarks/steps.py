@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import json
 import subprocess
 import sys
@@ -189,7 +191,7 @@ def mpt_train_epoch(name: str, data: ImageData) -> float:
         overrides += [f"prune={PRUNE}", f"batch={BATCH}", "epochs=2", "trainer.progress=false"]
         plain = resolved.plain(compose("train", overrides))
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(train, "load_data", return_value=data):
-        with mock.patch("builtins.print"):
+        with contextlib.redirect_stdout(io.StringIO()):
             train.run(plain, Path(folder))
         last = Path(folder, "metrics.jsonl").read_text().splitlines()[-1]
     return len(data.train) / float(json.loads(last)["images_per_second"])
