@@ -15,6 +15,11 @@ LARGE = loops.LARGE
 TWO_PARTS = loops.PART + 3 * loops.CHUNK + 777
 
 
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    monkeypatch.setattr(loops, "threads", lambda: 2)
+
+
 @pytest.fixture
 def no_loops(monkeypatch):
     """A function that turns the compiled loops off."""
@@ -55,8 +60,8 @@ def test_compiled_loops_give_the_bits_of_the_operations_they_replace(kind, score
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_number_of_threads_changes_no_bit(threads, no_loops):
-    torch.set_num_threads(threads)
+def test_the_number_of_threads_changes_no_bit(threads, no_loops, monkeypatch):
+    monkeypatch.setattr(loops, "threads", lambda: threads)
     method = mpt.Biprop(prune=0.8)
     found = [stepped(method, *drawn(5 * loops.PART + 1)) for _ in range(3)]  # the second looks near the last threshold
     no_loops()

@@ -6,14 +6,15 @@
     binary       g m sign(w)                                                              reads 5, writes 4
     gradient     dL/db w sign(s), and its variants                                        reads 12, writes 4
 
-They are plain Python, compiled by numba at the first large layer and kept on disk by it; :func:`run` calls them, on as
-many threads as torch uses. Every one gives the bits of the torch and NumPy operations that are used where numba, a
-dtype or a layout does not fit, and on any other device; :func:`arrays` says where they fit. None of them knows a
-method: a formula of one's own takes their place.
+They are plain Python, compiled by numba at the first large layer and kept on disk by it; :func:`run` calls them, on
+half as many threads as torch uses. Every one gives the bits of the torch and NumPy operations that are used where
+numba, a dtype or a layout does not fit, and on any other device; :func:`arrays` says where they fit. None of them knows
+a method: a formula of one's own takes their place.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 
 LARGE = 32_768  # weights; below, importing numba costs more than a short run could gain
-PART = 131_072  # weights that one thread takes at a time, some 0.1 ms: far more than it costs to hand them over
+PART = 131_072  # weights that one thread takes at the least, some 0.1 ms: more than it costs to hand them over
 CHUNK = 8192  # entries that NumPy casts to float64 at a time: a chunk's sum is pairwise, chunks are added one by one
 PAIRWISE = 128  # entries that NumPy's pairwise sum adds up in eight running sums
 BLOCK = 64  # entries that `around` counts at a time
@@ -53,25 +54,36 @@ def arrays(*tensors: Tensor, least: int = LARGE) -> list[np.ndarray] | None:
 def run(loop: Callable[..., Any], *arguments: Any) -> list[Any]:
     """``loop`` compiled, on each part of the arrays among ``arguments``, all (n,); what it returns for each, in order.
 
-    The calling thread takes part after part, and so do as many more threads as torch uses; it waits for none that has
-    not begun.
+    The calling thread takes part after part, and so do others; it waits for none that has not begun. Parts are as few
+    as threads: between two of them a thread has to wait for Python's lock.
     """
     function, n = compiled(loop), arguments[0].size
-    if n <= PART:
+    size = part_of(n)
+    if n <= size:
         return [function(*arguments)]
-    todo, results = iter(range(0, n, PART)), [None] * -(-n // PART)
+    todo, results = iter(range(0, n, size)), [None] * -(-n // size)
 
     def work() -> None:
         for start in todo:
-            part = slice(start, start + PART)
-            results[start // PART] = function(*(x[part] if isinstance(x, np.ndarray) else x for x in arguments))
+            part = slice(start, start + size)
+            results[start // size] = function(*(x[part] if isinstance(x, np.ndarray) else x for x in arguments))
 
-    others = [_threads().submit(work) for _ in range(min(torch.get_num_threads(), len(results)) - 1)]
+    others = [_threads().submit(work) for _ in range(len(results) - 1)]
     work()
     for other in others:
         if not other.cancel():
             other.result()
     return results
+
+
+def part_of(n: int) -> int:
+    """Of ``n`` weights as many as :func:`run` hands over at a time: whole chunks, :data:`PART` at the least."""
+    return max(PART, CHUNK * math.ceil(n / CHUNK / threads()))
+
+
+def threads() -> int:
+    """How many take part: half of torch's, whose own are still spinning when they have just computed something."""
+    return max(1, torch.get_num_threads() // 2)
 
 
 @cache

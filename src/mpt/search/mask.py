@@ -125,7 +125,7 @@ def _within(scores: list[np.ndarray], kept: int, window: Window, *, absolute: bo
         for i, (above, below, found) in enumerate(loops.run(loops.around, x, copies, low, high, absolute)):
             missing -= above
             unseen -= above + below + found
-            inside.append(copies[i * loops.PART :][:found])
+            inside.append(copies[i * loops.part_of(x.size) :][:found])
         unseen += x.size
     candidates = np.concatenate(inside)
     if unseen or not 1 <= missing <= candidates.size:  # NaN, or the threshold is elsewhere
