@@ -6,7 +6,6 @@ The public names load when they are first used, so that ``import mpt`` costs not
 from __future__ import annotations
 
 import importlib
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"mpt.{name}")
     if name == "__version__":
+        from importlib import metadata  # takes a tenth of a second of the command line's start
+
         return metadata.version("mpt")
     raise AttributeError(f"module 'mpt' has no attribute {name!r}")
 
