@@ -54,6 +54,8 @@ DIGITS := results/digits/runs.csv
 
 figures: .venv/.installed  ## the figures that README.md and docs/sweeps.md show, from the committed tables
 	$(BIN)/mpt-plot results/digits/demo.csv --figure fig2 -o docs/figure.svg
+	$(BIN)/mpt-plot results/mini/fig2.csv --figure fig2 -o docs/mini-fig2.svg
+	$(BIN)/mpt-plot results/mini/fig5.csv --figure fig5 -o docs/mini-fig5.svg
 	$(BIN)/mpt-plot $(DIGITS) --figure fig5 --where width=0.25 -o docs/digits-fig5.svg
 	$(BIN)/mpt-plot $(DIGITS) --figure fig3 --where model=conv4 --where prune=0,0.5,0.8,0.9 -o docs/digits-fig3.svg
 
