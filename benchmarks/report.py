@@ -20,8 +20,19 @@ BUSY = 0.5  # load average before the first measurement above which numbers are 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows under a head, columns aligned, numbers to the right."""
-    head = ["measured in turn", "batch", "first", "median", "second", "median", "third", "median", "median of ratios"]
-    return aligned([head, *(_cells(row) for row in rows)], "<><><><><")
+    head = [
+        "measured in turn",
+        "batch",
+        "n",
+        "first",
+        "median",
+        "second",
+        "median",
+        "third",
+        "median",
+        "median of ratios",
+    ]
+    return aligned([head, *(_cells(row) for row in rows)], "<>><><><><")
 
 
 def aligned(lines: list[list[str]], sides: str) -> str:
@@ -34,10 +45,10 @@ def aligned(lines: list[list[str]], sides: str) -> str:
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    cells = [row["measured"], str(row["batch"] or "")]
+    cells = [row["measured"], str(row["batch"] or ""), str(len(next(iter(row["values"].values()))))]
     for name, value in row["medians"].items():
         cells += [name, f"{value:,.{2 if value < 10 else 0}f} {row['unit']}"]
-    cells += [""] * (8 - len(cells))
+    cells += [""] * (9 - len(cells))
     return [*cells, ", ".join(f"{name} {ratio:.3f}" for name, ratio in row["ratios"].items())]
 
 
@@ -45,7 +56,7 @@ def heading(about: dict[str, Any]) -> str:
     """On what, with what and when."""
     cores = f"{about['cores']} cores, {about['threads']} threads, load average {about['load_average']} before"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return f"{about['hardware']}, {cores}; {versions}; {about['date']}, medians of {about['rounds']} rounds"
+    return f"{about['hardware']}, {cores}; {versions}; {about['date']}, medians of n rounds"
 
 
 def profile_table(profile: list[dict[str, Any]]) -> str:
@@ -65,6 +76,7 @@ def results(stored: dict[str, Any], *, bounds: str = "") -> str:
             "within the rounds.",
             "",
             heading(stored),
+            *(["", "The machine was busy before the first row was measured."] if stored["load_average"] > BUSY else []),
             "",
             "```",
             table(stored["rows"]),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import subprocess
 import sys
 import time
@@ -60,3 +62,24 @@ def test_looking_at_a_claim_does_not_hinder_who_takes_it(tmp_path):
         looker.kill()
         looker.wait()
         looker.stdout.close()
+
+
+def test_a_file_system_without_locks_is_named_and_nothing_is_left(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.raises(ValueError, match=r"run cannot be locked \(No locks available\): take a folder on"),
+        claimed(tmp_path / "new" / "run"),
+    ):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_lock_of_another_name_is_no_run_s_claim(tmp_path):
+    with claimed(tmp_path, name=".listing"):
+        assert not is_claimed(tmp_path)
+        with claimed(tmp_path):
+            assert is_claimed(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -26,35 +26,41 @@ class ClaimedError(ValueError):
 
 
 @contextmanager
-def claimed(directory: Path, *, patience: float = 0.2) -> Iterator[IO[str]]:
+def claimed(directory: Path, *, name: str = NAME, patience: float = 0.2) -> Iterator[IO[str]]:
     """Hold ``directory`` (made if it is not there) and give the open file; left empty, it is removed again.
 
     Args:
-        directory: a run's or a sweep's.
+        directory: a run's, of which ``name`` is the claim, or another.
+        name: of the file that is locked.
         patience: seconds to wait while another process holds it; a look from mpt-status holds it for a moment.
 
     Raises:
         ClaimedError: another process still holds it then.
+        ValueError: the file system has no locks.
     """
     new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    file = _locked(directory, patience)
     try:
-        yield file
+        file = _locked(directory, name, patience)
+        try:
+            yield file
+        finally:
+            (directory / name).unlink(missing_ok=True)  # before the lock goes: who opened it sees it is another file
+            file.close()
     finally:
-        (directory / NAME).unlink(missing_ok=True)  # before the lock goes: who opened it sees that it is another file
-        file.close()
         for folder in new:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
 
-def _locked(directory: Path, patience: float) -> IO[str]:
+def _locked(directory: Path, name: str, patience: float) -> IO[str]:
     end = time.monotonic() + patience
     while True:
         directory.mkdir(parents=True, exist_ok=True)
         try:
-            file = (directory / NAME).open("a+")
+            file = (directory / name).open("a+")
         except FileNotFoundError:  # removed in between
+            if time.monotonic() > end:
+                raise
             continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +73,14 @@ def _locked(directory: Path, patience: float) -> IO[str]:
                 ) from None
             time.sleep(0.05)
             continue
-        if _is_still(file, directory / NAME):
+        except OSError as error:
+            file.close()
+            (directory / name).unlink(missing_ok=True)
+            raise ValueError(
+                f"{directory} cannot be locked ({error.strerror}): take a folder on a file system that has locks, such "
+                "as a local disk"
+            ) from error
+        if _is_still(file, directory / name):
             file.truncate(0)
             file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "job": slurm_job()}) + "\n")
             file.flush()

@@ -113,7 +113,7 @@ def _announced(master: DictConfig, folder: Path, runs: Sequence[Run], changes: d
 def _listed(folder: Path, runs: Sequence[Run]) -> float:
     """Write down what was asked for, beside what earlier commands asked for; the time, by the file system's clock."""
     asked = {run.directory.name: list(run.overrides) for run in runs}
-    with claimed(folder, patience=10):  # other commands list their runs one after the other
+    with claimed(folder, name=".listing", patience=10):  # other commands list their runs one after the other
         write_atomically(folder / status.LIST, json.dumps(status.listed(folder) | asked, indent=1) + "\n")
         return (folder / status.LIST).stat().st_mtime
 

@@ -114,10 +114,10 @@ def _threads() -> ThreadPoolExecutor:
 
 def around(
     x: np.ndarray, inside: np.ndarray, low: np.float32, high: np.float32, absolute: bool
-) -> tuple[int, int, int]:
-    """Counts of ``x >= high``, of ``x < low`` and of those between, which are copied to the front of ``inside``.
+) -> tuple[int, int, np.ndarray]:
+    """Counts of ``x >= high`` and of ``x < low``, and those between, copied to the front of ``inside``.
 
-    NaN is in none of the counts.
+    NaN is in none of them.
     """
     above, below, found = 0, 0, 0
     for start in range(0, x.size, BLOCK):
@@ -134,7 +134,7 @@ def around(
                 value = abs(block[i]) if absolute else block[i]
                 inside[found] = value  # to be overwritten unless it counts
                 found += (value >= low) & (value < high)
-    return above, below, found
+    return above, below, inside[:found]
 
 
 def at_least(x: np.ndarray, mask: np.ndarray, threshold: np.float32, absolute: bool) -> None:

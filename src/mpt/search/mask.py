@@ -122,10 +122,10 @@ def _within(scores: list[np.ndarray], kept: int, window: Window, *, absolute: bo
     missing, unseen, inside = kept, 0, []
     for x in scores:
         copies = np.empty_like(x)  # memory that is not written to costs nothing
-        for i, (above, below, found) in enumerate(loops.run(loops.around, x, copies, low, high, absolute)):
+        for above, below, found in loops.run(loops.around, x, copies, low, high, absolute):
             missing -= above
-            unseen -= above + below + found
-            inside.append(copies[i * loops.part_of(x.size) :][:found])
+            unseen -= above + below + found.size
+            inside.append(found)
         unseen += x.size
     candidates = np.concatenate(inside)
     if unseen or not 1 <= missing <= candidates.size:  # NaN, or the threshold is elsewhere
@@ -229,7 +229,7 @@ def _without_last_equals(masks: list[Tensor], importances: Sequence[Tensor], thr
         surplus -= len(last)
         if not flat.any():
             return False
-    return True
+    return surplus == 0
 
 
 def _select_jointly_first_of_each(importances: Sequence[Tensor], kept: int) -> list[Tensor]:
