@@ -6,10 +6,12 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -114,6 +116,7 @@ def start_sweep(folder, *arguments):
             stdin=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),  # even if ours is ignored
         )
 
 
