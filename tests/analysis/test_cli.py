@@ -138,7 +138,13 @@ ODD = {
     "result.json": [
         json.dumps(result(seed=9) | changed) for changed in ({"config": "x"}, {"seconds": "x"}, {"prune": []})
     ],
-    "report.json": ['{"scores": {"a": {}}}', '{"scores": [1]}', "[1]", '{"layers": [{}]}', '{"layers": 1}'],
+    "report.json": [
+        '{"layers": [{"name": "a", "scores": {"max": 1}}]}',
+        '{"layers": [{"scores": [1]}]}',
+        "[1]",
+        '{"layers": [{}]}',
+        '{"layers": 1}',
+    ],
     "metrics.jsonl": ['{"epoch": 1,', "1", b"\xff"],
 }
 

@@ -16,13 +16,10 @@ LAYERS = [
 
 def with_report(folder, *rows, scores=None):
     write(folder, *rows)
+    layers = [LAYERS[0] | {"scores": scores}, *LAYERS[1:]] if scores else LAYERS
+    report = {"acceleration": 1.25, "all_kernels": {"zero": 0.3, "zero_chance": 0.2}, "layers": layers}
     for directory in folder.iterdir():
-        (directory / "report.json").write_text(
-            json.dumps(
-                {"acceleration": 1.25, "all_kernels": {"zero": 0.3, "zero_chance": 0.2}, "layers": LAYERS}
-                | (scores or {})
-            )
-        )
+        (directory / "report.json").write_text(json.dumps(report))
     return folder
 
 
@@ -56,8 +53,8 @@ def test_the_layers_of_a_report_are_rows_and_its_numbers_columns(tmp_path):
 def test_histograms_with_edges_of_their_own_come_to_one_grid_that_keeps_their_mass(tmp_path):
     wide = {"min": -0.4, "max": 0.4, "edges": [-0.4, 0.0, 0.4], "counts": [30, 10]}
     narrow = {"min": -0.1, "max": 0.1, "edges": [-0.1, 0.1], "counts": [40]}
-    with_report(tmp_path / "a", result(method__power=1.0), scores={"scores": {"f.0": wide}})
-    with_report(tmp_path / "b", result(method__power=3.0), scores={"scores": {"f.0": narrow}})
+    with_report(tmp_path / "a", result(method__power=1.0), scores=wide)
+    with_report(tmp_path / "b", result(method__power=3.0), scores=narrow)
     rows = load_rows(tmp_path, "scores")
     assert len(rows) == 2 * BINS
     shares = rows.groupby("method.power")["share"].sum()

@@ -139,3 +139,13 @@ def test_packed_bits_come_back_and_take_a_bit_each(n):
     packed = masks.packed_bits(bits)
     assert packed.nbytes == (n + 7) // 8
     assert np.array_equal(masks.unpacked_bits(packed, n=n), bits)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_joint_equals_are_left_out_whatever_order_memory_is_in(channels, layout):
+    tied = torch.full((8, channels, 3, 3), 0.5).to(memory_format=layout)
+    other = torch.ones(10)
+    first, second = masks.select_jointly([other, tied], kept=12)
+    assert first.all()
+    assert second.flatten().nonzero().flatten().tolist() == [0, 1]

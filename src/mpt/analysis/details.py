@@ -1,7 +1,7 @@
 """What lies beside a run's result: its epochs, the layers of its ticket, the distribution of its scores.
 
 ``metrics.jsonl`` is written by every run. ``report.json`` is what ``mpt-ticket report`` says of a ticket: ``layers`` (a
-row each: density, gain, zero kernels and chance) and, made from a checkpoint, ``scores`` (a histogram a layer).
+row each: density, gain, zero kernels and chance and, made from a checkpoint, ``scores``, a histogram).
 """
 
 from __future__ import annotations
@@ -59,13 +59,19 @@ def _epochs(file: Path) -> Iterator[dict[str, Any]]:
 
 def _layers(file: Path) -> Iterator[dict[str, Any]]:
     for place, row in enumerate(json.loads(file.read_text(encoding="utf-8")).get("layers", [])):
-        yield {"layer": row["name"], "place": place, **{k: v for k, v in row.items() if k not in ("name", "shape")}}
+        yield {
+            "layer": row["name"],
+            "place": place,
+            **{k: v for k, v in row.items() if k not in ("name", "shape", "scores")},
+        }
 
 
 def _scores(file: Path) -> Iterator[dict[str, Any]]:
-    for layer, found in json.loads(file.read_text(encoding="utf-8")).get("scores", {}).items():
-        for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False):
-            yield {"layer": layer, "low": low, "high": high, "count": count}
+    for row in json.loads(file.read_text(encoding="utf-8")).get("layers", []):
+        found = row.get("scores")
+        if found and not row.get("tied"):  # a tied layer has another's
+            for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False):
+                yield {"layer": row["name"], "low": low, "high": high, "count": count}
 
 
 def _one_grid(table: pd.DataFrame) -> pd.DataFrame:
@@ -93,5 +99,9 @@ def _one_grid(table: pd.DataFrame) -> pd.DataFrame:
 _KINDS: dict[str, tuple[_Rows, str, str]] = {
     "epochs": (_epochs, "metrics.jsonl", "a metrics.jsonl that can be read"),
     "layers": (_layers, "report.json", "a report.json: mpt-ticket report writes it"),
-    "scores": (_scores, "report.json", "a report.json with scores: mpt-ticket report writes it"),
+    "scores": (
+        _scores,
+        "report.json",
+        "a report.json with scores: mpt-ticket report checkpoint=... json=... writes it",
+    ),
 }

@@ -225,7 +225,8 @@ def _reported(path: Path, name: str, runs: Runs) -> dict[str, Any]:
     """
     with left_out(runs, f"{name}/{path.name}"):
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        ranges = [layer["max"] - layer["min"] for layer in found.pop("scores", {}).values()]
+        scores = [row["scores"] for row in found.get("layers", []) if row.get("scores") and not row.get("tied")]
+        ranges = [histogram["max"] - histogram["min"] for histogram in scores]
         numbers = {key: value for key, value in _flat(found, "/").items() if isinstance(value, (int, float))}
         numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
         return {f"report/{key}": value for key, value in numbers.items()}

@@ -223,7 +223,7 @@ def _without_last_equals(masks: list[Tensor], importances: Sequence[Tensor], thr
         if surplus == 0:
             break
         last = (importance == threshold).flatten().nonzero()[:, 0][-surplus:]
-        flat = mask.flatten()
+        flat = mask.flatten().clone()  # else of the mask's own memory, if that is in the order of its entries
         flat[last] = False
         mask.copy_(flat.view(mask.shape))
         surplus -= len(last)
