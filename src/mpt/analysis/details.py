@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.table import Runs, check_finished, is_setting, left_out, load, read_runs, to_table
+from mpt.analysis.table import Runs, check_finished, histograms, is_setting, left_out, load, read_runs, to_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,11 +67,9 @@ def _layers(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _scores(file: Path) -> Iterator[dict[str, Any]]:
-    for row in json.loads(file.read_text(encoding="utf-8")).get("layers", []):
-        found = row.get("scores")
-        if found and not row.get("tied"):  # a tied layer has another's
-            for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False):
-                yield {"layer": row["name"], "low": low, "high": high, "count": count}
+    for layer, found in histograms(json.loads(file.read_text(encoding="utf-8"))).items():
+        for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False):
+            yield {"layer": layer, "low": low, "high": high, "count": count}
 
 
 def _one_grid(table: pd.DataFrame) -> pd.DataFrame:

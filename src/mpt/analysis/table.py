@@ -225,12 +225,17 @@ def _reported(path: Path, name: str, runs: Runs) -> dict[str, Any]:
     """
     with left_out(runs, f"{name}/{path.name}"):
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        scores = [row["scores"] for row in found.get("layers", []) if row.get("scores") and not row.get("tied")]
-        ranges = [histogram["max"] - histogram["min"] for histogram in scores]
+        ranges = [histogram["max"] - histogram["min"] for histogram in histograms(found).values()]
         numbers = {key: value for key, value in _flat(found, "/").items() if isinstance(value, (int, float))}
         numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
         return {f"report/{key}": value for key, value in numbers.items()}
     return {}
+
+
+def histograms(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Layer -> histogram of its scores, of the content of a ``report.json``; a layer tied to another is left out."""
+    rows = report.get("layers", [])
+    return {row["name"]: row["scores"] for row in rows if row.get("scores") and not row.get("tied")}
 
 
 @contextmanager

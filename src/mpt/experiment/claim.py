@@ -65,7 +65,7 @@ def _locked(directory: Path, name: str, patience: float) -> IO[str]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(directory)
+            holder = _holder(directory / name)
             file.close()
             if time.monotonic() > end:
                 raise ClaimedError(
@@ -74,8 +74,9 @@ def _locked(directory: Path, name: str, patience: float) -> IO[str]:
             time.sleep(0.05)
             continue
         except OSError as error:
+            if not os.fstat(file.fileno()).st_size:  # nobody has written into it that he holds it
+                (directory / name).unlink(missing_ok=True)
             file.close()
-            (directory / name).unlink(missing_ok=True)
             raise ValueError(
                 f"{directory} cannot be locked ({error.strerror}): take a folder on a file system that has locks, such "
                 "as a local disk"
@@ -113,8 +114,8 @@ def holder(directory: Path) -> dict[str, object]:
     return read_object(directory / NAME)
 
 
-def _holder(directory: Path) -> str:
-    known = holder(directory)
+def _holder(claim: Path) -> str:
+    known = read_object(claim)
     return f" (process {known['pid']} on {known['host']})" if {"pid", "host"} <= known.keys() else ""
 
 

@@ -58,7 +58,7 @@ def run(loop: Callable[..., Any], *arguments: Any) -> list[Any]:
     as threads: between two of them a thread has to wait for Python's lock.
     """
     function, n = compiled(loop), arguments[0].size
-    size = part_of(n)
+    size = max(PART, CHUNK * math.ceil(n / CHUNK / threads()))
     if n <= size:
         return [function(*arguments)]
     todo, results = iter(range(0, n, size)), [None] * -(-n // size)
@@ -74,11 +74,6 @@ def run(loop: Callable[..., Any], *arguments: Any) -> list[Any]:
         if not other.cancel():
             other.result()
     return results
-
-
-def part_of(n: int) -> int:
-    """Of ``n`` weights as many as :func:`run` hands over at a time: whole chunks, :data:`PART` at the least."""
-    return max(PART, CHUNK * math.ceil(n / CHUNK / threads()))
 
 
 def threads() -> int:
