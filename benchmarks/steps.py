@@ -6,6 +6,7 @@ import contextlib
 import gc
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -203,7 +204,10 @@ def memory_row(name: str, *, rounds: int) -> Row:
     for _ in range(rounds):
         for kind, megabytes in values.items():
             command = [sys.executable, "-m", "benchmarks.steps", name, kind]
-            megabytes.append(float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **_RETURNED}
+            )
+            megabytes.append(float(done.stdout))
     weights = sum(layer.weight.numel() for layer in ticket_layers(biprop(BACKBONES[name]())).values())
     return Row(f"peak memory {name}", values, base="dense", batch=BATCH, megabytes=True, weights=weights)
 
@@ -229,6 +233,7 @@ def _resident(field: str) -> float:
 
 
 KINDS = {"dense": dense, "biprop": biprop, "1/1": binary}
+_RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc: what is freed is given back
 _STEP: dict[str, Any] = {"batch": BATCH, "precision": "float32", "layout": torch.channels_last}
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import mpt
 from mpt.search import mask as masks
@@ -179,6 +180,35 @@ def test_a_binary_activation_keeps_dtype_and_memory_format_and_changes_no_input(
     assert out.dtype == torch.bfloat16
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_convolution_makes_the_signs_it_sees_again_instead_of_keeping_them(dtype):
+    act = mpt.BinaryActivation()
+    conv = mpt.convert(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), mpt.Biprop(prune=0.5))[0].to(dtype)
+    x = torch.randn(2, 3, 5, 5, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    upstream = torch.randn(2, 4, 5, 5, dtype=dtype)
+
+    def gradients(forward):
+        x.grad = conv.scores.grad = None
+        forward().backward(upstream)
+        return x.grad, conv.scores.grad
+
+    plain = gradients(lambda: conv._conv_forward(act(x), conv.ticket_weight(), None))
+    assert plain[1].any()
+    for found, expected in zip(gradients(lambda: conv(act(x))), plain, strict=True):
+        assert torch.equal(found, expected)
+    for forward, kept in ((conv, False), (lambda x: conv._conv_forward(x, conv.ticket_weight(), None), True)):
+        signs = act(x)
+        memory = StorageWeakRef(signs.untyped_storage())
+        out = forward(signs)
+        del signs
+        assert memory.expired() is not kept
+    assert out.requires_grad, "and with it the graph, which is what keeps tensors"
+    signs = act(x)
+    signs.sum().backward()
+    with torch.no_grad():
+        assert torch.equal(conv(signs), conv(signs.detach())), "what the sign kept is gone, and not needed here"
 
 
 @pytest.mark.parametrize("t", [0, -1.0, float("nan"), float("inf")])

@@ -14,7 +14,7 @@ network. In evaluation the same holds, except inside :func:`frozen`, where each 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -96,7 +96,9 @@ class TicketLayer(nn.Module):
 
 class _TicketConv(TicketLayer):
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self._conv_forward(x, self.ticket_weight(), self.bias)  # type: ignore[operator]
+        weight = self.ticket_weight()
+        with signs_made_again(x):
+            out: Tensor = self._conv_forward(x, weight, self.bias)  # type: ignore[operator]
         return out
 
 
@@ -173,7 +175,7 @@ class BinaryActivation(nn.Module):
 
 
 class _Sign(torch.autograd.Function):
-    """The two formulas of :class:`BinaryActivation`."""
+    """The two formulas of :class:`BinaryActivation`; it keeps its input, see :func:`signs_made_again`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, t: float) -> Tensor:
@@ -186,6 +188,22 @@ class _Sign(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         slope = x.abs().mul_(-2 / ctx.t**2).add_(2 / ctx.t).clamp_(min=0)
         return slope.mul_(grads[0]), None
+
+
+def signs_made_again(x: Tensor) -> AbstractContextManager[Any]:
+    """Inside, an operation on ``x`` does not keep ``x`` for its backward where that is the output of a sign.
+
+    The sign keeps its own input anyway, and the backward makes the same signs of it once more: one tensor an
+    activation instead of two. Anything else is kept as ever.
+    """
+    made_by_sign = torch.is_grad_enabled() and isinstance(x.grad_fn, _Sign._backward_cls)  # type: ignore[attr-defined]
+    if not made_by_sign or torch.compiler.is_compiling():
+        return nullcontext()
+    (before,), address = x.grad_fn.saved_tensors, x.data_ptr()  # type: ignore[union-attr]
+    return torch.autograd.graph.saved_tensors_hooks(  # which stay with the graph, so they may not hold x
+        lambda saved: None if saved.data_ptr() == address else saved,
+        lambda kept: signs(before) if kept is None else kept,
+    )
 
 
 # torch layer -> the same with a ticket weight; the other way round by KINDS below
