@@ -145,7 +145,7 @@ def test_a_random_mask_comes_with_learned_batchnorm():
 
 
 def test_the_evaluation_schema_composes():
-    config.register()
+    config.register(schemas.EvalConfig)
     with initialize_config_dir(str(config.CONF), version_base="1.3"):
         made = hydra_compose("eval", overrides=["model=conv6", "data=digits", "control=shuffled_mask"])
     config.check(made, schemas.EvalConfig)

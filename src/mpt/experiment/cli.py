@@ -171,7 +171,7 @@ def _finetune(arguments: list[str]) -> None:
         return
     import hydra
 
-    from mpt.experiment import config
+    from mpt.experiment import config, schemas
     from mpt.experiment.measure import given_keys, own_data
     from mpt.ticket.ticket import Ticket
 
@@ -181,7 +181,7 @@ def _finetune(arguments: list[str]) -> None:
     path, overrides = _path_first("mpt-finetune TICKET [layers=last] [data=...]", rest)
     quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
     follow_parent()
-    config.register()
+    config.register(schemas.FinetuneConfig)
     os.environ["HYDRA_FULL_ERROR"] = "1"
     own = own_data(Ticket.load(path), given_keys(overrides))
     sys.argv[1:] = [*flags, f"ticket='{quoted}'", *own, *overrides]

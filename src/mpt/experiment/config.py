@@ -196,17 +196,12 @@ class Config:
     )
 
 
-def register() -> None:
-    """Make the schemas and the experiments known to Hydra."""
-    from mpt.experiment import schemas, sweep_files
+def register(schema: type = Config) -> None:
+    """Make a command's schema, by the name of its class, and the experiments known to Hydra."""
+    from mpt.experiment import sweep_files
 
     sweep_files.register()
-    store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
-    store.store(name="eval_schema", node=schemas.EvalConfig)
-    store.store(name="finetune_schema", node=schemas.FinetuneConfig)
-    store.store(name="report_schema", node=schemas.ReportConfig)
-    store.store(name="import_schema", node=schemas.ImportConfig)
+    ConfigStore.instance().store(name=schema.__name__, node=schema)
     OmegaConf.register_new_resolver("protocol", _of_protocol, replace=True)
 
 

@@ -129,7 +129,7 @@ def _percent(acc: float | None) -> str:
 def _composed(ticket: Ticket, overrides: list[str]) -> DictConfig:
     """mpt-eval's configuration: the ticket's own data unless ``overrides`` say otherwise."""
     given = given_keys(overrides)
-    configs.register()
+    configs.register(schemas.EvalConfig)
     with initialize_config_dir(str(configs.CONF), version_base="1.3"):
         composed = compose("eval", overrides=[*own_data(ticket, given), *overrides])
     keep_stored_data(ticket, composed, given)

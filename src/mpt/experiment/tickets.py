@@ -100,7 +100,7 @@ def import_(path: Path, overrides: list[str]) -> str:
 
 
 def _composed(name: str, overrides: list[str], schema: type) -> DictConfig:
-    configs.register()
+    configs.register(schema)
     with initialize_config_dir(str(configs.CONF), version_base="1.3"):
         composed = compose(name, overrides=overrides)
     configs.check(composed, schema)

@@ -10,7 +10,8 @@ from typing import Any
 
 from omegaconf import open_dict
 
-from mpt.experiment import status
+from mpt.experiment import schemas, status
+from mpt.experiment.config import register
 from mpt.multirun.expand import Composer, Run, expanded
 
 
@@ -32,6 +33,7 @@ class Tuning:
     @cached_property
     def sweeper(self) -> Any:
         """The sweeper of the searches with the configuration of ``mpt-finetune``."""
+        register(schemas.FinetuneConfig)
         master = copy.deepcopy(self.searching.config)
         with open_dict(master):
             master.hydra.job.config_name = "finetune"
