@@ -45,7 +45,8 @@ OURS = {
     "mpt_vgg_small_1_32": ("vgg_small", "sgd", 0.1, 0.9, 5e-4, 256, 250, "kaiming_normal"),
     "mpt_vgg_small_dense": ("vgg_small", "sgd", 0.05, 0.9, 5e-4, 256, 250, "kaiming_normal"),
     "mpt_resnet18_dense": ("cifar_resnet18", "sgd", 0.1, 0.9, 5e-4, 256, 250, "kaiming_normal"),
-    "fast_conv": ("conv6", "sgd", 0.1, 0.9, 1e-4, 32, 125, "kaiming_normal"),
+    "fast_conv": ("conv6", "sgd", 0.1, 0.9, 1e-4, 32, 6, "kaiming_normal"),
+    "fast_conv_1_1": ("conv6", "adam", 0.001, None, 1e-4, 32, 6, "kaiming_normal"),
     "fast_resnet18": ("cifar_resnet18", "sgd", 0.1, 0.9, 5e-4, 64, 125, "kaiming_normal"),
     "mpt_resnet34_dense": ("resnet34", "sgd", 0.1, 0.9, 1e-4, 256, 90, "kaiming_normal"),
 }
@@ -61,6 +62,7 @@ ROWS = {
     "mpt_wrn34_1_1": {"prune": 0.6, "label_smoothing": 0.1, "binary_activations": True},
     "mpt_wrn34_1_1_bn": {"prune": 0.6, "label_smoothing": 0.1, "binary_activations": True, "learn_batchnorm": True},
     "mpt_conv_1_1": {"prune": 0.5, "binary_activations": True},
+    "fast_conv_1_1": {"prune": 0.5, "binary_activations": True},
     "mpt_vgg_small_1_32": {"prune": 0.95},
     "efficient_resnet18": {"prune": 0.8},
     "efficient_threshold": {"prune": 0.8},
@@ -86,7 +88,8 @@ def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
     row = (made["model"]["name"], *(optim[key] for key in OPTIM), *(made[key] for key in RUN), method.init)
     model, name, lr, momentum, *others = (TABLES | OURS)[recipe]
     assert row == (model, name, lr, optim["momentum"] if momentum is None else momentum, *others)
-    assert optim["nesterov"] is recipe.startswith("fast_")
+    assert optim["nesterov"] is (recipe in ("fast_conv", "fast_resnet18"))
+    assert made["data"]["crop"] == (0 if recipe.startswith("fast_conv") else None)
     expected = DEFAULTS | ({"prune": 0.0} if dense else {}) | ROWS.get(recipe, {})
     assert {key: made[key] for key in expected} == expected
     assert made["method"]["name"] == ("dense" if dense else "biprop")

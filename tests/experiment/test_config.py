@@ -116,6 +116,12 @@ def test_values_that_do_not_go_together_are_refused():
         compose("epochs=5", "optim.averaging=swa", "optim.averaging_start=5")
 
 
+@pytest.mark.parametrize(("prune", "rate"), [(0.2, 0.16), (0.5, 0.1), (0.8, 0.04), (0.9, 0.02), (0.85, 0.03)])
+def test_a_rate_times_the_fraction_kept_follows_prune(prune, rate):
+    assert compose("recipe=fast_conv", f"prune={prune}")["optim"]["lr"] == rate
+    assert compose("recipe=fast_conv", f"prune={prune}", "optim.lr=0.3")["optim"]["lr"] == 0.3
+
+
 @pytest.mark.parametrize(
     ("protocol", "score_grad", "scale_fan"),
     [("kept", "weight", "kept"), ("paper", "gain", "none"), ("published", "weight", "published")],

@@ -203,6 +203,7 @@ def register(schema: type = Config) -> None:
     sweep_files.register()
     ConfigStore.instance().store(name=schema.__name__, node=schema)
     OmegaConf.register_new_resolver("protocol", _of_protocol, replace=True)
+    OmegaConf.register_new_resolver("times_kept", _times_kept, replace=True)
 
 
 def _of_protocol(choices: DictConfig, *, _root_: DictConfig) -> Any:
@@ -210,6 +211,11 @@ def _of_protocol(choices: DictConfig, *, _root_: DictConfig) -> Any:
     if _root_.protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be {PROTOCOLS[0]}, {PROTOCOLS[1]} or {PROTOCOLS[2]}, got {_root_.protocol}")
     return choices[_root_.protocol]
+
+
+def _times_kept(factor: float, *, _root_: DictConfig) -> float:
+    """``${times_kept:x}`` in a YAML file: ``x (1 - prune)``, to twelve digits."""
+    return float(f"{factor * (1 - _root_.prune):.12g}")
 
 
 def check(config: DictConfig, schema: type = Config, prefix: str = "") -> None:
