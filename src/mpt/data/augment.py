@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def augmented(pixels: Tensor, moves: Tensor, flips: Tensor, *, padding: int) -> Tensor:
-    """Crop each image of the zero-padded batch, mirrored or not, at its own place: one gather for the whole batch.
+    """Crop each image of the zero-padded batch, mirrored or not, at its own place: one selection for the whole batch.
 
     Args:
         pixels: (B, H, W, C), contiguous.
@@ -22,15 +22,15 @@ def augmented(pixels: Tensor, moves: Tensor, flips: Tensor, *, padding: int) -> 
         (B, H, W, C).
     """
     batch, height, width, channels = pixels.shape
-    padded = F.pad(pixels, (0, 0, *(padding,) * 4))
-    both = torch.cat([padded, padded.flip(2)])  # (2 B, H + 2p, W + 2p, C)
+    places = torch.arange(batch, device=pixels.device)
+    mirrored = torch.cat([pixels, pixels.flip(2)]).index_select(0, places + batch * flips)
+    padded = F.pad(mirrored, (0, 0, *(padding,) * 4))
     rows, row = padded.shape[1], padded.shape[2] * channels  # pixels down, numbers across
-    places = 2 * padding + 1
-    windows = both.as_strided(  # [b, y, x] is the crop of image b at corner (y, x)
-        (2 * batch, places, places, height, width * channels), (rows * row, row, channels, row, 1)
-    )
-    chosen = torch.arange(batch, device=pixels.device) + batch * flips
-    return windows[chosen, moves[:, 0], moves[:, 1]].view(batch, height, width, channels)
+    reach = (height - 1) * row + width * channels  # numbers from a crop's first to its last
+    count = padded.numel() - reach + 1  # of windows, one from each number on
+    windows = padded.as_strided((count, height, width * channels), (1, row, 1))
+    corners = (places * rows + moves[:, 0]) * row + moves[:, 1] * channels
+    return windows.index_select(0, corners).view(batch, height, width, channels)
 
 
 class Views:
