@@ -163,6 +163,7 @@ class Loader:
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         """uint8 (B, H, W, C) -> float32 (B, C, H, W), channels-last in memory unless told otherwise."""
-        rows = torch.addcmul(self.shift, pixels.flatten(2).float(), self.scale)  # (B, H, W C)
+        rows = pixels.flatten(2).float()  # (B, H, W C)
+        torch.addcmul(self.shift, rows, self.scale, out=rows)  # in place: fresh memory costs more than the arithmetic
         images = rows.view(pixels.shape).permute(0, 3, 1, 2)
         return images if self.channels_last else images.contiguous()
