@@ -23,7 +23,7 @@ def two_threads(monkeypatch):
 @pytest.fixture
 def no_loops(monkeypatch):
     """A function that turns the compiled loops off."""
-    return lambda: monkeypatch.setattr(loops, "arrays", lambda *tensors: None)
+    return lambda: monkeypatch.setattr(loops, "arrays", lambda *tensors, least=0: None)
 
 
 def drawn(n=TWO_PARTS, *, seed=1):
@@ -197,6 +197,21 @@ def test_a_threshold_that_hardly_moved_is_found_among_few_scores(monkeypatch):
     assert sizes[0] == 4 * LARGE
     assert max(sizes[1:]) < LARGE / 4
     assert sizes[-1] < LARGE / 32
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_equals_of_a_large_layer_are_cut_by_flat_index_among_few_scores(layout, monkeypatch):
+    sizes = []
+    scores = torch.randn(64, 256, 3, 3).mul(1024).round().div(1024).to(memory_format=layout)  # some 60 of each value
+    monkeypatch.setattr(masks, "_windows", {})
+    kth_largest = masks._kth_largest
+    monkeypatch.setattr(masks, "_kth_largest", lambda x, kept: sizes.append(x.size) or kth_largest(x, kept))
+    order = np.argsort(-scores.abs().flatten().numpy(), kind="stable")
+    for kept in range(LARGE, LARGE + 200, 9):
+        mask = masks.select(scores, kept=kept, absolute=True)
+        assert np.array_equal(np.flatnonzero(mask.flatten().numpy()), np.sort(order[:kept]))
+        assert mask.is_contiguous(memory_format=layout)
+    assert sizes.count(scores.numel()) < 10  # of 23: where the threshold went to the next value
 
 
 def test_large_layers_whose_scores_are_not_numbers_are_refused_with_advice():

@@ -8,8 +8,8 @@ weights, those of largest importance; among equals the lowest flat index is kept
 itself where a method says so.
 
 On the CPU the k-th largest value is found by ``np.partition`` on the tensor's own memory, of a large layer only among
-the scores near the last step's; on any other device by ``torch.topk``, with every count left on the device, so that the
-host never waits. All give the same mask, bit for bit.
+the scores near the last step's, and of those that equal it the last are taken out again; on any other device by
+``torch.topk``, with every count left on the device, so that the host never waits. All give the same mask, bit for bit.
 
 :func:`select_jointly` does the same for several layers together (global pruning): exactly ``k`` of all their weights,
 at least one of each layer, which counts among the ``k``; among equals the earlier layer comes first.
@@ -70,16 +70,11 @@ def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
         raise ValueError(f"kept must be between 1 and the {n} weights of the layer, got {kept}")
     if kept == n:
         return torch.ones_like(importance, dtype=torch.bool)
-    mask = torch.empty_like(importance, dtype=torch.bool)
-    if found := loops.arrays(importance, mask):
-        threshold = _near_last(found[:1], kept, absolute=absolute)
-        loops.run(loops.at_least, *found, threshold, absolute)
-        if np.count_nonzero(found[1]) == kept:  # then it is the mask, wherever the threshold came from
-            return mask
-    importance = importance.abs() if absolute else importance
-    if importance.device.type == "cpu":
-        return _select_by_partition(importance, kept)
-    return select_on_device(importance, kept=kept)
+    if importance.device.type != "cpu":
+        return select_on_device(importance.abs() if absolute else importance, kept=kept)
+    if masks := _selected([importance], kept, absolute=absolute):
+        return masks[0]
+    raise ValueError("scores are not numbers any more (NaN): the search diverged, lower optim.lr")
 
 
 class Window(NamedTuple):
@@ -133,20 +128,6 @@ def _within(scores: list[np.ndarray], kept: int, window: Window, *, absolute: bo
     return _kth_largest(candidates, missing), candidates.size
 
 
-def _select_by_partition(importance: Tensor, kept: int) -> Tensor:
-    threshold = torch.tensor(float(_kth_largest(memory(importance).numpy().copy(), kept)), dtype=importance.dtype)
-    mask = importance >= threshold
-    if np.count_nonzero(mask.numpy()) == kept:
-        return mask
-    if bool(torch.isnan(importance).any()):
-        raise ValueError("scores are not numbers any more (NaN): the search diverged, lower optim.lr")
-    above = importance > threshold
-    first = (importance == threshold).flatten().nonzero()[: kept - int(torch.count_nonzero(above))]
-    flat = above.flatten()
-    flat[first] = True
-    return torch.empty_like(above).copy_(flat.view(above.shape))  # keeps the memory format of the importance
-
-
 def _kth_largest(values: np.ndarray, kept: int) -> np.floating:
     """Value of the ``kept``-th largest entry: introselect, O(n), in place."""
     position = values.size - kept
@@ -194,18 +175,24 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int, absolute: bool =
         raise ValueError(
             f"kept must be between one for each of the {len(importances)} layers and their {n} weights, got {kept}"
         )
-    if all(importance.device.type == "cpu" for importance in importances):
-        threshold = kth_largest(importances, kept, absolute=absolute)
-        masks = [_at_least(importance, threshold, absolute=absolute) for importance in importances]
-        ones = [int(np.count_nonzero(memory(mask).numpy())) for mask in masks]
-        if min(ones) > 0 and sum(ones) == kept:  # then these are the masks, wherever the threshold came from
-            return masks
-        importances = [importance.abs() if absolute else importance for importance in importances]
-        if min(ones) > 0 and sum(ones) > kept and _without_last_equals(masks, importances, threshold, sum(ones) - kept):
-            return masks
-        absolute = False
+    on_cpu = all(importance.device.type == "cpu" for importance in importances)
+    if on_cpu and (masks := _selected(importances, kept, absolute=absolute)):
+        return masks
     importances = [importance.abs() if absolute else importance for importance in importances]
     return _select_jointly_first_of_each(importances, kept)
+
+
+def _selected(importances: Sequence[Tensor], kept: int, *, absolute: bool) -> list[Tensor] | None:
+    """Masks of the ``kept`` largest of CPU tensors together; None if one would have no entry, or has NaN."""
+    threshold = kth_largest(importances, kept, absolute=absolute)
+    masks = [_at_least(importance, threshold, absolute=absolute) for importance in importances]
+    surplus = sum(int(np.count_nonzero(memory(mask).numpy())) for mask in masks) - kept
+    if surplus < 0 or (surplus > 0 and any(np.isnan(memory(importance).numpy().max()) for importance in importances)):
+        return None
+    for mask, importance in zip(masks[::-1], importances[::-1], strict=True):
+        if surplus > 0:
+            surplus -= _drop_last_equals(mask, importance, threshold, surplus, absolute=absolute)
+    return masks if all(memory(mask).numpy().any() for mask in masks) else None
 
 
 def _at_least(importance: Tensor, threshold: Tensor, *, absolute: bool) -> Tensor:
@@ -217,19 +204,19 @@ def _at_least(importance: Tensor, threshold: Tensor, *, absolute: bool) -> Tenso
     return torch.ge(importance.abs() if absolute else importance, threshold, out=mask)
 
 
-def _without_last_equals(masks: list[Tensor], importances: Sequence[Tensor], threshold: Tensor, surplus: int) -> bool:
-    """Take the last ``surplus`` entries that equal ``threshold`` out of ``masks``; whether all keep something."""
-    for mask, importance in zip(masks[::-1], importances[::-1], strict=True):
-        if surplus == 0:
-            break
-        last = (importance == threshold).flatten().nonzero()[:, 0][-surplus:]
-        flat = mask.flatten().clone()  # else of the mask's own memory, if that is in the order of its entries
-        flat[last] = False
-        mask.copy_(flat.view(mask.shape))
-        surplus -= len(last)
-        if not flat.any():
-            return False
-    return surplus == 0
+def _drop_last_equals(mask: Tensor, importance: Tensor, threshold: Tensor, most: int, *, absolute: bool) -> int:
+    """Take the last ``most`` entries that equal ``threshold`` out of ``mask``; how many there were."""
+    equal = importance == threshold
+    if absolute:
+        equal |= importance == -threshold
+    flat = np.flatnonzero(memory(equal).numpy())
+    if equal.dim() == 4 and not equal.is_contiguous() and equal.is_contiguous(memory_format=torch.channels_last):
+        out, channels, height, width = equal.shape
+        i, y, x, j = np.unravel_index(flat, (out, height, width, channels))
+        flat = np.sort(np.ravel_multi_index((i, j, y, x), equal.shape))
+    last = flat[-most:]
+    mask[tuple(torch.from_numpy(axis) for axis in np.unravel_index(last, mask.shape))] = False
+    return len(last)
 
 
 def _select_jointly_first_of_each(importances: Sequence[Tensor], kept: int) -> list[Tensor]:
