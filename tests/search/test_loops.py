@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,24 @@ def test_the_number_of_threads_changes_no_bit(threads, no_loops, monkeypatch):
     no_loops()
     for one in found:
         assert_same_bits(one, stepped(method, *drawn(5 * loops.PART + 1)))
+
+
+@pytest.mark.skipif(loops._parallel() is None, reason="torch computes with another OpenMP than GNU's")
+def test_parts_are_computed_side_by_side_and_their_errors_reach_the_caller(monkeypatch):
+    monkeypatch.setattr(loops, "compiled", lambda loop: loop)
+    together = threading.Barrier(2)
+
+    def first(part):
+        together.wait(timeout=60)
+        return part[0]
+
+    def refuse(part):
+        raise KeyboardInterrupt
+
+    numbers = np.arange(2 * loops.PART)
+    assert loops.run(first, numbers) == [0, loops.PART]
+    with pytest.raises(KeyboardInterrupt):
+        loops.run(refuse, numbers)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "mixed", "strided", "transposed"])

@@ -7,16 +7,17 @@
     gradient     dL/db w sign(s), and its variants                                        reads 12, writes 4
 
 They are plain Python, compiled by numba at the first large layer and kept on disk by it; :func:`run` calls them, on
-half as many threads as torch uses. Every one gives the bits of the torch and NumPy operations that are used where
+the threads that torch computes with. Every one gives the bits of the torch and NumPy operations that are used where
 numba, a dtype or a layout does not fit, and on any other device; :func:`arrays` says where they fit. None of them knows
 a method: a formula of one's own takes their place.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -54,31 +55,51 @@ def arrays(*tensors: Tensor, least: int = LARGE) -> list[np.ndarray] | None:
 def run(loop: Callable[..., Any], *arguments: Any) -> list[Any]:
     """``loop`` compiled, on each part of the arrays among ``arguments``, all (n,); what it returns for each, in order.
 
-    The calling thread takes part after part, and so do others; it waits for none that has not begun. Parts are as few
-    as threads: between two of them a thread has to wait for Python's lock.
+    Parts are as few as threads: between two of them a thread has to wait for Python's lock.
     """
     function, n = compiled(loop), arguments[0].size
     size = max(PART, CHUNK * math.ceil(n / CHUNK / threads()))
     if n <= size:
         return [function(*arguments)]
-    todo, results = iter(range(0, n, size)), [None] * -(-n // size)
+    todo, results, failed = iter(range(0, n, size)), [None] * -(-n // size), list[BaseException]()
 
-    def work() -> None:
-        for start in todo:
-            part = slice(start, start + size)
-            results[start // size] = function(*(x[part] if isinstance(x, np.ndarray) else x for x in arguments))
+    def work(_: Any = None) -> None:
+        try:
+            for start in todo:
+                part = slice(start, start + size)
+                results[start // size] = function(*(x[part] if isinstance(x, np.ndarray) else x for x in arguments))
+        except BaseException as error:  # Ctrl-C too: what leaves a function that C has called is lost
+            failed.append(error)
 
-    others = [_threads().submit(work) for _ in range(len(results) - 1)]
-    work()
-    for other in others:
-        if not other.cancel():
-            other.result()
+    if parallel := _parallel():
+        parallel(_WORK(work), None, min(threads(), len(results)), 0)
+    else:
+        work()
+    if failed:
+        raise failed[0]
     return results
 
 
 def threads() -> int:
-    """How many take part: half of torch's, whose own are still spinning when they have just computed something."""
-    return max(1, torch.get_num_threads() // 2)
+    """How many take part: all that torch uses, or one where they cannot be asked."""
+    return torch.get_num_threads() if _parallel() else 1
+
+
+_WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+@cache
+def _parallel() -> Any:
+    """``GOMP_parallel(work, data, threads, flags)`` of the OpenMP that torch computes with; None if it is another.
+
+    Threads of our own would have to wait for torch's, which spin for a while when they have computed something.
+    """
+    try:
+        function = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD).GOMP_parallel
+    except (OSError, AttributeError):  # not loaded; no such flag on this system
+        return None
+    function.argtypes, function.restype = (_WORK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return function
 
 
 @cache
@@ -100,11 +121,6 @@ def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
         return njit(nogil=True, cache=True)(loop)  # type: ignore[no-any-return]
     except RuntimeError:  # no directory that numba could write to
         return njit(nogil=True)(loop)  # type: ignore[no-any-return]
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="mpt-loops")
 
 
 def around(
