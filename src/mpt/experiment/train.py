@@ -27,6 +27,7 @@ from mpt.experiment.averaging import ScoreAveraging
 from mpt.experiment.build import build_backbone, build_method, check_last_batch, check_ramp, converted
 from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint, load_network
 from mpt.experiment.isolation import is_first
+from mpt.experiment.memory import freed_memory_kept
 from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
@@ -272,7 +273,8 @@ def _fit(trainer: L.Trainer, net: torch.nn.Module, data: ImageData, config: dict
     os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # for the other processes of this run
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)
-    trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
+    with freed_memory_kept():
+        trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
     net.to("cpu")
 
 
