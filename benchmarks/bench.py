@@ -13,7 +13,7 @@ median of the ratios within the rounds, so that a machine that drifts favours no
     activations  a biprop step of MPT-1/32 and of MPT-1/1
     epoch        the training part of an epoch, cropped and flipped by the same loader
         mpt-train    mpt-train's second epoch, with its default precision and layout
-        bare         a bare loop over the same step
+        bare         a bare loop over the same step, with the fused optimizer that mpt-train has
         naive        a bare loop over the naive step
     search       of n weights: mask, gain and ticket weight, the scores moving a little from round to round
         bytes        reads scores and weights once and writes the result once: what no search can be faster than

@@ -83,11 +83,13 @@ def naive(backbone: nn.Module) -> nn.Module:
     return net
 
 
-def trained(net: nn.Module, *, precision: str, layout: torch.memory_format) -> Callable[[Tensor, Tensor], None]:
+def trained(
+    net: nn.Module, *, precision: str, layout: torch.memory_format, fused: bool = False
+) -> Callable[[Tensor, Tensor], None]:
     """A function that trains ``net`` one step on images (N, C, H, W) and labels (N,), weights in ``layout``."""
     net = net.to(DEVICE, memory_format=layout).train()  # type: ignore[call-overload]
     learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(learned, lr=0.1, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(learned, lr=0.1, momentum=0.9, weight_decay=1e-4, fused=fused)
 
     def step(images: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad()
@@ -162,16 +164,16 @@ def epoch_row(name: str, *, rounds: int) -> Row:
     data, backbone = random_data(EPOCHS[name] * BATCH), BACKBONES[name]()
     precision = "bf16" if native_bf16() else "float32"
 
-    def loop(net: nn.Module, *, precision: str, layout: torch.memory_format) -> Callable[[], None]:
+    def loop(net: nn.Module, *, precision: str, layout: torch.memory_format, fused: bool) -> Callable[[], None]:
         channels_last = layout == torch.channels_last
         loader = Loader(data.train, data=data, batch=BATCH, train=True, device=DEVICE, channels_last=channels_last)
-        step = trained(net, precision=precision, layout=layout)
+        step = trained(net, precision=precision, layout=layout, fused=fused)
         return lambda: [step(batch.images, batch.labels) for batch in loader] and None
 
     runs: dict[str, Callable[[], object]] = {
         "mpt-train": partial(mpt_train_epoch, name, data),
-        "bare": loop(biprop(backbone), precision=precision, layout=torch.channels_last),
-        "naive": loop(naive(backbone), precision="float32", layout=torch.contiguous_format),
+        "bare": loop(biprop(backbone), precision=precision, layout=torch.channels_last, fused=True),
+        "naive": loop(naive(backbone), precision="float32", layout=torch.contiguous_format, fused=False),
     }
     seconds = in_turn(runs, rounds=rounds)
     return Row(f"epoch {name}", seconds, base="mpt-train", batch=BATCH, images=len(data.train))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -46,7 +48,9 @@ def test_the_learning_rate_of_every_epoch_is_that_of_the_formula(net, schedule, 
     [
         (["optim.nesterov=true"], torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
         (["optim=adam"], torch.optim.Adam, {"lr": 3e-4, "weight_decay": 0.0, "betas": (0.9, 0.999)}),
-        (["optim=adamw"], torch.optim.AdamW, {"lr": 3e-4, "weight_decay": 0.01}),
+        (["optim=adamw"], torch.optim.AdamW, {"lr": 3e-4, "weight_decay": 0.01, "fused": True}),
+        (["optim.clip_grad_norm=1"], torch.optim.SGD, {"fused": None}),
+        (["optim.arguments={foreach:true}"], torch.optim.SGD, {"fused": None, "foreach": True}),
         (["optim=adam", "optim.arguments={betas:[0.5,0.9]}"], torch.optim.Adam, {"betas": (0.5, 0.9)}),
         (["optim._target_=torch.optim.RMSprop", "optim.arguments={alpha:0.9}"], torch.optim.RMSprop, {"alpha": 0.9}),
     ],
@@ -56,6 +60,21 @@ def test_an_optimizer_is_what_its_name_or_target_says(net, overrides, kind, expe
     assert type(optimizer) is kind
     expected = {"weight_decay": choice(*overrides)["weight_decay"]} | expected
     assert {key: optimizer.param_groups[0][key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("overrides", [["optim.nesterov=true"], ["optim=adam"], ["optim=adamw"]])
+def test_the_fused_step_is_that_of_the_plain_loop(net, overrides):
+    plain, scores = copy.deepcopy(net), []
+    for one, more in ((net, []), (plain, ["optim.arguments={foreach:false}"])):
+        optimizer, _ = build_optim(one, choice(*overrides, *more), epochs=2)
+        for step in range(4):
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter.grad = torch.sin(torch.arange(parameter.numel()) + step).view(parameter.shape)
+            optimizer.step()
+        scores.append(optimizer.param_groups[0]["params"])
+    assert len(scores[0]) == 2
+    for fused, looped in zip(*scores, strict=True):
+        assert torch.allclose(fused, looped, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("decay_scores", [True, False])

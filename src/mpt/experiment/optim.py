@@ -77,6 +77,9 @@ def _optimizer(groups: list[dict[str, Any]], choice: dict[str, Any]) -> torch.op
     arguments = {"lr": choice["lr"], **(choice["arguments"] or {})}
     if choice["_target_"] is None:
         own = {"momentum": choice["momentum"], "nesterov": choice["nesterov"]} if choice["name"] == "sgd" else {}
+        # one pass over each parameter; not where gradients are clipped, for which float16 needs a plain one
+        if not choice["clip_grad_norm"] and not arguments.keys() & {"fused", "foreach", "differentiable"}:
+            own["fused"] = True
         made: torch.optim.Optimizer = _built("optim", OPTIMIZERS[choice["name"]], groups, arguments=own | arguments)
         return made
     optimizer = _built("optim", imported("optim", choice["_target_"], key="_target_"), groups, arguments=arguments)
