@@ -36,7 +36,8 @@ def refused(name, *arguments, cwd, **options):
     [
         (["prune=1.2"], ["prune", "fraction removed", "[0, 1)", "1.2"]),
         (["prune=abc"], ["prune=abc", "Float"]),
-        (["prun=0.5"], ["prun"]),
+        (["prun=0.5"], ["no option prun", "did you mean prune?", "--help"]),
+        (["-m", "prune=0.5,0.8", "optim.lrr=1"], ["no option optim.lrr", "did you mean optim.lr?"]),
         (["+prun=0.5"], ["no option prun"]),
         (["width=0"], ["width", "above 0"]),
         (["model=nope"], ["model has no choice 'nope'", "conv6"]),

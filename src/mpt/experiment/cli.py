@@ -55,7 +55,9 @@ def _train(arguments: list[str]) -> None:
     import hydra
 
     from mpt.experiment import config
+    from mpt.experiment.spelling import check_spelling
 
+    check_spelling(*_flags_apart(arguments))
     follow_parent()
     config.register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
@@ -173,12 +175,14 @@ def _finetune(arguments: list[str]) -> None:
 
     from mpt.experiment import config, schemas
     from mpt.experiment.measure import given_keys, own_data
+    from mpt.experiment.spelling import check_spelling
     from mpt.ticket.ticket import Ticket
 
     flags, rest = _flags_apart(arguments)
     named = [argument.partition("=")[2].strip("'") for argument in rest if argument.startswith("ticket=")]
     rest = [*named, *(argument for argument in rest if not argument.startswith("ticket="))]
     path, overrides = _path_first("mpt-finetune TICKET [layers=last] [data=...]", rest)
+    check_spelling(flags, overrides, schemas.FinetuneConfig)
     quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
     follow_parent()
     config.register(schemas.FinetuneConfig)

@@ -227,7 +227,7 @@ def check(config: DictConfig, schema: type = Config, prefix: str = "") -> None:
     for name, f in known.items():
         if OmegaConf.is_missing(config, name):
             raise ValueError(f"{prefix}{name} ({f.metadata['meaning']}) is not given")
-        value, nested = config[name], _schema_of(f)
+        value, nested = config[name], nested_schema(f)
         if nested:
             check(value, nested, f"{prefix}{name}.")
         elif f.metadata.get("ok") and not f.metadata["ok"](value):
@@ -275,6 +275,7 @@ def _check_named(choice: DictConfig, name: str) -> None:
             raise ValueError(f"{name}.{key} must be text, got {choice[key]!r}")
 
 
-def _schema_of(f: Any) -> type | None:
+def nested_schema(f: Any) -> type | None:
+    """Schema of a field that is a typed group; None of any other."""
     default = f.default_factory if f.default_factory is not MISSING else None
     return default if isinstance(default, type) and is_dataclass(default) else None
