@@ -4,11 +4,12 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
 import mpt
 from mpt import backbones, data
-from mpt.search.binarize import Signs, binarize, put
+from mpt.search.binarize import MaxPool2d, Signs, binarize, put
 from mpt.search.layers import BinaryActivation, kind_of, ticket_layers
 
 HALF = mpt.Biprop(prune=0.5)
@@ -258,3 +259,40 @@ def test_200_steps_lower_the_loss_by_a_tenth_and_reach_every_score(network, bina
     assert all(bool(parameter.any()) for parameter in reached.values())
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert all((m.weight is not None) == learn_batchnorm for m in norms)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "settings", [{}, {"stride": 1, "padding": 1}, {"dilation": 2}, {"ceil_mode": True}, {"return_indices": True}]
+)
+def test_a_max_pool_in_front_of_a_sign_has_torchs_numbers_and_keeps_no_input(settings, layout):
+    plain = nn.MaxPool2d(3, **settings)
+    lean = MaxPool2d.like(plain)
+    assert repr(lean) == repr(plain)
+    outs, grads, kept = [], [], []
+    for pool in (plain, lean):
+        leaf = torch.randn(2, 5, 8, 9, generator=torch.Generator().manual_seed(1)).to(memory_format=layout)
+        x = leaf.requires_grad_() * 2
+        memory = StorageWeakRef(x.untyped_storage())
+        out = pool(x)
+        del x
+        kept.append(not memory.expired())
+        out = out[0] if "return_indices" in settings else out
+        (out * torch.arange(out.numel()).view(out.shape)).sum().backward()
+        outs.append(out)
+        grads.append(leaf.grad)
+    assert kept == [True, False]
+    assert torch.equal(*outs)
+    assert torch.equal(*grads)
+    assert grads[1].abs().sum() > 0
+
+
+def test_only_a_plain_max_pool_in_front_of_a_sign_is_replaced():
+    net = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(2)),
+        *(nn.Conv2d(5, 6, 1), nn.ReLU()),
+    )
+    found = mpt.convert(net, mpt.Biprop(prune=0.5), binary_activations=True, example=torch.zeros(2, 3, 12, 12))
+    assert type(found[2][0]) is MaxPool2d
+    assert type(found[5][0]) is nn.AdaptiveMaxPool2d
+    assert type(net[2]) is nn.MaxPool2d

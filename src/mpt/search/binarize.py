@@ -137,7 +137,33 @@ def put(signs: Signs, net: nn.Module) -> None:
             _replace(net, modules[sign.activation], made[0] if len(made) == 1 else nn.Sequential(*made))
         else:
             _replace(net, modules[sign.activation], nn.Identity())
-            _replace(net, modules[sign.behind], nn.Sequential(modules[sign.behind], *made))
+            behind = modules[sign.behind]
+            _replace(
+                net, behind, nn.Sequential(MaxPool2d.like(behind) if type(behind) is nn.MaxPool2d else behind, *made)
+            )
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """Torch's, but it keeps no input for its backward, which asks it for its shape alone; same numbers.
+
+    Behind a ReLU the input is kept anyway, as the ReLU's own; behind a convolution nothing else needs it.
+    """
+
+    @classmethod
+    def like(cls, pool: nn.MaxPool2d) -> MaxPool2d:
+        """With the settings of ``pool``."""
+        settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.return_indices, pool.ceil_mode)
+        return cls(*settings)
+
+    def forward(self, x: Tensor) -> Any:
+        if x.device.type not in ("cpu", "cuda") or torch.compiler.is_compiling():  # elsewhere it may be read
+            return super().forward(x)
+        address, shape, strides, none = x.data_ptr(), x.shape, x.stride(), x.detach().new_empty(0)
+        with torch.autograd.graph.saved_tensors_hooks(  # which stay with the graph, so they may not hold x
+            lambda saved: None if saved.data_ptr() == address else saved,
+            lambda kept: none.new_empty_strided(shape, strides) if kept is None else kept,
+        ):
+            return super().forward(x)
 
 
 def _replace(net: nn.Module, old: nn.Module, new: nn.Module) -> None:
