@@ -40,16 +40,16 @@ def arrays(*tensors: Tensor, least: int = LARGE) -> list[np.ndarray] | None:
     They fit float32 (and bool) tensors of one shape, of ``least`` entries or more, on the CPU, contiguous or
     channels-last.
     """
-    n, shape = tensors[0].numel(), tensors[0].shape
-    if n < least or torch.compiler.is_compiling() or not available():
+    first = tensors[0]
+    if first.numel() < least or torch.compiler.is_compiling() or not available():
         return None
-    if any(x.device.type != "cpu" or x.dtype not in FITTING or x.shape != shape for x in tensors):
+    if any(not x.is_cpu or x.dtype not in FITTING or x.shape != first.shape for x in tensors):
         return None
-    if not all(x.is_contiguous() for x in tensors) and not (
-        len(shape) == 4 and all(x.is_contiguous(memory_format=torch.channels_last) for x in tensors)
-    ):
-        return None
-    return [x.detach().as_strided((n,), (1,)).numpy() for x in tensors]
+    if all(x.is_contiguous() for x in tensors):
+        return [x.detach().numpy().reshape(-1) for x in tensors]
+    if first.dim() == 4 and all(x.is_contiguous(memory_format=torch.channels_last) for x in tensors):
+        return [x.detach().numpy().transpose(0, 2, 3, 1).reshape(-1) for x in tensors]
+    return None
 
 
 def run(loop: Callable[..., Any], *arguments: Any) -> list[Any]:

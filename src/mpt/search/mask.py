@@ -206,16 +206,19 @@ def _at_least(importance: Tensor, threshold: Tensor, *, absolute: bool) -> Tenso
 
 def _drop_last_equals(mask: Tensor, importance: Tensor, threshold: Tensor, most: int, *, absolute: bool) -> int:
     """Take the last ``most`` entries that equal ``threshold`` out of ``mask``; how many there were."""
-    equal = importance == threshold
+    values, value, bits = memory(importance).numpy(), memory(threshold).numpy()[0], memory(mask)
+    equal = values == value
     if absolute:
-        equal |= importance == -threshold
-    flat = np.flatnonzero(memory(equal).numpy())
-    if equal.dim() == 4 and not equal.is_contiguous() and equal.is_contiguous(memory_format=torch.channels_last):
-        out, channels, height, width = equal.shape
-        i, y, x, j = np.unravel_index(flat, (out, height, width, channels))
-        flat = np.sort(np.ravel_multi_index((i, j, y, x), equal.shape))
-    last = flat[-most:]
-    mask[tuple(torch.from_numpy(axis) for axis in np.unravel_index(last, mask.shape))] = False
+        equal |= values == -value
+    found = flat = np.flatnonzero(equal)
+    if importance.dim() == 4 and not importance.is_contiguous() and bits.data_ptr() == mask.data_ptr():
+        out, channels, height, width = importance.shape  # in memory the channels come last
+        i, y, x, j = np.unravel_index(found, (out, height, width, channels))
+        flat = np.ravel_multi_index((i, j, y, x), importance.shape)
+    last = found[np.argsort(flat)][-most:]
+    bits.numpy()[last] = False
+    if bits.data_ptr() != mask.data_ptr():  # a copy, in flat order
+        mask.copy_(bits.view(mask.shape))
     return len(last)
 
 
@@ -239,7 +242,7 @@ def kth_largest(importances: Sequence[Tensor], k: int, *, absolute: bool = False
     large = any(importance.numel() >= loops.LARGE for importance in importances)
     found = [loops.arrays(importance, least=1) for importance in importances] if large else [None]
     if all(found):
-        return torch.tensor(_near_last([x for arrays in found for x in arrays or ()], k, absolute=absolute))
+        return torch.from_numpy(np.asarray(_near_last([x for one in found for x in one or ()], k, absolute=absolute)))
     importances = [importance.abs() if absolute else importance for importance in importances]
     if all(importance.device.type == "cpu" for importance in importances):
         values = np.concatenate([memory(importance).numpy() for importance in importances])

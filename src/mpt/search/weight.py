@@ -54,7 +54,7 @@ def _kept_sum(weight: np.ndarray, mask: np.ndarray) -> Tensor:
     whole = weight.size - weight.size % loops.CHUNK
     sums = loops.run(loops.kept_sums, weight, mask)
     rest = np.add.reduce(np.abs(weight[whole:]) * mask[whole:], dtype=np.float64)
-    return torch.tensor(np.add.accumulate(np.append(np.concatenate(sums), rest))[-1])  # one after the other
+    return torch.from_numpy(np.asarray(np.add.accumulate(np.append(np.concatenate(sums), rest))[-1]))  # one by one
 
 
 def binary(weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
