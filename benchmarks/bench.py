@@ -119,12 +119,11 @@ def loader_row(*, rounds: int) -> Row:
 
 
 def measured_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
-    """All rows, one after the other; what takes milliseconds in five times as many rounds, emulated bf16 in fewer."""
+    """All rows, one after the other; what takes milliseconds in five times as many rounds."""
     for precision in PRECISIONS:
-        emulated = precision == "bf16" and not native_bf16()
         for name in names:
-            if not (emulated and name in LONG):
-                yield step_row(name, precision=precision, rounds=min(rounds, 2) if emulated else rounds)
+            if precision == "float32" or native_bf16() or name not in LONG:
+                yield step_row(name, precision=precision, rounds=rounds)
     for name in VARIED:
         if name in names:
             yield selections_row(name, rounds=2 * rounds)

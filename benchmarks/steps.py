@@ -37,7 +37,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
 }
 LONG = ("conv6 width 1.5", "vgg_small")  # measured in float32 steps only, and not the naive ones
 # of these backbones whole epochs are measured -> batches of an epoch
-EPOCHS = {"conv2": 4, "conv4": 3, "conv6": 3, "torchvision resnet18": 3}
+EPOCHS = {"conv2": 3, "conv4": 3, "conv6": 3, "torchvision resnet18": 3}
 
 
 class FullSort(torch.autograd.Function):
