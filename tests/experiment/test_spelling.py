@@ -39,9 +39,17 @@ def test_what_is_spelt_right_or_not_for_it_to_say_goes_on_to_hydra(override):
 
 @pytest.mark.parametrize(
     ("flags", "overrides"),
-    [(["--config-dir", "mine"], ["prun=1"]), (["-cn", "mine"], ["prun=1"]), ([], ["hydra.searchpath=[x]", "prun=1"])],
+    [
+        (["--config-dir", "mine"], ["prun=1"]),
+        (["--config-dir=mine", "--config-name=my"], ["prun=1"]),
+        (["-cn", "mine"], ["prun=1"]),
+        (["-cd=mine"], ["prun=1"]),
+        (["-sc"], ["install=bash"]),
+        (["--shell-completion"], ["query=bash"]),
+        ([], ["hydra.searchpath=[x]", "prun=1"]),
+    ],
 )
-def test_with_configuration_files_of_ones_own_hydra_judges(flags, overrides):
+def test_with_configuration_files_of_ones_own_and_for_shells_hydra_judges(flags, overrides):
     check_spelling(flags, overrides)
 
 

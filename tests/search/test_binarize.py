@@ -287,6 +287,15 @@ def test_a_max_pool_in_front_of_a_sign_has_torchs_numbers_and_keeps_no_input(set
     assert grads[1].abs().sum() > 0
 
 
+def test_a_max_pool_in_front_of_a_sign_takes_an_empty_batch_and_can_be_traced():
+    pool = MaxPool2d(2)
+    empty = torch.zeros(0, 3, 6, 6, requires_grad=True)
+    pool(empty).sum().backward()
+    assert empty.grad.shape == empty.shape
+    x = torch.randn(2, 3, 6, 6)
+    assert torch.equal(torch.fx.symbolic_trace(nn.Sequential(pool))(x), nn.MaxPool2d(2)(x))
+
+
 def test_only_a_plain_max_pool_in_front_of_a_sign_is_replaced():
     net = nn.Sequential(
         *(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(2)),

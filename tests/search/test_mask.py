@@ -111,6 +111,27 @@ def test_ties_are_cut_by_flat_index_whatever_the_memory_format():
         assert torch.equal(select(importance.transpose(0, 1), kept=20), (torch.arange(48) < 20).view(3, 4, 2, 2))
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[..., ::2],
+        lambda x: x[:, 1:],
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.to(memory_format=torch.channels_last)[:, 1:],
+        lambda x: x[:, :, :1, :1].expand(-1, -1, 3, 3),
+        lambda x: x[:1].expand(8, -1, -1, -1),
+        lambda x: x.permute(3, 1, 0, 2),
+        lambda x: x.flatten(1).t(),
+    ],
+)
+def test_ties_are_cut_by_flat_index_however_the_importance_lies_in_memory(view):
+    importance = view(torch.randint(-3, 4, (8, 6, 4, 4), generator=torch.Generator().manual_seed(1)).float())
+    order = np.argsort(-importance.abs().flatten().numpy(), kind="stable")
+    for kept in range(1, len(order), 5):
+        mask = masks.select(importance, kept=kept, absolute=True)
+        assert np.array_equal(np.flatnonzero(mask.flatten().numpy()), np.sort(order[:kept]))
+
+
 def test_selection_leaves_the_scores_as_they_are():
     scores = torch.randn(1000)
     before = scores.clone()

@@ -9,16 +9,16 @@ from dataclasses import fields
 from mpt.experiment.config import CONF, Config, nested_schema
 
 _PLAIN = re.compile(r"([A-Za-z_]\w*)(\.\w+)?[\w.]*")  # group 1: the option or its group; 2: of the group
-_ELSEWHERE = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
+_ELSEWHERE = ("--conf", "-cn", "-cp", "-cd", "--shell", "-sc")  # how such flags begin: configurations, completion
 
 
 def check_spelling(flags: list[str], overrides: list[str], schema: type = Config) -> None:
     """Raise ValueError for an option that ``schema`` does not have, as ``prun=0.5`` or ``optim.lrr=1``.
 
     What it does not decide is left to Hydra: ``model.x``, ``hydra.x``, ``+x``, and all where a flag or
-    ``hydra.searchpath`` names configuration files of one's own.
+    ``hydra.searchpath`` names configuration files of one's own, or a shell is to learn completion.
     """
-    if any(flag in _ELSEWHERE for flag in flags) or any(o.startswith("hydra.searchpath=") for o in overrides):
+    if any(flag.startswith(_ELSEWHERE) for flag in flags) or any(o.startswith("hydra.searchpath=") for o in overrides):
         return
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
     options = {f.name: nested_schema(f) for f in fields(schema)}

@@ -156,7 +156,9 @@ class MaxPool2d(nn.MaxPool2d):
         return cls(*settings)
 
     def forward(self, x: Tensor) -> Any:
-        if x.device.type not in ("cpu", "cuda") or torch.compiler.is_compiling():  # elsewhere it may be read
+        # elsewhere the backward may read it; what is no plain tensor, or an empty one, has no address of its own
+        plain = type(x) is Tensor and x.numel() > 0 and x.device.type in ("cpu", "cuda")
+        if not plain or not x.requires_grad or torch.compiler.is_compiling():
             return super().forward(x)
         address, shape, strides, none = x.data_ptr(), x.shape, x.stride(), x.detach().new_empty(0)
         with torch.autograd.graph.saved_tensors_hooks(  # which stay with the graph, so they may not hold x

@@ -206,19 +206,18 @@ def _at_least(importance: Tensor, threshold: Tensor, *, absolute: bool) -> Tenso
 
 def _drop_last_equals(mask: Tensor, importance: Tensor, threshold: Tensor, most: int, *, absolute: bool) -> int:
     """Take the last ``most`` entries that equal ``threshold`` out of ``mask``; how many there were."""
-    values, value, bits = memory(importance).numpy(), memory(threshold).numpy()[0], memory(mask)
+    values, value = memory(importance).numpy(), memory(threshold).numpy()[0]
     equal = values == value
     if absolute:
         equal |= values == -value
-    found = flat = np.flatnonzero(equal)
-    if importance.dim() == 4 and not importance.is_contiguous() and bits.data_ptr() == mask.data_ptr():
-        out, channels, height, width = importance.shape  # in memory the channels come last
+    found = np.flatnonzero(equal)
+    plain = importance.is_contiguous() or importance.dim() != 4
+    if not plain and importance.is_contiguous(memory_format=torch.channels_last):  # memory has them in another order
+        out, channels, height, width = importance.shape
         i, y, x, j = np.unravel_index(found, (out, height, width, channels))
-        flat = np.ravel_multi_index((i, j, y, x), importance.shape)
-    last = found[np.argsort(flat)][-most:]
-    bits.numpy()[last] = False
-    if bits.data_ptr() != mask.data_ptr():  # a copy, in flat order
-        mask.copy_(bits.view(mask.shape))
+        found = np.sort(np.ravel_multi_index((i, j, y, x), importance.shape))
+    last = found[-most:]
+    mask.numpy()[np.unravel_index(last, mask.shape)] = False
     return len(last)
 
 
