@@ -126,7 +126,7 @@ def measured_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
                 yield step_row(name, precision=precision, rounds=rounds)
     for name in VARIED:
         if name in names:
-            yield selections_row(name, rounds=2 * rounds)
+            yield selections_row(name, rounds=rounds + 2)
             yield activations_row(name, rounds=rounds)
     for name in names:
         if name in EPOCHS:
@@ -136,7 +136,8 @@ def measured_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
         yield selection_row(n, rounds=5 * rounds)
     for name in names if DEVICE.type == "cpu" and sys.platform == "linux" else ():
         if name not in LONG:
-            yield memory_row(name, rounds=1)
+            kinds = ("dense", "biprop", *(["1/1"] if name in VARIED else []))
+            yield memory_row(name, kinds=kinds, rounds=1)
     yield loader_row(rounds=rounds)
     yield startup_row(rounds=rounds)
     yield first_step_row(rounds=rounds)

@@ -186,13 +186,16 @@ def _selected(importances: Sequence[Tensor], kept: int, *, absolute: bool) -> li
     """Masks of the ``kept`` largest of CPU tensors together; None if one would have no entry, or has NaN."""
     threshold = kth_largest(importances, kept, absolute=absolute)
     masks = [_at_least(importance, threshold, absolute=absolute) for importance in importances]
-    surplus = sum(int(np.count_nonzero(memory(mask).numpy())) for mask in masks) - kept
+    ones = [int(np.count_nonzero(memory(mask).numpy())) for mask in masks]
+    surplus = sum(ones) - kept
     if surplus < 0 or (surplus > 0 and any(np.isnan(memory(importance).numpy().max()) for importance in importances)):
         return None
-    for mask, importance in zip(masks[::-1], importances[::-1], strict=True):
+    for layer in reversed(range(len(masks))):
         if surplus > 0:
-            surplus -= _drop_last_equals(mask, importance, threshold, surplus, absolute=absolute)
-    return masks if all(memory(mask).numpy().any() for mask in masks) else None
+            dropped = _drop_last_equals(masks[layer], importances[layer], threshold, surplus, absolute=absolute)
+            ones[layer] -= dropped
+            surplus -= dropped
+    return masks if min(ones) > 0 else None
 
 
 def _at_least(importance: Tensor, threshold: Tensor, *, absolute: bool) -> Tensor:
