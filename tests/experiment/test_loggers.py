@@ -50,8 +50,9 @@ def test_a_multirun_records_one_wandb_run_a_job_with_its_group_and_a_failed_one_
 def test_a_run_that_failed_is_recorded_again_under_the_same_id(tmp_path):
     for _ in range(2):
         command("train", *SMALL, "logger=wandb", "optim.lr=1e30", "hydra.run.dir=run", cwd=tmp_path, check=False)
-    names = {path.name.rpartition("-")[2] for path in (tmp_path / "run" / "wandb").glob("offline-run-*")}
-    assert len(names) == 1
+    # offline-run-<time>-<id>, and a number behind it where both runs began in the same second
+    ids = [path.name.split("-")[3] for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
+    assert len(ids) == 2 and len(set(ids)) == 1
 
 
 @pytest.mark.slow
