@@ -52,7 +52,8 @@ def test_a_run_that_failed_is_recorded_again_under_the_same_id(tmp_path):
         command("train", *SMALL, "logger=wandb", "optim.lr=1e30", "hydra.run.dir=run", cwd=tmp_path, check=False)
     # offline-run-<time>-<id>, and a number behind it where both runs began in the same second
     ids = [path.name.split("-")[3] for path in (tmp_path / "run" / "wandb").glob("offline-run-*")]
-    assert len(ids) == 2 and len(set(ids)) == 1
+    assert len(ids) == 2
+    assert len(set(ids)) == 1
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpt.search import loops
+from mpt.search import loops, reuse
 from mpt.search.mask import memory
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _kept_sum(weight: np.ndarray, mask: np.ndarray) -> Tensor:
 
 def binary(weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
     """``g m sign(w)``: exactly -g, 0 or +g, in the dtype and memory format of ``weight``."""
-    out = torch.empty_like(weight)
+    out = reuse.empty_like(weight)
     if gain.numel() == 1 and (found := loops.arrays(weight, mask, out)):
         loops.run(loops.binary, *found, gain.numpy()[()])
         return out
@@ -94,7 +94,7 @@ def score_gradient(
     grad: Tensor, weight: Tensor, scores: Tensor, gain: Tensor, *, score_grad: str, score_abs: bool
 ) -> Tensor:
     """dL/ds from dL/db by the table of this file; all of one shape, ``gain`` 0-d."""
-    out = torch.empty_like(weight)
+    out = reuse.empty_like(weight)
     if gain.numel() == 1 and (found := loops.arrays(grad, weight, scores, out)):
         magnitude = gain.numpy()[()] if score_grad == "gain" else np.float32(1)
         loops.run(loops.gradient, *found, magnitude, score_grad != "weight", score_abs)
