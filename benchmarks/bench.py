@@ -7,14 +7,13 @@ median of the ratios within the rounds, so that a machine that drifts favours no
                  momentum 0.9, weight decay 1e-4)
         dense        the backbone as it is, all weights trained
         biprop       the same backbone searched by Biprop(prune=0.8)
-        naive        the same search with one full sort a layer and forward, float32, contiguous in memory; the others
-                     are channels-last
     selection    a biprop step with the weights selected in each layer, over the network, and by a calibrated threshold
     activations  a biprop step of MPT-1/32 and of MPT-1/1
     epoch        the training part of an epoch, cropped and flipped by the same loader
         mpt-train    mpt-train's second epoch, with its default precision and layout
         bare         a bare loop over the same step, with the fused optimizer that mpt-train has
-        naive        a bare loop over the naive step
+        naive        a bare loop over the same search with one full sort a layer and forward, float32, contiguous in
+                     memory; the others are channels-last
     search       of n weights: mask, gain and ticket weight, the scores moving a little from round to round
         bytes        reads scores and weights once and writes the result once: what no search can be faster than
         whole        the same search with every threshold selected among all scores
@@ -66,7 +65,7 @@ from mpt.search import mask as masks
 from mpt.search.mask import num_kept, select
 from mpt.search.weight import TicketWeight
 
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = {"float32": 3, "bf16": 2}  # -> times as many rounds of the steps that are not long
 SCORES = (36_864, 589_824, 2_359_296)  # of 3x3 convolutions with 64, 256 and 512 channels
 IMAGES = 20_000
 VARIED = ("conv6",)  # of which selections and activations are compared
@@ -119,14 +118,16 @@ def loader_row(*, rounds: int) -> Row:
 
 
 def measured_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
-    """All rows, one after the other; what takes milliseconds in five times as many rounds."""
-    for precision in PRECISIONS:
+    """All rows, one after the other; the shorter what is measured, the more rounds: single ones differ by a tenth."""
+    for precision, more in PRECISIONS.items():
         for name in names:
-            if precision == "float32" or native_bf16() or name not in LONG:
+            if name not in LONG:
+                yield step_row(name, precision=precision, rounds=more * rounds)
+            elif precision == "float32" or native_bf16():
                 yield step_row(name, precision=precision, rounds=rounds)
     for name in VARIED:
         if name in names:
-            yield selections_row(name, rounds=rounds + 2)
+            yield selections_row(name, rounds=2 * rounds)
             yield activations_row(name, rounds=rounds)
     for name in names:
         if name in EPOCHS:

@@ -30,7 +30,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "median",
         "third",
         "median",
-        "median of ratios",
+        "median of ratios (quartiles)",
     ]
     return aligned([head, *(_cells(row) for row in rows)], "<>><><><><")
 
@@ -49,7 +49,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
     for name, value in row["medians"].items():
         cells += [name, f"{value:,.{2 if value < 10 else 0}f} {row['unit']}"]
     cells += [""] * (9 - len(cells))
-    return [*cells, ", ".join(f"{name} {ratio:.3f}" for name, ratio in row["ratios"].items())]
+    ratios = [f"{name} {ratio:.3f}{_spread(row['quartiles'].get(name))}" for name, ratio in row["ratios"].items()]
+    return [*cells, ", ".join(ratios)]
+
+
+def _spread(quartiles: list[float] | None) -> str:
+    return f" ({quartiles[0]:.2f}-{quartiles[1]:.2f})" if quartiles else ""
 
 
 def heading(about: dict[str, Any]) -> str:
@@ -73,7 +78,7 @@ def results(stored: dict[str, Any], *, bounds: str = "") -> str:
             "# How fast mpt is",
             "",
             "`make bench`; what each row measures stands in `benchmarks/bench.py`. A ratio is the median of the ratios",
-            "within the rounds.",
+            "within the rounds, the first and third quartile of them behind it.",
             "",
             heading(stored),
             *(["", "The machine was busy before the first row was measured."] if stored["load_average"] > BUSY else []),

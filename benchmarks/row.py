@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -55,16 +55,25 @@ class Row:
 
     def ratios(self) -> dict[str, float]:
         """Median over the rounds of each alternative's value divided by that of ``base`` in the same round."""
+        return {name: median(ratios) for name, ratios in self._by_base().items()}
+
+    def quartiles(self) -> dict[str, list[float]]:
+        """First and third quartile of the ratios of which :meth:`ratios` has the median, where there are several."""
+        found = self._by_base().items()
+        return {name: quantiles(ratios, method="inclusive")[::2] for name, ratios in found if len(ratios) > 1}
+
+    def _by_base(self) -> dict[str, list[float]]:
         bases = self.values[self.base] if self.base else []
         return {
-            f"{name}/{self.base}": median(a / b for a, b in zip(values, bases, strict=True))
+            f"{name}/{self.base}": [a / b for a, b in zip(values, bases, strict=True)]
             for name, values in self.values.items()
             if self.base and name != self.base
         }
 
     def as_json(self) -> dict[str, Any]:
         """The row as it is stored, with the values of every round."""
-        numbers = {"unit": self.unit, "medians": self.medians(), "ratios": self.ratios(), "values": self.values}
+        ratios = {"ratios": self.ratios(), "quartiles": self.quartiles()}
+        numbers = {"unit": self.unit, "medians": self.medians(), **ratios, "values": self.values}
         return {"measured": self.measured, "batch": self.batch, "weights": self.weights} | numbers
 
 
