@@ -219,6 +219,17 @@ def test_a_threshold_that_hardly_moved_is_found_among_few_scores(monkeypatch):
     assert sizes[-1] < LARGE / 32
 
 
+def test_after_a_leap_of_the_threshold_it_is_soon_found_among_few_scores_again(monkeypatch):
+    sizes, scores = [], torch.randn(4 * LARGE)
+    monkeypatch.setattr(masks, "_windows", {})
+    kth_largest = masks._kth_largest
+    monkeypatch.setattr(masks, "_kth_largest", lambda x, kept: sizes.append(x.size) or kth_largest(x, kept))
+    for leap in (1, 100, 0.01, 1, 1, 1, 1):
+        masks.select(scores.mul_(leap), kept=LARGE, absolute=True)
+    assert sizes[:4] == [4 * LARGE] * 4  # the last leap has left a window that holds them all
+    assert sizes[6] < LARGE / 2
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_equals_of_a_large_layer_are_cut_by_flat_index_among_few_scores(layout, monkeypatch):
     sizes = []

@@ -93,9 +93,10 @@ def _near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.flo
     """Value of the ``kept``-th largest of all ``scores`` (of ``|s|`` if ``absolute``), looked for near the last one.
 
     The next window reaches four times as far as the threshold has just moved, at least half as far as this one, and
-    holds about one score in a thousand or more.
+    holds about one score in a thousand or more. A window that held one in sixteen, as those do that were left by the
+    first steps, where thresholds leap, shrinks to a sixteenth instead.
     """
-    key, wanted = scores[0].ctypes.data, sum(x.size for x in scores) / 1000
+    key, n = scores[0].ctypes.data, sum(x.size for x in scores)
     last = _windows.get(key)
     threshold, inside = _within(scores, kept, last, absolute=absolute) if last else (None, 0)
     if threshold is None:
@@ -103,7 +104,7 @@ def _near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.flo
     if last is None:
         reach = abs(float(threshold)) / 64
     else:
-        floor = last.reach * max(0.5, wanted / inside) if inside else 0.0
+        floor = last.reach * max(0.5 if inside <= n / 16 else 1 / 16, n / 1000 / inside) if inside else 0.0
         reach = max(4 * abs(float(threshold) - last.middle), floor)
     if len(_windows) >= _MOST_WINDOWS:
         _windows.clear()
