@@ -25,7 +25,7 @@ median of the ratios within the rounds, so that a machine that drifts favours no
     first step   an mpt-train command from start to the end of its first step, beside the import of torch and lightning
     sweep        short runs in one process: a run, and what lies between the end of one and the start of the next
 
-In bfloat16 (autocast) a step has 128 images like the others where the device computes in bfloat16, else 8.
+In bfloat16 (autocast) a step has 128 images like the others where the device computes in bfloat16, else 32.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from mpt.search import mask as masks
 from mpt.search.mask import num_kept, select
 from mpt.search.weight import TicketWeight
 
-PRECISIONS = {"float32": 3, "bf16": 2}  # -> times as many rounds of the steps that are not long
+PRECISIONS = {"float32": 2, "bf16": 1}  # -> times as many rounds of the steps that are not long
 SCORES = (36_864, 589_824, 2_359_296)  # of 3x3 convolutions with 64, 256 and 512 channels
 IMAGES = 20_000
 VARIED = ("conv6",)  # of which selections and activations are compared

@@ -27,6 +27,7 @@ from mpt.search.layers import ticket_layers
 
 PRUNE = 0.8
 BATCH = 128
+EMULATED = 32  # images of a step in bfloat16 where it is emulated, which takes some 14 times as long
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "conv2": backbones.conv2,
     "conv4": backbones.conv4,
@@ -37,8 +38,9 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
 }
 # a step of these takes seconds: fewer rounds, and none where bfloat16 is emulated
 LONG = ("conv6 width 1.5", "vgg_small")
-# of these backbones whole epochs are measured -> batches of an epoch
-EPOCHS = {"conv2": 3, "conv4": 2, "conv6": 2, "torchvision resnet18": 3}
+# of these backbones whole epochs are measured, each of so many batches
+EPOCHS = ("conv2", "conv4", "conv6", "torchvision resnet18")
+BATCHES = 2
 
 
 class FullSort(torch.autograd.Function):
@@ -116,7 +118,7 @@ def native_bf16() -> bool:
 
 def step_row(name: str, *, precision: str, rounds: int) -> Row:
     """Milliseconds of a training step of the backbone ``name``: dense and biprop."""
-    batch = BATCH if precision == "float32" or native_bf16() else 8
+    batch = BATCH if precision == "float32" or native_bf16() else EMULATED
     backbone = BACKBONES[name]()
     make = partial(training_step, batch=batch, precision=precision)
     steps: dict[str, Callable[[], object]] = {
@@ -160,7 +162,7 @@ def random_data(count: int) -> ImageData:
 
 def epoch_row(name: str, *, rounds: int) -> Row:
     """Images per second of an epoch of mpt-train, of a bare loop over the same step, and of the naive search."""
-    data, backbone = random_data(EPOCHS[name] * BATCH), BACKBONES[name]()
+    data, backbone = random_data(BATCHES * BATCH), BACKBONES[name]()
     precision = "bf16" if native_bf16() else "float32"
 
     def loop(net: nn.Module, *, precision: str, layout: torch.memory_format, fused: bool) -> Callable[[], None]:
