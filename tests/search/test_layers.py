@@ -9,6 +9,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import mpt
+from mpt.search import loops
 from mpt.search import mask as masks
 from mpt.search.layers import ticket_layers
 from tests import reference
@@ -215,3 +216,45 @@ def test_a_convolution_makes_the_signs_it_sees_again_instead_of_keeping_them(dty
 def test_a_spline_of_no_width_is_refused(t):
     with pytest.raises(ValueError, match="spline_t is half the width"):
         mpt.BinaryActivation(t)
+
+
+COMPILED = {
+    "biprop": ({}, {}),
+    "gain of signed scores": ({"score_grad": "gain", "score_abs": False}, {}),
+    "power": ({"power": 2.0}, {}),
+    "binary activations": ({}, {"binary_activations": True}),
+    "global": ({"selection": "global"}, {}),
+    "threshold": ({"selection": "threshold", "threshold": 0.01}, {}),
+    "calibrated": ({"selection": "calibrated", "refresh": 2}, {}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", COMPILED)
+def test_a_compiled_network_trains_to_the_same_bits(choice):
+    options, others = COMPILED[choice]
+    first, x, labels = nn.Conv2d(3, 8, 3, padding=1), torch.randn(8, 3, 16, 16), torch.randint(10, (8,))
+    second, large = nn.Conv2d(8, 16, 3, padding=1), nn.Linear(1024, 64)  # enough weights for the compiled loops
+    layers = (first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.Flatten(), large, nn.ReLU(), nn.Linear(64, 10))
+    eager = mpt.convert(nn.Sequential(*layers), mpt.Biprop(prune=0.5, **options), seed=0, example=x, **others)
+    assert large.weight.numel() >= loops.LARGE
+    compiled, losses, outputs = copy.deepcopy(eager), [], []
+    torch.compiler.reset()
+    compiled.compile(backend="aot_eager", fullgraph=choice != "calibrated")  # which decides on the host in each step
+    for net in (eager, compiled):
+        optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.05, momentum=0.9)
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net.train()(x), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        with torch.no_grad(), mpt.frozen(net.eval()):
+            outputs.append(net(x))
+    assert losses[:4] == losses[4:]
+    assert len(set(losses[:4])) == 4
+    assert torch.equal(*outputs)
+    for one, other in zip(ticket_layers(eager).values(), ticket_layers(compiled).values(), strict=True):
+        assert torch.equal(one.scores, other.scores)
+        assert torch.equal(one.mask(), other.mask())
+        assert 0 < one.mask().sum() < one.mask().numel()

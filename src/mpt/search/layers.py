@@ -196,8 +196,9 @@ def signs_made_again(x: Tensor) -> AbstractContextManager[Any]:
     The sign keeps its own input anyway, and the backward makes the same signs of it once more: one tensor an
     activation instead of two. Anything else is kept as ever.
     """
-    made_by_sign = torch.is_grad_enabled() and isinstance(x.grad_fn, _Sign._backward_cls)  # type: ignore[attr-defined]
-    if not made_by_sign or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return nullcontext()
+    if not isinstance(x.grad_fn, _Sign._backward_cls):  # type: ignore[attr-defined]
         return nullcontext()
     (before,), address = x.grad_fn.saved_tensors, x.data_ptr()  # type: ignore[union-attr]
     return torch.autograd.graph.saved_tensors_hooks(  # which stay with the graph, so they may not hold x

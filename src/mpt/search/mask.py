@@ -13,6 +13,9 @@ the scores near the last step's, and of those that equal it the last are taken o
 
 :func:`select_jointly` does the same for several layers together (global pruning): exactly ``k`` of all their weights,
 at least one of each layer, which counts among the ``k``; among equals the earlier layer comes first.
+
+``torch.compile`` traces what is done on a device; on the CPU it calls each selection as one operation of torch's
+dispatcher (``mpt::select``), so that a compiled network has the same masks.
 """
 
 from __future__ import annotations
@@ -72,9 +75,23 @@ def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
         return torch.ones_like(importance, dtype=torch.bool)
     if importance.device.type != "cpu":
         return select_on_device(importance.abs() if absolute else importance, kept=kept)
+    if torch.compiler.is_compiling():
+        mask: Tensor = _select_op(importance, kept, absolute)
+        return mask
     if masks := _selected([importance], kept, absolute=absolute):
         return masks[0]
     raise ValueError("scores are not numbers any more (NaN): the search diverged, lower optim.lr")
+
+
+@torch.library.custom_op("mpt::select", mutates_args=())
+def _select_op(importance: Tensor, kept: int, absolute: bool) -> Tensor:
+    """:func:`select` on the CPU as one operation, which torch.compile calls without looking into it."""
+    return select(importance, kept=kept, absolute=absolute)
+
+
+@_select_op.register_fake
+def _(importance: Tensor, kept: int, absolute: bool) -> Tensor:
+    return torch.empty_like(importance, dtype=torch.bool)
 
 
 class Window(NamedTuple):
@@ -177,10 +194,24 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int, absolute: bool =
             f"kept must be between one for each of the {len(importances)} layers and their {n} weights, got {kept}"
         )
     on_cpu = all(importance.device.type == "cpu" for importance in importances)
+    if on_cpu and torch.compiler.is_compiling():
+        chosen: list[Tensor] = _select_jointly_op(list(importances), kept, absolute)
+        return chosen
     if on_cpu and (masks := _selected(importances, kept, absolute=absolute)):
         return masks
     importances = [importance.abs() if absolute else importance for importance in importances]
     return _select_jointly_first_of_each(importances, kept)
+
+
+@torch.library.custom_op("mpt::select_jointly", mutates_args=())
+def _select_jointly_op(importances: list[Tensor], kept: int, absolute: bool) -> list[Tensor]:
+    """:func:`select_jointly` on the CPU as one operation, as :func:`_select_op`."""
+    return select_jointly(importances, kept=kept, absolute=absolute)
+
+
+@_select_jointly_op.register_fake
+def _(importances: list[Tensor], kept: int, absolute: bool) -> list[Tensor]:
+    return [torch.empty_like(importance, dtype=torch.bool) for importance in importances]
 
 
 def _selected(importances: Sequence[Tensor], kept: int, *, absolute: bool) -> list[Tensor] | None:
@@ -242,6 +273,9 @@ def _select_jointly_first_of_each(importances: Sequence[Tensor], kept: int) -> l
 
 def kth_largest(importances: Sequence[Tensor], k: int, *, absolute: bool = False) -> Tensor:
     """The ``k``-th largest of all entries together (of ``|entry|`` if ``absolute``), 0-d, of their dtype and device."""
+    if torch.compiler.is_compiling() and importances[0].device.type == "cpu":
+        threshold: Tensor = _kth_largest_op(list(importances), k, absolute)
+        return threshold
     large = any(importance.numel() >= loops.LARGE for importance in importances)
     found = [loops.arrays(importance, least=1) for importance in importances] if large else [None]
     if all(found):
@@ -251,6 +285,17 @@ def kth_largest(importances: Sequence[Tensor], k: int, *, absolute: bool = False
         values = np.concatenate([memory(importance).numpy() for importance in importances])
         return torch.tensor(_kth_largest(values, k), dtype=importances[0].dtype)
     return kth_largest_on_device(torch.cat([importance.flatten() for importance in importances]), k)
+
+
+@torch.library.custom_op("mpt::kth_largest", mutates_args=())
+def _kth_largest_op(importances: list[Tensor], k: int, absolute: bool) -> Tensor:
+    """:func:`kth_largest` on the CPU as one operation, as :func:`_select_op`."""
+    return kth_largest(importances, k, absolute=absolute)
+
+
+@_kth_largest_op.register_fake
+def _(importances: list[Tensor], k: int, absolute: bool) -> Tensor:
+    return importances[0].new_empty(())
 
 
 def kth_largest_on_device(flat: Tensor, k: int) -> Tensor:

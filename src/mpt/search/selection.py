@@ -82,7 +82,8 @@ class Selection:
         """Mask of the current scores of ``layer``, bool, of the shape of its weight.
 
         Raises:
-            ValueError: nothing is left of the layer (noticed on the CPU only; :func:`current_masks` looks everywhere).
+            ValueError: nothing is left of the layer (noticed on the CPU only, and not under torch.compile;
+                :func:`current_masks` looks everywhere).
         """
         if self.masks:
             return self.masks[layer.place]
@@ -95,7 +96,7 @@ class Selection:
         if held is not None:
             return _above(importance, held)
         mask = importance > self.method.score_threshold
-        if mask.device.type == "cpu" and not memory(mask).numpy().any():
+        if _seen(mask) and not memory(mask).numpy().any():
             raise self.emptied(layer)
         return mask
 
@@ -172,9 +173,14 @@ class Selection:
         self.opened, self.masks = False, []
 
 
+def _seen(x: Tensor) -> bool:
+    """Whether a look at the values of ``x`` costs nothing: on the CPU, but not where torch.compile traces."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def _above(importance: Tensor, threshold: Tensor) -> Tensor:
     """Mask of what exceeds ``threshold`` (0-d), or of the largest where nothing does."""
-    if importance.device.type != "cpu":
+    if not _seen(importance):
         return _above_on_device(importance, threshold)
     mask = importance > threshold
     return mask if memory(mask).numpy().any() else importance == importance.amax()

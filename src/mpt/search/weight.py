@@ -78,9 +78,23 @@ def as_numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def exact_sum(x: Tensor) -> Tensor:
     """Sum of all entries, 0-d, added up in float64 (float32 where a device has none)."""
-    if x.device.type == "cpu":  # torch would first make a float64 copy of x
-        return torch.tensor(np.add.reduce(memory(x).numpy(), dtype=np.float64))
-    return x.sum(dtype=torch.float32 if x.device.type == "mps" else torch.float64)
+    if x.device.type != "cpu":
+        return x.sum(dtype=torch.float32 if x.device.type == "mps" else torch.float64)
+    if torch.compiler.is_compiling():
+        total: Tensor = _exact_sum_op(x)
+        return total
+    return torch.tensor(np.add.reduce(memory(x).numpy(), dtype=np.float64))  # torch would make a float64 copy of x
+
+
+@torch.library.custom_op("mpt::exact_sum", mutates_args=())
+def _exact_sum_op(x: Tensor) -> Tensor:
+    """:func:`exact_sum` on the CPU as one operation, which torch.compile calls without looking into it."""
+    return exact_sum(x)
+
+
+@_exact_sum_op.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((), dtype=torch.float64)
 
 
 def signs(x: Tensor, *, magnitude: Tensor | None = None) -> Tensor:
