@@ -56,6 +56,26 @@ def test_the_ticket_of_a_ticket_is_that_ticket():
     assert all(torch.equal(again.tensors[name], value) for name, value in ticket.tensors.items())
 
 
+WRAPPERS = {
+    "compiled": torch.compile,
+    "parallel": nn.DataParallel,
+    "both": lambda net: torch.compile(nn.DataParallel(net)),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_what_only_wraps_a_network_does_not_show_in_its_ticket_or_table(mlp, wrapper):
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5, selection="global", ramp=2), seed=0)
+    wrapped = WRAPPERS[wrapper](net)
+    mpt.start_epoch(wrapped, 5)
+    assert net.conversion.epoch == 5
+    ticket, expected = mpt.Ticket.from_network(wrapped), mpt.Ticket.from_network(net)
+    assert ticket.header == expected.header
+    assert all(torch.equal(ticket.tensors[name], value) for name, value in expected.tensors.items())
+    assert mpt.layer_table(wrapped) == mpt.layer_table(net)
+    assert list(mpt.to_dense(wrapped).state_dict()) == list(mpt.to_dense(net).state_dict())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("prune", [0.2, 0.5, 0.8, 0.95])
 def test_large_layers_take_two_minus_prune_bits_a_weight(prune):

@@ -32,6 +32,7 @@ from mpt.search.layers import (
     frozen,
     kind_of,
     ticket_layers,
+    unwrapped,
 )
 from mpt.search.methods import Method
 from mpt.search.parameters import check_patterns, drop_biases, freeze, set_batchnorm
@@ -139,6 +140,7 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
 
 def to_dense(net: nn.Module) -> nn.Module:
     """A copy of ``net`` with plain torch layers that carry the ticket's weights: bit for bit the same logits."""
+    net = unwrapped(net)
     with frozen(net):
         weights = {name: layer.current().ticket_weight.clone() for name, layer in ticket_layers(net).items()}
     dense = copy.deepcopy(net)

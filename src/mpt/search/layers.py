@@ -215,6 +215,7 @@ TICKET_LAYERS: dict[type[nn.Module], type[TicketLayer]] = {
     nn.ConvTranspose2d: TicketConvTranspose2d,
     nn.Linear: TicketLinear,
 }
+PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 PLAIN_LAYERS: dict[type[TicketLayer], type[nn.Module]] = {ticket: plain for plain, ticket in TICKET_LAYERS.items()}
 
 
@@ -226,6 +227,13 @@ def kind_of(layer: nn.Module) -> type[nn.Module] | None:
 def some(names: list[str], most: int = 8) -> str:
     """The first names, and how many more."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def unwrapped(net: nn.Module) -> nn.Module:
+    """What ``torch.compile`` or data parallelism has wrapped, whose layers have their own names; ``net`` otherwise."""
+    while "_orig_mod" in net._modules or isinstance(net, PARALLEL):
+        net = net._orig_mod if "_orig_mod" in net._modules else net.module  # type: ignore[assignment]
+    return net
 
 
 def ticket_layers(net: nn.Module) -> dict[str, TicketLayer]:

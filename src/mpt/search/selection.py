@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import TicketLayer, one_selection, ticket_layers
+from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrapped
 from mpt.search.mask import kth_largest, memory, select_jointly
 
 if TYPE_CHECKING:
@@ -215,6 +215,7 @@ def start_epoch(net: nn.Module, epoch: int) -> None:
         net: from :func:`mpt.convert`; one from a ticket file keeps what the file says.
         epoch: number of epochs finished before.
     """
+    net = unwrapped(net)
     conversion: Conversion | None = getattr(net, "conversion", None)
     if conversion is None or conversion.found:
         return

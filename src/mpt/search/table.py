@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mpt.search.convert import Conversion
-from mpt.search.layers import one_selection, some, ticket_layers
+from mpt.search.layers import one_selection, some, ticket_layers, unwrapped
 from mpt.search.methods import own_prune
 
 
@@ -109,6 +109,7 @@ def layer_table(net: nn.Module) -> LayerTable:
     Bits of a searched layer: one a weight for the mask, and for each kept weight one for its sign, or 32 where the
     kept weights do not have one magnitude (edge-popup's real weights); 32 for the gain.
     """
+    net = unwrapped(net)
     conversion: Conversion | None = getattr(net, "conversion", None)
     binary = conversion.binary_inputs if conversion else ()
     layers, searched, first = [], set(), dict[int, str]()

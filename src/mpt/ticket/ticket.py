@@ -19,7 +19,7 @@ import mpt
 from mpt import backbones
 from mpt.search.binarize import Signs, put
 from mpt.search.convert import Conversion, add_ticket_layers, plain_layers
-from mpt.search.layers import TicketLayer, one_selection, ticket_layers
+from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrapped
 from mpt.search.mask import unpacked_bits
 from mpt.search.methods import Biprop, Dense, EdgePopup, Method, own_prune
 from mpt.search.parameters import child, strip
@@ -47,9 +47,10 @@ class Ticket:
         """The ticket of a converted network as its scores are now.
 
         Args:
-            net: a network from :func:`mpt.convert`.
+            net: a network from :func:`mpt.convert`, or what ``torch.compile`` or data parallelism made of it.
             about: further header entries, plain JSON (``data``, ``class_names``, ``normalization``, ``parameters``).
         """
+        net = unwrapped(net)
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
         tensors: dict[str, Tensor] = {}
         layers: list[dict[str, Any]] = []
