@@ -73,6 +73,9 @@ def test_what_only_wraps_a_network_does_not_show_in_its_ticket_or_table(mlp, wra
     assert ticket.header == expected.header
     assert all(torch.equal(ticket.tensors[name], value) for name, value in expected.tensors.items())
     assert mpt.layer_table(wrapped) == mpt.layer_table(net)
+    again = mpt.convert(WRAPPERS[wrapper](mlp), net.conversion.method, seed=0)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in net.state_dict().items())
+    assert list(ticket.network(WRAPPERS[wrapper](mlp)).state_dict()) == list(ticket.network(mlp).state_dict())
     assert list(mpt.to_dense(wrapped).state_dict()) == list(mpt.to_dense(net).state_dict())
 
 

@@ -68,7 +68,8 @@ def convert(
     """A copy of ``backbone`` whose layers are searched by ``method``.
 
     Args:
-        backbone: any module; it is left as it is.
+        backbone: any module; it is left as it is. What ``torch.compile`` or data parallelism has wrapped around it is
+            not in the copy.
         method: :class:`mpt.Biprop`, :class:`mpt.EdgePopup`, :class:`mpt.Dense` or a method of one's own.
         seed: weights and scores are drawn from it, layer by layer and by name; None keeps the backbone's own weights
             (the scores are then those of seed 0).
@@ -88,6 +89,7 @@ def convert(
         ValueError: a pattern that matches nothing, a layer that cannot be converted or that is never called, a prune
             or threshold that leaves nothing of a layer.
     """
+    backbone = unwrapped(backbone)
     check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if kind_of(layer)])
     net = copy.deepcopy(backbone)
     signs = binarize(net, example, t=spline_t) if binary_activations else None

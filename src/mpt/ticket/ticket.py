@@ -108,7 +108,7 @@ class Ticket:
         Raises:
             ValueError: the ticket is for another backbone, or the backbone is needed and was not given.
         """
-        net, signs = copy.deepcopy(backbone) if backbone is not None else self._build(), self._signs()
+        net, signs = copy.deepcopy(unwrapped(backbone)) if backbone is not None else self._build(), self._signs()
         if signs is not None:
             put(signs, net)
         self._check_backbone(net)
