@@ -61,9 +61,9 @@ from benchmarks.steps import (
 from mpt import Biprop
 from mpt.data import Loader
 from mpt.files import write_atomically
-from mpt.search import mask as masks
+from mpt.search.fast import threshold
 from mpt.search.mask import num_kept, select
-from mpt.search.weight import TicketWeight
+from mpt.search.layers import TicketWeight
 
 PRECISIONS = {"float32": 2, "bf16": 1}  # -> times as many rounds of the steps that are not long
 SCORES = (36_864, 589_824, 2_359_296)  # of 3x3 convolutions with 64, 256 and 512 channels
@@ -81,7 +81,7 @@ def search_row(n: int, *, rounds: int) -> Row:
         TicketWeight.apply(scores, weight, method, method.mask(scores, kept=kept))
 
     def whole() -> None:
-        with mock.patch.dict(masks._windows, clear=True):
+        with mock.patch.dict(threshold._windows, clear=True):
             make()
 
     def move() -> None:

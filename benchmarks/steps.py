@@ -185,7 +185,7 @@ def mpt_train_epoch(name: str, data: ImageData) -> float:
     from hydra import compose, initialize_config_dir
 
     from mpt.experiment import config, resolved, train
-    from mpt.experiment.cli import _quiet
+    from mpt.commands.cli import _quiet
 
     config.register()
     _quiet()

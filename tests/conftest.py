@@ -12,8 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-from tests import commands
-
 
 @pytest.fixture(autouse=True)
 def _seeded():
@@ -30,13 +28,14 @@ def mlp():
 @pytest.fixture
 def run_here(tmp_path):
     """``run(*overrides)`` -> (row, directory), in this process."""
-    from mpt.experiment.cli import _quiet
+    from mpt.commands.cli import _quiet
     from mpt.experiment.train import run
+    from tests import console
 
     _quiet()
 
     def go(*overrides, directory="run"):
-        return run(commands.compose(*commands.SMALL, *overrides), tmp_path / directory), tmp_path / directory
+        return run(console.compose(*console.SMALL, *overrides), tmp_path / directory), tmp_path / directory
 
     return go
 
@@ -44,8 +43,10 @@ def run_here(tmp_path):
 @pytest.fixture
 def started():
     """``started(folder, *arguments)`` is a sweep of its own process group; killed at the end of the test."""
+    from tests import console
+
     sweeps = []
-    yield lambda *arguments: sweeps.append(commands.start_sweep(*arguments)) or sweeps[-1]
+    yield lambda *arguments: sweeps.append(console.start_sweep(*arguments)) or sweeps[-1]
     for sweep in sweeps:
         if sweep.poll() is None:
             os.killpg(sweep.pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ import pytest
 import mpt
 from mpt.experiment.module import TicketModule
 from mpt.search.mask import flips
-from tests.commands import command, process, row_of
+from tests.console import command, process, row_of
 from tests.data.conftest import make_pictures
 
 NET = ("model=conv2", "width=0.125", "batch=16", "trainer.accelerator=cpu", "seed=3")

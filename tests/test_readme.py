@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import compose
+from tests.console import compose
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

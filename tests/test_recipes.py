@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mpt import backbones, data
 from mpt.experiment.build import build_backbone, build_method, converted
-from mpt.experiment.cli import _quiet
-from mpt.experiment.config import CONF
+from mpt.commands.cli import _quiet
+from mpt.run.settings import CONF
 from mpt.experiment.train import run
-from tests.commands import compose
+from tests.console import compose
 
 FILES = {path.stem: path.read_text() for path in (CONF / "recipe").glob("*_*.yaml")}
 OPTIM, RUN = ("name", "lr", "momentum", "weight_decay"), ("batch", "epochs")

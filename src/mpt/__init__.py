@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpt import backbones, data
+    from mpt.search.activations import BinaryActivation
     from mpt.search.convert import convert, to_dense
-    from mpt.search.layers import BinaryActivation, frozen
+    from mpt.search.layers import frozen
     from mpt.search.methods import Biprop, Dense, EdgePopup, Method
     from mpt.search.selection import start_epoch
     from mpt.search.table import layer_table
     from mpt.ticket.ticket import Ticket
 
 _HOMES = {
-    "BinaryActivation": "mpt.search.layers",
+    "BinaryActivation": "mpt.search.activations",
     "Biprop": "mpt.search.methods",
     "Dense": "mpt.search.methods",
     "EdgePopup": "mpt.search.methods",
@@ -55,9 +56,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"mpt.{name}")
     if name == "__version__":
-        from importlib import metadata  # takes a tenth of a second of the command line's start
-
-        return metadata.version("mpt")
+        return importlib.import_module("mpt.files").version()
     raise AttributeError(f"module 'mpt' has no attribute {name!r}")
 
 

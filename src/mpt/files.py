@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all; reading one that may not be there."""
+"""Writing a file whole or not at all, reading one that may be absent, and where mpt's own files are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+PACKAGE = Path(__file__).resolve().parent
+HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1]  # in a wheel the package, else the checkout
+CONF = HOME / "conf"
+DISTRIBUTION = "multiprize"  # the package index's name of mpt
 _DAY = 86_400  # seconds; nothing takes that long to write
+
+
+def version() -> str:
+    """Version of the installed mpt. Asking takes a tenth of a second, so a command asks only where it needs it."""
+    from importlib import metadata
+
+    return metadata.version(DISTRIBUTION)
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from mpt import data
 from mpt.data import Loader, workers
 from mpt.data.images import Files, Images
-from mpt.search.initializers import stream_generator
+from mpt.streams import stream_generator
 from tests.data.conftest import make_pictures
 
 SIDE = 14

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import mpt
 from mpt.search.weight import signs
-from tests.commands import SMALL, command, row_of
+from tests.console import SMALL, command, row_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 import mpt
 from mpt.experiment.checkpoint import WholeOrNothing
 from mpt.experiment.monitor import Monitor
-from tests.commands import SMALL, process, row_of
+from tests.console import SMALL, process, row_of
 from tests.experiment.test_train import killed, rows
 
 BEST = ("select=best_val", "data.val_size=64", "epochs=6", "optim.lr=1.0")  # a rate at which the last is not the best

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.commands import SMALL, command, results, row_of
+from tests.console import SMALL, command, results, row_of
 
 
 def read_back(recording, *flags):

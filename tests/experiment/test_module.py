@@ -8,7 +8,7 @@ from mpt.data import Batch
 from mpt.experiment.losses import jensen_shannon
 from mpt.experiment.module import TicketModule
 from mpt.search.mask import flips
-from tests.commands import compose
+from tests.console import compose
 from tests.experiment.test_train import LAYERS, rows
 
 

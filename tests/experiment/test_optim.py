@@ -9,7 +9,7 @@ from torch import nn
 import mpt
 from mpt.experiment.optim import build_optim, parameter_groups
 from tests import reference
-from tests.commands import compose
+from tests.console import compose
 
 
 class Stubborn(torch.optim.SGD):

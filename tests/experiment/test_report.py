@@ -6,7 +6,7 @@ import pytest
 
 from mpt.analysis.details import load_rows
 from mpt.analysis.plotting import plot
-from tests.commands import SMALL, command
+from tests.console import SMALL, command
 
 
 def test_a_run_writes_the_report_that_mpt_ticket_report_makes_of_its_files(tmp_path):

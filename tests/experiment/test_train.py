@@ -15,7 +15,7 @@ import mpt
 from mpt.experiment.module import TicketModule
 from mpt.search.mask import flips
 from tests import reference
-from tests.commands import COMMANDS, SMALL, command, compose, process, row_of
+from tests.console import COMMANDS, SMALL, command, compose, process, row_of
 
 RESULT_KEYS = {
     "budget",

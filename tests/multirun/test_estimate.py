@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mpt.multirun.estimate import _size, check_methods, estimated
-from tests.commands import compose
+from tests.console import compose
 
 CONV2 = ("model=conv2", "data=cifar10", "epochs=10")
 

@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import open_dict
 
 from mpt.experiment import config
-from mpt.experiment.resolved import prepared
+from mpt.run.name import prepared
 from mpt.multirun.expand import Composer, expanded
 from mpt.multirun.sweep import _axes
 from mpt.multirun.tuning import Tuning

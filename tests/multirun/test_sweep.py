@@ -10,7 +10,7 @@ import pytest
 
 from mpt.experiment import config, status
 from mpt.multirun.sweep import _listed
-from tests.commands import SMALL, command, left_behind, results
+from tests.console import SMALL, command, left_behind, results
 
 TINY = """# @package _global_
 sweep: tiny

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 import mpt
 from mpt import backbones, data
+from mpt.search.activations import BinaryActivation
 from mpt.search.binarize import MaxPool2d, Signs, binarize, put
-from mpt.search.layers import BinaryActivation, kind_of, ticket_layers
+from mpt.search.layers import kind_of, ticket_layers
 
 HALF = mpt.Biprop(prune=0.5)
 NETWORKS = {

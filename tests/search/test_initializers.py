@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mpt.search import initializers
 from mpt.search.initializers import INITIALIZERS, random_scores, random_signs, random_weight
+from mpt.streams import stream_key
 from tests import reference
 
 SHAPE = torch.Size((64, 32, 3, 3))
@@ -21,7 +21,7 @@ def weight(**changes):
 
 def test_signs_are_the_raw_philox_words_of_seed_and_layer_name_forever():
     # the words below must never change: signs of old tickets are made again from them
-    words = np.random.Philox(key=np.array(initializers.stream_key(7, "signs/conv1"), dtype=np.uint64)).random_raw(2)
+    words = np.random.Philox(key=np.array(stream_key(7, "signs/conv1"), dtype=np.uint64)).random_raw(2)
     assert [int(word) for word in words] == [GOLDEN_WORD_0, GOLDEN_WORD_1]
     bits = [(int(words[i // 64]) >> (i % 64)) & 1 for i in range(100)]
     assert random_signs(100, seed=7, layer="conv1").tolist() == [1.0 if bit else -1.0 for bit in bits]

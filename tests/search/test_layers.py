@@ -9,8 +9,8 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import mpt
-from mpt.search import loops
 from mpt.search import mask as masks
+from mpt.search.fast import loops
 from mpt.search.layers import ticket_layers
 from tests import reference
 

@@ -154,14 +154,6 @@ def test_flips_is_the_share_of_all_mask_bits_that_changed():
     assert masks.kept_fraction(after) == 2 / 4
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 1000])
-def test_packed_bits_come_back_and_take_a_bit_each(n):
-    bits = np.random.default_rng(n).random(n) < 0.5
-    packed = masks.packed_bits(bits)
-    assert packed.nbytes == (n + 7) // 8
-    assert np.array_equal(masks.unpacked_bits(packed, n=n), bits)
-
-
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_joint_equals_are_left_out_whatever_order_memory_is_in(channels, layout):

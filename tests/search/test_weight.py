@@ -6,7 +6,7 @@ import torch
 
 import mpt
 from mpt.search import weight as weights
-from mpt.search.weight import TicketWeight
+from mpt.search.layers import TicketWeight
 from tests import reference
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from mpt.data.augment import augmented
 from mpt.data.images import Files, ImageData, Images
 from mpt.data.workers import Task, Workers, per_image
-from mpt.search.initializers import stream_generator
+from mpt.streams import stream_generator
 
 
 class Batch(NamedTuple):

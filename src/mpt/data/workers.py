@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mpt.data.augment import Views, augmented
 from mpt.data.images import Files, ImageData, Images
-from mpt.search.initializers import stream_generator
+from mpt.streams import stream_generator
 
 MOST_WORKERS = 16
 

@@ -16,7 +16,7 @@ from torch import nn
 
 import mpt
 from mpt.data import ImageData
-from mpt.search.initializers import stream_key
+from mpt.streams import stream_key
 from mpt.search.methods import Method
 from mpt.search.parameters import BATCH_NORMS
 

@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from mpt.data import Files, ImageData, Images, Loader
-from mpt.search.initializers import stream_generator
+from mpt.streams import stream_generator
 from mpt.search.layers import frozen
 from mpt.search.parameters import BATCH_NORMS
 

@@ -19,7 +19,7 @@ from mpt.experiment import config as configs
 from mpt.experiment import resolved, schemas
 from mpt.experiment.build import build_backbone, check_takes
 from mpt.experiment.evaluate import accuracy, best_device
-from mpt.experiment.measure import data_of, keep_stored_data
+from mpt.commands.evaluate import data_of, keep_stored_data
 from mpt.experiment.train import Start
 from mpt.ticket.finetune import Finetune, chosen_layers, finetuning_network, history
 from mpt.ticket.ticket import Ticket

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from mpt.data import Batch, ImageData, Loader
 from mpt.experiment.losses import losses
 from mpt.experiment.optim import build_optim
-from mpt.search.initializers import stream_key
+from mpt.streams import stream_key
 from mpt.search.layers import frozen
 from mpt.search.selection import calibrate, start_epoch
 
@@ -28,7 +28,7 @@ class TicketModule(L.LightningModule):
         num_classes: of the data.
         splits: names of the evaluation loaders in their order, of ``val`` and ``test``.
         seed: of the run; dropout and the like are a function of it and the epoch.
-        optim: as :class:`mpt.experiment.config.Optim`, plain.
+        optim: as :class:`mpt.run.settings.Optim`, plain.
         epochs: of the whole run, for the learning rate.
         label_smoothing: of the loss that is minimised, not of those reported.
     """

@@ -35,7 +35,7 @@ def build_optim(net: nn.Module, choice: dict[str, Any], *, epochs: int) -> tuple
 
     Args:
         net: parameters with ``requires_grad`` are learned.
-        choice: as :class:`mpt.experiment.config.Optim`, plain.
+        choice: as :class:`mpt.run.settings.Optim`, plain.
         epochs: of the whole run.
 
     Raises:

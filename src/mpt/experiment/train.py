@@ -26,14 +26,14 @@ from mpt.experiment import loggers
 from mpt.experiment.averaging import ScoreAveraging
 from mpt.experiment.build import build_backbone, build_method, check_last_batch, check_ramp, converted
 from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint, load_network
-from mpt.experiment.isolation import is_first
-from mpt.experiment.memory import freed_memory_kept
+from mpt.run.apart import is_first
+from mpt.search.fast.memory import freed_memory_kept
 from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
-from mpt.experiment.report import blank, image_of, reported
+from mpt.ticket.report import blank, image_of, reported
 from mpt.experiment.result import about, monitor_of, print_result, row
-from mpt.experiment.status import finished, forget_failure, record_failure, record_rank_failure
+from mpt.run.status import finished, forget_failure, record_failure, record_rank_failure
 from mpt.files import write_atomically
 from mpt.search.methods import Method
 from mpt.ticket.ticket import Ticket
@@ -82,7 +82,7 @@ def run(
     """Search (or train) as ``config`` says, in ``directory``; the row of results.
 
     Args:
-        config: plain and resolved, see :class:`mpt.experiment.config.Config`.
+        config: plain and resolved, see :class:`mpt.run.settings.Config`.
         directory: of this run alone; made if it is not there.
         start: makes of ``config`` what the run begins with.
 

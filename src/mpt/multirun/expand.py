@@ -13,8 +13,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
-from mpt.experiment.errors import USERS
-from mpt.experiment.resolved import affects_result, configured, run_name
+from mpt.errors import USERS
+from mpt.run.name import affects_result, configured, run_name
 
 CONSTANT = ("runs", "sweep", "sweeps", "budget")  # one value a sweep: they say where it is
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mpt.experiment import isolation, status
-from mpt.experiment.claim import ClaimedError, claimed, holder, slurm_job
+from mpt.run.claim import ClaimedError, claimed, holder, slurm_job
 from mpt.multirun.sweep import failed_since
 
 Run = Callable[[dict[str, Any], Path], None]

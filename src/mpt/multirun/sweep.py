@@ -17,8 +17,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mpt.experiment import status
-from mpt.experiment.claim import NAME as CLAIM
-from mpt.experiment.claim import claimed, is_claimed
+from mpt.run.claim import NAME as CLAIM
+from mpt.run.claim import claimed, is_claimed
 from mpt.files import write_atomically
 from mpt.multirun.expand import Run, expanded
 from mpt.multirun.tuning import Tuning, quoted

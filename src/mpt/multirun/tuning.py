@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import open_dict
 
 from mpt.experiment import schemas, status
-from mpt.experiment.config import register
+from mpt.run.settings import register
 from mpt.multirun.expand import Composer, Run, expanded
 
 

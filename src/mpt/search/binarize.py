@@ -20,53 +20,19 @@ The rules read one forward pass, so the outcome is written down as :class:`Signs
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import BinaryActivation, kind_of, some
+from mpt.search.activations import BinaryActivation, MaxPool2d
+from mpt.search.conversion import Sign, Signs
+from mpt.search.layers import kind_of, some
+from mpt.search.parameters import BATCH_NORMS
 from mpt.search.probe import evaluating, inputs_of
-from mpt.search.trace import BATCH_NORM, Trace
+from mpt.search.trace import Trace
 
 NORM_OF_DIMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
-
-
-@dataclass(frozen=True)
-class Sign:
-    """One activation that becomes a sign.
-
-    Args:
-        activation: name of its module.
-        behind: name of the pool or batch-norm that the sign comes behind; None: where the activation was.
-        features: of the batch-norm put in front of it; None for no batch-norm.
-        dims: dimensions of the sign's input, batch included; they decide the kind of batch-norm.
-    """
-
-    activation: str
-    behind: str | None
-    features: int | None
-    dims: int
-
-
-@dataclass(frozen=True)
-class Signs:
-    """All that was rewritten in a backbone, and ``t`` of the signs."""
-
-    t: float
-    signs: tuple[Sign, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain JSON; :meth:`from_dict` reads it."""
-        return {"t": self.t, "signs": [asdict(sign) for sign in self.signs]}
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Signs:
-        try:
-            return cls(float(plain["t"]), tuple(Sign(**sign) for sign in plain["signs"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the ticket's binary_activations cannot be read: {error!r}") from error
 
 
 def binarize(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, *, t: float) -> Signs | None:
@@ -106,7 +72,7 @@ def _sign(trace: Trace, name: str) -> Sign:
     """What becomes of the activation ``name``; ValueError if it needs a batch-norm that it cannot have."""
     calls, chain = trace.calls[name], trace.behind(name)
     behind, dims = chain[-1] if chain else None, len(calls[0].shape)
-    normed = any(isinstance(trace.net.get_submodule(taker), BATCH_NORM) for taker in chain)
+    normed = any(isinstance(trace.net.get_submodule(taker), BATCH_NORMS) for taker in chain)
     source = next((call.source for call in calls if call.source), None)
     if normed or source is None:
         return Sign(name, behind, None, dims)
@@ -141,31 +107,6 @@ def put(signs: Signs, net: nn.Module) -> None:
             _replace(
                 net, behind, nn.Sequential(MaxPool2d.like(behind) if type(behind) is nn.MaxPool2d else behind, *made)
             )
-
-
-class MaxPool2d(nn.MaxPool2d):
-    """Torch's, but it keeps no input for its backward, which asks it for its shape alone; same numbers.
-
-    Behind a ReLU the input is kept anyway, as the ReLU's own; behind a convolution nothing else needs it.
-    """
-
-    @classmethod
-    def like(cls, pool: nn.MaxPool2d) -> MaxPool2d:
-        """With the settings of ``pool``."""
-        settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.return_indices, pool.ceil_mode)
-        return cls(*settings)
-
-    def forward(self, x: Tensor) -> Any:
-        # elsewhere the backward may read it; what is no plain tensor, or an empty one, has no address of its own
-        plain = type(x) is Tensor and x.numel() > 0 and x.device.type in ("cpu", "cuda")
-        if not plain or not x.requires_grad or torch.compiler.is_compiling():
-            return super().forward(x)
-        address, shape, strides, none = x.data_ptr(), x.shape, x.stride(), x.detach().new_empty(0)
-        with torch.autograd.graph.saved_tensors_hooks(  # which stay with the graph, so they may not hold x
-            lambda saved: None if saved.data_ptr() == address else saved,
-            lambda kept: none.new_empty_strided(shape, strides) if kept is None else kept,
-        ):
-            return super().forward(x)
 
 
 def _replace(net: nn.Module, old: nn.Module, new: nn.Module) -> None:

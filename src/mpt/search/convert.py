@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mpt.search.binarize import Signs, binarize, binary_inputs, refuse_real_inputs
+from mpt.search.activations import BinaryActivation
+from mpt.search.binarize import binarize, binary_inputs, refuse_real_inputs
+from mpt.search.conversion import Conversion
 from mpt.search.initializers import random_scores, random_weight
 from mpt.search.layers import (
+    LAYERWISE,
     PLAIN_LAYERS,
     TICKET_LAYERS,
-    BinaryActivation,
     TicketLayer,
     frozen,
     kind_of,
@@ -37,20 +38,7 @@ from mpt.search.layers import (
 from mpt.search.methods import Method
 from mpt.search.parameters import check_patterns, drop_biases, freeze, set_batchnorm
 from mpt.search.probe import probe
-from mpt.search.selection import choose_together, selections
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """How a network was converted; ``convert`` leaves it on the copy as ``net.conversion``."""
-
-    method: Method
-    seed: int | None
-    dropped: tuple[str, ...] = ()  # parameters of the backbone that the copy does not have: biases, batch-norm scales
-    signs: Signs | None = None  # what was rewritten for binary activations, if anything was
-    binary_inputs: tuple[str, ...] = ()  # layers that see only -1 and +1
-    epoch: int | None = None  # that start_epoch was told last
-    found: bool = False  # the network is that of a ticket file, whose layers keep what the file says
+from mpt.search.selection import choose_together, hooks_of, update_between_steps
 
 
 def convert(
@@ -104,10 +92,11 @@ def convert(
         raise ValueError(f"{type(method).__name__} trains every parameter: leave out learn_batchnorm and trained")
     binary = _binary_inputs(net, example, refuse=binary_activations)
     _draw(net, method, seed=seed, left_out=_matching(dense, plain_layers(net)))
-    choose_together(net, method)
     left = {name for name, _ in net.named_parameters()}
     dropped = tuple(name for name, _ in backbone.named_parameters() if name not in left)
     net.conversion = Conversion(method, seed, dropped, signs, binary)  # type: ignore[assignment]
+    choose_together(net, method)
+    update_between_steps(net, method)  # their hook runs first
     return net
 
 
@@ -137,7 +126,7 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
         layer.register_parameter("scores", learned)
         layer.register_buffer("threshold", None)
         layer.method, layer.num_kept = method, method.num_kept(layer.weight.numel(), layer=name)  # type: ignore[assignment]
-        layer.selection, layer.place, layer.made = None, 0, None  # type: ignore[assignment]
+        layer.selection, layer.place, layer.made = LAYERWISE, 0, None  # type: ignore[assignment]
 
 
 def to_dense(net: nn.Module) -> nn.Module:
@@ -147,8 +136,8 @@ def to_dense(net: nn.Module) -> nn.Module:
         weights = {name: layer.current().ticket_weight.clone() for name, layer in ticket_layers(net).items()}
     dense = copy.deepcopy(net)
     shared: dict[int, nn.Parameter] = {}
-    for selection in selections(dense):
-        selection.remove()
+    for hooks in hooks_of(dense):
+        hooks.remove()
     for name, layer in ticket_layers(dense).items():
         weight = shared.setdefault(id(layer.weight), nn.Parameter(weights[name]))
         layer.__class__ = PLAIN_LAYERS[type(layer)]  # type: ignore[assignment]
@@ -156,8 +145,8 @@ def to_dense(net: nn.Module) -> nn.Module:
             del layer.__dict__[attribute]
         del layer.scores, layer.threshold
         layer.weight = weight
-    if hasattr(dense, "conversion"):
-        del dense.conversion
+    for attribute in ("conversion", "updates"):
+        dense.__dict__.pop(attribute, None)
     return dense
 
 

@@ -25,13 +25,14 @@ takes ``sign(u) |u|^(1/a)`` of each of these, so that ``S = s |s|^(a-1)`` starts
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from mpt.streams import philox, stream_generator
 
 SCALE_FANS = ("none", "kept", "published")
 SCORE_INITS = ("uniform", "constant")
@@ -61,26 +62,9 @@ INITIALIZERS: dict[str, tuple[Callable[[np.random.Generator, int, float], np.nda
 }
 
 
-def stream_key(seed: int, stream: str) -> tuple[int, int]:
-    """Two 64-bit words that key a Philox generator: the seed, and a hash of the stream's name that never changes."""
-    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed}")
-    digest = hashlib.blake2b(stream.encode(), digest_size=8).digest()
-    return int(seed), int.from_bytes(digest, "little")
-
-
-def _philox(seed: int, stream: str) -> np.random.Philox:
-    return np.random.Philox(key=np.array(stream_key(seed, stream), dtype=np.uint64))
-
-
-def stream_generator(seed: int, stream: str) -> np.random.Generator:
-    """NumPy generator of one named stream of a seed (``data/epoch 3``, ``scores/conv1`` ...)."""
-    return np.random.Generator(_philox(seed, stream))
-
-
 def random_signs(n: int, *, seed: int, layer: str) -> np.ndarray:
     """The signs of the ``n`` random weights of the layer named ``layer``: float32 (n,) of -1 and +1, flat order."""
-    words = _philox(seed, f"signs/{layer}").random_raw((n + 63) // 64)
+    words = philox(seed, f"signs/{layer}").random_raw((n + 63) // 64)
     bits = np.unpackbits(words.astype("<u8").view(np.uint8), count=n, bitorder="little")
     return bits.astype(np.float32) * 2 - 1
 

@@ -3,12 +3,10 @@
 A ticket layer is the torch layer of the same kind with one change: where that one uses ``weight``, this one uses
 ``ticket_weight()``. Its state dict has ``weight`` (frozen) and ``scores`` (learned), both of the layer's own shape.
 
-In training the mask is selected anew in every forward, so that it is always that of the current scores, whoever wrote
-them: an optimizer (fused ones do not raise a tensor's version counter), ``load_state_dict`` or a write to ``.data``.
-Where the layers of a network select together (:mod:`mpt.search.selection`), that is once in every forward of the
-network. In evaluation the same holds, except inside :func:`frozen`, where each layer's ticket weight is made once.
-
-:class:`BinaryActivation` is the other half of MPT-1/1, networks whose activations have one bit too.
+In training every forward selects the mask again, so that it always follows from the current scores, whoever wrote them:
+an optimizer (fused ones do not raise a tensor's version counter), ``load_state_dict`` or a write to ``.data``. Layers
+that select together (:mod:`mpt.search.selection`) do so once per forward of the network. Evaluation works the same way,
+except inside :func:`frozen`, which computes each layer's ticket weight once.
 """
 
 from __future__ import annotations
@@ -21,31 +19,71 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mpt.search.weight import TicketWeight, signs
+from mpt.search.activations import recompute_signs
 
 if TYPE_CHECKING:
     from mpt.search.methods import Method
-    from mpt.search.selection import Selection
 
 
 class Made(NamedTuple):
-    """What :func:`frozen` keeps of a layer."""
+    """Mask, gain and ticket weight of one layer, as :func:`frozen` keeps them."""
 
     mask: Tensor  # bool, shape of the weight
-    gain: Tensor  # 0-d
+    gain: Tensor  # 0-d, or of a shape that spreads over the weight's
     ticket_weight: Tensor  # shape of the weight
 
 
+class TicketWeight(torch.autograd.Function):
+    """Frozen weights and a mask to the ticket weight; backward is straight through, by the method's formulas."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, weight: Tensor, method: Method, mask: Tensor) -> Tensor:
+        gain = method.gain(weight, mask)
+        ctx.save_for_backward(scores, weight, gain)
+        ctx.method = method
+        return method.ticket_weight(weight, mask, gain)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scores, weight, gain = ctx.saved_tensors
+        searched, trained = ctx.needs_input_grad[:2]  # a search needs the first, fine-tuning the second
+        ds = ctx.method.score_gradient(grads[0], weight, scores, gain) if searched else None
+        dw = ctx.method.weight_gradient(grads[0], scores, gain) if trained else None
+        return ds, dw, None, None
+
+
+class Selection:
+    """Which weights are kept: here each layer selects its own number. :mod:`mpt.search.selection` has the others."""
+
+    def mask(self, layer: TicketLayer) -> Tensor:
+        """Mask of the current scores of ``layer``, bool, of the shape of its weight."""
+        return layer.method.mask(layer.scores, kept=layer.num_kept)
+
+    def open(self) -> AbstractContextManager[None]:
+        """Inside, no score changes, so that layers that select together need to do so only once."""
+        return nullcontext()
+
+    def empty(self, layer: TicketLayer, name: str) -> ValueError:
+        """The error for a mask that keeps nothing of ``layer``."""
+        return ValueError(
+            f"{type(layer.method).__name__} keeps none of the {layer.weight.numel()} weights of layer {name!r}: "
+            "its mask must keep at least one"
+        )
+
+
+LAYERWISE = Selection()
+
+
 class TicketLayer(nn.Module):
-    """Mixin in front of a torch layer: scores beside the weight, and the ticket weight made of both.
+    """Mixin in front of a torch layer: scores next to the weight, and the ticket weight that follows from both.
 
     Attributes:
         weight: frozen random weights.
         scores: learned, one per weight, same shape.
         method: the search method, shared by the layers of a network.
-        num_kept: how many weights the mask keeps, where the layer selects for itself.
-        selection: of the whole network, None where the layer selects for itself; ``place`` is the layer's in it.
-        threshold: what the importance of a kept weight exceeds, 0-d, where the network has a calibrated one.
+        num_kept: number of weights that the mask keeps, where the layer selects for itself.
+        selection: what makes the mask; ``place`` is the layer's place in it.
+        threshold: number that the importance of a kept weight exceeds, 0-d, where the network has a calibrated one.
     """
 
     weight: Any
@@ -53,7 +91,7 @@ class TicketLayer(nn.Module):
     bias: Any
     method: Method
     num_kept: int
-    selection: Selection | None
+    selection: Selection
     place: int
     threshold: Tensor | None
     made: Made | None
@@ -66,11 +104,11 @@ class TicketLayer(nn.Module):
         return self.current().mask
 
     def gain(self) -> Tensor:
-        """Scale of the layer, 0-d: the mean magnitude of the kept weights."""
+        """Scale of the layer: the mean magnitude of the kept weights, 0-d; or as the method's ``gain`` shapes it."""
         return self.current().gain
 
     def ticket_weight(self) -> Tensor:
-        """What the layer computes with, shape of the weight; in training, differentiable in the scores."""
+        """The weight that the layer computes with, shape of ``weight``; in training, differentiable in the scores."""
         if self.made is not None and not self.training:
             return self.made.ticket_weight
         weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, self._select())
@@ -88,16 +126,13 @@ class TicketLayer(nn.Module):
 
     @torch.no_grad()
     def _select(self) -> Tensor:
-        """Mask of the current scores."""
-        if self.selection is None:
-            return self.method.mask(self.scores, kept=self.num_kept)
         return self.selection.mask(self)
 
 
 class _TicketConv(TicketLayer):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.ticket_weight()
-        with signs_made_again(x):
+        with recompute_signs(x):
             out: Tensor = self._conv_forward(x, weight, self.bias)  # type: ignore[operator]
         return out
 
@@ -146,68 +181,7 @@ class TicketLinear(TicketLayer, nn.Linear):
         return F.linear(x, self.ticket_weight(), self.bias)
 
 
-class BinaryActivation(nn.Module):
-    """The binary activation of MPT-1/1, on a tensor of any shape.
-
-        forward     sign(x), with sign(0) = +1
-        backward    dL/dx = dL/dy * max(0, 2 (1 - |x| / t) / t)
-
-    The second factor is the slope of the quadratic spline that rises from -1 at ``-t`` to +1 at ``t``.
-
-    Args:
-        t: half the width of the spline, above 0; 1 in all experiments of the paper.
-
-    Source: Diffenderfer & Kailkhura 2021, section 2.2.2.
-    """
-
-    def __init__(self, t: float = 1.0) -> None:
-        super().__init__()
-        if not 0 < t < float("inf"):
-            raise ValueError(f"spline_t is half the width of the sign's spline gradient and must be above 0, got {t}")
-        self.t = t
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _Sign.apply(x, self.t)
-        return out
-
-    def extra_repr(self) -> str:
-        return f"t={self.t:g}"
-
-
-class _Sign(torch.autograd.Function):
-    """The two formulas of :class:`BinaryActivation`; it keeps its input, see :func:`signs_made_again`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, t: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.t = t
-        return signs(x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (x,) = ctx.saved_tensors
-        slope = x.abs().mul_(-2 / ctx.t**2).add_(2 / ctx.t).clamp_(min=0)
-        return slope.mul_(grads[0]), None
-
-
-def signs_made_again(x: Tensor) -> AbstractContextManager[Any]:
-    """Inside, an operation on ``x`` does not keep ``x`` for its backward where that is the output of a sign.
-
-    The sign keeps its own input anyway, and the backward makes the same signs of it once more: one tensor an
-    activation instead of two. Anything else is kept as ever.
-    """
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return nullcontext()
-    if not isinstance(x.grad_fn, _Sign._backward_cls):  # type: ignore[attr-defined]
-        return nullcontext()
-    (before,), address = x.grad_fn.saved_tensors, x.data_ptr()  # type: ignore[union-attr]
-    return torch.autograd.graph.saved_tensors_hooks(  # which stay with the graph, so they may not hold x
-        lambda saved: None if saved.data_ptr() == address else saved,
-        lambda kept: signs(before) if kept is None else kept,
-    )
-
-
-# torch layer -> the same with a ticket weight; the other way round by KINDS below
+# torch layer -> its ticket layer; PLAIN_LAYERS is the inverse
 TICKET_LAYERS: dict[type[nn.Module], type[TicketLayer]] = {
     nn.Conv1d: TicketConv1d,
     nn.Conv2d: TicketConv2d,
@@ -215,8 +189,8 @@ TICKET_LAYERS: dict[type[nn.Module], type[TicketLayer]] = {
     nn.ConvTranspose2d: TicketConvTranspose2d,
     nn.Linear: TicketLinear,
 }
-PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 PLAIN_LAYERS: dict[type[TicketLayer], type[nn.Module]] = {ticket: plain for plain, ticket in TICKET_LAYERS.items()}
+PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 
 
 def kind_of(layer: nn.Module) -> type[nn.Module] | None:
@@ -247,8 +221,7 @@ def one_selection(net: nn.Module) -> Iterator[None]:
     selections = {id(layer.selection): layer.selection for layer in ticket_layers(net).values()}
     with ExitStack() as stack:
         for selection in selections.values():
-            if selection is not None:
-                stack.enter_context(selection.open())
+            stack.enter_context(selection.open())
         yield
 
 

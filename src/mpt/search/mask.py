@@ -7,28 +7,29 @@ For a layer of ``n`` weights and a pruned fraction ``P`` the mask keeps exactly
 weights, those of largest importance; among equals the lowest flat index is kept first. Importance is ``|s|``, or ``s``
 itself where a method says so.
 
-On the CPU the k-th largest value is found by ``np.partition`` on the tensor's own memory, of a large layer only among
-the scores near the last step's, and of those that equal it the last are taken out again; on any other device by
-``torch.topk``, with every count left on the device, so that the host never waits. All give the same mask, bit for bit.
+On the CPU ``np.partition`` finds the k-th largest value in the tensor's own memory. For a large layer it searches only
+near the previous threshold (:mod:`mpt.search.fast.threshold`); surplus ties are dropped, last index first. On any other
+device ``torch.topk`` finds it and every count stays there, so that the host never waits. Both give the same mask.
 
-:func:`select_jointly` does the same for several layers together (global pruning): exactly ``k`` of all their weights,
-at least one of each layer, which counts among the ``k``; among equals the earlier layer comes first.
+:func:`select_jointly` does the same for several layers together (global pruning): it keeps exactly ``k`` of all their
+weights and at least one of each layer, which counts among the ``k``; among equals the earlier layer comes first.
 
-``torch.compile`` traces what is done on a device; on the CPU it calls each selection as one operation of torch's
-dispatcher (``mpt::select``), so that a compiled network has the same masks.
+``torch.compile`` traces the device's operations. On the CPU it calls each selection as one operation of torch's
+dispatcher (``mpt::select_jointly``), so that a compiled network has the same masks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mpt.search import loops
+from mpt.search.fast import loops
+from mpt.search.fast.memory import entries
+from mpt.search.fast.threshold import introselect, near_last
 
 
 def check_prune(prune: float, *, name: str = "prune") -> None:
@@ -76,89 +77,10 @@ def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
     if importance.device.type != "cpu":
         return select_on_device(importance.abs() if absolute else importance, kept=kept)
     if torch.compiler.is_compiling():
-        mask: Tensor = _select_op(importance, kept, absolute)
-        return mask
+        return select_jointly([importance], kept=kept, absolute=absolute)[0]
     if masks := _selected([importance], kept, absolute=absolute):
         return masks[0]
     raise ValueError("scores are not numbers any more (NaN): the search diverged, lower optim.lr")
-
-
-@torch.library.custom_op("mpt::select", mutates_args=())
-def _select_op(importance: Tensor, kept: int, absolute: bool) -> Tensor:
-    """:func:`select` on the CPU as one operation, which torch.compile calls without looking into it."""
-    return select(importance, kept=kept, absolute=absolute)
-
-
-@_select_op.register_fake
-def _(importance: Tensor, kept: int, absolute: bool) -> Tensor:
-    return torch.empty_like(importance, dtype=torch.bool)
-
-
-class Window(NamedTuple):
-    """Where a layer's threshold is looked for."""
-
-    middle: float  # the last threshold
-    reach: float  # to both sides
-
-
-# address of a layer's scores -> its window: a hint for speed, which may be stale, of another tensor or not there at all
-_windows: dict[int, Window] = {}
-_MOST_WINDOWS = 10_000
-
-
-def _near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.float32:
-    """Value of the ``kept``-th largest of all ``scores`` (of ``|s|`` if ``absolute``), looked for near the last one.
-
-    The next window reaches four times as far as the threshold has just moved, at least half as far as this one, and
-    holds about one score in a thousand or more. A window that held one in sixteen, as those do that were left by the
-    first steps, where thresholds leap, shrinks to a sixteenth instead.
-    """
-    key, n = scores[0].ctypes.data, sum(x.size for x in scores)
-    last = _windows.get(key)
-    threshold, inside = _within(scores, kept, last, absolute=absolute) if last else (None, 0)
-    if threshold is None:
-        threshold = _kth_largest(np.concatenate([np.abs(x) if absolute else x for x in scores]), kept)
-    if last is None:
-        reach = abs(float(threshold)) / 64
-    else:
-        floor = last.reach * max(0.5 if inside <= n / 16 else 1 / 16, n / 1000 / inside) if inside else 0.0
-        reach = max(4 * abs(float(threshold) - last.middle), floor)
-    if len(_windows) >= _MOST_WINDOWS:
-        _windows.clear()
-    _windows[key] = Window(float(threshold), reach)
-    return threshold
-
-
-def _within(scores: list[np.ndarray], kept: int, window: Window, *, absolute: bool) -> tuple[np.float32 | None, int]:
-    """The ``kept``-th largest score if it lies in the window (else None), and how many scores do."""
-    low, high = np.float32(window.middle - window.reach), np.float32(window.middle + window.reach)
-    missing, unseen, inside = kept, 0, []
-    for x in scores:
-        copies = np.empty_like(x)  # memory that is not written to costs nothing
-        for above, below, found in loops.run(loops.around, x, copies, low, high, absolute):
-            missing -= above
-            unseen -= above + below + found.size
-            inside.append(found)
-        unseen += x.size
-    candidates = np.concatenate(inside)
-    if unseen or not 1 <= missing <= candidates.size:  # NaN, or the threshold is elsewhere
-        return None, 0
-    return _kth_largest(candidates, missing), candidates.size
-
-
-def _kth_largest(values: np.ndarray, kept: int) -> np.floating:
-    """Value of the ``kept``-th largest entry: introselect, O(n), in place."""
-    position = values.size - kept
-    values.partition(position)
-    found: np.floating = values[position]
-    return found
-
-
-def memory(x: Tensor) -> Tensor:
-    """All entries of a CPU tensor as NumPy can take them, (n,), in the order of its memory: for what needs no order."""
-    x = x.detach() if x.dtype in (torch.float32, torch.float64, torch.bool) else x.detach().float()
-    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
-    return x.as_strided((x.numel(),), (1,)) if dense else x.flatten()
 
 
 def select_on_device(importance: Tensor, *, kept: int) -> Tensor:
@@ -205,7 +127,7 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int, absolute: bool =
 
 @torch.library.custom_op("mpt::select_jointly", mutates_args=())
 def _select_jointly_op(importances: list[Tensor], kept: int, absolute: bool) -> list[Tensor]:
-    """:func:`select_jointly` on the CPU as one operation, as :func:`_select_op`."""
+    """:func:`select_jointly` on the CPU as one operation, which torch.compile calls without looking into it."""
     return select_jointly(importances, kept=kept, absolute=absolute)
 
 
@@ -218,9 +140,9 @@ def _selected(importances: Sequence[Tensor], kept: int, *, absolute: bool) -> li
     """Masks of the ``kept`` largest of CPU tensors together; None if one would have no entry, or has NaN."""
     threshold = kth_largest(importances, kept, absolute=absolute)
     masks = [_at_least(importance, threshold, absolute=absolute) for importance in importances]
-    ones = [int(np.count_nonzero(memory(mask).numpy())) for mask in masks]
+    ones = [int(np.count_nonzero(entries(mask).numpy())) for mask in masks]
     surplus = sum(ones) - kept
-    if surplus < 0 or (surplus > 0 and any(np.isnan(memory(importance).numpy().max()) for importance in importances)):
+    if surplus < 0 or (surplus > 0 and any(np.isnan(entries(importance).numpy().max()) for importance in importances)):
         return None
     for layer in reversed(range(len(masks))):
         if surplus > 0:
@@ -241,7 +163,7 @@ def _at_least(importance: Tensor, threshold: Tensor, *, absolute: bool) -> Tenso
 
 def _drop_last_equals(mask: Tensor, importance: Tensor, threshold: Tensor, most: int, *, absolute: bool) -> int:
     """Take the last ``most`` entries that equal ``threshold`` out of ``mask``; how many there were."""
-    values, value = memory(importance).numpy(), memory(threshold).numpy()[0]
+    values, value = entries(importance).numpy(), entries(threshold).numpy()[0]
     equal = values == value
     if absolute:
         equal |= values == -value
@@ -274,22 +196,22 @@ def _select_jointly_first_of_each(importances: Sequence[Tensor], kept: int) -> l
 def kth_largest(importances: Sequence[Tensor], k: int, *, absolute: bool = False) -> Tensor:
     """The ``k``-th largest of all entries together (of ``|entry|`` if ``absolute``), 0-d, of their dtype and device."""
     if torch.compiler.is_compiling() and importances[0].device.type == "cpu":
-        threshold: Tensor = _kth_largest_op(list(importances), k, absolute)
-        return threshold
+        value: Tensor = _kth_largest_op(list(importances), k, absolute)
+        return value
     large = any(importance.numel() >= loops.LARGE for importance in importances)
     found = [loops.arrays(importance, least=1) for importance in importances] if large else [None]
     if all(found):
-        return torch.from_numpy(np.asarray(_near_last([x for one in found for x in one or ()], k, absolute=absolute)))
+        return torch.from_numpy(np.asarray(near_last([x for one in found for x in one or ()], k, absolute=absolute)))
     importances = [importance.abs() if absolute else importance for importance in importances]
     if all(importance.device.type == "cpu" for importance in importances):
-        values = np.concatenate([memory(importance).numpy() for importance in importances])
-        return torch.tensor(_kth_largest(values, k), dtype=importances[0].dtype)
+        values = np.concatenate([entries(importance).numpy() for importance in importances])
+        return torch.tensor(introselect(values, k), dtype=importances[0].dtype)
     return kth_largest_on_device(torch.cat([importance.flatten() for importance in importances]), k)
 
 
 @torch.library.custom_op("mpt::kth_largest", mutates_args=())
 def _kth_largest_op(importances: list[Tensor], k: int, absolute: bool) -> Tensor:
-    """:func:`kth_largest` on the CPU as one operation, as :func:`_select_op`."""
+    """:func:`kth_largest` on the CPU as one operation, like :func:`_select_jointly_op`."""
     return kth_largest(importances, k, absolute=absolute)
 
 
@@ -316,13 +238,3 @@ def flips(before: list[Tensor], after: list[Tensor]) -> float:
     """Share of all mask bits that differ between two lists of masks of the same shapes."""
     changed = sum(int(torch.count_nonzero(a ^ b)) for a, b in zip(before, after, strict=True))
     return changed / max(1, sum(mask.numel() for mask in after))
-
-
-def packed_bits(bits: np.ndarray) -> np.ndarray:
-    """Eight bits a byte, lowest bit first, zeros behind the last: bool (n,) -> uint8 (ceil(n / 8),)."""
-    return np.packbits(bits.ravel(), bitorder="little")
-
-
-def unpacked_bits(packed: np.ndarray, *, n: int) -> np.ndarray:
-    """The first ``n`` bits of :func:`packed_bits`: uint8 (ceil(n / 8),) -> bool (n,)."""
-    return np.unpackbits(packed, count=n, bitorder="little").astype(bool)

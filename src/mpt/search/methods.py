@@ -1,8 +1,10 @@
-"""What a search method is: a small frozen dataclass of choices, and four formulas.
+"""A search method: a small frozen dataclass of choices, four formulas and two doors.
 
-A method says how scores become a mask, a mask a gain, both a ticket weight, and how the loss's gradient comes back to
-the scores. Everything else (layers, conversion, training, the ticket file) is the same for every method, so a new one
-is a subclass of :class:`Method` that overrides the formula in which it differs, plus one YAML file in ``conf/method``.
+A method says how scores become a mask, the mask a gain, and both a ticket weight, and how the gradient of the loss
+returns to the scores. It may add a term to the loss (:meth:`Method.penalty`) and act between steps
+(:meth:`Method.update`). Everything else (layers, conversion, training, the ticket file) is the same for every method. A
+new one is a subclass of :class:`Method` that overrides the formula in which it differs, plus one YAML file in
+``conf/method``.
 
     Biprop      b = g m sign(w)     one bit a weight (Diffenderfer & Kailkhura 2021)
     EdgePopup   b = m w             real weights (Ramanujan et al. 2020), a signed constant by default
@@ -25,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -51,8 +53,8 @@ class Method:
         selection: ``layerwise``, ``global``, ``threshold`` or ``calibrated``: which weights are kept (see above). With
             ``threshold`` the fraction removed is an outcome, and ``prune`` matters to ``scale_fan`` alone.
         threshold: with ``selection=threshold`` the importance that a kept weight exceeds.
-        refresh: with ``selection=calibrated`` the steps between two settings of the threshold; a step is a forward in
-            training, counted from the start of each epoch (a multiple of the batches whose gradients are accumulated).
+        refresh: with ``selection=calibrated`` the optimizer steps between two settings of the threshold, counted from
+            the start of each epoch.
         ramp: epochs over which the fraction removed rises from 1/2 to ``prune`` (see :func:`mpt.search.mask.ramped`);
             0 for none, None for 10 with ``selection=global`` and else 0. It needs :func:`mpt.start_epoch`.
         prune_layers: fraction removed of layers by name or pattern, ``{"classifier.*": 0.5}``; ``prune`` holds where
@@ -178,7 +180,11 @@ class Method:
         return masks.select(values, kept=kept, absolute=absolute)
 
     def gain(self, weight: Tensor, mask: Tensor) -> Tensor:
-        """Scale of the layer, 0-d: ``sum(m |w|) / sum(m)``."""
+        """Scale of the layer, 0-d: ``sum(m |w|) / sum(m)``.
+
+        A method of your own may return several, in a shape that spreads over the weight's: (O, 1, 1, 1) for one per
+        output channel of a convolution.
+        """
         return weights.gain(weight, mask)
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
@@ -193,6 +199,28 @@ class Method:
     def weight_gradient(self, grad: Tensor, scores: Tensor, gain: Tensor) -> Tensor | None:
         """dL/dw from dL/db; None where weights are never trained, as in every search."""
         return None
+
+    def penalty(self, layers: Mapping[str, Any]) -> Tensor | None:
+        """A term of the loss, 0-d and differentiable in the scores of ``layers``; None, as here, for no term.
+
+        ``mpt-train`` adds it to the loss that is minimised; a training loop of your own adds it itself. The losses
+        reported stay the plain cross-entropy.
+        """
+        return None
+
+    def update(self, layers: Mapping[str, Any], *, seed: int, epoch: int, step: int) -> None:
+        """Change weights or scores between two optimizer steps, in place; nothing, as here, for most methods.
+
+        Called without gradients before the first forward in training of each step, and before its masks are selected.
+        Draw random numbers from a stream named after ``epoch`` and ``step``, see :func:`mpt.streams.stream_generator`:
+        then an interrupted run ends in the same ticket, and all processes of a run agree.
+
+        Args:
+            layers: the ticket layers (:class:`mpt.search.layers.TicketLayer`) by name.
+            seed: that the network was drawn from, 0 if from none.
+            epoch: from 0, as :func:`mpt.start_epoch` said last.
+            step: optimizer steps since the start of the epoch.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

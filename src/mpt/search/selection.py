@@ -1,49 +1,67 @@
-"""Which weights of a network are kept where its layers do not decide one by one: together, or by a threshold.
+"""Selections that look beyond one layer, and methods that act between steps.
 
-A network converted with ``selection=layerwise`` has none of this: each of its layers selects its own number. For the
-other selections :func:`choose_together` gives all ticket layers of a network one :class:`Selection`:
+A network converted with ``selection=layerwise`` needs none of this: each of its layers selects its own number. For the
+other selections :func:`choose_together` gives all ticket layers of a network one object:
 
-    global        the masks of all layers are made together from the scores as they are at the first layer that asks in
-                  a forward of the network, and hold to the end of that forward, within which no score changes. A layer
-                  that is called by itself asks anew, so that no mask is ever that of other scores
-    threshold     a weight is kept where its importance exceeds a number
-    calibrated    the same, with the number in each layer's buffer ``threshold`` (so that checkpoints have it), set to
-                  the importance that just the right number of weights of the whole network exceed: before the first
-                  training forward of an epoch (:func:`start_epoch`) and every ``refresh`` of them after it, and by
-                  :func:`calibrate`. It is lowered for a layer that would have nothing left
+    Global       selects the masks of all layers together, at the first layer that asks in a forward of the network.
+                 They hold until the end of that forward, within which no score changes. A layer called by itself
+                 selects again, so a mask always follows from the current scores
+    Threshold    keeps a weight whose importance exceeds a fixed number
+    Calibrated   does the same with a number that is set to keep the right share of the whole network: before the first
+                 step of an epoch (:func:`start_epoch`), before every ``refresh``-th step after it, and by
+                 :func:`calibrate`. Each layer's buffer ``threshold`` holds it, so checkpoints do too. A layer that
+                 would keep nothing gets a lower one
 
-The fraction removed may rise over the first epochs: :func:`start_epoch` says which one begins.
+The fraction removed may rise over the first epochs: :func:`start_epoch` says which epoch begins. A method may also
+change weights or scores before a step: :class:`Updates` calls its :meth:`mpt.Method.update`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrapped
-from mpt.search.mask import kth_largest, memory, select_jointly
-
-if TYPE_CHECKING:
-    from mpt.search.convert import Conversion
-    from mpt.search.methods import Method
+from mpt.search.conversion import Conversion
+from mpt.search.fast.memory import entries
+from mpt.search.layers import Selection, TicketLayer, one_selection, ticket_layers, unwrapped
+from mpt.search.mask import kth_largest, select_jointly
+from mpt.search.methods import Method
 
 TOLERANCE = 0.005  # of the density of a calibrated threshold
 
 
-class Selection:
-    """Makes the masks of the ticket layers of one network; each has it as ``selection`` and its number as ``place``.
+class Steps:
+    """Optimizer steps of an epoch, counted by the forwards in training: ``parts`` of them make one step."""
+
+    def __init__(self) -> None:
+        self.start(parts=1)
+
+    def start(self, *, parts: int) -> None:
+        """Begin an epoch in which each step takes ``parts`` forwards."""
+        self.forwards, self.parts = 0, parts
+
+    def begin(self, net: nn.Module) -> int | None:
+        """Number, from 0, of the step that this forward of ``net`` begins; None if it begins none."""
+        if not net.training or not torch.is_grad_enabled():
+            return None
+        step, part = divmod(self.forwards, self.parts)
+        self.forwards += 1
+        return step if part == 0 else None
+
+
+class Together(Selection):
+    """Makes the masks of the ticket layers of one network; each layer has it as ``selection`` and a ``place`` in it.
 
     Attributes:
-        layers: of those that share their scores the first; ``names`` are their names.
-        kept: how many of all their weights are kept.
-        steps: training forwards since the epoch began.
+        layers: one for each scores tensor, the first that has it; ``names`` are their names.
+        kept: number of weights kept in all of them.
     """
 
     def __init__(self, net: nn.Module, method: Method) -> None:
@@ -55,7 +73,7 @@ class Selection:
                 self.names.append(name)
                 self.layers.append(layer)
             layer.selection, layer.place = self, places[id(layer.scores)]
-        self.opened, self.masks = False, list[Tensor]()
+        self.opened, self.masks, self.steps = False, list[Tensor](), Steps()
         self.start_epoch(None)
         self._hooks = (
             net.register_forward_pre_hook(self._before_forward),
@@ -63,13 +81,10 @@ class Selection:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "opened": False, "masks": []}  # a copy made inside a forward is not in it
+        return {**self.__dict__, "opened": False, "masks": []}  # a copy made inside a forward is outside of it
 
     def start_epoch(self, epoch: int | None) -> None:
-        """Keep what ``epoch`` (from 0) of the ramp has, or with None what comes after it; the steps begin at 0."""
-        self.steps = 0
-        if self.method.selection == "threshold":
-            return
+        """Keep the number that ``epoch`` (from 0) of the ramp keeps, or with None the number after the ramp."""
         n = sum(layer.weight.numel() for layer in self.layers)
         self.kept = self.method.num_kept(n, epoch=epoch)
         if self.kept < len(self.layers):
@@ -78,45 +93,82 @@ class Selection:
                 f"for each of its {len(self.layers)} layers: lower prune or raise width"
             )
 
-    def mask(self, layer: TicketLayer) -> Tensor:
-        """Mask of the current scores of ``layer``, bool, of the shape of its weight.
-
-        Raises:
-            ValueError: nothing is left of the layer (noticed on the CPU only, and not under torch.compile;
-                :func:`current_masks` looks everywhere).
-        """
-        if self.masks:
-            return self.masks[layer.place]
-        if self.method.selection == "global":
-            values, absolute = self._ranked()
-            masks = select_jointly(values, kept=self.kept, absolute=absolute)
-            self.masks = masks if self.opened else []
-            return masks[layer.place]
-        importance, held = self.method.importance(layer.scores), self.layers[layer.place].threshold
-        if held is not None:
-            return _above(importance, held)
-        mask = importance > self.method.score_threshold
-        if _seen(mask) and not memory(mask).numpy().any():
-            raise self.emptied(layer)
-        return mask
-
-    def emptied(self, layer: TicketLayer) -> ValueError:
-        """What to say of a layer that the fixed threshold leaves nothing of."""
-        largest = self.method.importance(layer.scores).max().item()
-        return ValueError(
-            f"threshold={self.method.threshold:g} keeps none of the {layer.weight.numel()} weights of layer "
-            f"{self.names[layer.place]!r}, whose largest importance is "
-            f"{math.copysign(abs(largest) ** self.method.power, largest):.4g}: lower it"
-        )
-
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Inside, masks of layers that select together are made once; no score may change there."""
         self.opened, self.masks = True, []
         try:
             yield
         finally:
             self.opened, self.masks = False, []
+
+    def remove(self) -> None:
+        """Remove the hooks from the network."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _ranked(self) -> tuple[list[Tensor], bool]:
+        ranked = [self.method.ranked(layer.scores) for layer in self.layers]
+        return [values for values, _ in ranked], ranked[0][1]
+
+    def _before_forward(self, net: nn.Module, _: Any) -> None:
+        self.opened, self.masks = True, []
+
+    def _after_forward(self, *_: Any) -> None:
+        self.opened, self.masks = False, []
+
+
+class Global(Together):
+    """The right number in the whole network, at least one weight in each layer."""
+
+    def mask(self, layer: TicketLayer) -> Tensor:
+        if self.masks:
+            return self.masks[layer.place]
+        values, absolute = self._ranked()
+        masks = select_jointly(values, kept=self.kept, absolute=absolute)
+        self.masks = masks if self.opened else []
+        return masks[layer.place]
+
+
+class Threshold(Together):
+    """The weights whose importance exceeds ``method.threshold``; the number kept is an outcome."""
+
+    def start_epoch(self, epoch: int | None) -> None:
+        """The threshold is the same in all epochs."""
+
+    def mask(self, layer: TicketLayer) -> Tensor:
+        """Mask of the current scores of ``layer``.
+
+        Raises:
+            ValueError: it keeps nothing (noticed on the CPU only, and not under torch.compile; :func:`current_masks`
+                looks everywhere).
+        """
+        mask = self.method.importance(layer.scores) > self.method.score_threshold
+        if _is_visible(mask) and not entries(mask).numpy().any():
+            raise self.empty(layer, self.names[layer.place])
+        return mask
+
+    def empty(self, layer: TicketLayer, name: str) -> ValueError:
+        largest = self.method.importance(layer.scores).max().item()
+        return ValueError(
+            f"threshold={self.method.threshold:g} keeps none of the {layer.weight.numel()} weights of layer {name!r}, "
+            f"whose largest importance is {math.copysign(abs(largest) ** self.method.power, largest):.4g}: lower it"
+        )
+
+
+class Calibrated(Together):
+    """The weights whose importance exceeds a number that is set again every ``method.refresh`` steps."""
+
+    def __init__(self, net: nn.Module, method: Method) -> None:
+        super().__init__(net, method)
+        for layer in self.layers:
+            layer.threshold = torch.zeros((), dtype=layer.scores.dtype, device=layer.scores.device)
+
+    def mask(self, layer: TicketLayer) -> Tensor:
+        if self.masks:
+            return self.masks[layer.place]
+        threshold = self.layers[layer.place].threshold
+        assert threshold is not None
+        return _above(self.method.importance(layer.scores), threshold)
 
     @torch.no_grad()
     def calibrate(self) -> None:
@@ -140,54 +192,69 @@ class Selection:
             )
 
     def _is_off(self) -> bool:
-        """Whether the threshold misses the density by more than 0.5 points; never on a device, where looking costs."""
+        """Whether the threshold misses the density by over 0.5 points; never on a device, where looking costs time."""
         if self.layers[0].scores.device.type != "cpu":
             return False
         n = sum(layer.weight.numel() for layer in self.layers)
         return bool(abs(self._ones() - self.kept) > max(TOLERANCE * n, len(self.layers)))
 
     def _ones(self) -> int:
-        """Weights that the threshold keeps; the masks hold to the end of the forward, if this is in one."""
+        """Number of weights that the threshold keeps; inside a forward the masks hold until its end."""
         self.masks = []
         masks = [self.mask(layer) for layer in self.layers]
         self.masks = masks if self.opened else []
         return sum(int(np.count_nonzero(mask.numpy())) for mask in masks)
 
-    def remove(self) -> None:
-        """Take the hooks off the network."""
-        for hook in self._hooks:
-            hook.remove()
+    def _before_forward(self, net: nn.Module, _: Any) -> None:
+        super()._before_forward(net, _)
+        step = self.steps.begin(net)
+        if step is not None and (step % self.method.refresh == 0 or self._is_off()):
+            self.calibrate()
 
-    def _ranked(self) -> tuple[list[Tensor], bool]:
-        ranked = [self.method.ranked(layer.scores) for layer in self.layers]
-        return [values for values, _ in ranked], ranked[0][1]
+
+KINDS: dict[str, type[Together]] = {"global": Global, "threshold": Threshold, "calibrated": Calibrated}
+
+
+class Updates:
+    """Calls :meth:`mpt.Method.update` at the first forward of each step in training, before any mask is selected."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.steps = Steps()
+        self._hook = net.register_forward_pre_hook(self._before_forward, prepend=True)
+
+    def remove(self) -> None:
+        """Remove the hook from the network."""
+        self._hook.remove()
 
     def _before_forward(self, net: nn.Module, _: Any) -> None:
-        self.opened, self.masks = True, []
-        if self.method.selection == "calibrated" and net.training and torch.is_grad_enabled():
-            if self.steps % self.method.refresh == 0 or self._is_off():
-                self.calibrate()
-            self.steps += 1
-
-    def _after_forward(self, *_: Any) -> None:
-        self.opened, self.masks = False, []
+        step = self.steps.begin(net)
+        if step is not None:
+            _update(net, step)
 
 
-def _seen(x: Tensor) -> bool:
-    """Whether a look at the values of ``x`` costs nothing: on the CPU, but not where torch.compile traces."""
+@torch.compiler.disable
+@torch.no_grad()
+def _update(net: nn.Module, step: int) -> None:
+    conversion: Conversion = net.conversion  # type: ignore[assignment]
+    layers = ticket_layers(net)
+    conversion.method.update(layers, seed=conversion.seed or 0, epoch=conversion.epoch or 0, step=step)
+
+
+def _is_visible(x: Tensor) -> bool:
+    """Whether reading the values of ``x`` costs nothing: on the CPU, but not where torch.compile traces."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _above(importance: Tensor, threshold: Tensor) -> Tensor:
-    """Mask of what exceeds ``threshold`` (0-d), or of the largest where nothing does."""
-    if not _seen(importance):
+    """Mask of the entries that exceed ``threshold`` (0-d), or of the largest where none does."""
+    if not _is_visible(importance):
         return _above_on_device(importance, threshold)
     mask = importance > threshold
-    return mask if memory(mask).numpy().any() else importance == importance.amax()
+    return mask if entries(mask).numpy().any() else importance == importance.amax()
 
 
 def _above_on_device(importance: Tensor, threshold: Tensor) -> Tensor:
-    """:func:`_above` without a look at the mask, for which the host would wait."""
+    """:func:`_above` without reading the mask, for which the host would wait."""
     largest = importance.amax()
     below = torch.nextafter(largest, torch.full_like(largest, -torch.inf))
     return importance > torch.minimum(threshold, below)
@@ -195,41 +262,47 @@ def _above_on_device(importance: Tensor, threshold: Tensor) -> Tensor:
 
 def choose_together(net: nn.Module, method: Method) -> None:
     """Give the ticket layers of ``net`` the selection that ``method`` asks for, if it is not layer by layer."""
-    if method.selection == "layerwise":
-        return
-    selection = Selection(net, method)
-    if method.selection == "calibrated":
-        for layer in selection.layers:
-            layer.threshold = torch.zeros((), dtype=layer.scores.dtype, device=layer.scores.device)
-    calibrate(net)
-    current_masks(net)  # refuses a threshold that leaves nothing of a layer
+    if method.selection != "layerwise":
+        KINDS[method.selection](net, method)
+        calibrate(net)
+        current_masks(net)  # refuses a threshold that keeps nothing of a layer
 
 
-def start_epoch(net: nn.Module, epoch: int) -> None:
-    """Say that ``epoch`` (from 0) of the training of ``net`` begins; a method with a ramp prunes accordingly from now.
+def update_between_steps(net: nn.Module, method: Method) -> None:
+    """Call ``method.update`` between the steps of ``net``, if the method has one."""
+    if type(method).update is not Method.update:
+        net.updates = Updates(net)  # type: ignore[assignment]
 
-    Without a ramp and with a selection other than ``calibrated`` it changes nothing. A network that was never told has
-    the method's ``prune``, as after the ramp.
+
+def start_epoch(net: nn.Module, epoch: int, *, accumulate: int = 1) -> None:
+    """Say that ``epoch`` (from 0) of the training of ``net`` begins.
+
+    A method with a ramp prunes accordingly from now on, and steps count from 0 again: those between two settings of a
+    calibrated threshold, and the ``step`` of :meth:`mpt.Method.update`. For other methods nothing changes. A network
+    that was never told has the method's ``prune``, as after the ramp.
 
     Args:
         net: from :func:`mpt.convert`; one from a ticket file keeps what the file says.
         epoch: number of epochs finished before.
+        accumulate: forwards per optimizer step, where gradients are accumulated.
     """
     net = unwrapped(net)
     conversion: Conversion | None = getattr(net, "conversion", None)
-    if conversion is None or conversion.found:
+    if conversion is None or conversion.from_file:
         return
     net.conversion = replace(conversion, epoch=epoch)  # type: ignore[assignment]
     for name, layer in ticket_layers(net).items():
         layer.num_kept = conversion.method.num_kept(layer.weight.numel(), layer=name, epoch=epoch)
     for selection in selections(net):
         selection.start_epoch(epoch)
+    for hooks in hooks_of(net):
+        hooks.steps.start(parts=accumulate)
 
 
 def calibrate(net: nn.Module) -> None:
-    """Set a calibrated threshold to the scores as they are now; nothing to do for any other selection."""
+    """Set a calibrated threshold to the scores as they are now; any other selection has nothing to set."""
     for selection in selections(net):
-        if selection.method.selection == "calibrated":
+        if isinstance(selection, Calibrated):
             with torch.inference_mode(False):
                 selection.calibrate()
 
@@ -238,17 +311,23 @@ def current_masks(net: nn.Module) -> dict[str, Tensor]:
     """The masks of all ticket layers of ``net`` by name, of the scores as they are now.
 
     Raises:
-        ValueError: a layer has nothing left; the host waits for the device to see that.
+        ValueError: a mask keeps nothing of its layer; the host waits for the device to see that.
     """
     with one_selection(net):
         masks = {name: layer.mask() for name, layer in ticket_layers(net).items()}
     for name, layer in ticket_layers(net).items():
-        if layer.selection is not None and not masks[name].any():
-            raise layer.selection.emptied(layer)
+        if not masks[name].any():
+            raise layer.selection.empty(layer, name)
     return masks
 
 
-def selections(net: nn.Module) -> list[Selection]:
-    """What the ticket layers of ``net`` select with; none where each selects for itself."""
-    found = {id(layer.selection): layer.selection for layer in ticket_layers(net).values()}
-    return [selection for selection in found.values() if selection is not None]
+def selections(net: nn.Module) -> list[Together]:
+    """The selections of the ticket layers of ``net`` that look beyond one layer."""
+    objects = {id(layer.selection): layer.selection for layer in ticket_layers(net).values()}
+    return [selection for selection in objects.values() if isinstance(selection, Together)]
+
+
+def hooks_of(net: nn.Module) -> Sequence[Together | Updates]:
+    """Everything that hooks into the forwards of ``net`` on behalf of its method."""
+    updates: Updates | None = getattr(net, "updates", None)
+    return [*selections(net), *([updates] if updates else [])]

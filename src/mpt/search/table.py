@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mpt.search.convert import Conversion
+from mpt.search.conversion import Conversion
 from mpt.search.layers import one_selection, some, ticket_layers, unwrapped
 from mpt.search.methods import own_prune
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mpt.search.layers import kind_of, some
+from mpt.search.parameters import BATCH_NORMS
 
 RELUS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU)
 MAX_POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d)
-BATCH_NORM = nn.modules.batchnorm._BatchNorm  # of one, two and three dimensions, synchronised, or derived
 _OTHERS = (
     "GELU",
     "SiLU",
@@ -110,7 +110,7 @@ class Trace(TorchFunctionMode):
 
     def _called(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         name = self._within.pop()
-        if isinstance(module, (*RELUS, *MAX_POOLS, BATCH_NORM)) and args and isinstance(out, Tensor):
+        if isinstance(module, (*RELUS, *MAX_POOLS, *BATCH_NORMS)) and args and isinstance(out, Tensor):
             call = Call(self._source.get(id(args[0])), tuple(args[0].shape), id(args[0]), id(out))
             (self.calls if isinstance(module, RELUS) else self._takers).setdefault(name, []).append(call)
             if isinstance(module, RELUS):

@@ -22,17 +22,13 @@ power-propagation Cheng et al., "Efficient MPT".
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mpt.search import loops, reuse
-from mpt.search.mask import memory
-
-if TYPE_CHECKING:
-    from mpt.search.methods import Method
+from mpt.search.fast import loops
+from mpt.search.fast.memory import empty_like, entries
 
 SCORE_GRADS = ("weight", "sign", "gain")
 
@@ -59,7 +55,7 @@ def _kept_sum(weight: np.ndarray, mask: np.ndarray) -> Tensor:
 
 def binary(weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
     """``g m sign(w)``: exactly -g, 0 or +g, in the dtype and memory format of ``weight``."""
-    out = reuse.empty_like(weight)
+    out = empty_like(weight)
     if gain.numel() == 1 and (found := loops.arrays(weight, mask, out)):
         loops.run(loops.binary, *found, gain.numpy()[()])
         return out
@@ -83,7 +79,7 @@ def exact_sum(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         total: Tensor = _exact_sum_op(x)
         return total
-    return torch.tensor(np.add.reduce(memory(x).numpy(), dtype=np.float64))  # torch would make a float64 copy of x
+    return torch.tensor(np.add.reduce(entries(x).numpy(), dtype=np.float64))  # torch would make a float64 copy of x
 
 
 @torch.library.custom_op("mpt::exact_sum", mutates_args=())
@@ -108,7 +104,7 @@ def score_gradient(
     grad: Tensor, weight: Tensor, scores: Tensor, gain: Tensor, *, score_grad: str, score_abs: bool
 ) -> Tensor:
     """dL/ds from dL/db by the table of this file; all of one shape, ``gain`` 0-d."""
-    out = reuse.empty_like(weight)
+    out = empty_like(weight)
     if gain.numel() == 1 and (found := loops.arrays(grad, weight, scores, out)):
         magnitude = gain.numpy()[()] if score_grad == "gain" else np.float32(1)
         loops.run(loops.gradient, *found, magnitude, score_grad != "weight", score_abs)
@@ -127,22 +123,3 @@ def power_slope(scores: Tensor, *, power: float) -> Tensor:
 def root(score: float, *, power: float) -> float:
     """The ``s`` whose ``S = s |s|^(a-1)`` is ``score``: ``sign(S) |S|^(1/a)``."""
     return math.copysign(abs(score) ** (1 / power), score)
-
-
-class TicketWeight(torch.autograd.Function):
-    """Frozen weights and the mask of the scores to ticket weight; in backward straight through, as the method says."""
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, weight: Tensor, method: Method, mask: Tensor) -> Tensor:
-        layer_gain = method.gain(weight, mask)
-        ctx.save_for_backward(scores, weight, layer_gain)
-        ctx.method = method
-        return method.ticket_weight(weight, mask, layer_gain)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scores, weight, layer_gain = ctx.saved_tensors
-        searched, trained = ctx.needs_input_grad[:2]  # a search needs the first, fine-tuning the second
-        ds = ctx.method.score_gradient(grads[0], weight, scores, layer_gain) if searched else None
-        dw = ctx.method.weight_gradient(grads[0], scores, layer_gain) if trained else None
-        return ds, dw, None, None

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mpt.search.initializers import random_weight, stream_generator
-from mpt.search.mask import packed_bits, unpacked_bits
-from mpt.ticket.format import stored_as
+from mpt.search.initializers import random_weight
+from mpt.streams import stream_generator
+from mpt.ticket.format import pack_bits, stored_as, unpack_bits
 from mpt.ticket.ticket import Ticket
 
 CONTROLS = ("shuffled_mask", "random_mask", "fresh_weights")
@@ -55,7 +55,7 @@ def control(ticket: Ticket, name: str, *, seed: int = 0) -> Ticket:
             bits = generator.permutation(bits)
         elif name == "random_mask":
             bits = generator.permutation(np.arange(n) < counts[layer])
-        tensors[f"{layer}.mask"] = torch.from_numpy(packed_bits(bits))
+        tensors[f"{layer}.mask"] = torch.from_numpy(pack_bits(bits))
         if name != "shuffled_mask":
             own = name == "random_mask" and ticket.header["seed"] is not None
             stream = layer if own else f"{name}/{layer}"
@@ -67,7 +67,7 @@ def control(ticket: Ticket, name: str, *, seed: int = 0) -> Ticket:
 
 
 def _bits(ticket: Ticket, row: dict[str, Any]) -> np.ndarray:
-    return unpacked_bits(ticket.tensors[f"{row['name']}.mask"].numpy(), n=math.prod(row["shape"]))
+    return unpack_bits(ticket.tensors[f"{row['name']}.mask"].numpy(), n=math.prod(row["shape"]))
 
 
 def _counts(ticket: Ticket, *, seed: int) -> dict[str, int]:
@@ -95,6 +95,6 @@ def _weights(ticket: Ticket, row: dict[str, Any], *, seed: int, stream: str) -> 
 
 def _put(tensors: dict[str, torch.Tensor], row: dict[str, Any], kept: np.ndarray) -> None:
     if row["form"] == "binary":
-        tensors[f"{row['name']}.signs"] = torch.from_numpy(packed_bits(kept >= 0))
+        tensors[f"{row['name']}.signs"] = torch.from_numpy(pack_bits(kept >= 0))
     else:
         tensors[f"{row['name']}.values"] = torch.from_numpy(kept)

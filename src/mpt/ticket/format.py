@@ -31,7 +31,6 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from mpt.files import write_atomically
-from mpt.search.mask import unpacked_bits
 
 FORMAT = 2  # version of the layout above; a reader refuses a higher one. 2: binary activations, fixed scores
 _DTYPES = (torch.float32, torch.int64, torch.bool)  # of what is not a searched layer
@@ -163,7 +162,7 @@ def _ones(packed: Tensor, n: int, name: str) -> int:
     if packed.dtype != torch.uint8 or packed.shape != ((n + 7) // 8,):
         raise ValueError(f"{name} has {packed.numel()} bytes where {n} bits take {(n + 7) // 8}")
     ones = int(np.bitwise_count(packed.numpy()).sum())
-    if ones != int(unpacked_bits(packed.numpy(), n=n).sum()):
+    if ones != int(unpack_bits(packed.numpy(), n=n).sum()):
         raise ValueError(f"{name} has bits behind its end")
     return ones
 
@@ -172,3 +171,13 @@ def _tensor(tensors: dict[str, Tensor], name: str) -> Tensor:
     if name not in tensors:
         raise ValueError(f"{name} is missing")
     return tensors[name]
+
+
+def pack_bits(bits: np.ndarray) -> np.ndarray:
+    """Eight bits per byte, lowest bit first, zeros behind the last: bool (n,) -> uint8 (ceil(n / 8),)."""
+    return np.packbits(bits.ravel(), bitorder="little")
+
+
+def unpack_bits(packed: np.ndarray, *, n: int) -> np.ndarray:
+    """The first ``n`` bits of :func:`pack_bits`: uint8 (ceil(n / 8),) -> bool (n,)."""
+    return np.unpackbits(packed, count=n, bitorder="little").astype(bool)

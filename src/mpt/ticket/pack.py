@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpt.search.layers import TicketLayer
-from mpt.search.mask import packed_bits
+from mpt.ticket.format import pack_bits
 
 
 def pack_layer(name: str, layer: TicketLayer, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -17,10 +17,10 @@ def pack_layer(name: str, layer: TicketLayer, tensors: dict[str, Tensor]) -> dic
     made = layer.current()
     mask = made.mask.cpu().contiguous().numpy().ravel()
     kept = made.ticket_weight.detach().float().cpu().contiguous().numpy().ravel()[mask]
-    tensors[f"{name}.mask"] = torch.from_numpy(packed_bits(mask))
+    tensors[f"{name}.mask"] = torch.from_numpy(pack_bits(mask))
     binary = bool((np.abs(kept) == np.abs(kept[0])).all())
     if binary:
-        tensors[f"{name}.signs"] = torch.from_numpy(packed_bits(kept >= 0))
+        tensors[f"{name}.signs"] = torch.from_numpy(pack_bits(kept >= 0))
         tensors[f"{name}.gain"] = torch.tensor(np.abs(kept[0]))
     else:
         tensors[f"{name}.values"] = torch.from_numpy(kept)

@@ -17,7 +17,9 @@ Source: Cheng et al., "Efficient Multi-Prize Lottery Tickets", section 5, equati
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from torch import Tensor, nn
 from mpt.search.convert import plain_layers
 from mpt.search.layers import frozen, kind_of
 from mpt.ticket.ticket import Ticket
+
+BINS = 100  # of a histogram
 
 
 def report(ticket: Ticket, net: nn.Module, *, image: Tensor) -> dict[str, Any]:
@@ -65,6 +69,56 @@ def report(ticket: Ticket, net: nn.Module, *, image: Tensor) -> dict[str, Any]:
         ],
         "layers": rows,
     }
+
+
+def report_file(
+    path: Path, *, backbone: nn.Module | None, image: Tensor, checkpoint: Path | None, bins: int = BINS
+) -> dict[str, Any]:
+    """:func:`report` on the ticket at ``path``, each layer with a histogram of its scores.
+
+    Args:
+        path: the ticket file.
+        backbone: plain network, where the ticket cannot build its own.
+        image: (1, C, H, W), any values: the acceleration rate depends on its size.
+        checkpoint: of the ticket's run, which has the scores; without it there are no histograms.
+        bins: of a histogram.
+    """
+    ticket = Ticket.load(path)
+    found = {"ticket": str(path)} | report(ticket, ticket.network(backbone), image=image)
+    if checkpoint:
+        histograms = score_histograms(_scores(checkpoint, ticket), bins=bins)
+        for row in found["layers"]:
+            row["scores"] = histograms.get(row["tied"] or row["name"])
+    return found
+
+
+def image_of(ticket: Ticket, *, size: int | None = None) -> tuple[int, int]:
+    """Channels and side of the images that the ticket is for, or of side ``size``."""
+    header, built = ticket.header.get("data", {}), (ticket.header["backbone"] or {}).get("arguments", {})
+    channels = header.get("channels") or built.get("in_channels") or 3
+    return channels, size or header.get("image_size") or built.get("image_size") or 32
+
+
+def blank(channels: int, size: int) -> Tensor:
+    """A black image, (1, C, H, W)."""
+    return torch.zeros(1, channels, size, size)
+
+
+def _scores(path: Path, ticket: Ticket) -> dict[str, Tensor]:
+    """The scores of the ticket's layers in the checkpoint of its run."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except FileNotFoundError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"checkpoint={path} is damaged, or no checkpoint of a run: take its last.ckpt") from error
+    found = {}
+    for row in ticket.stored_layers():
+        scores = state.get(f"net.{row['name']}.scores")
+        if scores is None or list(scores.shape) != row["shape"]:
+            raise ValueError(f"checkpoint={path} is of another run: it has no scores for the ticket's {row['name']}")
+        found[row["name"]] = scores
+    return found
 
 
 def zero_kernels(mask: Tensor) -> int:

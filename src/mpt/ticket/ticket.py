@@ -15,16 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import mpt
 from mpt import backbones
-from mpt.search.binarize import Signs, put
-from mpt.search.convert import Conversion, add_ticket_layers, plain_layers
+from mpt.files import version
+from mpt.search.binarize import put
+from mpt.search.conversion import Conversion, Signs
+from mpt.search.convert import add_ticket_layers, plain_layers
 from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrapped
-from mpt.search.mask import unpacked_bits
 from mpt.search.methods import Biprop, Dense, EdgePopup, Method, own_prune
 from mpt.search.parameters import child, strip
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
 from mpt.ticket import format as files
+from mpt.ticket.format import unpack_bits
 from mpt.ticket.pack import other_state, pack_layer, tied_row
 
 _METHODS: dict[str, type[Method]] = {"Biprop": Biprop, "EdgePopup": EdgePopup, "Dense": Dense}
@@ -72,7 +73,7 @@ class Ticket:
             others.append({"name": name, "shape": list(value.shape), "trained": trained})
         header = {
             "format": files.FORMAT,
-            "mpt": mpt.__version__,
+            "mpt": version(),
             "backbone": getattr(net, "origin", None),
             "method": {"name": type(conversion.method).__name__, **asdict(conversion.method)},
             "seed": conversion.seed,
@@ -126,13 +127,13 @@ class Ticket:
                 layer.scores.copy_(self.mask(row["name"]))
         self._load_others(net)
         binary = tuple(row["name"] for row in self.header["layers"] if row.get("binary_input"))
-        net.conversion = Conversion(method, self.header["seed"], signs=signs, binary_inputs=binary, found=True)  # type: ignore[assignment]
+        net.conversion = Conversion(method, self.header["seed"], signs=signs, binary_inputs=binary, from_file=True)  # type: ignore[assignment]
         return net.eval()
 
     def mask(self, layer: str) -> Tensor:
         """Mask of one layer, bool, shape of its weight."""
         row = self._row(layer)
-        bits = unpacked_bits(self.tensors[f"{files.stored_as(row)}.mask"].numpy(), n=math.prod(row["shape"]))
+        bits = unpack_bits(self.tensors[f"{files.stored_as(row)}.mask"].numpy(), n=math.prod(row["shape"]))
         return torch.from_numpy(bits).view(row["shape"])
 
     def weight(self, layer: str) -> Tensor:
@@ -213,7 +214,7 @@ class Ticket:
         name = files.stored_as(row)
         if row["form"] == "real":
             return self.tensors[f"{name}.values"]
-        positive = torch.from_numpy(unpacked_bits(self.tensors[f"{name}.signs"].numpy(), n=row["kept"]))
+        positive = torch.from_numpy(unpack_bits(self.tensors[f"{name}.signs"].numpy(), n=row["kept"]))
         gain = self.tensors[f"{name}.gain"]
         return torch.where(positive, gain, -gain)
 

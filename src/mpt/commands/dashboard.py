@@ -1,0 +1,122 @@
+"""A W&B workspace for a sweep, as code: built and checked offline, saved where an account is there.
+
+Accuracy over the fraction pruned, over width and over depth, as points with their running mean; the epochs of every
+run; gain and flips of each layer. It shows the runs whose ``sweep`` is the named one, whatever their budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mpt.run.settings import HOME
+from mpt.files import write_atomically
+
+USAGE = "mpt-dashboard SWEEP [entity=NAME] [project=mpt] [file=SWEEP-dashboard.json]"
+
+
+def made(arguments: list[str]) -> str:
+    """Build the workspace that ``arguments`` of ``mpt-dashboard`` name, write it to a file, save it; what to say."""
+    names = [argument for argument in arguments if "=" not in argument]
+    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if len(names) != 1 or not options.keys() <= {"entity", "project", "file"}:
+        raise ValueError(f"usage: {USAGE}")
+    known = sorted(path.stem for path in (HOME / "sweeps").glob("*.yaml"))
+    if names[0] not in known:
+        raise ValueError(f"there is no sweep {names[0]}: take one of {', '.join(known)}")
+    if not find_spec("wandb_workspaces"):
+        raise ValueError("a dashboard needs a package: pip install 'mpt[dashboards]'")
+    path = Path(options.get("file", f"{names[0]}-dashboard.json"))
+    build = partial(workspace, names[0], project=options.get("project", "mpt"))
+    view = build(entity=options.get("entity", "nobody"))
+    write_atomically(path, view._to_model().model_dump_json(indent=1, by_alias=True) + "\n")
+    return f"{path}: checked against W&B's schema; {_saved(build, options.get('entity'))}"
+
+
+def _saved(build: Callable[..., Any], entity: str | None) -> str:
+    """Save the workspace to the account or team ``entity``, to one's own if it is None; what to say."""
+    import wandb
+
+    try:
+        if not wandb.login(prompt=False):
+            return "not saved, as there is no account: run wandb login"
+        view = build(entity=entity or str(wandb.Api().default_entity))
+        view.save()
+    except Exception as error:  # of the network, of W&B's server, of its client
+        return f"not saved: {error}"
+    return f"saved as {view.url}"
+
+
+def workspace(sweep: str, *, entity: str, project: str) -> Any:
+    """The ``wandb_workspaces`` object; it refuses what its schema does not know."""
+    import wandb_workspaces.workspaces as ws
+
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"mpt {sweep}",
+        sections=_sections(),
+        settings=ws.WorkspaceSettings(max_runs=300),
+        runset_settings=ws.RunsetSettings(
+            filters=f"Config('sweep') = '{sweep}'",
+            groupby=[ws.Config(name) for name in ("model.name", "method.name", "binary_activations", "prune", "width")],
+            pinned_columns=["summary:test_acc", "summary:density", "config:seed"],
+        ),
+    )
+
+
+def _sections() -> list[Any]:
+    wr: Any = import_module("wandb_workspaces.reports.v2")
+    ws: Any = import_module("wandb_workspaces.workspaces")
+
+    def accuracy(option: str, title: str) -> Any:
+        return wr.ScatterPlot(
+            title=title, x=wr.Config(option), y=wr.SummaryMetric("test_acc"), running_ymean=True, legend_template=LEGEND
+        )
+
+    def epochs(title: str, metric: str, *, every_layer: bool = False) -> Any:
+        chosen = {"metric_regex": f"{metric}/.*"} if every_layer else {"y": [metric]}
+        return wr.LinePlot(title=title, legend_template=LEGEND, max_runs_to_show=100, **chosen)
+
+    return [
+        ws.Section(
+            name="Accuracy of the tickets",
+            is_open=True,
+            panels=[
+                accuracy("prune", "over the fraction pruned"),
+                accuracy("width", "over width"),
+                wr.BarPlot(
+                    title="over depth",
+                    metrics=[wr.SummaryMetric("test_acc")],
+                    groupby=wr.Config("model.name"),
+                    groupby_aggfunc="mean",
+                    groupby_rangefunc="minmax",
+                ),
+                wr.ScatterPlot(title="over size", x=wr.SummaryMetric("num_kept"), y=wr.SummaryMetric("test_acc")),
+            ],
+        ),
+        ws.Section(
+            name="Epochs",
+            panels=[
+                epochs("test accuracy", "test/acc"),
+                epochs("loss", "train/loss"),
+                epochs("flips: share of the mask that changed", "ticket/flips"),
+                epochs("density", "ticket/density"),
+            ],
+        ),
+        ws.Section(
+            name="Layers",
+            panels=[
+                epochs("gain of each layer", "ticket/gain", every_layer=True),
+                epochs("flips of each layer", "ticket/flips", every_layer=True),
+                epochs("binarization error of each layer", "ticket/binarization_error", every_layer=True),
+            ],
+        ),
+    ]
+
+
+LEGEND = "${config:model.name} ${config:method.name} ${config:prune} ${config:width}"

@@ -1,0 +1,105 @@
+"""Memory that a search needs again in every step, kept instead of returned to the system.
+
+A tensor of megabytes that is freed goes back to the system, which clears every page of the next one: that takes longer
+than the search's formulas. Two remedies:
+
+* :func:`empty_like` keeps the memory of a layer's ticket weight and score gradient for as long as the layer's weight
+  lives. It lends that memory again once no tensor uses it: not autograd, a view, an optimizer or a user. Each loan is a
+  NumPy array over the memory. The storage of the tensor made from the array holds it, so a dead weak reference ends the
+  loan.
+* :func:`freed_memory_kept` tells the C library to keep all freed memory while a network is trained.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from mpt.search.fast.loops import LARGE
+
+MOST = 2  # loans per tensor; memory still in use after a step is abandoned to its user
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # mallopt's parameters, malloc.h
+_LARGEST = 32 * 2**20  # bytes; glibc's own thresholds grow to this and, where memory is returned, to twice as much
+
+
+class Loan(NamedTuple):
+    """Memory, and the array through which a tensor uses it."""
+
+    memory: Tensor
+    user: weakref.ref[np.ndarray]
+
+
+_loans = WeakTensorKeyDictionary()  # tensor -> the loans of tensors like it, oldest first
+
+
+def empty_like(x: Tensor) -> Tensor:
+    """:func:`torch.empty_like`; for a large tensor on the CPU in memory lent before, if that is free."""
+    plain = type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.numel() >= LARGE
+    if not plain or torch.compiler.is_compiling():
+        return torch.empty_like(x)
+    loans: list[Loan] = _loans.setdefault(x, [])  # type: ignore[no-untyped-call]
+    memory = _free(loans, x)
+    array = memory.numpy()
+    loans.append(Loan(memory, weakref.ref(array)))
+    return torch.from_numpy(array)
+
+
+def _free(loans: list[Loan], x: Tensor) -> Tensor:
+    """Memory like ``x``: taken out of ``loans`` if one of them has ended, else new; the newest loans stay."""
+    for _ in range(len(loans)):
+        loan = loans.pop(0)  # so that no other thread lends it too
+        if loan.user() is not None:
+            loans.append(loan)
+        elif loan.memory.shape == x.shape and loan.memory.stride() == x.stride() and loan.memory.dtype == x.dtype:
+            return loan.memory
+    del loans[: max(0, len(loans) - MOST + 1)]
+    return torch.empty_like(x).detach()
+
+
+def entries(x: Tensor) -> Tensor:
+    """All entries of a CPU tensor in the order of its memory, (n,), in a dtype that NumPy knows."""
+    x = x.detach() if x.dtype in (torch.float32, torch.float64, torch.bool) else x.detach().float()
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return x.as_strided((x.numel(),), (1,)) if dense else x.flatten()
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Inside, glibc returns no freed memory to the system (with another C library nothing changes).
+
+    Otherwise each tensor of many megabytes is new memory that the system clears page by page: a fifth of a training
+    step of Conv2 on a CPU. The process stays as large as its largest step.
+    """
+    libc = _glibc()
+    if libc is None:
+        yield
+        return
+    libc.mallopt(_MMAP_MAX, 0)
+    libc.mallopt(_TRIM_THRESHOLD, -1)  # never
+    try:
+        yield
+    finally:
+        libc.mallopt(_MMAP_MAX, 65536)
+        libc.mallopt(_MMAP_THRESHOLD, _LARGEST)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST)
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> Any:
+    """The C library, if it is glibc."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.gnu_get_libc_version  # noqa: B018
+    except (OSError, AttributeError):
+        return None
+    return libc

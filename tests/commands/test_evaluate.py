@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.console import SMALL, command, row_of
+from tests.commands.test_cli import refused
+
+RGB = [o for o in SMALL if not o.startswith(("data.image_size", "data.num_classes"))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a finished search in ``run``, on colour images of 32x32 in 10 classes."""
+    folder = tmp_path_factory.mktemp("measured")
+    command("train", *RGB, "data.image_size=32", "epochs=5", "prune=0.8", "hydra.run.dir=run", cwd=folder)
+    return folder
+
+
+def measured(folder, *arguments):
+    return json.loads(command("eval", "run/ticket.safetensors", "json=true", *arguments, cwd=folder).stdout)
+
+
+def corrupted(folder, *, labels=range(10)):
+    """``CIFAR-10-C`` as it is published, with 20 images a severity: of one colour a class, fog and noise over them."""
+    rng, root = np.random.default_rng(0), folder / "C"
+    root.mkdir(exist_ok=True)
+    np.save(root / "labels.npy", np.tile(np.array([list(labels)[i % len(labels)] for i in range(20)]), 5))
+    for name in ("fog", "gaussian_noise"):
+        np.save(root / f"{name}.npy", rng.integers(0, 255, (100, 32, 32, 3), dtype=np.uint8))
+    return root
+
+
+def test_a_ticket_is_measured_as_its_run_said_and_the_json_has_all_numbers(folder):
+    found = measured(folder)
+    assert found["acc"] == pytest.approx(row_of(folder / "run")["test_acc"], abs=1e-6)
+    assert 0.25 < found["acc"] <= found["acc_top5"] <= 1
+    assert 0 <= found["calibration_error"] <= 1
+    assert [row["class"] for row in found["per_class"]] == [str(label) for label in range(10)]
+    command("eval", "run/ticket.safetensors", "json=out.json", cwd=folder)
+    assert json.loads((folder / "out.json").read_text()) == found
+    table = command("eval", "run/ticket.safetensors", "per_class=true", cwd=folder).stdout
+    assert f"accuracy  {100 * found['acc']:.2f} %" in table
+    assert f"top-5     {100 * found['acc_top5']:.2f} %" in table
+    assert f"{100 * found['per_class'][3]['acc']:.2f} %" in table
+
+
+def test_every_control_loses_what_was_found(folder):
+    found = measured(folder)["acc"]
+    assert found > 0.4  # ten classes
+    for control in ("shuffled_mask", "random_mask", "fresh_weights"):
+        assert measured(folder, f"control={control}")["acc"] < 0.7 * found, control
+
+
+def test_every_corruption_and_severity_and_their_mean_are_measured(folder):
+    root = corrupted(folder)
+    found = measured(folder, f"corruptions={root}")
+    cells = [(row["corruption"], row["severity"], row["num_images"]) for row in found["corruptions"]]
+    assert sorted(cells) == [(name, s, 20) for name in ("fog", "gaussian_noise") for s in range(1, 6)]
+    assert found["corruptions_acc"] == pytest.approx(np.mean([row["acc"] for row in found["corruptions"]]))
+    table = command("eval", "run/ticket.safetensors", f"corruptions={root}", cwd=folder).stdout
+    assert "severity 5" in table
+    assert f"mean accuracy over the standard corruptions  {100 * found['corruptions_acc']:.2f} %" in table
+    assert len(found["corruptions_missing"]) == 13
+    assert "NOT in it, for want of their files: shot_noise," in table
+
+
+def test_the_mean_over_corruptions_is_that_of_the_standard_ones(folder, tmp_path):
+    root = corrupted(tmp_path)
+    np.save(root / "saturate.npy", np.zeros((100, 32, 32, 3), dtype=np.uint8))
+    found = measured(folder, f"corruptions={root}")
+    standard = [row["acc"] for row in found["corruptions"] if row["corruption"] != "saturate"]
+    assert len(found["corruptions"]) == len(standard) + 5
+    assert found["corruptions_acc"] == pytest.approx(np.mean(standard))
+
+
+def test_a_model_that_there_is_not_is_refused(folder):
+    said = refused("eval", "run/ticket.safetensors", "model=nope", cwd=folder)
+    assert "nope" in said
+
+
+def test_a_place_where_no_json_can_be_written_is_said_before_measuring(folder):
+    said = refused("eval", "run/ticket.safetensors", "json=nowhere/x.json", "data.root=nowhere", cwd=folder)
+    assert "json must be true, false, or a file in a folder that is there, got nowhere/x.json" in said
+
+
+def test_corruptions_that_do_not_fit_are_refused(folder, tmp_path):
+    said = refused("eval", "run/ticket.safetensors", "corruptions=nowhere", cwd=folder)
+    assert "no labels.npy in nowhere" in said
+    root = corrupted(tmp_path, labels=range(12))
+    said = refused("eval", "run/ticket.safetensors", f"corruptions={root}", cwd=folder)
+    assert "holds 12 classes, the ticket knows 10" in said

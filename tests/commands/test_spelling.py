@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from mpt.commands.schemas import FinetuneConfig
+from mpt.commands.spelling import check_spelling
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("prun=0.5", r"there is no option prun: did you mean prune\? --help lists them"),
+        ("prun=0.5,0.8", "did you mean prune"),
+        ("optim.momentun=0.5", r"no option optim\.momentun: did you mean optim\.momentum\?"),
+        ("data.crops=0", r"did you mean data\.crop\?"),
+        ("modle=conv6", r"did you mean model\?"),
+        ("xyzzy=1", "there is no option xyzzy: --help lists them"),
+        ("xyzzy.lr=1", r"there is no option xyzzy\.lr: --help"),
+        ("layers=last", "there is no option layers"),
+    ],
+)
+def test_a_misspelt_option_is_refused_with_what_may_be_meant(override, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        check_spelling([], ["prune=0.5", override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("prune=0.5", "optim.lr=1", "data.root=a=b", "optim=adam", "recipe=demo", "sweeps=fig2", "sweep=mine"),
+        *("optim.arguments={betas:[0,1]}", "optim.arguments.betas=[0,1]", "optim.schedule._target_=x"),
+        *("model.anything=1", "method.exponents=2", "hydra.run.dir=x", "hydra/launcher=slurm", "model@x=conv2"),
+        *("+prun=0.5", "~logger", "++prun=1", "prun", "data@data=cifar10"),
+    ],
+)
+def test_what_is_spelt_right_or_not_for_it_to_say_goes_on_to_hydra(override):
+    check_spelling(["-m"], [override])
+
+
+@pytest.mark.parametrize(
+    ("flags", "overrides"),
+    [
+        (["--config-dir", "mine"], ["prun=1"]),
+        (["--config-dir=mine", "--config-name=my"], ["prun=1"]),
+        (["-cn", "mine"], ["prun=1"]),
+        (["-cd=mine"], ["prun=1"]),
+        (["-sc"], ["install=bash"]),
+        (["--shell-completion"], ["query=bash"]),
+        ([], ["hydra.searchpath=[x]", "prun=1"]),
+    ],
+)
+def test_with_configuration_files_of_ones_own_and_for_shells_hydra_judges(flags, overrides):
+    check_spelling(flags, overrides)
+
+
+def test_each_command_has_its_own_options():
+    check_spelling([], ["layers=last", "optim.lr=1"], FinetuneConfig)
+    with pytest.raises(ValueError, match="no option layer: did you mean layers"):
+        check_spelling([], ["layer=last"], FinetuneConfig)

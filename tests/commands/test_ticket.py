@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import mpt
+from tests.console import SMALL, command
+from tests.commands.test_cli import refused
+from tests.ticket.test_published import Conv4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a finished search in ``run``."""
+    folder = tmp_path_factory.mktemp("searched")
+    command("train", *SMALL, "epochs=1", "prune=0.8", "hydra.run.dir=run", cwd=folder)
+    return folder
+
+
+def test_a_report_prints_a_table_and_writes_the_same_numbers_with_histograms_of_the_run_s_scores(folder):
+    arguments = ("run/ticket.safetensors", "checkpoint=run/last.ckpt", "bins=7", "json=report.json")
+    table = command("ticket", "report", *arguments, cwd=folder).stdout
+    found = json.loads((folder / "report.json").read_text())
+    assert found["image_size"] == 8
+    assert f"acceleration  {found['acceleration']:.3f}" in table
+    row = next(row for row in found["layers"] if row["name"] == "features.2")
+    assert f"{100 * row['zero']:.2f} %" in table
+    state = torch.load(folder / "run" / "last.ckpt", weights_only=True)["state_dict"]
+    for row in found["layers"]:
+        scores = state[f"net.{row['name']}.scores"].flatten().numpy()
+        assert row["scores"]["counts"] == np.histogram(scores, bins=7)[0].tolist()
+    printed = command("ticket", "report", "run/ticket.safetensors", "image_size=8", "--json", cwd=folder).stdout
+    assert json.loads(printed)["acceleration"] == found["acceleration"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["report", "run/ticket.safetensors", "image_size=16"], ["image_size=16 does not fit"]),
+        (["report", "run/ticket.safetensors", "checkpoint=run/config.yaml"], ["config.yaml is damaged"]),
+        (["report", "run/ticket.safetensors", "checkpoint=nowhere"], ["nowhere"]),
+        (["report", "run/ticket.safetensors", "bin=3"], ["no option bin"]),
+        (["report", "other.safetensors", "checkpoint=run/last.ckpt"], ["of another run"]),
+        (["report", "run/ticket.safetensors", "model=nope"], ["nope", "conv2"]),
+        (["import", "x.pth", "model=nope"], ["nope", "conv2"]),
+        (["import", "x.pth"], ["model is not given"]),
+        (["import", "x.pth", "model=conv4"], ["no checkpoint at x.pth"]),
+        (["import", "x.pth", "model=conv4", "prune=2"], ["prune is the fraction removed"]),
+        (["import", "run/last.ckpt", "model=conv4", "prune=0.5"], ["net.classifier.0", "one 4-D shape"]),
+        (["report"], ["one ticket file"]),
+        (["nonsense"], ["info|report|import"]),
+    ],
+)
+def test_a_wrong_command_ends_with_one_sentence(folder, arguments, words):
+    other = mpt.convert(mpt.backbones.conv4(width=0.125, image_size=8), mpt.Biprop(prune=0.8), seed=0)
+    mpt.Ticket.from_network(other).save(folder / "other.safetensors")
+    said = refused("ticket", *arguments, cwd=folder)
+    for word in words:
+        assert word in said
+
+
+def test_a_published_file_becomes_a_ticket_that_every_command_takes(folder):
+    Conv4(width=0.125).save(folder / "model_best.pth", prune_rate=0.2, conv_type="SubnetConv")
+    said = command("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder).stdout
+    assert "mpt-eval model_best.safetensors data=cifar10" in said
+    ticket = mpt.Ticket.load(folder / "model_best.safetensors")
+    assert ticket.header["method"]["prune"] == 0.8
+    assert ticket.header["backbone"]["target"] == "mpt.backbones.conv4"
+    assert "best_acc1 88.0" in command("ticket", "info", "model_best.safetensors", cwd=folder).stdout
+    assert "acceleration" in command("ticket", "report", "model_best.safetensors", cwd=folder).stdout
+    data = ("data=synthetic", "data.image_size=32", "data.num_images=40")
+    assert "accuracy" in command("eval", "model_best.safetensors", *data, cwd=folder).stdout
+    tuned = ("epochs=1", "batch=20", "hydra.run.dir=tuned", "trainer.accelerator=cpu", "trainer.devices=1")
+    assert "before" in command("finetune", "model_best.safetensors", *data, *tuned, cwd=folder).stdout
+    said = refused("eval", "model_best.safetensors", "data=synthetic", "data.num_classes=4", cwd=folder)
+    assert "must give one logit for each of 4 classes" in said
+    said = refused("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder)
+    assert "model_best.safetensors is there already" in said

@@ -1,0 +1,139 @@
+"""Running the console commands: in this process where it is enough, as a process of their own where it matters."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+from hydra.core.global_hydra import GlobalHydra
+
+from mpt.experiment import cli
+
+COMMANDS = Path(sys.executable).parent
+SMALL = (  # a search of a few seconds
+    "model=conv2",
+    "data=synthetic",
+    "data.image_size=8",
+    "data.num_images=320",
+    "data.num_classes=4",
+    "width=0.125",
+    "batch=32",
+    "epochs=3",
+    "trainer.accelerator=cpu",
+    "trainer.devices=1",
+)
+
+
+class Done(NamedTuple):
+    """A finished command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(name, *arguments, cwd, check=True, environment=None):
+    """Run the console function of ``mpt-<name>`` in ``cwd``, in this process: importing torch anew takes seconds."""
+    function = getattr(cli, {"eval": "evaluate"}.get(name, name))
+    out, err, code, before = io.StringIO(), io.StringIO(), 0, dict(os.environ)
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.object(sys, "argv", [f"mpt-{name}", *arguments]),
+        mock.patch.dict(os.environ, environment or {}),
+        warnings.catch_warnings(),
+    ):
+        for variable in [key for key in before if key.startswith("MPT_")]:
+            del os.environ[variable]
+        try:
+            function()
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 1
+            err.write("" if isinstance(exit_.code, int) else f"{exit_.code}\n")
+        finally:
+            GlobalHydra.instance().clear()
+    if check:
+        assert code == 0, out.getvalue() + err.getvalue()
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def process(name, *arguments, cwd):
+    """Run ``mpt-<name>`` as a process of its own in ``cwd``: for what must be one (kills, several processes)."""
+    return subprocess.run(
+        [COMMANDS / f"mpt-{name}", *arguments],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def row_of(directory):
+    return json.loads((Path(directory) / "result.json").read_text())
+
+
+def compose(*overrides):
+    """The plain configuration of a command, checked."""
+    from hydra import compose as composed
+    from hydra import initialize_config_dir
+
+    from mpt.experiment import config
+    from mpt.run.name import plain
+
+    config.register()
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        made = composed("train", overrides=list(overrides))
+    config.check(made)
+    return plain(made)
+
+
+def results(folder):
+    return {path.parent.name: json.loads(path.read_text()) for path in Path(folder).glob("*/result.json")}
+
+
+def start_sweep(folder, *arguments):
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(
+            [COMMANDS / "mpt-train", *arguments],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),  # even if ours is ignored
+        )
+
+
+def left_behind(folder, *, seconds=10):
+    """Command lines of processes that still work in ``folder`` after ``seconds``."""
+    end = time.monotonic() + seconds
+    while (found := _working_in(folder)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def _working_in(folder):
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if (path / "cwd").readlink() == folder:
+                found.append((path / "cmdline").read_text())
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from mpt.experiment import isolation
+from mpt.run.claim import claimed
+from tests.console import SMALL, left_behind, results
+
+ONE = {"num_nodes": 1, "accelerator": "cpu", "devices": 1}
+TWO = [o for o in SMALL if not o.startswith(("epochs", "trainer.devices"))]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, False),
+        ({"devices": "1"}, False),
+        ({"devices": "auto"}, False),
+        ({"devices": [0]}, False),
+        ({"devices": 2}, True),
+        ({"devices": "2"}, True),
+        ({"devices": [0, 1]}, True),
+        ({"devices": "0,1"}, True),
+        ({"num_nodes": 2}, True),
+    ],
+)
+def test_only_a_run_of_several_processes_needs_a_fresh_interpreter(options, expected):
+    assert isolation.needed(ONE | options) is expected
+
+
+def test_devices_are_dealt_to_one_process_each(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with isolation.dealt(1, ["0", "1", "2"]) as first, isolation.dealt(2, ["0", "1", "2"]) as others:
+        assert sorted(first + others) == ["0", "1", "2"]
+    with isolation.dealt(3, ["0", "1", "2"]) as every:
+        assert every == ["0", "1", "2"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "launcher",
+    [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=submitit_local"]],
+    ids=["basic", "joblib", "submitit_local"],
+)
+def test_devices_as_an_axis_train_on_the_number_that_they_say(tmp_path, started, launcher):
+    sweep = started(tmp_path, "-m", *TWO, "epochs=2", "trainer.devices=1,2", *launcher)
+    assert sweep.wait() == 0, (tmp_path / "log").read_text()
+    rows = results(tmp_path / "runs").values()
+    assert sorted(row["processes"] for row in rows) == [1, 2]
+    assert len({row["test_acc"] for row in rows}) == 1
+    made = sorted(path.name for path in (tmp_path / "runs").iterdir() if path.name != ".submitit")
+    assert len(made) == 3  # two runs and the list of them
+    assert {path.name for path in tmp_path.iterdir()} == {"log", "runs"}
+    assert not left_behind(tmp_path)
+
+
+BAD = """
+import os, torch, mpt.backbones
+def build(num_classes, image_size, in_channels, width):
+    net = mpt.backbones.conv2(num_classes=num_classes, image_size=image_size, in_channels=in_channels, width=width)
+    net.steps = 0
+    def fail(module, images):
+        module.steps += 1
+        if module.steps > 8 and os.environ.get("LOCAL_RANK") == "1":
+            raise ValueError("process 1 broke")
+    net.register_forward_pre_hook(fail)
+    return net
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_process_that_breaks_is_the_reason_of_its_run_s_failure_and_the_next_run_goes_on(
+    tmp_path, started, monkeypatch
+):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "bad.yaml").write_text("name: bad\ntarget: breaks.build\n")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "breaks.py").write_text(BAD)
+    paths = [str(tmp_path / "code"), *([p] if (p := os.environ.get("PYTHONPATH")) else [])]
+    monkeypatch.setenv("PYTHONPATH", ":".join(paths))
+    overrides = [o for o in TWO if not o.startswith("model")]
+    sweep = started(
+        tmp_path, "-m", "--config-dir", "mine", *overrides, "model=bad,conv2", "epochs=2", "trainer.devices=2"
+    )
+    assert sweep.wait() == 1
+    rows = results(tmp_path / "runs")
+    assert sorted(row["status"] for row in rows.values()) == ["done", "failed"]
+    assert next(row["error"] for row in rows.values() if row["status"] == "failed") == "process 1 broke"
+    assert not left_behind(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_nothing_is_left_of_a_run_of_two_processes_when_its_sweep_is_killed(tmp_path, started):
+    sweep = started(tmp_path, "-m", *TWO, "epochs=500", "trainer.devices=2")
+    while not list((tmp_path / "runs").glob("*/metrics.jsonl")) and sweep.poll() is None:
+        time.sleep(0.1)
+    sweep.send_signal(signal.SIGKILL)
+    sweep.wait()
+    assert not left_behind(tmp_path)
+    run = next((tmp_path / "runs").glob("*/metrics.jsonl")).parent
+    with claimed(run):  # its claim has lapsed
+        assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ctrl_c_ends_a_sweep_and_its_run_of_two_processes_which_can_go_on(tmp_path, started):
+    sweep = started(tmp_path, "-m", *TWO, "epochs=500", "trainer.devices=2", "seed=0,1")
+    while not list((tmp_path / "runs").glob("*/metrics.jsonl")) and sweep.poll() is None:
+        time.sleep(0.1)
+    sweep.send_signal(signal.SIGINT)
+    assert sweep.wait() == 130
+    assert not left_behind(tmp_path)
+    assert [row["error"] for row in results(tmp_path / "runs").values()] in ([], ["interrupted"])
+    assert len(list((tmp_path / "runs").glob("*/config.yaml"))) == 1
