@@ -62,8 +62,8 @@ from mpt import Biprop
 from mpt.data import Loader
 from mpt.files import write_atomically
 from mpt.search.fast import threshold
-from mpt.search.mask import num_kept, select
 from mpt.search.layers import TicketWeight
+from mpt.search.mask import num_kept, select
 
 PRECISIONS = {"float32": 2, "bf16": 1}  # -> times as many rounds of the steps that are not long
 SCORES = (36_864, 589_824, 2_359_296)  # of 3x3 convolutions with 64, 256 and 512 channels

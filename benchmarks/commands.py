@@ -51,7 +51,7 @@ def train_one_step() -> None:
     """``mpt-train`` with the arguments of this process, which ends with its first training step."""
     import os
 
-    from mpt.experiment import cli
+    from mpt.commands import cli
     from mpt.experiment.module import TicketModule
 
     TicketModule.on_train_batch_end = lambda *_: os._exit(0)  # type: ignore[method-assign]
@@ -74,7 +74,8 @@ def sweep_row(*, rounds: int) -> Row:
 
 def sweep() -> None:
     """``mpt-train`` with the arguments of this process; prints the mean seconds of a run and those between two."""
-    from mpt.experiment import cli, train
+    from mpt.commands import cli
+    from mpt.experiment import train
 
     times: list[tuple[float, float]] = []
     whole = train.run

@@ -182,21 +182,19 @@ def epoch_row(name: str, *, rounds: int) -> Row:
 
 def mpt_train_epoch(name: str, data: ImageData) -> float:
     """Seconds of the training part of the second epoch of ``mpt-train model=NAME prune=0.8`` on ``data``."""
-    from hydra import compose, initialize_config_dir
+    from mpt.commands.cli import quieten
+    from mpt.experiment import train
+    from mpt.run.compose import compose, settings_of
+    from mpt.run.settings import Settings
 
-    from mpt.experiment import config, resolved, train
-    from mpt.commands.cli import _quiet
-
-    config.register()
-    _quiet()
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        model, *rest = name.split()  # "torchvision resnet18"
-        overrides = [f"model={model}", *(f"model.name={one}" for one in rest)]
-        overrides += [f"prune={PRUNE}", f"batch={BATCH}", "epochs=2", "trainer.progress=false"]
-        plain = resolved.plain(compose("train", overrides))
+    quieten()
+    model, *rest = name.split()  # "torchvision resnet18"
+    overrides = [f"model={model}", *(f"model.name={one}" for one in rest)]
+    overrides += [f"prune={PRUNE}", f"batch={BATCH}", "epochs=2", "trainer.progress=false"]
+    settings = settings_of(compose("train", overrides, Settings), Settings)
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(train, "load_data", return_value=data):
         with contextlib.redirect_stdout(io.StringIO()):
-            train.run(plain, Path(folder))
+            train.run(settings, Path(folder))
         last = Path(folder, "metrics.jsonl").read_text().splitlines()[-1]
     return len(data.train) / float(json.loads(last)["images_per_second"])
 

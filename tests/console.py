@@ -18,7 +18,8 @@ from unittest import mock
 
 from hydra.core.global_hydra import GlobalHydra
 
-from mpt.experiment import cli
+from mpt.commands import cli
+from mpt.run.settings import Settings
 
 COMMANDS = Path(sys.executable).parent
 SMALL = (  # a search of a few seconds
@@ -88,18 +89,10 @@ def row_of(directory):
 
 
 def compose(*overrides):
-    """The plain configuration of a command, checked."""
-    from hydra import compose as composed
-    from hydra import initialize_config_dir
+    """The checked settings of ``mpt-train *overrides``."""
+    from mpt.run.compose import compose, settings_of
 
-    from mpt.experiment import config
-    from mpt.run.name import plain
-
-    config.register()
-    with initialize_config_dir(str(config.CONF), version_base="1.3"):
-        made = composed("train", overrides=list(overrides))
-    config.check(made)
-    return plain(made)
+    return settings_of(compose("train", overrides, Settings), Settings)
 
 
 def results(folder):

@@ -12,10 +12,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpt import backbones, data
+from mpt.commands.cli import quieten
 from mpt.experiment.build import build_backbone, build_method, converted
-from mpt.commands.cli import _quiet
-from mpt.run.settings import CONF
 from mpt.experiment.train import run
+from mpt.run.settings import CONF
 from tests.console import compose
 
 FILES = {path.stem: path.read_text() for path in (CONF / "recipe").glob("*_*.yaml")}
@@ -83,19 +83,19 @@ def test_every_recipe_file_stands_in_the_tables_of_this_test():
 @pytest.mark.parametrize("recipe", sorted(TABLES | OURS))
 def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
     made = composed(recipe)
-    optim, dense = made["optim"], recipe.endswith("dense")
-    method = build_method(made["method"], prune=made["prune"])
-    row = (made["model"]["name"], *(optim[key] for key in OPTIM), *(made[key] for key in RUN), method.init)
+    optim, dense = made.optim, recipe.endswith("dense")
+    method = build_method(made.method, prune=made.prune)
+    row = (made.model.name, *(getattr(optim, key) for key in OPTIM), *(getattr(made, key) for key in RUN), method.init)
     model, name, lr, momentum, *others = (TABLES | OURS)[recipe]
     assert row == (model, name, lr, optim["momentum"] if momentum is None else momentum, *others)
     assert optim["nesterov"] is (recipe in ("fast_conv", "fast_resnet18"))
-    assert made["data"]["crop"] == (0 if recipe.startswith("fast_") else None)
+    assert made.data.crop == (0 if recipe.startswith("fast_") else None)
     expected = DEFAULTS | ({"prune": 0.0} if dense else {}) | ROWS.get(recipe, {})
-    assert {key: made[key] for key in expected} == expected
-    assert made["method"]["name"] == ("dense" if dense else "biprop")
-    assert made["method"].get("selection", "layerwise") == SELECTIONS.get(recipe, "layerwise")
+    assert {key: getattr(made, key) for key in expected} == expected
+    assert made.method.name == ("dense" if dense else "biprop")
+    assert made.method.arguments.get("selection", "layerwise") == SELECTIONS.get(recipe, "layerwise")
     imagenet = recipe.startswith(IMAGENET)
-    assert made["data"]["name"] == ("imagenet" if imagenet else "cifar10")
+    assert made.data.name == ("imagenet" if imagenet else "cifar10")
     assert optim["schedule"] == ("multi_step" if recipe == "mpt_resnet34_dense" else "cosine")
     assert optim["warmup"] == (5 if imagenet and recipe in TABLES else 0)
 
@@ -106,9 +106,9 @@ def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
 def test_a_protocol_changes_a_recipe_where_paper_and_published_code_differ(recipe, protocol):
     made, table = composed(recipe, f"protocol={protocol}"), TABLES[recipe]
     never_passed = protocol == "published" and table[1] == "adam"
-    assert made["optim"]["weight_decay"] == (0.0 if never_passed else table[4])
+    assert made.optim.weight_decay == (0.0 if never_passed else table[4])
     unscaled = table[-1] == "signed_constant" or protocol == "paper"
-    assert made["method"]["scale_fan"] == ("none" if unscaled else "published")
+    assert made.method.arguments["scale_fan"] == ("none" if unscaled else "published")
 
 
 @pytest.mark.slow
@@ -138,13 +138,13 @@ def test_the_cost_of_a_header_is_what_is_counted(recipe):
     train, test, size, classes = (
         (1_281_167, 50_000, 224, 1000) if recipe.startswith(IMAGENET) else (50_000, 10_000, 32, 10)
     )
-    build = getattr(backbones, made["model"]["target"].rpartition(".")[2])
-    arguments = {"name": made["model"]["name"]} if build is backbones.torchvision else {"width": made["width"]}
+    build = getattr(backbones, made.model.target.rpartition(".")[2])
+    arguments = {"name": made.model.name} if build is backbones.torchvision else {"width": made.width}
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         build(num_classes=classes, **arguments).eval()(torch.empty(1, 3, size, size))
     forward = counter.get_total_flops()
     assert gigaflop == pytest.approx(forward / 1e9, rel=0.01)
-    assert petaflop == pytest.approx(forward * (3 * train + test) * made["epochs"] / 1e15, rel=0.01)
+    assert petaflop == pytest.approx(forward * (3 * train + test) * made.epochs / 1e15, rel=0.01)
     assert hours == pytest.approx(petaflop * 1e15 / 1e13 / 3600, rel=0.2)
 
 
@@ -155,7 +155,7 @@ def test_two_real_steps_of_a_recipe_move_what_it_learns(tmp_path, recipe):
     width = "1" if recipe.startswith(("mpt_wrn50", "mpt_resnet34")) else "0.125"  # torchvision's have none
     small = ["data=synthetic", "data.image_size=32", f"width={width}", "batch=8", "epochs=1", "trainer=smoke"]
     small += ["method.ramp=0"] if SELECTIONS.get(recipe) == "global" else []
-    _quiet()
+    quieten()
     row = run(compose(f"recipe={recipe}", *small, "trainer.progress=false"), tmp_path / "run")
     assert row["status"] == "done"
     (written,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -172,9 +172,9 @@ def test_two_real_steps_of_a_recipe_move_what_it_learns(tmp_path, recipe):
 def started(recipe, small):
     """Names and values of the network's state before the first step."""
     made = compose(f"recipe={recipe}", *small)
-    images = data.load(**made["data"])
-    signs = {"binary_activations": made["binary_activations"]}
-    backbone = build_backbone(made["model"], images, width=made["width"], seed=0, **signs)
-    method = build_method(made["method"], prune=made["prune"])
-    options = {key: made[key] for key in ("dense", "learn_batchnorm", "spline_t")} | signs
+    images = data.load(**vars(made.data))
+    signs = {"binary_activations": made.binary_activations}
+    backbone = build_backbone(made.model, images, width=made.width, seed=0, **signs)
+    method = build_method(made.method, prune=made.prune)
+    options = {key: getattr(made, key) for key in ("dense", "learn_batchnorm", "spline_t")} | signs
     return converted(backbone, method, images, seed=0, name=recipe, **options).state_dict().items()

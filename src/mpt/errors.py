@@ -1,4 +1,4 @@
-"""Errors are for people: one sentence that says what, why and what to do, and an exit status. Imports no torch."""
+"""Errors are for people: one sentence that says what, why and what to do, and an exit status."""
 
 from __future__ import annotations
 
@@ -6,35 +6,41 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import yaml
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
-
-USERS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 _UNKNOWN = re.compile(r"Could not override '([^']+)'")
 _NOISE = ("full_key", "object_type", "reference_type", "To append", "Config search path", "Set the env", "See https")
 
 
-def sentence(error: BaseException) -> str:
-    """What went wrong as one line of text."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+def is_mendable(error: BaseException) -> bool:
+    """Whether the user can mend ``error``: a ValueError, an OSError, or an error of Hydra, OmegaConf or YAML."""
+    return isinstance(error, (ValueError, OSError)) or _package(error) in ("hydra", "omegaconf", "yaml")
+
+
+def _package(error: BaseException) -> str:
+    """The package that defines the class of ``error``; known without importing it."""
+    return type(error).__module__.partition(".")[0]
+
+
+def sentence(error: Any) -> str:
+    """What went wrong, as one line of text."""
+    from_hydra = _package(error) == "hydra"
+    if from_hydra and getattr(error, "missing_cfg_file", None) and error.options:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return f"{group} has no choice {choice!r}: take one of {', '.join(sorted(error.options))}"
-    if isinstance(error, HydraException) and (key := _UNKNOWN.search(str(error))):
+    if from_hydra and (key := _UNKNOWN.search(str(error))):
         return f"there is no option {key[1]}: --help lists them"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     text = str(error) or type(error).__name__
-    cause = str(error.__cause__ or "") if isinstance(error, (HydraException, OmegaConfBaseException)) else ""
+    cause = str(error.__cause__ or "") if _package(error) in ("hydra", "omegaconf") else ""
     lines = [line.strip() for line in f"{text}\n{cause}".splitlines()]
     kept = dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE))
     return " ".join(kept).removeprefix("ValueError raised while resolving interpolation: ")
 
 
-def reported(command: str, function: Callable[[list[str]], None]) -> None:
-    """Run a console command; what a user can mend ends as one sentence on stderr and exit status 1.
+def run_command(name: str, function: Callable[[list[str]], None]) -> None:
+    """Run a console command; an error that the user can mend ends as one sentence on stderr and exit status 1.
 
     ``--traceback`` among the arguments (or MPT_TRACEBACK in the environment) shows the traceback instead.
     """
@@ -50,8 +56,10 @@ def reported(command: str, function: Callable[[list[str]], None]) -> None:
     except BrokenPipeError:  # the reader of our output went away, as in `mpt-ticket info ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except USERS as error:
-        give_up(command, error)
+    except Exception as error:
+        if not is_mendable(error):
+            raise
+        give_up(name, error)
 
 
 def give_up(command: str, error: BaseException) -> NoReturn:

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from tests.console import SMALL, command, row_of
 from tests.commands.test_cli import refused
+from tests.console import SMALL, command, row_of
 
 RGB = [o for o in SMALL if not o.startswith(("data.image_size", "data.num_classes"))]
 
@@ -64,7 +64,7 @@ def test_every_corruption_and_severity_and_their_mean_are_measured(folder):
     assert "severity 5" in table
     assert f"mean accuracy over the standard corruptions  {100 * found['corruptions_acc']:.2f} %" in table
     assert len(found["corruptions_missing"]) == 13
-    assert "NOT in it, for want of their files: shot_noise," in table
+    assert "NOT included, because their files are missing: shot_noise," in table
 
 
 def test_the_mean_over_corruptions_is_that_of_the_standard_ones(folder, tmp_path):
@@ -83,7 +83,7 @@ def test_a_model_that_there_is_not_is_refused(folder):
 
 def test_a_place_where_no_json_can_be_written_is_said_before_measuring(folder):
     said = refused("eval", "run/ticket.safetensors", "json=nowhere/x.json", "data.root=nowhere", cwd=folder)
-    assert "json must be true, false, or a file in a folder that is there, got nowhere/x.json" in said
+    assert "json must be true, false, or a file in an existing folder, got nowhere/x.json" in said
 
 
 def test_corruptions_that_do_not_fit_are_refused(folder, tmp_path):

@@ -11,7 +11,8 @@ from unittest import mock
 
 import pytest
 
-from mpt.analysis import cli, load
+from mpt.analysis import load
+from mpt.commands import results as cli
 from tests.analysis.conftest import curve, result, write
 
 ROOT = Path(__file__).parents[2]
@@ -181,13 +182,16 @@ def test_a_file_that_was_there_survives_a_figure_that_cannot_be_made(runs, tmp_p
 def test_without_the_extra_one_sentence_says_what_to_install(runs, tmp_path):
     with mock.patch.object(cli, "find_spec", return_value=None):
         status, _, said = command("plot", "runs", "--figure", "fig2", cwd=tmp_path)
-    assert (status, said) == (1, "mpt-plot: this needs pandas and matplotlib and pyarrow: pip install 'mpt[analysis]'")
+    assert (status, said) == (
+        1,
+        "mpt-plot: this needs pandas and matplotlib and pyarrow: pip install 'multiprize[analysis]'",
+    )
 
 
 @pytest.mark.parametrize("name", ["results", "plot", "verdicts"])
 def test_help_imports_neither_pandas_nor_matplotlib_nor_torch(name):
     code = (
-        f"import sys\nfrom mpt.analysis import cli\nsys.argv = ['mpt-{name}', '--help']\n"
+        f"import sys\nfrom mpt.commands import results as cli\nsys.argv = ['mpt-{name}', '--help']\n"
         f"try:\n    cli.{name}()\nexcept SystemExit as done:\n    assert not done.code\n"
         "assert not {'pandas', 'matplotlib', 'torch', 'numpy', 'hydra'} & set(sys.modules)"
     )

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from mpt.commands.schemas import FinetuneConfig
 from mpt.commands.spelling import check_spelling
+from mpt.run.settings import FinetuneSettings
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,6 @@ def test_with_configuration_files_of_ones_own_and_for_shells_hydra_judges(flags,
 
 
 def test_each_command_has_its_own_options():
-    check_spelling([], ["layers=last", "optim.lr=1"], FinetuneConfig)
+    check_spelling([], ["layers=last", "optim.lr=1"], FinetuneSettings)
     with pytest.raises(ValueError, match="no option layer: did you mean layers"):
-        check_spelling([], ["layer=last"], FinetuneConfig)
+        check_spelling([], ["layer=last"], FinetuneSettings)

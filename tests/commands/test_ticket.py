@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import mpt
-from tests.console import SMALL, command
 from tests.commands.test_cli import refused
+from tests.console import SMALL, command
 from tests.ticket.test_published import Conv4
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from mpt.commands.wandb_sync import recordings
 from tests.console import command
-from tests.experiment.test_status import made
+from tests.run.test_status import made
 
 
 def recorded(directory, *times, synced=False):

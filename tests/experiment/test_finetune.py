@@ -7,8 +7,8 @@ import torch
 
 import mpt
 from mpt.search.layers import ticket_layers
-from tests.console import SMALL, command, row_of
 from tests.commands.test_cli import refused
+from tests.console import SMALL, command, row_of
 
 TRAINER = ("trainer.accelerator=cpu", "trainer.devices=1")
 

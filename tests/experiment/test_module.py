@@ -76,7 +76,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(run_here, 
 
 def test_three_views_of_an_image_add_their_divergence_to_the_loss_and_only_the_clean_one_is_reported():
     net = mpt.convert(mpt.backbones.conv2(width=0.125, num_classes=4, image_size=8), mpt.Biprop(prune=0.5))
-    optim = compose()["optim"]
+    optim = compose().optim
     module = TicketModule(net, num_classes=4, splits=("test",), seed=0, optim=optim, epochs=1)
     images, labels = torch.randn(3 * 5, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0])
     loss = module.training_step(Batch(images, labels, 1.0, 3), 0)

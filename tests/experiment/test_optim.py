@@ -20,7 +20,7 @@ class Stubborn(torch.optim.SGD):
 
 
 def choice(*overrides):
-    return compose(*overrides)["optim"]
+    return compose(*overrides).optim
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_learning_rate_of_every_epoch_is_that_of_the_formula(net, schedule, 
 def test_an_optimizer_is_what_its_name_or_target_says(net, overrides, kind, expected):
     optimizer, _ = build_optim(net, choice(*overrides), epochs=2)
     assert type(optimizer) is kind
-    expected = {"weight_decay": choice(*overrides)["weight_decay"]} | expected
+    expected = {"weight_decay": choice(*overrides).weight_decay} | expected
     assert {key: optimizer.param_groups[0][key] for key in expected} == expected
 
 
@@ -113,7 +113,7 @@ def test_a_schedule_of_one_s_own_steps_once_an_epoch(net):
     [
         (["optim._target_=nowhere.Nothing"], r"optim\._target_=nowhere.Nothing cannot be imported: No module"),
         (["optim._target_=torch.optim.Nothing"], r"optim\._target_=torch\.optim\.Nothing cannot be imported"),
-        (["optim._target_=torch.pi"], "is not something to call"),
+        (["optim._target_=torch.pi"], "is neither a function nor a class"),
         (["optim._target_=torch.nn.Linear"], r"optim: Linear cannot be built with \{'lr': 0\.1\}"),
         (["optim._target_=builtins.dict"], "must build a torch optimizer, builtins.dict gave dict"),
         (["optim._target_=torch.optim.RMSprop", "optim.arguments={alhpa:1}"], "RMSprop cannot be built .* 'alhpa'"),

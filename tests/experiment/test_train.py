@@ -12,6 +12,8 @@ import torch
 import yaml
 
 import mpt
+from mpt.analysis.details import load_rows
+from mpt.analysis.plotting import plot
 from mpt.experiment.module import TicketModule
 from mpt.search.mask import flips
 from tests import reference
@@ -117,7 +119,7 @@ def test_metrics_have_their_frozen_names_one_row_an_epoch(run_here):
 def test_flips_and_binarization_error_are_those_of_the_definitions(run_here):
     _, directory = run_here("epochs=1", "prune=0.5")
     made = compose(*SMALL, "epochs=1", "prune=0.5")
-    backbone = mpt.backbones.conv2(width=made["width"], num_classes=4, image_size=8)
+    backbone = mpt.backbones.conv2(width=made.width, num_classes=4, image_size=8)
     start = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
     state = torch.load(directory / "last.ckpt", weights_only=True)["state_dict"]
     end = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
@@ -150,7 +152,7 @@ def test_a_finished_run_is_not_run_again(run_here, capsys):
 def test_another_configuration_in_the_same_directory_is_refused_by_its_difference(run_here):
     _, directory = run_here("epochs=1")
     content = (directory / "ticket.safetensors").read_bytes()
-    with pytest.raises(ValueError, match=r"another configuration \(optim\.lr is 0\.1 there and 0\.2 here\)"):
+    with pytest.raises(ValueError, match=r"other settings \(optim\.lr is 0\.1 there and 0\.2 here\)"):
         run_here("epochs=1", "optim.lr=0.2")
     assert (directory / "ticket.safetensors").read_bytes() == content
 
@@ -209,7 +211,7 @@ def test_held_out_images_are_measured_under_their_own_name(run_here):
 def test_bf16_finds_a_ticket_too_and_casting_the_weights_is_refused(run_here):
     row, _ = run_here("trainer.precision=bf16-mixed", "epochs=2")
     assert row["precision"] == "bf16-mixed"
-    with pytest.raises(ValueError, match="bf16-true would round the frozen weights"):
+    with pytest.raises(ValueError, match=r"would round the frozen weights.*got bf16-true"):
         run_here("trainer.precision=bf16-true", directory="other")
 
 
@@ -375,3 +377,21 @@ def test_a_run_with_binary_activations_is_measured_on_a_file_that_has_them(run_h
     assert {m.t for m in ticket.network().modules() if isinstance(m, mpt.BinaryActivation)} == {2.0}
     evaluated = command("eval", str(directory / "ticket.safetensors"), f"model={model}", "width=0.0625", cwd=directory)
     assert f"{100 * row['test_acc']:.2f} %" in evaluated.stdout
+
+
+def test_a_run_writes_the_report_that_mpt_ticket_report_makes_of_its_files(tmp_path):
+    command("train", *SMALL, "report=true", "hydra.run.dir=run", cwd=tmp_path)
+    found = json.loads((tmp_path / "run" / "report.json").read_text())
+    again = command("ticket", "report", "run/ticket.safetensors", "checkpoint=run/last.ckpt", "json=true", cwd=tmp_path)
+    assert {**json.loads(again.stdout), "ticket": found["ticket"]} == found
+    assert all(sum(layer["scores"]["counts"]) > 0 for layer in found["layers"])
+    for figure in ("scores", "zero_kernels", "acceleration"):  # what they are drawn from is what a run writes
+        assert plot(tmp_path, figure=figure).axes
+    shares = load_rows(tmp_path, "scores").groupby("layer")["share"].sum()
+    assert shares.to_dict() == {layer["name"]: pytest.approx(1) for layer in found["layers"]}
+
+
+def test_a_dense_baseline_has_no_report_and_a_run_none_unless_asked_for(tmp_path):
+    command("train", *SMALL, "report=true", "method=dense", "epochs=1", "hydra.run.dir=dense", cwd=tmp_path)
+    command("train", *SMALL, "epochs=1", "hydra.run.dir=run", cwd=tmp_path)
+    assert not list(tmp_path.glob("*/report.json"))

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from mpt.multirun.estimate import _size, check_methods, estimated
+from mpt.multirun.estimate import _size, check_methods, estimate
+from mpt.run.settings import Choice, plain
 from tests.console import compose
 
 CONV2 = ("model=conv2", "data=cifar10", "epochs=10")
+
+
+def write_result(directory, settings):
+    directory.mkdir()
+    row = {"status": "done", "seconds": 600.0, "num_train": 1000, "epochs": settings.epochs, "config": plain(settings)}
+    (directory / "result.json").write_text(json.dumps(row))
 
 
 def test_the_work_of_conv2_is_counted_by_hand():
@@ -17,26 +25,32 @@ def test_the_work_of_conv2_is_counted_by_hand():
 
 
 def test_seconds_come_from_runs_that_are_done(tmp_path):
-    config = compose(*CONV2, "data.train_size=1000")
-    (tmp_path / "run").mkdir()
-    row = {"status": "done", "seconds": 600.0, "config": config}
-    (tmp_path / "run" / "result.json").write_text(json.dumps(row))
-    said = estimated([compose(*CONV2, "data.train_size=1000", "seed=1"), {**config, "epochs": 20}], tmp_path)
+    settings = compose(*CONV2, "data.train_size=1000")
+    write_result(tmp_path / "run", settings)
+    said = estimate([replace(settings, seed=1), replace(settings, epochs=20)], tmp_path)
     assert "30 minutes" in said  # 10 and 20
-    assert "1 runs that are done" in said
+    assert "1 finished runs" in said
     assert "111.8 MB" in said
 
 
 def test_data_of_unknown_size_is_said(tmp_path):
     folder = compose("data=image_folder", "data.root=x", "data.train_size=1000")
-    assert "not known" in estimated([folder], tmp_path)
-    assert "about" in estimated([{**folder, "data": folder["data"] | {"image_size": 16}}], tmp_path)
+    assert "not known" in estimate([folder], tmp_path)
+    assert "about" in estimate([replace(folder, data=replace(folder.data, image_size=16))], tmp_path)
+
+
+def test_nothing_that_a_result_names_is_built(tmp_path):
+    settings, marker = compose(*CONV2, "data.train_size=1000"), tmp_path / "called"
+    foreign = replace(settings, model=Choice("x", "os.system", {"command": f"touch {marker}"}))
+    write_result(tmp_path / "run", foreign)
+    assert "from one convolution timed here" in estimate([settings], tmp_path)
+    assert not marker.exists()
 
 
 def test_a_row_that_says_too_little_is_no_measure_of_time(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text('{"status": "done", "test_acc": 0.5}')
-    assert "from one convolution timed here" in estimated([compose(*CONV2)], tmp_path)
+    assert "from one convolution timed here" in estimate([compose(*CONV2)], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -49,4 +63,4 @@ def test_a_row_that_says_too_little_is_no_measure_of_time(tmp_path):
 def test_what_cannot_be_built_is_refused_before_anything_starts(tmp_path, overrides, sentence):
     config = compose(*overrides)
     with pytest.raises(ValueError, match=sentence):
-        check_methods([config]) or estimated([config], tmp_path)
+        check_methods([config]) or estimate([config], tmp_path)

@@ -9,11 +9,12 @@ from hydra._internal.utils import create_config_search_path
 from hydra.types import RunMode
 from omegaconf import open_dict
 
-from mpt.experiment import config
-from mpt.run.name import prepared
-from mpt.multirun.expand import Composer, expanded
+from mpt.experiment.kinds import configured
+from mpt.files import CONF, HOME
+from mpt.multirun.expand import Composer, expand_axes
 from mpt.multirun.sweep import _axes
 from mpt.multirun.tuning import Tuning
+from mpt.run.compose import register
 
 COUNTS = {  # runs of paper and mini; dense ones once for all fractions pruned
     "fig2": (4 * 6 * 2 * 3 + 4 * 3, 3 * 4 * 2 + 3),
@@ -36,8 +37,8 @@ TUNINGS = {"finetune": (3, 3), "finetune_grid": (3 * 2 * 3 * 4 * 4, 1 * 2 * 3 * 
 
 def sweeper_of(*arguments):
     """What Hydra makes of the command ``mpt-train *arguments``, up to the point where runs are expanded."""
-    config.register()
-    loader = ConfigLoaderImpl(create_config_search_path(str(config.CONF)))
+    register()
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
     master = loader.load_configuration("train", list(arguments), RunMode.MULTIRUN)
     with open_dict(master):
         master.hydra.job.config_name = "train"
@@ -49,11 +50,11 @@ def sweeper_of(*arguments):
 
 def runs_of(*arguments):
     sweeper = sweeper_of(*arguments)
-    return expanded(sweeper, _axes(sweeper)[0], arguments, Path("runs"))
+    return expand_axes(sweeper, _axes(sweeper)[0], arguments, Path("runs"))
 
 
 def test_every_experiment_is_counted_here():
-    assert {path.stem for path in (config.HOME / "sweeps").glob("*.yaml")} == COUNTS.keys()
+    assert {path.stem for path in (HOME / "sweeps").glob("*.yaml")} == COUNTS.keys()
 
 
 @pytest.mark.slow
@@ -61,8 +62,8 @@ def test_every_experiment_is_counted_here():
 def test_every_experiment_composes_in_outline_and_says_its_name(name):
     runs = runs_of(f"sweeps={name}", "budget=mini")
     assert len(runs) == COUNTS[name][1]
-    assert {(run.config["sweep"], run.config["budget"]) for run in runs} == {(name, "mini")}
-    assert {run.config["epochs"] for run in runs} <= {5, 6, 10, 20}
+    assert {(run.settings.sweep, run.settings.budget) for run in runs} == {(name, "mini")}
+    assert {run.settings.epochs for run in runs} <= {5, 6, 10, 20}
 
 
 @pytest.mark.slow
@@ -80,12 +81,12 @@ def test_the_grid_of_a_fine_tuning_is_the_published_one(name):
 def test_figure_2_has_the_published_recipes():
     runs = runs_of("sweeps=fig2", "seed=0", "model=conv6", "prune=0.8")
     found = {
-        (run.config["method"]["name"], run.config["binary_activations"]): (
-            run.config["optim"]["name"],
-            run.config["optim"]["lr"],
-            run.config["epochs"],
-            run.config["batch"],
-            run.config["prune"],
+        (run.settings.method.name, run.settings.binary_activations): (
+            run.settings.optim.name,
+            run.settings.optim.lr,
+            run.settings.epochs,
+            run.settings.batch,
+            run.settings.prune,
         )
         for run in runs
     }
@@ -104,7 +105,7 @@ def test_a_run_s_configuration_is_the_one_that_hydra_composes():
     composed = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, overrides)
     with open_dict(composed):
         del composed["hydra"]
-    assert composer.config(overrides) == prepared(composed)
+    assert composer.settings(overrides) == configured(composed, overrides)
 
 
 def test_the_directory_of_a_run_does_not_depend_on_where_it_was_asked_for():

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from mpt.experiment import isolation
 from mpt.multirun.job import _first_task_runs
+from mpt.run.apart import is_first, needs_processes
+from mpt.run.settings import Trainer
 
 ONE = {"num_nodes": 1, "accelerator": "cpu", "devices": 1}
 
@@ -28,5 +29,5 @@ def test_a_further_task_of_a_slurm_job_runs_only_what_the_first_one_holds(tmp_pa
 
 @pytest.mark.usefixtures("slurm")
 def test_one_task_a_device_needs_no_fresh_interpreter():
-    assert not isolation.needed(ONE | {"devices": 2})
-    assert not isolation.is_first()
+    assert not needs_processes(Trainer(**ONE | {"devices": 2}))
+    assert not is_first()

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from mpt.experiment import config, status
-from mpt.multirun.sweep import _listed
-from tests.console import SMALL, command, left_behind, results
+from mpt.files import CONF, HOME
+from mpt.multirun.sweep import _list
+from mpt.run import status
+from mpt.run.compose import register
+from tests.console import SMALL, command, compose, left_behind, results
 
 TINY = """# @package _global_
 sweep: tiny
@@ -48,7 +50,7 @@ def tiny(*more):
 def test_commands_that_list_their_runs_at_the_same_moment_lose_none(tmp_path):
     runs = [SimpleNamespace(directory=tmp_path / f"run{i}", overrides=[f"seed={i}"]) for i in range(40)]
     with ThreadPoolExecutor(8) as commands:
-        list(commands.map(lambda run: _listed(tmp_path, [run]), runs))
+        list(commands.map(lambda run: _list(tmp_path, [run]), runs))
     assert status.listed(tmp_path) == {f"run{i}": [f"seed={i}"] for i in range(40)}
     assert [path.name for path in tmp_path.iterdir()] == [status.LIST]
 
@@ -145,15 +147,13 @@ def test_one_failing_run_stops_no_other_is_listed_and_is_tried_once_a_command(mi
 
 
 def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_again(tmp_path):
-    made = {"model": {"name": "x"}}
+    made = compose()
     before = time.time() - 10
     status.record_failure(tmp_path, made, ValueError("broken"))
-    from mpt.multirun.sweep import failed_since
-
-    assert failed_since(tmp_path, before)
-    assert not failed_since(tmp_path, time.time() + 10)
-    status.record_failure(tmp_path, made, KeyboardInterrupt())  # somebody else's Ctrl-C: the run is still to be done
-    assert not failed_since(tmp_path, before)
+    assert status.failed_since(tmp_path, before)
+    assert not status.failed_since(tmp_path, time.time() + 10)
+    status.record_failure(tmp_path, made, KeyboardInterrupt())  # another user's Ctrl-C: the run is still missing
+    assert not status.failed_since(tmp_path, before)
 
 
 def test_what_cannot_be_run_stops_no_other_and_is_listed_with_its_reason(mine):
@@ -186,12 +186,12 @@ def test_sweeps_are_found_and_nothing_else_of_the_checkout(tmp_path):
     from hydra._internal.utils import create_config_search_path
     from hydra.core.object_type import ObjectType
 
-    config.register()
-    loader = ConfigLoaderImpl(create_config_search_path(str(config.CONF)))
+    register()
+    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
     groups = loader.get_group_options("", ObjectType.GROUP)
     assert {"sweeps", "model", "data"} <= set(groups)
     assert not {"src", "tests", ".venv", "docs", "conf"} & set(groups)
-    files = {path.stem for path in (config.HOME / "sweeps").glob("*.yaml")}
+    files = {path.stem for path in (HOME / "sweeps").glob("*.yaml")}
     assert set(loader.get_group_options("sweeps")) == files
 
 

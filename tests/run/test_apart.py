@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from mpt.experiment import isolation
+from mpt.run.apart import devices_held, needs_processes
 from mpt.run.claim import claimed
+from mpt.run.settings import Trainer
 from tests.console import SMALL, left_behind, results
 
 ONE = {"num_nodes": 1, "accelerator": "cpu", "devices": 1}
@@ -30,14 +31,14 @@ TWO = [o for o in SMALL if not o.startswith(("epochs", "trainer.devices"))]
     ],
 )
 def test_only_a_run_of_several_processes_needs_a_fresh_interpreter(options, expected):
-    assert isolation.needed(ONE | options) is expected
+    assert needs_processes(Trainer(**ONE | options)) is expected
 
 
 def test_devices_are_dealt_to_one_process_each(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with isolation.dealt(1, ["0", "1", "2"]) as first, isolation.dealt(2, ["0", "1", "2"]) as others:
+    with devices_held(1, ["0", "1", "2"]) as first, devices_held(2, ["0", "1", "2"]) as others:
         assert sorted(first + others) == ["0", "1", "2"]
-    with isolation.dealt(3, ["0", "1", "2"]) as every:
+    with devices_held(3, ["0", "1", "2"]) as every:
         assert every == ["0", "1", "2"]
 
 

@@ -18,7 +18,7 @@ def test_one_process_at_a_time_and_nothing_is_left(tmp_path):
     directory = tmp_path / "runs" / "one"
     with claimed(directory):
         assert is_claimed(directory)
-        with pytest.raises(ClaimedError, match="another command is at work"), claimed(directory):
+        with pytest.raises(ClaimedError, match="another command is running"), claimed(directory):
             pass
     assert not is_claimed(directory)
     assert not (tmp_path / "runs").exists()

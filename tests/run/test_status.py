@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mpt.experiment import status
+from mpt.run import status
 from mpt.run.claim import claimed
-from tests.console import command
+from tests.console import command, compose
 
 
 def made(folder, name, *, row=None, epochs=0, ticket=False):
@@ -52,7 +52,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
 
 def test_the_process_that_broke_is_quoted_not_the_one_that_lost_it(tmp_path):
     status.record_rank_failure(tmp_path, 1, ValueError("the loss is not a number"))
-    status.record_failure(tmp_path, {}, RuntimeError("Connection closed by peer"))
+    status.record_failure(tmp_path, compose(), RuntimeError("Connection closed by peer"))
     assert status.result(tmp_path)["error"] == "the loss is not a number"
     status.forget_failure(tmp_path)
     assert not list(tmp_path.iterdir())

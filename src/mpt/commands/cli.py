@@ -1,68 +1,124 @@
-"""The console commands. They import torch only when there is work."""
+"""The console commands that compose settings or read a run's files. They import torch only when there is work."""
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpt.experiment import help as helps
-from mpt.errors import USERS, give_up, reported
+from mpt.commands import help
+from mpt.errors import give_up, is_mendable, run_command
 from mpt.run.apart import APART, follow_parent, is_first
+from mpt.run.settings import FinetuneSettings, Settings
+
+Command = Callable[[list[str]], None]
 
 
-def train() -> None:
+def command(name: str, text: Callable[[], str]) -> Callable[[Command], Callable[[], None]]:
+    """Make a function of the arguments the console command ``name``, whose ``--help`` prints ``text()``."""
+
+    def decorate(function: Command) -> Callable[[], None]:
+        def work(arguments: list[str]) -> None:
+            if help.is_wanted(arguments):
+                print(text())
+            else:
+                function(arguments)
+
+        @functools.wraps(function)
+        def main() -> None:
+            run_command(name, work)
+
+        return main
+
+    return decorate
+
+
+@command("mpt-train", help.train)
+def train(arguments: list[str]) -> None:
     """``mpt-train model=conv6 prune=0.8 width=1.5``: one run, or with ``-m`` several."""
-    reported("mpt-train", _train)
-
-
-def evaluate() -> None:
-    """``mpt-eval TICKET data=...``: accuracy of a ticket file."""
-    reported("mpt-eval", _evaluate)
-
-
-def finetune() -> None:
-    """``mpt-finetune TICKET layers=last``: the weights of a ticket trained under its mask."""
-    reported("mpt-finetune", _finetune)
-
-
-def ticket() -> None:
-    """``mpt-ticket info|report TICKET``, ``mpt-ticket import FILE``: what a ticket holds; a published one."""
-    reported("mpt-ticket", _ticket)
-
-
-def status() -> None:
-    """``mpt-status DIR``: which runs are done, running, failed, missing."""
-    reported("mpt-status", _status)
-
-
-def wandb() -> None:
-    """``mpt-wandb sync DIR``: give finished offline runs to W&B."""
-    reported("mpt-wandb", _wandb)
-
-
-def dashboard() -> None:
-    """``mpt-dashboard fig2``: a W&B workspace for a sweep."""
-    reported("mpt-dashboard", _dashboard)
-
-
-def _train(arguments: list[str]) -> None:
-    if helps.wanted(arguments):
-        print(helps.train())
-        return
-    import hydra
-
-    from mpt.experiment import config
     from mpt.commands.spelling import check_spelling
 
-    check_spelling(*_flags_apart(arguments))
+    flags, overrides = _split(arguments)
+    check_spelling(flags, overrides)
     follow_parent()
-    config.register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
-    sys.argv[1:] = _flags_first(arguments)  # argparse takes the overrides in one stretch, and Lightning appends to it
-    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="train")(_job)()
+    _hydra(Settings, "train", flags, overrides)
+
+
+@command("mpt-finetune", help.finetune)
+def finetune(arguments: list[str]) -> None:
+    """``mpt-finetune TICKET layers=last``: train the weights of a ticket under its mask."""
+    from mpt.commands.spelling import check_spelling
+
+    flags, rest = _split(arguments)
+    named = [argument.partition("=")[2].strip("'") for argument in rest if argument.startswith("ticket=")]
+    rest = [*named, *(argument for argument in rest if not argument.startswith("ticket="))]
+    path, overrides = _path_first("mpt-finetune TICKET [layers=last] [data=...]", rest)
+    check_spelling(flags, overrides, FinetuneSettings)
+    follow_parent()
+    from mpt.experiment.stored import stored_data_override
+    from mpt.run.compose import given_keys
+    from mpt.ticket.ticket import Ticket
+
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    stored = stored_data_override(Ticket.load(path), given_keys(overrides))
+    _hydra(FinetuneSettings, "finetune", flags, [f"ticket='{quoted}'", *stored, *overrides])
+
+
+@command("mpt-eval", help.evaluate)
+def evaluate(arguments: list[str]) -> None:
+    """``mpt-eval TICKET data=...``: accuracy of a ticket file."""
+    path, overrides = _path_and_overrides("mpt-eval TICKET [data=...] [control=shuffled_mask]", arguments)
+    from mpt.commands.evaluate import evaluate
+
+    quieten()
+    print(evaluate(path, overrides))
+
+
+@command("mpt-ticket", help.ticket)
+def ticket(arguments: list[str]) -> None:
+    """``mpt-ticket info|report TICKET``, ``mpt-ticket import FILE``: describe a ticket; convert a published one."""
+    names = ("info", "report", "import")
+    if arguments[:1] not in [[name] for name in names]:
+        raise ValueError(f"usage: mpt-ticket {'|'.join(names)} FILE, see mpt-ticket --help")
+    usage = f"mpt-ticket {arguments[0]} FILE"
+    path, overrides = _path_and_overrides(usage, arguments[1:])
+    if arguments[0] == "info" and overrides:
+        raise ValueError(f"there is no option {overrides[0]}: usage: {usage}")
+    from mpt.commands import ticket
+
+    quieten()
+    print({"info": ticket.info, "report": ticket.report, "import": ticket.import_}[arguments[0]](path, overrides))
+
+
+@command("mpt-status", help.status)
+def status(arguments: list[str]) -> None:
+    """``mpt-status DIR``: which runs are done, running, failed, missing."""
+    if len(arguments) != 1:
+        raise ValueError(f"name one folder of runs, got {len(arguments)}: usage: mpt-status DIR")
+    from mpt.run.status import status_table
+
+    print(status_table(Path(arguments[0])))
+
+
+@command("mpt-wandb", help.wandb)
+def wandb(arguments: list[str]) -> None:
+    """``mpt-wandb sync DIR``: send finished offline runs to W&B."""
+    if len(arguments) != 2 or arguments[0] != "sync":
+        raise ValueError("usage: mpt-wandb sync DIR")
+    from mpt.commands.wandb_sync import sync
+
+    print(sync(Path(arguments[1])))
+
+
+@command("mpt-dashboard", help.dashboard)
+def dashboard(arguments: list[str]) -> None:
+    """``mpt-dashboard fig2``: a W&B workspace for a sweep."""
+    from mpt.commands.dashboard import build
+
+    print(build(arguments))
 
 
 _WITH_VALUE = (
@@ -71,13 +127,7 @@ _WITH_VALUE = (
 )
 
 
-def _flags_first(arguments: list[str]) -> list[str]:
-    """Hydra's flags before all overrides, each with its value."""
-    flags, overrides = _flags_apart(arguments)
-    return flags + overrides
-
-
-def _flags_apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """(Hydra's flags, each with its value; everything else)."""
     flags: list[str] = []
     overrides: list[str] = []
@@ -90,7 +140,7 @@ def _flags_apart(arguments: list[str]) -> tuple[list[str], list[str]]:
     if "--dry-run" in flags:
         flags.remove("--dry-run")
         overrides.append("hydra.sweeper.dry_run=true")
-    if _is_sweep(flags, overrides):  # or else Hydra calls a wrong option "Ambiguous value for seed=0,1"
+    if _is_sweep(flags, overrides):  # otherwise Hydra calls a wrong option "Ambiguous value for seed=0,1"
         flags.append("--multirun")
     return flags, overrides
 
@@ -100,60 +150,66 @@ def _is_sweep(flags: list[str], overrides: list[str]) -> bool:
     return asks and not any(flag in ("-m", "--multirun", "-c", "--cfg", "-i", "--info") for flag in flags)
 
 
+def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> None:
+    """Let Hydra compose ``conf/<name>.yaml`` and call :func:`_job`, once or once per run of a sweep."""
+    import hydra
+
+    from mpt.files import CONF
+    from mpt.run.compose import register
+
+    register(schema)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
+    sys.argv[1:] = [*flags, *overrides]  # argparse takes the overrides in one stretch, and Lightning appends to it
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
+
+
 def _job(composed: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from mpt.run.name import configured, run_name
+    from mpt.experiment.kinds import configured
+    from mpt.run.name import run_name
 
     try:
         hydra_config = HydraConfig.get()
-        plain = configured(composed, hydra_config.overrides.task)
+        settings = configured(composed, hydra_config.overrides.task)
+        quieten()
         if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
             from mpt.multirun.job import job
 
-            job(plain, Path(hydra_config.sweep.dir) / run_name(plain), hydra_config, run=_run)
+            job(settings, Path(hydra_config.sweep.dir) / run_name(settings), hydra_config)
         else:
-            _single(plain, _directory(plain, hydra_config.run.dir))
-    except USERS as error:  # here already: Hydra would print a line of its own before the sentence
+            _single(settings, _directory(settings, hydra_config.run.dir))
+    except Exception as error:  # here already: Hydra would print a line of its own before the sentence
+        if not is_mendable(error):
+            raise
         give_up("mpt-finetune" if "ticket" in composed else "mpt-train", error)
 
 
-def _single(plain: dict[str, Any], directory: Path) -> None:
-    from mpt.experiment import status
+def _single(settings: Settings, directory: Path) -> None:
+    from mpt.experiment.kinds import run
     from mpt.run.claim import claimed
+    from mpt.run.status import record_failure
 
-    first = is_first()
-    mine = first and APART not in os.environ and not status.finished(plain, directory)
-    with claimed(directory) if mine else nullcontext():
-        try:
-            _run(plain, directory)
-        except Exception as error:
-            if first and APART in os.environ:  # for the parent, who claimed the directory
-                status.record_failure(directory, plain, error)
-            raise
-
-
-def _run(plain: dict[str, Any], directory: Path) -> None:
-    from mpt.experiment import finetune
-    from mpt.experiment.train import run, search
-
-    _quiet()
-    row = run(plain, directory, start=finetune.start if "ticket" in plain else search)
-    if "test_acc_before" in row:
-        print(f"before    {100 * row['test_acc_before']:.2f} %, the ticket as it was")
+    child = APART in os.environ  # its parent holds the claim
+    try:
+        run(settings, directory, claim=claimed(directory) if is_first() and not child else None)
+    except Exception as error:
+        if is_first() and child:
+            record_failure(directory, settings, error)
+        raise
 
 
-def _directory(plain: dict[str, Any], given: str) -> Path:
-    """Of a single run: what hydra.run.dir says if it was given, else a name that follows from the configuration."""
+def _directory(settings: Settings, given: str) -> Path:
+    """The directory of a single run: hydra.run.dir if it was given, else a name that follows from the settings."""
     from mpt.run.name import run_name
 
     if "MPT_DIRECTORY" in os.environ and ("LOCAL_RANK" in os.environ or APART in os.environ):
-        return Path(os.environ["MPT_DIRECTORY"])  # as the first process of this run says, or the sweep
-    return Path(given) if given not in (".", "") else Path(plain["runs"]) / run_name(plain)
+        return Path(os.environ["MPT_DIRECTORY"])  # set by the first process of this run, or by the sweep
+    return Path(given) if given not in (".", "") else Path(settings.runs) / run_name(settings)
 
 
-def _quiet() -> None:
-    """Silence what others print at every start: it is not about the user's run."""
+def quieten() -> None:
+    """Silence other libraries' start-up messages."""
     import logging
     import warnings
 
@@ -163,103 +219,19 @@ def _quiet() -> None:
     warnings.filterwarnings(
         "ignore",
         module="lightning",
-        message=".*(num_workers|GPU available|existing checkpoint|exists and is not empty).*",
+        message=".*(num_workers|GPU available|existing checkpoint|exists and is not empty|`srun` command).*",
     )
 
 
-def _finetune(arguments: list[str]) -> None:
-    if helps.wanted(arguments):
-        print(helps.finetune())
-        return
-    import hydra
-
-    from mpt.experiment import config, schemas
-    from mpt.commands.evaluate import given_keys, own_data
-    from mpt.commands.spelling import check_spelling
-    from mpt.ticket.ticket import Ticket
-
-    flags, rest = _flags_apart(arguments)
-    named = [argument.partition("=")[2].strip("'") for argument in rest if argument.startswith("ticket=")]
-    rest = [*named, *(argument for argument in rest if not argument.startswith("ticket="))]
-    path, overrides = _path_first("mpt-finetune TICKET [layers=last] [data=...]", rest)
-    check_spelling(flags, overrides, schemas.FinetuneConfig)
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    follow_parent()
-    config.register(schemas.FinetuneConfig)
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    own = own_data(Ticket.load(path), given_keys(overrides))
-    sys.argv[1:] = [*flags, f"ticket='{quoted}'", *own, *overrides]
-    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name="finetune")(_job)()
-
-
-def _evaluate(arguments: list[str]) -> None:
-    if helps.wanted(arguments):
-        print(helps.evaluate())
-        return
-    from mpt.commands.evaluate import measure
-
-    path, overrides = _path_and_overrides("mpt-eval TICKET [data=...] [control=shuffled_mask]", arguments)
-    _quiet()
-    print(measure(path, overrides))
-
-
-def _ticket(arguments: list[str]) -> None:
-    if helps.wanted(arguments):
-        print(helps.ticket())
-        return
-    commands = ("info", "report", "import")
-    if arguments[:1] not in [[name] for name in commands]:
-        raise ValueError(f"usage: mpt-ticket {'|'.join(commands)} FILE, see mpt-ticket --help")
-    from mpt.experiment import tickets
-
-    usage = f"mpt-ticket {arguments[0]} FILE"
-    path, overrides = _path_and_overrides(usage, arguments[1:])
-    if arguments[0] == "info" and overrides:
-        raise ValueError(f"there is no option {overrides[0]}: usage: {usage}")
-    _quiet()
-    print({"info": tickets.info, "report": tickets.report, "import": tickets.import_}[arguments[0]](path, overrides))
-
-
 def _path_and_overrides(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
-    """The one file that is named, and the overrides: ``--json`` is ``json=true``, ``--config-dir`` a search path."""
+    """The one file named, and the overrides: ``--json`` is ``json=true``, ``--config-dir`` a search path."""
     arguments, folder = _config_dir(["json=true" if argument == "--json" else argument for argument in arguments])
     path, overrides = _path_first(usage, arguments)
     return path, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
 
 
-def _status(arguments: list[str]) -> None:
-    if helps.wanted(arguments):
-        print(helps.status())
-        return
-    if len(arguments) != 1:
-        raise ValueError(f"name one folder of runs, got {len(arguments)}: usage: mpt-status DIR")
-    from mpt.run.status import shown
-
-    print(shown(Path(arguments[0])))
-
-
-def _wandb(arguments: list[str]) -> None:
-    if helps.wanted(arguments):
-        print(helps.wandb())
-        return
-    if len(arguments) != 2 or arguments[0] != "sync":
-        raise ValueError("usage: mpt-wandb sync DIR")
-    from mpt.commands.wandb_sync import synced
-
-    print(synced(Path(arguments[1])))
-
-
-def _dashboard(arguments: list[str]) -> None:
-    if helps.wanted(arguments):
-        print(helps.dashboard())
-        return
-    from mpt.commands.dashboard import made
-
-    print(made(arguments))
-
-
 def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """The arguments without ``--config-dir DIR``, and DIR: configuration files of the user's own."""
+    """The arguments without ``--config-dir DIR``, and DIR: the user's own configuration files."""
     for flag in ("--config-dir", "-cd"):
         if flag in arguments:
             at = arguments.index(flag)
@@ -277,10 +249,10 @@ def _path_first(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
 
 
 def _is_override(argument: str) -> bool:
-    """``data.root=x`` is one; ``runs/a=b/ticket.safetensors``, a path that holds an equals sign, is not."""
+    """``data.root=x`` is one; ``runs/a=b/ticket.safetensors``, a path that contains an equals sign, is not."""
     key = argument.partition("=")[0]
     return "=" in argument and "/" not in key and not Path(argument).is_file()
 
 
-if __name__ == "__main__":  # a run of several processes inside a multirun: isolation.run_apart
+if __name__ == "__main__":  # a run of several processes inside a multirun: mpt.run.apart.run_apart
     train()

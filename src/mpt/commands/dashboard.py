@@ -1,4 +1,4 @@
-"""A W&B workspace for a sweep, as code: built and checked offline, saved where an account is there.
+"""A W&B workspace for a sweep, as code: built and checked offline, saved where there is an account.
 
 Accuracy over the fraction pruned, over width and over depth, as points with their running mean; the epochs of every
 run; gain and flips of each layer. It shows the runs whose ``sweep`` is the named one, whatever their budget.
@@ -13,14 +13,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from mpt.run.settings import HOME
-from mpt.files import write_atomically
+from mpt.files import DISTRIBUTION, HOME, write_atomically
 
 USAGE = "mpt-dashboard SWEEP [entity=NAME] [project=mpt] [file=SWEEP-dashboard.json]"
 
 
-def made(arguments: list[str]) -> str:
-    """Build the workspace that ``arguments`` of ``mpt-dashboard`` name, write it to a file, save it; what to say."""
+def build(arguments: list[str]) -> str:
+    """Build the workspace that the arguments of ``mpt-dashboard`` name, write it to a file and save it.
+
+    Returns:
+        The line to print.
+    """
     names = [argument for argument in arguments if "=" not in argument]
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if len(names) != 1 or not options.keys() <= {"entity", "project", "file"}:
@@ -29,22 +32,22 @@ def made(arguments: list[str]) -> str:
     if names[0] not in known:
         raise ValueError(f"there is no sweep {names[0]}: take one of {', '.join(known)}")
     if not find_spec("wandb_workspaces"):
-        raise ValueError("a dashboard needs a package: pip install 'mpt[dashboards]'")
+        raise ValueError(f"a dashboard needs a package: pip install '{DISTRIBUTION}[dashboards]'")
     path = Path(options.get("file", f"{names[0]}-dashboard.json"))
-    build = partial(workspace, names[0], project=options.get("project", "mpt"))
-    view = build(entity=options.get("entity", "nobody"))
+    owned_by = partial(workspace, names[0], project=options.get("project", "mpt"))
+    view = owned_by(entity=options.get("entity", "nobody"))
     write_atomically(path, view._to_model().model_dump_json(indent=1, by_alias=True) + "\n")
-    return f"{path}: checked against W&B's schema; {_saved(build, options.get('entity'))}"
+    return f"{path}: checked against W&B's schema; {_save(owned_by, options.get('entity'))}"
 
 
-def _saved(build: Callable[..., Any], entity: str | None) -> str:
-    """Save the workspace to the account or team ``entity``, to one's own if it is None; what to say."""
+def _save(owned_by: Callable[..., Any], entity: str | None) -> str:
+    """Save the workspace to the account or team ``entity``, to the user's own if None; the words for the result."""
     import wandb
 
     try:
         if not wandb.login(prompt=False):
             return "not saved, as there is no account: run wandb login"
-        view = build(entity=entity or str(wandb.Api().default_entity))
+        view = owned_by(entity=entity or str(wandb.Api().default_entity))
         view.save()
     except Exception as error:  # of the network, of W&B's server, of its client
         return f"not saved: {error}"

@@ -1,21 +1,24 @@
-"""What ``--help`` prints, from the typed configuration and the names of the files in conf/. Imports no torch."""
+"""The texts of ``--help``, from the settings' classes and the names of the files in ``conf/``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from mpt.commands.schemas import EvalSettings, ImportSettings, ReportSettings
+from mpt.files import CONF, DISTRIBUTION, HOME
+from mpt.run.settings import FinetuneSettings, Settings, dials, group_class
 
 NOT_ARGUMENTS = ("name", "target", "defaults")
 
 
-def wanted(arguments: Sequence[str]) -> bool:
+def is_wanted(arguments: Sequence[str]) -> bool:
     """True if help is asked for. ``--hydra-help`` stays Hydra's own."""
     return any(argument in ("-h", "--help") for argument in arguments)
 
 
 def train() -> str:
-    from mpt.run.settings import Config
-
     return "\n".join(
         [
             "mpt-train finds a multi-prize ticket: a subnetwork of a random network that classifies, one bit a weight.",
@@ -25,13 +28,13 @@ def train() -> str:
             "  mpt-train -m prune=0.2,0.5,0.8 seed=0,1,2       nine runs; repeating the command runs what is missing",
             "  mpt-train sweeps=fig2 budget=mini               an experiment of the papers, in outline",
             "",
-            *_parameters(Config),
+            *_parameters(Settings),
             "",
             "groups (name=choice):",
             *_choices(),
             "",
             *_method_parameters(),
-            *_group_parameters(Config),
+            *_group_parameters(Settings),
             *_choice_arguments("model"),
             *_choice_arguments("method"),
             "",
@@ -43,8 +46,6 @@ def train() -> str:
 
 
 def evaluate() -> str:
-    from mpt.commands.schemas import EvalConfig
-
     return "\n".join(
         [
             "mpt-eval TICKET measures a ticket file, by default on the test images of the data it was searched for.",
@@ -55,16 +56,15 @@ def evaluate() -> str:
             "  mpt-eval runs/x/ticket.safetensors corruptions=CIFAR-10-C json=corruptions.json",
             "",
             "Controls tell a ticket from luck: shuffled_mask permutes the mask of each layer, random_mask draws one",
-            "over the network, fresh_weights redraws the signs; batch-norm is estimated anew on training images.",
+            "over the network, fresh_weights redraws the signs; batch-norm is estimated again on training images.",
             "",
-            *_parameters(EvalConfig),
+            *_parameters(EvalSettings),
         ]
     )
 
 
 def finetune() -> str:
-    from mpt.commands.schemas import SEARCHED_WITH, FinetuneConfig
-
+    searched_with = [f.name for f in fields(FinetuneSettings) if f.metadata["search"]]
     return "\n".join(
         [
             "mpt-finetune TICKET trains the weights of a ticket straight through the sign: the mask stays, and the",
@@ -73,9 +73,9 @@ def finetune() -> str:
             "  mpt-finetune runs/x/ticket.safetensors",
             "  mpt-finetune runs/x/ticket.safetensors layers=all optim=adam optim.lr=1e-4 epochs=10",
             "",
-            *_parameters(FinetuneConfig, without=SEARCHED_WITH),
+            *_parameters(FinetuneSettings, without=searched_with),
             "",
-            *_group_parameters(FinetuneConfig),
+            *_group_parameters(FinetuneSettings),
         ]
     )
 
@@ -89,7 +89,7 @@ def status() -> str:
 
 def wandb() -> str:
     return (
-        "mpt-wandb sync DIR gives the finished runs in a folder, recorded offline (logger=wandb), to W&B.\n\n"
+        "mpt-wandb sync DIR sends the finished runs in a folder, recorded offline (logger=wandb), to W&B.\n\n"
         "  mpt-wandb sync runs/fig2-mini"
     )
 
@@ -97,81 +97,72 @@ def wandb() -> str:
 def dashboard() -> str:
     return (
         "mpt-dashboard SWEEP builds a W&B workspace with the curves of a sweep: as a file, and in your account\n"
-        "if there is one (pip install 'mpt[dashboards]').\n\n"
+        f"if there is one (pip install '{DISTRIBUTION}[dashboards]').\n\n"
         "  mpt-dashboard fig2 [entity=NAME] [project=mpt] [file=fig2-dashboard.json]"
     )
 
 
 def ticket() -> str:
-    from mpt.commands.schemas import ImportConfig, ReportConfig
-
     return "\n".join(
         [
             "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the bits they take.",
-            "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and what they would save.",
-            "mpt-ticket import FILE makes a ticket of a checkpoint that the authors' code wrote.",
+            "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and the work they save.",
+            "mpt-ticket import FILE converts a checkpoint that the authors' code wrote.",
             "",
             "  mpt-ticket info runs/x/ticket.safetensors",
             "  mpt-ticket report runs/x/ticket.safetensors checkpoint=runs/x/last.ckpt json=report.json",
             "  mpt-ticket import model_best.pth model=cifar_resnet18 prune=0.8",
             "",
-            "report, " + _parameters(ReportConfig)[0],
-            *_parameters(ReportConfig)[1:],
+            "report, " + _parameters(ReportSettings)[0],
+            *_parameters(ReportSettings)[1:],
             "",
-            "import, " + _parameters(ImportConfig)[0],
-            *_parameters(ImportConfig)[1:],
+            "import, " + _parameters(ImportSettings)[0],
+            *_parameters(ImportSettings)[1:],
         ]
     )
 
 
 def _parameters(schema: type, *, without: Sequence[str] = ()) -> list[str]:
     rows = []
-    for f in [f for f in fields(schema) if f.name not in without]:
-        nested = f.default_factory is not MISSING and (
-            f.default_factory is dict or (isinstance(f.default_factory, type) and is_dataclass(f.default_factory))
-        )
-        if not nested and "meaning" in f.metadata:
-            default = f.default if f.default is not MISSING else "[]"
-            rows.append((f.name, f"{f.metadata['meaning']}{_range(f)} [{_shown(default)}]"))
+    for f in fields(schema):
+        group = f.default_factory is dict or group_class(f)
+        if not group and f.name not in without and f.metadata["of"] != "input":
+            default = "[]" if f.default is MISSING else _typed(f.default)
+            rows.append((f.name, f"{_meaning(f)} [{default}]"))
     return ["parameters (name=value):", *(f"  {name:<20} {text}" for name, text in rows)]
 
 
 def _group_parameters(schema: type) -> list[str]:
     lines: list[str] = []
     for f in fields(schema):
-        nested = f.default_factory
-        if nested is not MISSING and isinstance(nested, type) and is_dataclass(nested):
+        if group := group_class(f):
             lines.append(f"{f.name}:")
-            lines += [
-                f"  {f.name + '.' + inner.name:<20} {inner.metadata['meaning']}{_range(inner)}"
-                for inner in fields(nested)
-            ]
+            lines += [f"  {name:<20} {_meaning(inner)}" for name, inner in dials(group, prefix=f"{f.name}.")]
     return lines
 
 
 def _method_parameters() -> list[str]:
-    """The arguments of mpt.Biprop with their meanings, which stand behind them in its YAML."""
-    from mpt.run.settings import CONF
-
+    """The arguments of mpt.Biprop, with the meanings that its YAML file gives after each."""
     lines = (CONF / "method" / "biprop.yaml").read_text().splitlines()
     split = [(line.partition(":")[0], line.partition("  # ")[2]) for line in lines if "  # " in line]
     return ["method:", *(f"  {'method.' + name:<20} {meaning}" for name, meaning in split)]
 
 
-def _range(f: object) -> str:
-    must = getattr(f, "metadata", {}).get("must", "")
-    return f", {must.removeprefix('the fraction removed and must be ')}" if must else ""
+def _meaning(f: Field[Any]) -> str:
+    words = f.metadata["valid"].words if f.metadata["valid"] else ""
+    return str(f.metadata["meaning"]) + (
+        f", {words.removeprefix('the fraction removed and must be ')}" if words else ""
+    )
 
 
-def _shown(default: object) -> str:
+def _typed(default: object) -> str:
+    """A default as it is typed on a command line."""
     if default is None:
         return "none"
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _choices() -> list[str]:
-    from mpt.run.settings import CONF, HOME
-
     folders = [CONF / name for name in ("model", "data", "method", "optim", "trainer", "logger", "recipe")]
     folders.append(HOME / "sweeps")
     return [
@@ -180,21 +171,19 @@ def _choices() -> list[str]:
 
 
 def _choice_arguments(group: str) -> list[str]:
-    """The arguments that the files of an open group give, by choice: those of what its ``target`` names."""
+    """The arguments that the files of an open group give, by choice."""
     import yaml
 
-    from mpt.run.settings import CONF
-
-    lines = [f"{group}, by choice (arguments of what {group}.target names, where their meanings stand):"]
+    lines = [f"{group}, by choice (arguments of the class or function {group}.target, which documents them):"]
     for path in sorted((CONF / group).glob("*.yaml")):
         content = yaml.safe_load(path.read_text())
         content = content.get(group, content)  # a file that sets more than its group holds it under its name
-        given = [f"{group}.{key}={_default(value)}" for key, value in content.items() if key not in NOT_ARGUMENTS]
-        lines += [f"  {path.stem:<20} {' '.join(given)}"] if given else []
+        arguments = [f"{group}.{key}={_default(value)}" for key, value in content.items() if key not in NOT_ARGUMENTS]
+        lines += [f"  {path.stem:<20} {' '.join(arguments)}"] if arguments else []
     return lines if len(lines) > 1 else []
 
 
 def _default(value: object) -> str:
-    """As it stands on the command line; of ``${protocol:{kept:x,...}}`` the first."""
+    """As it is typed on a command line; the first value of ``${protocol:{kept:x,...}}``."""
     text = str(value)
-    return text.partition("{kept:")[2].partition(",")[0] if text.startswith("${protocol:") else _shown(value)
+    return text.partition("{kept:")[2].partition(",")[0] if text.startswith("${protocol:") else _typed(value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from mpt.errors import run_command
+from mpt.files import DISTRIBUTION
 
 if TYPE_CHECKING:
     from mpt.analysis.table import Runs
@@ -16,17 +18,17 @@ if TYPE_CHECKING:
 
 def results() -> None:
     """``mpt-results DIR -o runs.csv``: the runs below a folder as one table."""
-    _reported("mpt-results", _results)
+    run_command("mpt-results", _results)
 
 
 def plot() -> None:
     """``mpt-plot DIR --figure fig2 -o fig2.svg``: a figure or a table of the papers from the user's own runs."""
-    _reported("mpt-plot", _plot)
+    run_command("mpt-plot", _plot)
 
 
 def verdicts() -> None:
     """``mpt-verdicts DIR``: what the runs show of each claim of the papers."""
-    _reported("mpt-verdicts", _verdicts)
+    run_command("mpt-verdicts", _verdicts)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -233,22 +235,4 @@ def _where(given: Sequence[str]) -> dict[str, list[str]]:
 def _needs_pandas() -> None:
     missing = [name for name in ("pandas", "matplotlib", "pyarrow") if find_spec(name) is None]
     if missing:
-        raise ValueError(f"this needs {' and '.join(missing)}: pip install 'mpt[analysis]'")
-
-
-def _reported(command: str, function: Callable[[list[str]], None]) -> None:
-    """Run a command; what a user can mend is one sentence on stderr and exit status 1 (--traceback shows where)."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--traceback"]
-    try:
-        function(arguments)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (ValueError, OSError) as error:
-        if len(arguments) < len(sys.argv) - 1 or os.environ.get("MPT_TRACEBACK"):
-            raise
-        if isinstance(error, OSError) and error.strerror and error.filename:
-            sys.exit(f"{command}: {error.filename}: {error.strerror}")
-        sys.exit(f"{command}: {error}")
+        raise ValueError(f"this needs {' and '.join(missing)}: pip install '{DISTRIBUTION}[analysis]'")

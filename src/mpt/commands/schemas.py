@@ -1,93 +1,59 @@
-"""The typed configurations of mpt-eval, mpt-finetune and mpt-ticket; mpt-train has its own in ``config``."""
+"""The settings of mpt-eval and mpt-ticket; those of mpt-train and mpt-finetune are in :mod:`mpt.run.settings`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mpt.run.settings import Config, Data, dial, group
+from mpt.run.settings import PRUNE, SEED, Data, OptionalOpen, Range, above, at_least, dial, one_of
 
-SEARCHED_WITH = (  # of a ticket that is fine-tuned: it stays as it is
-    *("prune", "binary_activations", "spline_t", "learn_batchnorm", "dense", "method", "recipe", "protocol"),
-)
+_JSON = Range(lambda v: Path(v).parent.is_dir(), "true, false, or a file in an existing folder")
 
 
 @dataclass
-class FinetuneConfig(Config):
-    """One run of ``mpt-finetune``; the best setting of Efficient MPT, table 1, by default (``conf/finetune.yaml``)."""
+class OfATicket:
+    """The parameters of every command that describes a ticket."""
 
-    ticket: str = dial("???", "the ticket file")
-    layers: str = dial("last", "whose weights are trained: last, first, all, or a name or pattern")
-    epochs: int = dial(40, "passes over the training images", lambda v: v >= 1, "at least 1")
-    batch: int = dial(256, "images a step, over all processes together", lambda v: v >= 1, "at least 1")
-    width: float = dial(1.0, "of a backbone given as model=", lambda v: 0 < v < float("inf"), "above 0")
+    json: str | None = dial(None, "true prints JSON instead of the table, a file name writes it there", _JSON)
+    model: OptionalOpen = dial(None, "backbone, where the ticket cannot build its own")
+    width: float = dial(1.0, "channel multiplier of that backbone", above(0))
 
 
 @dataclass
-class EvalConfig:
+class EvalSettings(OfATicket):
     """One measurement of a ticket file by ``mpt-eval``."""
 
     control: str | None = dial(None, "measure a control instead: shuffled_mask, random_mask or fresh_weights")
     corruptions: str | None = dial(None, "folder of CIFAR-10-C or CIFAR-100-C, measured as well")
     per_class: bool = dial(False, "a table of the accuracy of each class")
-    json: str | None = dial(
-        None,
-        "true prints JSON instead of the table, a file name writes it there",
-        lambda v: v is None or Path(v).parent.is_dir(),
-        "true, false, or a file in a folder that is there",
-    )
-    seed: int = dial(0, "of the control", lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
-    batch: int = dial(500, "images a step", lambda v: v >= 1, "at least 1")
+    seed: int = dial(0, "of the control", SEED)
+    batch: int = dial(500, "images a step", at_least(1))
     accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
-    model: Any = dial(None, "backbone, where the ticket cannot build its own")
-    width: float = dial(1.0, "channel multiplier of that backbone", lambda v: 0 < v < float("inf"), "above 0")
-    data: Data = group(Data)
+    data: Data = dial(Data, "images")
 
 
 @dataclass
-class ReportConfig:
+class ReportSettings(OfATicket):
     """One report of ``mpt-ticket report``."""
 
     image_size: int | None = dial(
-        None,
-        "side of the images for the acceleration, the ticket's own if none",
-        lambda v: v is None or v >= 1,
-        "at least 1",
+        None, "side of the images for the acceleration, the ticket's own if none", at_least(1)
     )
     checkpoint: str | None = dial(None, "last.ckpt of the ticket's run: histograms of its scores, in the JSON")
-    bins: int = dial(100, "of a histogram", lambda v: v >= 1, "at least 1")
-    json: str | None = dial(
-        None,
-        "true prints JSON instead of the table, a file name writes it there",
-        lambda v: v is None or Path(v).parent.is_dir(),
-        "true, false, or a file in a folder that is there",
-    )
-    model: Any = dial(None, "backbone, where the ticket cannot build its own")
-    width: float = dial(1.0, "channel multiplier of that backbone", lambda v: 0 < v < float("inf"), "above 0")
+    bins: int = dial(100, "of a histogram", at_least(1))
 
 
 @dataclass
-class ImportConfig:
+class ImportSettings:
     """One import of ``mpt-ticket import``."""
 
-    model: Any = dial(None, "the network that the checkpoint is of, model=conv4: must be given")
-    width: float = dial(1.0, "its channel multiplier", lambda v: 0 < v < float("inf"), "above 0")
-    binary_activations: bool = dial(False, "it is one of MPT-1/1")
-    prune: float | None = dial(
-        None,
-        "fraction removed, where the file does not say it",
-        lambda v: v is None or 0 <= v < 1,
-        "the fraction removed and must be in [0, 1)",
-    )
+    model: OptionalOpen = dial(None, "the network of the checkpoint, model=conv4: must be given")
+    width: float = dial(1.0, "its channel multiplier", above(0))
+    binary_activations: bool = dial(False, "whether the network is one of MPT-1/1")
+    prune: float | None = dial(None, "fraction removed, where the file does not say it", PRUNE)
     selection: str | None = dial(
-        None,
-        "how it was pruned, where the file does not say it",
-        lambda v: v in (None, "layerwise", "global"),
-        "layerwise or global",
+        None, "how it was pruned, where the file does not say it", one_of("layerwise", "global")
     )
-    image_size: int = dial(32, "side of the images it is for", lambda v: v >= 1, "at least 1")
-    in_channels: int | None = dial(
-        None, "their channels, as the first layer has if none", lambda v: v is None or v >= 1, "at least 1"
-    )
+    image_size: int = dial(32, "side of the images it is for", at_least(1))
+    in_channels: int | None = dial(None, "their channels, those of the first layer if none", at_least(1))
     out: str | None = dial(None, "the ticket file, FILE with .safetensors in this folder if none")

@@ -1,4 +1,4 @@
-"""Misspelt options, said at once: Hydra composes the whole configuration twice before it says so. Imports no torch."""
+"""Misspelt options, refused at once: Hydra composes the whole configuration twice before it refuses them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import difflib
 import re
 from dataclasses import fields
 
-from mpt.run.settings import CONF, Config, nested_schema
+from mpt.files import CONF
+from mpt.run.settings import Settings, group_class
 
 _PLAIN = re.compile(r"([A-Za-z_]\w*)(\.\w+)?[\w.]*")  # group 1: the option or its group; 2: of the group
 _ELSEWHERE = ("--conf", "-cn", "-cp", "-cd", "--shell", "-sc")  # how such flags begin: configurations, completion
 
 
-def check_spelling(flags: list[str], overrides: list[str], schema: type = Config) -> None:
+def check_spelling(flags: list[str], overrides: list[str], schema: type = Settings) -> None:
     """Raise ValueError for an option that ``schema`` does not have, as ``prun=0.5`` or ``optim.lrr=1``.
 
-    What it does not decide is left to Hydra: ``model.x``, ``hydra.x``, ``+x``, and all where a flag or
-    ``hydra.searchpath`` names configuration files of one's own, or a shell is to learn completion.
+    Hydra decides the rest: ``model.x``, ``hydra.x``, ``+x``, and every option where a flag or ``hydra.searchpath``
+    names the user's own configuration files, or where a shell is to learn completion.
     """
     if any(flag.startswith(_ELSEWHERE) for flag in flags) or any(o.startswith("hydra.searchpath=") for o in overrides):
         return
     groups = [path.name for path in CONF.iterdir() if path.is_dir()]
-    options = {f.name: nested_schema(f) for f in fields(schema)}
+    options = {f.name: group_class(f) for f in fields(schema) if f.metadata["of"] != "input"}
     top = [*options, *groups, "sweeps"]
     for override in overrides:
         key, equals, _ = override.partition("=")

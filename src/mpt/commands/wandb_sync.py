@@ -1,6 +1,6 @@
-"""``mpt-wandb sync``: what ``logger=wandb`` recorded offline, given to W&B once a run is finished.
+"""``mpt-wandb sync``: send to W&B what finished runs recorded offline with ``logger=wandb``.
 
-A run that was cut off and went on has several recordings under one id. The last holds all of its epochs, as they are
+A run that was interrupted and resumed has several recordings under one id. The last holds all its epochs, which are
 logged again from its checkpoint, so the others are not sent.
 """
 
@@ -14,34 +14,34 @@ from mpt.run.status import states
 
 
 def recordings(folder: Path) -> list[Path]:
-    """The last offline recording of every finished run in ``folder`` that is not at W&B yet."""
+    """The last offline recording of every finished run in ``folder`` that W&B does not have yet."""
     done = {run.directory for run in states(folder) if run.state == "done"}
-    found = []
+    unsent = []
     for directory in sorted({path.parent.parent for path in folder.glob("**/wandb/offline-run-*")}):
         last = max((directory / "wandb").glob("offline-run-*"), key=lambda path: path.name)
         if directory in done and not list(last.glob("*.synced")):
-            found.append(last)
-    return found
+            unsent.append(last)
+    return unsent
 
 
-def synced(folder: Path) -> str:
-    """Give them to W&B, one after the other; what to say.
+def sync(folder: Path) -> str:
+    """Send the recordings in ``folder`` to W&B, one after the other; the line to print.
 
     Raises:
-        ValueError: nothing was recorded, there is no account, or W&B took some of them not.
+        ValueError: nothing was recorded, there is no account, or W&B rejected some of them.
     """
-    found = recordings(folder)
-    if not found:
+    unsent = recordings(folder)
+    if not unsent:
         raise ValueError(f"{folder} holds no finished run that was recorded offline and not sent yet (logger=wandb)")
     import wandb
 
     if not wandb.login(prompt=False):
-        raise ValueError(f"{len(found)} runs wait in {folder}, but there is no W&B account: run wandb login")
+        raise ValueError(f"{len(unsent)} runs wait in {folder}, but there is no W&B account: run wandb login")
     failed = []
-    for path in found:
+    for path in unsent:
         command = [sys.executable, "-m", "wandb", "sync", "--yes", str(path)]
         if subprocess.run(command, check=False).returncode:
             failed.append(path)
     if failed:
-        raise ValueError(f"W&B did not take {len(failed)} of {len(found)} runs: {', '.join(map(str, failed))}")
-    return f"{len(found)} runs sent"
+        raise ValueError(f"W&B rejected {len(failed)} of {len(unsent)} runs: {', '.join(map(str, failed))}")
+    return f"{len(unsent)} runs sent"

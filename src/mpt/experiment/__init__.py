@@ -1,1 +1,1 @@
-"""One run: Lightning and Hydra around the search. ``train.run`` is the whole story of a run."""
+"""One run in torch: built, trained, measured, recorded. ``train.run`` is the whole story of a run."""

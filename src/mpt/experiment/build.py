@@ -1,4 +1,4 @@
-"""From plain configuration to objects: backbone, method, converted network. Options meet signatures here."""
+"""From settings to objects: backbone, method, converted network. Options meet signatures here."""
 
 from __future__ import annotations
 
@@ -16,32 +16,31 @@ from torch import nn
 
 import mpt
 from mpt.data import ImageData
-from mpt.streams import stream_key
+from mpt.run.settings import Choice
 from mpt.search.methods import Method
 from mpt.search.parameters import BATCH_NORMS
+from mpt.streams import stream_key
 
 
-def build_method(choice: dict[str, Any], *, prune: float) -> Method:
-    """The method that ``choice`` (``name``, ``target`` and its arguments) names."""
-    target = imported("method", choice["target"])
+def build_method(choice: Choice, *, prune: float) -> Method:
+    """The method that ``choice`` names, with its arguments."""
+    target = import_target("method", choice.target)
     if not (isinstance(target, type) and issubclass(target, Method)):
-        raise ValueError(f"method.target must name a mpt.Method, got {choice['target']}")
-    options = {key: value for key, value in choice.items() if key not in ("name", "target")}
-    _check_options("method", options, [f.name for f in dataclasses.fields(target) if f.name != "prune"])
-    return target(prune=prune, **options)
+        raise ValueError(f"method.target must name a mpt.Method, got {choice.target}")
+    _check_options("method", choice.arguments, [f.name for f in dataclasses.fields(target) if f.name != "prune"])
+    return target(prune=prune, **choice.arguments)
 
 
 def build_backbone(
-    choice: dict[str, Any], data: ImageData, *, width: float, seed: int, binary_activations: bool = False
+    choice: Choice, data: ImageData, *, width: float, seed: int, binary_activations: bool = False
 ) -> nn.Module:
     """The plain network that ``choice`` names, for the images of ``data``; its own random numbers come from ``seed``.
 
-    The target gets of ``num_classes in_channels image_size width`` what it accepts, ``binary_activations`` if they are
-    wanted and it has a form for them, and ``choice``'s own arguments.
+    The target gets ``num_classes in_channels image_size width`` as far as it accepts them, ``binary_activations`` if
+    they are wanted and it has a form for them, and the arguments of ``choice``.
     """
-    target, name = imported("model", choice["target"]), choice["name"]
+    target, name, options = import_target("model", choice.target), choice.name, choice.arguments
     parameters = inspect.signature(target).parameters
-    options = {key: value for key, value in choice.items() if key not in ("name", "target")}
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     if not open_ended:
         _check_options("model", options, list(parameters))
@@ -63,13 +62,13 @@ def build_backbone(
         except TypeError as error:
             raise ValueError(f"model={name} cannot be built with {options}: {error}") from error
     if not isinstance(backbone, nn.Module):
-        raise ValueError(f"model.target must build a torch module, {choice['target']} gave {type(backbone).__name__}")
-    if not hasattr(backbone, "origin"):  # a backbone of the user's own: said in the ticket, built again only by them
-        backbone.origin = {"target": choice["target"], "arguments": {"name": name, "width": width, **options}}  # type: ignore[assignment]
+        raise ValueError(f"model.target must build a torch module, {choice.target} gave {type(backbone).__name__}")
+    if not hasattr(backbone, "origin"):  # the user's own backbone: the ticket names it, only the user builds it again
+        backbone.origin = {"target": choice.target, "arguments": {"name": name, "width": width, **options}}  # type: ignore[assignment]
     return backbone
 
 
-def converted(
+def convert(
     backbone: nn.Module,
     method: Method,
     data: ImageData,
@@ -145,16 +144,16 @@ def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: 
         ) from error
 
 
-def imported(option: str, target: str, *, key: str = "target") -> Callable[..., Any]:
-    """What the dotted name ``target`` of ``<option>.<key>`` means."""
+def import_target(option: str, target: str, *, key: str = "target") -> Callable[..., Any]:
+    """The function or class that the dotted name ``target``, given as ``<option>.<key>``, means."""
     module, _, name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever somebody's own module raises
+        value = getattr(importlib.import_module(module), name)
+    except Exception as error:  # whatever the user's module raises
         raise ValueError(f"{option}.{key}={target} cannot be imported: {error}") from error
-    if not callable(found):
-        raise ValueError(f"{option}.{key}={target} is not something to call")
-    return found  # type: ignore[no-any-return]
+    if not callable(value):
+        raise ValueError(f"{option}.{key}={target} is neither a function nor a class")
+    return value  # type: ignore[no-any-return]
 
 
 def _check_options(group: str, options: dict[str, Any], known: list[str]) -> None:

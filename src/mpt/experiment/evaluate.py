@@ -10,9 +10,9 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from mpt.data import Files, ImageData, Images, Loader
-from mpt.streams import stream_generator
 from mpt.search.layers import frozen
 from mpt.search.parameters import BATCH_NORMS
+from mpt.streams import stream_generator
 
 
 @torch.inference_mode()

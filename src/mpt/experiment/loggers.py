@@ -1,4 +1,4 @@
-"""Loggers beside metrics.jsonl: W&B (offline unless told otherwise) and TensorBoard."""
+"""Loggers besides metrics.jsonl: W&B (offline unless told otherwise) and TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from mpt.files import DISTRIBUTION
+from mpt.run.settings import Logger as Choice
+from mpt.run.settings import Settings, plain
 
-def check(choice: dict[str, Any]) -> None:
-    """Raise ValueError if what the logger needs is not there, before anything is made."""
-    if choice["name"] == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
-        raise ValueError("logger=tensorboard needs a package: pip install 'mpt[tensorboard]'")
-    if choice["name"] == "wandb" and choice["mode"] == "online":
+
+def check(choice: Choice) -> None:
+    """Raise ValueError, before anything is written, if a package or an account that the logger needs is missing."""
+    if choice.name == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
+        raise ValueError(f"logger=tensorboard needs a package: pip install '{DISTRIBUTION}[tensorboard]'")
+    if choice.name == "wandb" and choice.mode == "online":
         import wandb
 
         if not wandb.login(prompt=False):
@@ -25,23 +29,23 @@ def check(choice: dict[str, Any]) -> None:
 
 
 @contextmanager
-def opened(directory: Path, config: dict[str, Any], *, enabled: bool) -> Iterator[list[Logger]]:
-    """Lightning loggers of a run; closed with its exit code, so that a failed run shows as failed.
+def opened(directory: Path, settings: Settings, *, enabled: bool) -> Iterator[list[Logger]]:
+    """Lightning loggers of a run; closed with its exit code, so that a failed run appears as failed.
 
     Args:
         directory: of the run.
-        config: plain, resolved.
+        settings: of the run.
         enabled: False in processes other than the first.
     """
-    choice = config["logger"]
-    if choice["name"] == "local" or not enabled:
+    choice = settings.logger
+    if choice.name == "local" or not enabled:
         yield []
-    elif choice["name"] == "tensorboard":
+    elif choice.name == "tensorboard":
         yield [_tensorboard(directory)]
     else:
         import wandb
 
-        logger = _wandb(directory, config)
+        logger = _wandb(directory, settings)
         try:
             yield [logger]
         except BaseException:
@@ -56,37 +60,37 @@ def _tensorboard(directory: Path) -> Logger:
     return TensorBoardLogger(save_dir=directory, name="", version="tensorboard")
 
 
-def _wandb(directory: Path, config: dict[str, Any]) -> Logger:
+def _wandb(directory: Path, settings: Settings) -> Logger:
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
-    choice = config["logger"]
+    choice = settings.logger
     # offline artifacts would otherwise be staged outside the run
     os.environ["WANDB_DATA_DIR"] = os.environ["WANDB_CACHE_DIR"] = str(directory.resolve() / "wandb")
     (directory / "wandb").mkdir(parents=True, exist_ok=True)
     return WandbLogger(
-        mode=choice["mode"],
-        project=choice["project"],
-        entity=choice["entity"],
-        group=choice["group"] or _sweep(config),
-        tags=[*choice["tags"], *filter(None, (config["sweep"], config["budget"]))],
+        mode=choice.mode,  # type: ignore[arg-type]
+        project=choice.project,
+        entity=choice.entity,
+        group=choice.group or _sweep(settings),
+        tags=[*choice.tags, *filter(None, (settings.sweep, settings.budget))],
         job_type="train",
         name=directory.name,
         id=hashlib.sha1(str(directory.resolve()).encode()).hexdigest()[:8],
         save_dir=str(directory.resolve()),  # W&B's own process may have been started from another folder
-        config=config,
+        config=plain(settings),
         log_model=False,
         settings=wandb.Settings(silent=True),
     )
 
 
-def _sweep(config: dict[str, Any]) -> str | None:
-    """What the runs of one sweep share."""
-    return f"{config['sweep']}-{config['budget'] or 'paper'}" if config["sweep"] else None
+def _sweep(settings: Settings) -> str | None:
+    """The group that the runs of one sweep share."""
+    return f"{settings.sweep}-{settings.budget or 'paper'}" if settings.sweep else None
 
 
-def finished(loggers: list[Logger], ticket_path: Path, row: dict[str, Any]) -> None:
-    """Give the result and the ticket to W&B, where it logs: the row as summary, the file as an artifact."""
+def log_result(loggers: list[Logger], path: Path, result: dict[str, Any]) -> None:
+    """Send the result and the ticket at ``path`` to W&B, if it logs: the result as summary, the file as artifact."""
     from lightning.pytorch.loggers import WandbLogger
 
     for logger in loggers:
@@ -94,7 +98,7 @@ def finished(loggers: list[Logger], ticket_path: Path, row: dict[str, Any]) -> N
             import wandb
 
             run = logger.experiment
-            run.summary.update({key: value for key, value in row.items() if isinstance(value, (int, float, str))})
+            run.summary.update({key: value for key, value in result.items() if isinstance(value, (int, float, str))})
             artifact = wandb.Artifact(f"ticket-{run.id}", type="ticket")
-            artifact.add_file(str(ticket_path))
+            artifact.add_file(str(path))
             run.log_artifact(artifact)

@@ -1,4 +1,4 @@
-"""What Lightning trains: the converted network, its loss, optimizer and metrics; and the loaders of one process."""
+"""The module that Lightning trains: converted network, loss, optimizer, metrics; and the loaders of one process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from torchmetrics.classification import MulticlassAccuracy
 from mpt.data import Batch, ImageData, Loader
 from mpt.experiment.losses import losses
 from mpt.experiment.optim import build_optim
-from mpt.streams import stream_key
-from mpt.search.layers import frozen
+from mpt.run.settings import Optim
+from mpt.search.conversion import Conversion
+from mpt.search.layers import frozen, ticket_layers
+from mpt.search.methods import Method
 from mpt.search.selection import calibrate, start_epoch
+from mpt.streams import stream_key
 
 
 class TicketModule(L.LightningModule):
@@ -28,7 +31,7 @@ class TicketModule(L.LightningModule):
         num_classes: of the data.
         splits: names of the evaluation loaders in their order, of ``val`` and ``test``.
         seed: of the run; dropout and the like are a function of it and the epoch.
-        optim: as :class:`mpt.run.settings.Optim`, plain.
+        optim: optimizer and learning rate.
         epochs: of the whole run, for the learning rate.
         label_smoothing: of the loss that is minimised, not of those reported.
     """
@@ -40,13 +43,13 @@ class TicketModule(L.LightningModule):
         num_classes: int,
         splits: tuple[str, ...],
         seed: int,
-        optim: dict[str, Any],
+        optim: Optim,
         epochs: int,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.net, self.splits, self.seed, self.optim, self.epochs = net, splits, seed, optim, epochs
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.method = label_smoothing, _penalizing(net)
         self.train_loss = MeanMetric(nan_strategy="disable")  # other strategies look at the value: the host would wait
         self.train_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.accs: Any = nn.ModuleDict({split: self.train_acc.clone() for split in splits})
@@ -60,13 +63,15 @@ class TicketModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(stream_key(self.seed, f"torch/epoch {self.current_epoch}/rank {self.global_rank}")[1] % 2**63)
-        start_epoch(self.net, self.current_epoch)
+        start_epoch(self.net, self.current_epoch, accumulate=self.optim.accumulate)
         self.train_loss.reset()
         self.train_acc.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self(batch.images)
         loss, plain = losses(logits, batch.labels, views=batch.views, label_smoothing=self.label_smoothing)
+        penalty = self.method.penalty(ticket_layers(self.net)) if self.method else None
+        loss = loss if penalty is None else loss + penalty
         if batch.share > 0:
             self.train_loss.update(plain.detach(), weight=len(batch.labels))
             self.train_acc.update(logits[: len(batch.labels)].detach(), batch.labels)
@@ -77,9 +82,12 @@ class TicketModule(L.LightningModule):
         self._evaluation.enter_context(frozen(self.net))  # each mask once a pass
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        split, logits = self.splits[dataloader_idx], self(batch.images)
+        split = self.splits[dataloader_idx]
+        with torch.autocast(self.device.type, enabled=False):  # in float32, whatever the precision of training
+            logits = self(batch.images)
+            loss = F.cross_entropy(logits, batch.labels)
         self.accs[split].update(logits, batch.labels)
-        self.losses[split].update(F.cross_entropy(logits, batch.labels), weight=len(batch.labels))
+        self.losses[split].update(loss, weight=len(batch.labels))
 
     def on_validation_epoch_end(self) -> None:
         self._evaluation.close()
@@ -99,6 +107,14 @@ class TicketModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer, schedule = build_optim(self.net, self.optim, epochs=self.epochs)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+
+def _penalizing(net: nn.Module) -> Method | None:
+    """The method that ``net`` is searched by, if it adds a term to the loss."""
+    conversion: Conversion | None = getattr(net, "conversion", None)
+    if conversion is None or conversion.from_file or type(conversion.method).penalty is Method.penalty:
+        return None
+    return conversion.method
 
 
 class Loaders(L.LightningDataModule):

@@ -1,4 +1,4 @@
-"""What is written down of every epoch: metrics under their frozen names, ``metrics.jsonl``, a line on the terminal."""
+"""The record of every epoch: metrics under their frozen names, ``metrics.jsonl``, a line on the terminal."""
 
 from __future__ import annotations
 
@@ -122,15 +122,15 @@ def ticket_metrics(module: TicketModule, before: list[Tensor], after: list[Tenso
         for (name, layer), old, new in zip(ticket_layers(module.net).items(), before, after, strict=True):
             made = layer.current()
             metrics[f"ticket/flips/{name}"] = flips([old], [new])
-            metrics[f"ticket/gain/{name}"] = float(made.gain)
+            metrics[f"ticket/gain/{name}"] = float(made.gain.mean())  # a method may have several per layer
             metrics[f"ticket/binarization_error/{name}"] = binarization_error(layer, made)
     return metrics
 
 
 def binarization_error(layer: TicketLayer, made: Made) -> float:
     """``||m (w - g sign(w))||``, Euclidean, of the paper's equation 1."""
-    kept = layer.weight.detach()[made.mask]
-    return float(torch.linalg.vector_norm(kept.abs() - made.gain))
+    error = layer.weight.detach().abs() - made.gain
+    return float(torch.linalg.vector_norm(error[made.mask]))
 
 
 def _wait(device: torch.device) -> None:

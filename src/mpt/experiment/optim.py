@@ -5,7 +5,7 @@
     multi_step   lr_e = lr gamma^(number of milestones that are at most e)
     constant     lr_e = lr
 
-with e the epoch from 0 and E all of them. An optimizer or a schedule of one's own is named by ``_target_``.
+with e the epoch from 0 and E their number. Your own optimizer or schedule is named by ``_target_``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-from mpt.experiment.build import imported
+from mpt.experiment.build import import_target
+from mpt.run.settings import Optim
 from mpt.search.layers import ticket_layers
 from mpt.search.parameters import BATCH_NORMS
 
@@ -30,12 +31,12 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-def build_optim(net: nn.Module, choice: dict[str, Any], *, epochs: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
+def build_optim(net: nn.Module, choice: Optim, *, epochs: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
     """Optimizer of what ``net`` learns, and its schedule, which steps once per epoch.
 
     Args:
         net: parameters with ``requires_grad`` are learned.
-        choice: as :class:`mpt.run.settings.Optim`, plain.
+        choice: of optimizer and schedule.
         epochs: of the whole run.
 
     Raises:
@@ -43,13 +44,13 @@ def build_optim(net: nn.Module, choice: dict[str, Any], *, epochs: int) -> tuple
     """
     groups = parameter_groups(
         net,
-        weight_decay=choice["weight_decay"],
-        decay_scores=choice["decay_scores"],
-        decay_batchnorm=choice["decay_batchnorm"],
+        weight_decay=choice.weight_decay,
+        decay_scores=choice.decay_scores,
+        decay_batchnorm=choice.decay_batchnorm,
     )
     optimizer = _optimizer(groups, choice)
     schedule = _schedule(optimizer, choice, epochs=epochs)
-    if choice["_target_"] or isinstance(choice["schedule"], dict):
+    if choice._target_ or isinstance(choice.schedule, dict):
         _check_saved("optim", {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()})
     return optimizer, schedule
 
@@ -73,44 +74,48 @@ def parameter_groups(
     ]
 
 
-def _optimizer(groups: list[dict[str, Any]], choice: dict[str, Any]) -> torch.optim.Optimizer:
-    arguments = {"lr": choice["lr"], **(choice["arguments"] or {})}
-    if choice["_target_"] is None:
-        own = {"momentum": choice["momentum"], "nesterov": choice["nesterov"]} if choice["name"] == "sgd" else {}
+def _optimizer(groups: list[dict[str, Any]], choice: Optim) -> torch.optim.Optimizer:
+    arguments = {"lr": choice.lr, **(choice.arguments or {})}
+    if choice._target_ is None:
+        own = {"momentum": choice.momentum, "nesterov": choice.nesterov} if choice.name == "sgd" else {}
         # one pass over each parameter; not where gradients are clipped, for which float16 needs a plain one
-        if not choice["clip_grad_norm"] and not arguments.keys() & {"fused", "foreach", "differentiable"}:
+        if not choice.clip_grad_norm and not arguments.keys() & {"fused", "foreach", "differentiable"}:
             own["fused"] = True
-        made: torch.optim.Optimizer = _built("optim", OPTIMIZERS[choice["name"]], groups, arguments=own | arguments)
-        return made
-    optimizer = _built("optim", imported("optim", choice["_target_"], key="_target_"), groups, arguments=arguments)
+        builtin: torch.optim.Optimizer = _build("optim", OPTIMIZERS[choice.name], groups, arguments=own | arguments)
+        return builtin
+    optimizer = _build("optim", import_target("optim", choice._target_, key="_target_"), groups, arguments=arguments)
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ValueError(f"optim._target_ must build a torch optimizer, {choice['_target_']} gave {_kind(optimizer)}")
+        raise ValueError(f"optim._target_ must build a torch optimizer, {choice._target_} gave {_kind(optimizer)}")
     return optimizer
 
 
-def _schedule(optimizer: torch.optim.Optimizer, choice: dict[str, Any], *, epochs: int) -> LRScheduler:
-    schedule = choice["schedule"]
+def _schedule(optimizer: torch.optim.Optimizer, choice: Optim, *, epochs: int) -> LRScheduler:
+    schedule = choice.schedule
     if isinstance(schedule, str):
-        return LambdaLR(optimizer, lr_factors(epochs=epochs, **{k: choice[k] for k in LR_ARGUMENTS}))
+        factors = lr_factors(
+            epochs=epochs,
+            schedule=schedule,
+            warmup=choice.warmup,
+            milestones=choice.milestones,
+            gamma=choice.gamma,
+        )
+        return LambdaLR(optimizer, factors)
     arguments = {key: value for key, value in schedule.items() if key != "_target_"}
-    target = imported("optim.schedule", schedule["_target_"], key="_target_")
-    made = _built("optim.schedule", target, optimizer, arguments=arguments)
-    if isinstance(made, ReduceLROnPlateau):
+    target = import_target("optim.schedule", schedule["_target_"], key="_target_")
+    custom = _build("optim.schedule", target, optimizer, arguments=arguments)
+    if isinstance(custom, ReduceLROnPlateau):
         raise ValueError(
             "optim.schedule cannot be ReduceLROnPlateau: it follows a metric, which a resumed run would not see again"
         )
-    if not isinstance(made, LRScheduler):
-        raise ValueError(f"optim.schedule._target_ must build a torch LRScheduler, it gave {_kind(made)}")
-    return made
-
-
-LR_ARGUMENTS = ("schedule", "warmup", "milestones", "gamma")
+    if not isinstance(custom, LRScheduler):
+        raise ValueError(f"optim.schedule._target_ must build a torch LRScheduler, it gave {_kind(custom)}")
+    return custom
 
 
 def lr_factors(
     *, epochs: int, schedule: str, warmup: int = 0, milestones: list[int] | tuple[int, ...] = (), gamma: float = 0.1
 ) -> Callable[[int], float]:
-    """Learning rate of an epoch (from 0) over the highest, by the formulas of this file."""
+    """Learning rate of an epoch (from 0) divided by the highest, by the formulas of this file."""
 
     def factor(epoch: int) -> float:
         if epoch < warmup:
@@ -124,16 +129,16 @@ def lr_factors(
     return factor
 
 
-def _built(option: str, target: Callable[..., Any], first: Any, *, arguments: dict[str, Any]) -> Any:
+def _build(option: str, target: Callable[..., Any], first: Any, *, arguments: dict[str, Any]) -> Any:
     try:
         return target(first, **arguments)
-    except Exception as error:  # whatever somebody's own code raises
+    except Exception as error:  # whatever the user's code raises
         name = getattr(target, "__name__", str(target))
         raise ValueError(f"{option}: {name} cannot be built with {arguments}: {error}") from error
 
 
 def _check_saved(option: str, state: dict[str, Any]) -> None:
-    """A checkpoint is read back as plain numbers and containers only: said now, not when a cut-off run is repeated."""
+    """A checkpoint is read back as plain numbers and containers only: refuse now, not when the run is resumed."""
     content = io.BytesIO()
     try:
         torch.save(state, content)

@@ -1,14 +1,14 @@
-"""What a sweep will take, said before it starts: hours and bytes, to a factor of two or three at best.
+"""Time and space of a sweep, estimated before it starts: hours and bytes, within a factor of two or three at best.
 
 Work of a run = 3 x multiply-adds of a forward pass x images x epochs (backward costs twice the forward). Seconds per
-unit of work come from the runs of the same folder that are done, else from one convolution timed on this machine.
+unit of work come from finished runs of the same networks in the folder, else from one convolution timed here.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpt.experiment import status
 from mpt.experiment.build import build_backbone, build_method, check_ramp
+from mpt.run.settings import Data, Settings, plain
+from mpt.run.status import result
 
 IMAGES = {  # training images, channels, side, classes
     "cifar10": (50_000, 3, 32, 10),
@@ -32,66 +33,70 @@ SECONDS_A_RUN = 2  # data read, network made, ticket measured
 BYTES_A_WEIGHT = 13  # frozen weight, score, momentum in the checkpoint, and some bits in the ticket
 
 
-def check_methods(configs: Sequence[dict[str, Any]]) -> None:
+def check_methods(runs: Sequence[Settings]) -> None:
     """Raise ValueError for a method that cannot be built: an axis has a value that it does not take."""
-    for config in configs:
-        check_ramp(build_method(config["method"], prune=config["prune"]), epochs=config["epochs"])
+    for settings in runs:
+        check_ramp(build_method(settings.method, prune=settings.prune), epochs=settings.epochs)
 
 
-def estimated(configs: Sequence[dict[str, Any]], folder: Path) -> str:
-    """One sentence on time and space of the runs ``configs``; ValueError for a network that cannot be built."""
+def estimate(runs: Sequence[Settings], folder: Path) -> str:
+    """One sentence on the time and space that ``runs`` take; ValueError for a network that cannot be built."""
     sizes: dict[str, tuple[int, int] | None] = {}
     works, weights = [], []
-    for config in configs:
-        key = json.dumps([config[name] for name in ("model", "data", "width", "binary_activations")], sort_keys=True)
+    for settings in runs:
+        key = _network(plain(settings))
         if key not in sizes:
-            sizes[key] = _size(config)
+            sizes[key] = _size(settings)
         if (size := sizes[key]) is not None:
-            works.append(3 * size[0] * _images(config) * config["epochs"])
+            works.append(3 * size[0] * _images(settings) * settings.epochs)
             weights.append(size[1])
     if not works:
-        return "estimate: none, as the size of the data is not known before it is read"
-    rate, source = _seconds_a_unit(folder)
-    seconds = (sum(works) * rate / len(works) + SECONDS_A_RUN) * len(configs)
-    size_bytes = BYTES_A_WEIGHT * sum(weights) * len(configs) / len(works)
+        return "estimate: none, because the size of the data is not known before they are read"
+    rate, source = _seconds_per_unit(folder, sizes)
+    seconds = (sum(works) * rate / len(works) + SECONDS_A_RUN) * len(runs)
+    size_bytes = BYTES_A_WEIGHT * sum(weights) * len(runs) / len(works)
     return f"estimate: about {_time(seconds)} one after the other ({source}), {_bytes(size_bytes)} on disk"
 
 
-def _shape(config: dict[str, Any]) -> tuple[int, int, int, int] | None:
-    data = config["data"]
-    if data["name"] == "synthetic":
-        known = (data["num_images"], data["channels"], 32, data["num_classes"])
-    elif data["name"] in IMAGES:
-        known = IMAGES[data["name"]]
-    elif data["train_size"] and data["image_size"]:
-        known = (data["train_size"], 3, data["image_size"], 10)
+def _network(config: Mapping[str, Any]) -> str:
+    """The part of a run's plain settings on which its network's size depends, as text."""
+    return json.dumps([config[name] for name in ("model", "data", "width", "binary_activations")], sort_keys=True)
+
+
+def _shape(data: Data) -> tuple[int, int, int, int] | None:
+    """(images, channels, side, classes); None if they are not known before the data are read."""
+    if data.name == "synthetic":
+        known = (data.num_images, data.channels, 32, data.num_classes)
+    elif data.name in IMAGES:
+        known = IMAGES[data.name]
+    elif data.train_size and data.image_size:
+        known = (data.train_size, 3, data.image_size, 10)
     else:
         return None
-    return known[0], known[1], data["image_size"] or known[2], known[3]
+    return known[0], known[1], data.image_size or known[2], known[3]
 
 
-def _images(config: dict[str, Any]) -> int:
-    shape = _shape(config)
+def _images(settings: Settings) -> int:
+    """Training images of an epoch."""
+    shape = _shape(settings.data)
     assert shape is not None
-    limit = config["trainer"]["limit_batches"]
-    return min(config["data"]["train_size"] or shape[0], shape[0], limit * config["batch"] if limit else shape[0])
+    limit = settings.trainer.limit_batches
+    return min(settings.data.train_size or shape[0], shape[0], limit * settings.batch if limit else shape[0])
 
 
-def _size(config: dict[str, Any]) -> tuple[int, int] | None:
-    """Multiply-adds of one image and number of weights; None if the data's shape is not known before it is read."""
-    shape = _shape(config)
+def _size(settings: Settings) -> tuple[int, int] | None:
+    """Multiply-adds per image and number of weights; None if the images' shape is not known before they are read."""
+    shape = _shape(settings.data)
     if shape is None:
         return None
-    images: Any = SimpleNamespace(
-        name=config["data"]["name"], channels=shape[1], image_size=shape[2], num_classes=shape[3]
-    )
+    images: Any = SimpleNamespace(name=settings.data.name, channels=shape[1], image_size=shape[2], num_classes=shape[3])
     with torch.device("meta"):
         net = build_backbone(
-            config["model"],
+            settings.model,
             images,
-            width=config["width"],
+            width=settings.width,
             seed=0,
-            binary_activations=config["binary_activations"],
+            binary_activations=settings.binary_activations,
         ).eval()
         counts: list[int] = []
         for module in net.modules():
@@ -108,20 +113,27 @@ def _multiply_adds(layer: nn.Module, out: torch.Tensor) -> int:
     return int(weight.numel() * positions)
 
 
-def _seconds_a_unit(folder: Path) -> tuple[float, str]:
-    """Seconds of one multiply-add in training, and where the number comes from."""
+def _seconds_per_unit(folder: Path, sizes: Mapping[str, tuple[int, int] | None]) -> tuple[float, str]:
+    """Seconds of one multiply-add in training, and the source of the number.
+
+    A result is data: its numbers count only where its network is one of ``sizes``, which were built from the settings
+    of this command. Nothing that a result names is built.
+    """
     rates = []
     for path in sorted(folder.glob("*/result.json"))[:200]:
-        row = status.result(path.parent)
-        with suppress(KeyError, TypeError, ValueError):  # a row of another version, or an incomplete one
-            if row.get("status") == "done" and (size := _size(row["config"])):
-                rates.append(row["seconds"] / (3 * size[0] * _images(row["config"]) * row["config"]["epochs"]))
+        stored = result(path.parent)
+        with suppress(KeyError, TypeError, ValueError, ZeroDivisionError):  # of another version, or incomplete
+            if stored.get("status") == "done" and (size := sizes.get(_network(stored["config"]))):
+                config = stored["config"]
+                most = (config["trainer"]["limit_batches"] or stored["num_train"]) * config["batch"]
+                images = min(stored["num_train"], most)
+                rates.append(stored["seconds"] / (3 * size[0] * images * stored["epochs"]))
     if rates:
-        return sorted(rates)[len(rates) // 2], f"from {len(rates)} runs that are done"
-    return _timed(), "rough: from one convolution timed here"
+        return sorted(rates)[len(rates) // 2], f"from {len(rates)} finished runs"
+    return _time_convolution(), "rough: from one convolution timed here"
 
 
-def _timed() -> float:
+def _time_convolution() -> float:
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     layer, images = nn.Conv2d(64, 64, 3, padding=1).to(device), torch.zeros(32, 64, 16, 16, device=device)
     passes, positions = 5, 16 * 16

@@ -1,4 +1,4 @@
-"""The axes of a sweep to its runs: every combination composed and checked, named, and none twice. Imports no torch."""
+"""The axes of a sweep to its runs: every combination composed, checked and named, none twice."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
-from mpt.errors import USERS
-from mpt.run.name import affects_result, configured, run_name
+from mpt.errors import is_mendable
+from mpt.experiment.kinds import configured
+from mpt.run.name import identity, run_name
+from mpt.run.settings import Settings, plain
 
 CONSTANT = ("runs", "sweep", "sweeps", "budget")  # one value a sweep: they say where it is
 
 
 @dataclass(frozen=True)
 class Run:
-    """One of a sweep: its overrides, the configuration that they make, and its directory."""
+    """One run of a sweep: its overrides, the settings that follow from them, and its directory."""
 
     overrides: tuple[str, ...]
-    config: dict[str, Any]
+    settings: Settings
     directory: Path
 
 
-def expanded(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[str], folder: Path) -> list[Run]:
-    """Every run that the axes of ``lines`` and, stronger, ``arguments`` span, checked and without repetition.
+def expand_axes(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[str], folder: Path) -> list[Run]:
+    """Every run that the axes of ``lines`` and ``arguments`` span, checked and without repetition.
 
-    An argument that is an axis of some lines only replaces it there. The dense baseline removes nothing, so ``prune``
-    does not make several of it, and options of the other runs' method are not meant for it.
+    An argument replaces an axis of the same name; one that is an axis of some lines only replaces it there. The dense
+    baseline removes nothing, so ``prune`` gives a single baseline, and options of the other runs' method do not concern
+    it.
 
     Raises:
         ValueError and Hydra's errors: of the first refused value.
@@ -45,11 +48,11 @@ def expanded(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[
     left_out: dict[str, Exception] = {}
     for line in lines:
         elsewhere = {key for other in lines for key in other} - line.keys()
-        given = [argument for argument in arguments if argument.partition("=")[0] not in elsewhere]
-        for overrides, config in _product(composer, composer.combinations(line, given), left_out):
-            run = Run(overrides, config, folder / run_name(config))
+        applicable = [argument for argument in arguments if argument.partition("=")[0] not in elsewhere]
+        for overrides, settings in _product(composer, composer.combinations(line, applicable), left_out):
+            run = Run(overrides, settings, folder / run_name(settings))
             other = runs.setdefault(run.directory, run)
-            if affects_result(other.config) != affects_result(config):
+            if identity(plain(other.settings)) != identity(plain(settings)):
                 raise ValueError(f"two runs would share {run.directory}: {other.overrides} and {overrides}")
     taken = {override.partition("=")[0] for run in runs.values() for override in run.overrides}
     for option, error in left_out.items():
@@ -60,8 +63,8 @@ def expanded(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[
 
 def _product(
     composer: Composer, combinations: Sequence[Sequence[str]], left_out: dict[str, Exception]
-) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Overrides and configuration of each combination; options of a method that dense refuses go to ``left_out``."""
+) -> Iterator[tuple[tuple[str, ...], Settings]]:
+    """Overrides and settings of each combination; options of a method that dense refuses go to ``left_out``."""
     dense: set[tuple[str, ...]] = set()
     for combination in combinations:
         overrides = tuple(combination)
@@ -69,27 +72,27 @@ def _product(
         if without in dense:
             continue
         try:
-            config = composer.config(overrides)
-        except USERS as error:
+            settings = composer.settings(overrides)
+        except Exception as error:
             options = [override for override in without if override.startswith("method.")]
             without = tuple(override for override in without if override not in options)
-            if not options or not _is_dense(config := composer.config(without)):
+            if not is_mendable(error) or not options or not _is_dense(settings := composer.settings(without)):
                 raise
             left_out |= {option.partition("=")[0]: error for option in options}
-        if _is_dense(config) and len(without) < len(overrides):
+        if _is_dense(settings) and len(without) < len(overrides):
             dense.add(without)
-            overrides, config = without, composer.config(without)
-        yield overrides, config
+            overrides, settings = without, composer.settings(without)
+        yield overrides, settings
 
 
-def _is_dense(config: dict[str, Any]) -> bool:
-    return bool(config["method"]["target"] == "mpt.Dense")
+def _is_dense(settings: Settings) -> bool:
+    return settings.method.target == "mpt.Dense"
 
 
 class Composer:
-    """Configurations of many combinations of overrides: files are read once for all that choose the same ones.
+    """Settings of many combinations of overrides; combinations that choose the same files read them once.
 
-    Hydra takes 50 ms to compose; giving plain values to a copy takes a tenth of it.
+    Hydra takes 50 ms to compose; setting values in a copy takes a tenth of that.
     """
 
     def __init__(self, loader: Any, master: DictConfig) -> None:
@@ -103,14 +106,14 @@ class Composer:
             self.known[override] = self.parser.parse_override(override)
         return self.known[override]
 
-    def combinations(self, axes: dict[str, str], given: Sequence[str] = ()) -> list[list[str]]:
-        """Every combination of the values of ``axes`` and, stronger, of the overrides ``given``."""
-        written = [self.parsed(override) for override in (*(f"{key}={value}" for key, value in axes.items()), *given)]
-        every: list[list[str]] = BasicSweeper.split_arguments(written, None)[0]
-        return every
+    def combinations(self, axes: dict[str, str], stronger: Sequence[str] = ()) -> list[list[str]]:
+        """Every combination of the values of ``axes`` and of the overrides ``stronger``, which replace them."""
+        lines = (*(f"{key}={value}" for key, value in axes.items()), *stronger)
+        products: list[list[str]] = BasicSweeper.split_arguments([self.parsed(line) for line in lines], None)[0]
+        return products
 
-    def config(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """The checked plain configuration that Hydra would compose."""
+    def settings(self, overrides: Sequence[str]) -> Settings:
+        """The checked settings of the configuration that Hydra would compose."""
         files = tuple(override for override in overrides if self._chooses_a_file(override))
         if files not in self.bases:
             base = self.loader.load_sweep_config(self.master, list(files))

@@ -1,7 +1,7 @@
-"""Many runs: the axes expanded, everything checked, and what is missing run, each run once. Imports no torch itself.
+"""Many runs: expand the axes, check everything, and run what is missing, each run once.
 
-The truth about a run lies in its directory, whose name follows from the configuration alone, never in this process:
-so a sweep can be killed anywhere and repeated, run by several commands at once, and spread by any launcher of Hydra.
+The truth about a run lies in its directory, whose name follows from the settings alone, never in this process. So a
+sweep can be killed anywhere and repeated, run by several commands at once, and spread by any launcher of Hydra.
 """
 
 from __future__ import annotations
@@ -16,55 +16,56 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mpt.experiment import status
+from mpt.files import write_atomically
+from mpt.multirun.expand import Run, expand_axes
+from mpt.multirun.tuning import Tuning, quoted
+from mpt.run import status
 from mpt.run.claim import NAME as CLAIM
 from mpt.run.claim import claimed, is_claimed
-from mpt.files import write_atomically
-from mpt.multirun.expand import Run, expanded
-from mpt.multirun.tuning import Tuning, quoted
+from mpt.run.settings import Settings
 
 
 def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
-    """Run what is missing of the axes that ``arguments`` and the file of the sweep span.
+    """Run what is missing of the runs that ``arguments`` and the file of the sweep span.
 
     Raises:
-        ValueError: a value of an axis is refused; nothing has started then.
+        ValueError: a value of an axis is refused; then nothing has started.
         SystemExit: some runs failed; all others are done.
     """
     folder = Path(sweeper.config.hydra.sweep.dir)
     lines, changes = _axes(sweeper)
     changes = {key: text for key, text in changes.items() if key not in {o.partition("=")[0] for o in arguments}}
-    runs = expanded(sweeper, lines, arguments, folder)
+    runs = expand_axes(sweeper, lines, arguments, folder)
     for run in runs:
-        _check_processes(sweeper.config, run.config)
+        _check_processes(sweeper.config, run.settings)
     refused: dict[Path, str] = {}
     missing = [run for run in runs if not _done(run, refused)]
     tuning = Tuning(sweeper, folder)
-    tunings = tuning.expanded(runs)
-    print(_announced(sweeper.config, folder, runs, changes), flush=True)
+    tunings = tuning.expand(runs)
+    print(_announce(sweeper.config, folder, runs, changes), flush=True)
     if tuning.axes:
-        print(tuning.announced(runs, tunings), flush=True)
-    searches = [run.config for run in missing if run.directory not in refused]
-    if wanted := searches + tuning.configs_left(runs, tunings):
-        from mpt.multirun.estimate import check_methods, estimated
+        print(tuning.announce(runs, tunings), flush=True)
+    searches = [run.settings for run in missing if run.directory not in refused]
+    if wanted := searches + tuning.settings_left(runs, tunings):
+        from mpt.multirun.estimate import check_methods, estimate
 
         check_methods(searches)
-        print(estimated(wanted, folder), flush=True)
+        print(estimate(wanted, folder), flush=True)
     if sweeper.dry_run:
         every = [*runs, *tunings]
         print("\n".join(f"{status.state(run.directory).state:<8} {run.directory.name}" for run in every), flush=True)
         return []
     if wanted:
-        _work(sweeper, runs, refused, started=_listed(folder, runs))
-        if tunings := tuning.expanded(runs):
+        _work(sweeper, runs, refused, started=_list(folder, runs))
+        if tunings := tuning.expand(runs):
             more = (f"hydra.sweep.dir={quoted(folder)}",)
-            _work(tuning.sweeper, tunings, refused, started=_listed(folder, tunings), more=more)
+            _work(tuning.sweeper, tunings, refused, started=_list(folder, tunings), more=more)
     _report([*runs, *tunings], refused, folder)
     return []
 
 
 def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """The axes of each line of the file, and what ``budget=mini`` changes of them (``key`` -> ``before -> after``)."""
+    """The axes of each line of the file, and the changes of ``budget=mini`` (``key`` -> ``before -> after``)."""
     if sweeper.config.budget not in (None, "paper", "mini"):
         raise ValueError(f"budget must be paper or mini, got {sweeper.config.budget}")
     params = dict(sweeper.params)
@@ -76,8 +77,8 @@ def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
     return [params | dict(line) | mini for line in lines], changes
 
 
-def _check_processes(master: DictConfig, config: dict[str, Any]) -> None:
-    devices, nodes = str(config["trainer"]["devices"]), config["trainer"]["num_nodes"]
+def _check_processes(master: DictConfig, settings: Settings) -> None:
+    devices, nodes = str(settings.trainer.devices), settings.trainer.num_nodes
     launcher = master.hydra.launcher
     slurm = "Slurm" in str(launcher.get("_target_"))
     if slurm and (devices, nodes) != (str(launcher.tasks_per_node), launcher.nodes):
@@ -90,13 +91,13 @@ def _check_processes(master: DictConfig, config: dict[str, Any]) -> None:
             f"trainer.num_nodes={nodes} in a sweep needs a launcher that starts a task for each device: "
             "hydra/launcher=slurm"
         )
-    if devices.isdigit() and config["batch"] % max(1, int(devices) * nodes):
+    if devices.isdigit() and settings.batch % max(1, int(devices) * nodes):
         raise ValueError(
-            f"batch is the global batch and must divide by the {int(devices) * nodes} processes, got {config['batch']}"
+            f"batch is the global batch and must divide by the {int(devices) * nodes} processes, got {settings.batch}"
         )
 
 
-def _announced(master: DictConfig, folder: Path, runs: Sequence[Run], changes: dict[str, str]) -> str:
+def _announce(master: DictConfig, folder: Path, runs: Sequence[Run], changes: dict[str, str]) -> str:
     counts = dict.fromkeys(status.STATES, 0)
     for run in runs:
         counts[status.state(run.directory).state] += 1
@@ -110,8 +111,8 @@ def _announced(master: DictConfig, folder: Path, runs: Sequence[Run], changes: d
     return "\n".join(lines)
 
 
-def _listed(folder: Path, runs: Sequence[Run]) -> float:
-    """Write down what was asked for, beside what earlier commands asked for; the time, by the file system's clock."""
+def _list(folder: Path, runs: Sequence[Run]) -> float:
+    """Record the runs asked for, next to those of earlier commands; the time of it, by the file system's clock."""
     asked = {run.directory.name: list(run.overrides) for run in runs}
     with claimed(folder, name=".listing", patience=10):  # other commands list their runs one after the other
         write_atomically(folder / status.LIST, json.dumps(status.listed(folder) | asked, indent=1) + "\n")
@@ -121,9 +122,9 @@ def _listed(folder: Path, runs: Sequence[Run]) -> float:
 def _work(
     sweeper: Any, runs: Sequence[Run], refused: dict[Path, str], *, started: float, more: tuple[str, ...] = ()
 ) -> None:
-    """Launch until every run is done or has failed once since ``started``; what another command holds is waited for.
+    """Launch until every run is done or has failed once since ``started``; wait for runs that another command holds.
 
-    A run that twice neither ends nor is held by anyone is given up: ``refused`` says why.
+    A run that twice neither ends nor is held by a process is given up: ``refused`` says why.
     """
     tries: Counter[Path] = Counter()
     while left := [run for run in runs if not _settled(run, refused, started)]:
@@ -131,43 +132,33 @@ def _work(
         if not free:
             _wait(left, refused, started)
             continue
-        stopped = _launched(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"hydra.sweeper.started={started!r}"))
+        stopped = _launch(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"hydra.sweeper.started={started!r}"))
         after = [run for run in free if not _settled(run, refused, started) and not is_claimed(run.directory)]
         if stopped and len(after) == len(free) and not any(_left_claim(run.directory) > started for run in after):
             raise stopped
         for run in after:
             tries[run.directory] += 1
             if tries[run.directory] > 1 and _left_claim(run.directory) > started:
-                status.record_failure(run.directory, run.config, "its process was killed, twice (out of memory?)")
+                status.record_failure(run.directory, run.settings, "its process was killed, twice (out of memory?)")
             if tries[run.directory] > 1 and not _settled(run, refused, started):
                 refused[run.directory] = "it could not be started, or not be recorded: see above"
 
 
 def _done(run: Run, refused: dict[Path, str]) -> bool:
-    """Whether the run is finished; one whose directory cannot be its own is noted in ``refused``."""
+    """Whether the run is finished; ``refused`` gets one whose directory holds something else."""
     try:
-        return bool(status.finished(run.config, run.directory))
+        return bool(status.finished_result(run.settings, run.directory))
     except (ValueError, OSError) as error:
         refused[run.directory] = status.reason(error)
         return False
 
 
 def _settled(run: Run, refused: dict[Path, str], started: float) -> bool:
-    return run.directory in refused or _done(run, refused) or failed_since(run.directory, started)
-
-
-def failed_since(directory: Path, started: float) -> bool:
-    """True if a try of this run, by this command or another, failed after ``started``; not one that was interrupted."""
-    try:
-        written = (directory / "result.json").stat().st_mtime
-    except OSError:
-        return False
-    row = status.result(directory)
-    return written > started and row.get("status") == "failed" and row.get("error") != status.INTERRUPTED
+    return run.directory in refused or _done(run, refused) or status.failed_since(run.directory, started)
 
 
 def _left_claim(directory: Path) -> float:
-    """When the claim was made that a dead process left; 0 if there is none."""
+    """When a process that has died created the claim it left; 0 if there is none."""
     try:
         return (directory / CLAIM).stat().st_mtime
     except OSError:
@@ -175,13 +166,13 @@ def _left_claim(directory: Path) -> float:
 
 
 def _wait(left: Sequence[Run], refused: dict[Path, str], started: float) -> None:
-    print(f"waiting for {len(left)} runs that other commands are at work on", flush=True)
+    print(f"waiting for {len(left)} runs held by other commands", flush=True)
     while all(is_claimed(run.directory) and not _settled(run, refused, started) for run in left):
         time.sleep(1)
 
 
-def _launched(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Exception | None:
-    """Give ``runs``, each with the overrides ``more``, to the launcher; the exception that stopped it, if one did."""
+def _launch(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Exception | None:
+    """Give ``runs``, each with the overrides ``more``, to the launcher; the exception that stopped it, if any."""
     from hydra.core.plugins import Plugins
 
     launcher = Plugins.instance().instantiate_launcher(
@@ -189,7 +180,7 @@ def _launched(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Excep
     )
     try:
         launcher.launch([[*run.overrides, *more] for run in runs], initial_job_idx=0)
-    except Exception as error:  # of a job that the launcher lost: the others are looked for in their directories
+    except Exception as error:  # the launcher lost a job: the directories say what became of the others
         print(f"the launcher stopped: {error!r}", file=sys.stderr, flush=True)
         return error
     return None

@@ -1,9 +1,9 @@
 """A run of several processes inside a multirun: a fresh interpreter, started as a single run would be.
 
-Lightning starts the other processes of a run by repeating the command line, which in a multirun is that of all runs.
-So such a job starts ``python -m mpt.commands.cli`` with its own overrides and ``hydra.mode=RUN``, and waits for it.
-Whoever dies takes the others along: the child reads a pipe that closes with the parent, the parent kills the child's
-process group, and a joblib worker looks whether the process that started it still lives.
+Lightning starts the other processes of a run by repeating the command line, which in a multirun names all runs. So such
+a job starts ``python -m mpt.commands.cli`` with its own overrides and ``hydra.mode=RUN``, and waits for it. If any of
+them dies, the others end too: the child reads a pipe that closes with the parent, the parent kills the child's process
+group, and a joblib worker watches the process that started it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mpt.experiment import claim
+from mpt.run.claim import ClaimedError, claimed
+from mpt.run.settings import Trainer
 
 APART = "MPT_APART"  # set in the child: the directory is claimed and named by its parent
 _OF_A_RANK = ("LOCAL_RANK", "GLOBAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
@@ -32,17 +33,17 @@ def is_first() -> bool:
     return all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
-def needed(trainer: dict[str, Any]) -> bool:
-    """True if Lightning would start further processes for a run with these options of ``trainer``."""
+def needs_processes(trainer: Trainer) -> bool:
+    """True if Lightning would start further processes for a run with these settings of ``trainer``."""
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
         return False  # one task a device: the processes are there already
-    devices = trainer["devices"]
-    if trainer["num_nodes"] > 1:
+    devices = trainer.devices
+    if trainer.num_nodes > 1:
         return True
     if isinstance(devices, (list, tuple)):
         return len(devices) > 1
     if str(devices) in ("auto", "-1"):
-        return trainer["accelerator"] != "cpu" and _accelerators() > 1
+        return trainer.accelerator != "cpu" and _accelerators() > 1
     text = str(devices)
     return text != "1" if text.isdigit() else "," in text
 
@@ -58,19 +59,19 @@ def run_apart(
     flags: Sequence[str],
     directory: Path,
     *,
-    claimed: int,
+    claim: int,
     environment: dict[str, str],
     cwd: str,
 ) -> str | None:
-    """Run ``mpt-train *flags *overrides`` in ``directory`` to its end; None, or why it ended otherwise.
+    """Run ``mpt-train *flags *overrides`` in ``directory`` to its end; the reason if it failed, else None.
 
     Args:
         overrides: of this job.
         flags: ``--config-dir DIR`` and the like: argparse wants them before all overrides.
         directory: of the run.
-        claimed: file descriptor of its claim, which the child shares: it lapses when both are gone.
+        claim: file descriptor of its claim, which the child shares: it lapses when both have ended.
         environment: variables for the child alone.
-        cwd: where the command was given.
+        cwd: folder in which the command was given.
     """
     command = [sys.executable, "-m", "mpt.commands.cli", *flags, *overrides, "hydra.mode=RUN"]
     kept = {
@@ -80,7 +81,7 @@ def run_apart(
     }
     kept |= {APART: "1", "MPT_DIRECTORY": str(directory.resolve()), "PYTHONSAFEPATH": "1", **environment}
     child = subprocess.Popen(
-        command, env=kept, cwd=cwd, stdin=subprocess.PIPE, start_new_session=True, pass_fds=(claimed,)
+        command, env=kept, cwd=cwd, stdin=subprocess.PIPE, start_new_session=True, pass_fds=(claim,)
     )
     try:
         code = child.wait()
@@ -111,7 +112,7 @@ def _kill_group(group: int) -> None:
 
 
 def follow_parent() -> None:
-    """End this process and its group when the one that started it ends: of a child of ``run_apart``."""
+    """In a child of :func:`run_apart`: end this process and its group when the parent ends."""
     if os.environ.get(APART) and "LOCAL_RANK" not in os.environ:
         threading.Thread(target=_until_closed, daemon=True).start()
 
@@ -123,7 +124,7 @@ def _until_closed() -> None:
 
 
 def follow_sweep() -> None:
-    """End this process when the sweep that it works for ends: of a worker of joblib, which would finish its queue."""
+    """In a worker of joblib, which would finish its queue: end this process when the sweep ends."""
     parent = multiprocessing.parent_process()
     if parent is not None and not any(thread.name == "follow_sweep" for thread in threading.enumerate()):
         threading.Thread(target=_until_orphan, args=(parent.pid,), name="follow_sweep", daemon=True).start()
@@ -136,21 +137,23 @@ def _until_orphan(parent: int | None) -> None:
 
 
 @contextmanager
-def dealt(count: int, visible: Sequence[str]) -> Iterator[list[str]]:
-    """``count`` of the ``visible`` devices of this machine, for this process alone; waits until so many are free."""
+def devices_held(count: int, visible: Sequence[str]) -> Iterator[list[str]]:
+    """``count`` of this machine's ``visible`` devices for this process alone; waits until so many are free."""
     folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"mpt-devices-{os.getuid()}"
     held: dict[str, Any] = {}
     while len(held) < count:
         for device in visible:
             if device not in held and len(held) < count:
-                holding = claim.claimed(folder / device)
+                holding = claimed(folder / device)
                 try:
                     holding.__enter__()
-                except claim.ClaimedError:
+                except ClaimedError:
                     continue
                 held[device] = holding
         if len(held) < count:
-            for holding in held.values():  # never wait holding some: two who want two each would wait for ever
+            for (
+                holding
+            ) in held.values():  # never wait while holding some: two jobs that want two each would wait forever
                 holding.__exit__(None, None, None)
             held = {}
             time.sleep(1)

@@ -1,7 +1,7 @@
-"""A run's directory belongs to one process at a time. The kernel gives it back when that process is gone, however.
+"""A run's directory belongs to one process at a time; the kernel releases it however that process ends.
 
-A lock of ``flock`` on the file ``claim`` in the directory. Local file systems, and NFS from Linux 2.6.12 on where the
-server locks; a file system without locks says so when it is asked. On NFS a child does not share its parent's lock.
+The claim is an ``flock`` on the file ``claim`` in the directory. It works on local file systems, and on NFS from Linux
+2.6.12 on where the server locks; others without locks are refused. On NFS a child does not share its parent's lock.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ NAME = "claim"
 
 
 class ClaimedError(ValueError):
-    """Another process is at work on this run."""
+    """Another process holds this run."""
 
 
 @contextmanager
 def claimed(directory: Path, *, name: str = NAME, patience: float = 0.2) -> Iterator[IO[str]]:
-    """Hold ``directory`` (made if it is not there) and give the open file; left empty, it is removed again.
+    """Hold ``directory``, created if absent, and yield the open claim; a directory left empty is removed again.
 
     Args:
-        directory: a run's, of which ``name`` is the claim, or another.
+        directory: of a run, or any other.
         name: of the file that is locked.
-        patience: seconds to wait while another process holds it; a look from mpt-status holds it for a moment.
+        patience: seconds to wait while another process holds it; mpt-status holds it for a moment.
 
     Raises:
         ClaimedError: another process still holds it then.
@@ -44,7 +44,9 @@ def claimed(directory: Path, *, name: str = NAME, patience: float = 0.2) -> Iter
         try:
             yield file
         finally:
-            (directory / name).unlink(missing_ok=True)  # before the lock goes: who opened it sees it is another file
+            (directory / name).unlink(
+                missing_ok=True
+            )  # before the lock is released: whoever opened it sees another file
             file.close()
     finally:
         for folder in new:
@@ -68,13 +70,11 @@ def _locked(directory: Path, name: str, patience: float) -> IO[str]:
             holder = _holder(directory / name)
             file.close()
             if time.monotonic() > end:
-                raise ClaimedError(
-                    f"another command is at work on {directory}{holder}: wait for it, or end it"
-                ) from None
+                raise ClaimedError(f"another command is running {directory}{holder}: wait for it, or end it") from None
             time.sleep(0.05)
             continue
         except OSError as error:
-            if not os.fstat(file.fileno()).st_size:  # nobody has written into it that he holds it
+            if not os.fstat(file.fileno()).st_size:  # no holder has written into it
                 (directory / name).unlink(missing_ok=True)
             file.close()
             raise ValueError(
@@ -90,7 +90,7 @@ def _locked(directory: Path, name: str, patience: float) -> IO[str]:
 
 
 def _is_still(file: IO[str], path: Path) -> bool:
-    """True unless ``path`` was removed, or made anew, between opening and locking."""
+    """True unless ``path`` was removed or replaced between opening and locking."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -98,7 +98,7 @@ def _is_still(file: IO[str], path: Path) -> bool:
 
 
 def is_claimed(directory: Path) -> bool:
-    """True if some process holds ``directory`` now."""
+    """True while a process holds ``directory``."""
     try:
         with (directory / NAME).open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -110,7 +110,7 @@ def is_claimed(directory: Path) -> bool:
 
 
 def holder(directory: Path) -> dict[str, object]:
-    """Host, process and SLURM job that hold ``directory``, as they wrote it down; empty if they did not."""
+    """Host, process and SLURM job that hold ``directory``, as their claim says; empty if it does not."""
     return read_object(directory / NAME)
 
 
@@ -120,5 +120,5 @@ def _holder(claim: Path) -> str:
 
 
 def slurm_job() -> str | None:
-    """Of this process's allocation: the same for all tasks of one job; None outside SLURM."""
+    """The id of this process's SLURM job, the same for all its tasks; None outside SLURM."""
     return os.environ.get("SLURM_JOB_ID")

@@ -1,14 +1,31 @@
-"""``sweeps/`` shown to Hydra as a group beside those of ``conf/``; only that folder, nothing around it."""
+"""Hydra: from ``conf/``, ``sweeps/`` and a command line to checked settings.
+
+``sweeps/`` is a group like those of ``conf/``. Hydra sees only that folder, nothing around it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from mpt.run.settings import HOME
+from mpt.errors import sentence
+from mpt.files import CONF, HOME
+from mpt.run.check import OPEN, check_keys, check_values
+from mpt.run.settings import PROTOCOLS, Choice, Settings
+
+S = TypeVar("S")
 
 
 class SweepFiles(FileConfigSource):  # type: ignore[misc]
@@ -31,13 +48,60 @@ class SweepFiles(FileConfigSource):  # type: ignore[misc]
 
 
 class SweepsOnThePath(SearchPathPlugin):  # type: ignore[misc]
-    """Adds :class:`SweepFiles` to where Hydra looks."""
+    """Adds :class:`SweepFiles` to the places where Hydra looks."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append("mpt", f"sweeps://{HOME}")
 
 
-def register() -> None:
-    """Make ``sweeps=<name>`` known to Hydra."""
+def register(schema: type = Settings) -> None:
+    """Make a command's settings, by the name of their class, and ``sweeps=<name>`` known to Hydra."""
     for plugin in (SweepFiles, SweepsOnThePath):
         Plugins.instance().register(plugin)
+    ConfigStore.instance().store(name=schema.__name__, node=schema)
+    OmegaConf.register_new_resolver("protocol", _of_protocol, replace=True)
+    OmegaConf.register_new_resolver("times_kept", _times_kept, replace=True)
+
+
+def _of_protocol(choices: DictConfig, *, _root_: DictConfig) -> Any:
+    """``${protocol:{kept:..., paper:..., published:...}}`` in a YAML file: the value under the protocol of this run."""
+    if _root_.protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be {PROTOCOLS[0]}, {PROTOCOLS[1]} or {PROTOCOLS[2]}, got {_root_.protocol}")
+    return choices[_root_.protocol]
+
+
+def _times_kept(factor: float, *, _root_: DictConfig) -> float:
+    """``${times_kept:x}`` in a YAML file: ``x (1 - prune)``, to twelve digits."""
+    return float(f"{factor * (1 - _root_.prune):.12g}")
+
+
+def compose(name: str, overrides: Sequence[str], schema: type) -> DictConfig:
+    """The configuration ``conf/<name>.yaml`` under ``overrides``, not checked yet."""
+    register(schema)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose(name, overrides=list(overrides))
+
+
+def settings_of(composed: DictConfig, schema: type[S]) -> S:
+    """The checked settings that ``composed`` holds.
+
+    Raises:
+        ValueError: a key, a value or a combination of values is refused, in one sentence.
+    """
+    check_keys(composed, schema)
+    try:
+        settings = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:  # of an interpolation
+        raise ValueError(sentence(error)) from error
+    assert isinstance(settings, schema)
+    for group in OPEN:
+        if isinstance(arguments := getattr(settings, group, None), dict):
+            choice = Choice(arguments.pop("name"), arguments.pop("target"), arguments)
+            settings = replace(settings, **{group: choice})  # type: ignore[type-var]
+    check_values(settings)
+    return settings
+
+
+def given_keys(overrides: Sequence[str]) -> set[str]:
+    """The keys that a command line sets."""
+    return {override.partition("=")[0].lstrip("+") for override in overrides}

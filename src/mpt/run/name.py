@@ -1,68 +1,39 @@
-"""A composed configuration to what is run: plain, checked, with a name that follows from it alone. Imports no torch."""
+"""A run's identity and its name, which follows from the settings alone."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from mpt.run.settings import FinetuneSettings, Settings, dials, plain
 
-from mpt.run.settings import check
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain containers."""
-    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+FOLDERS = ("image_folder", "imagenet")  # data that data.root identifies
 
 
-def configured(composed: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """The checked plain configuration of a run: of a search or, where a ``ticket`` is named, of its fine-tuning."""
-    if "ticket" not in composed:
-        return prepared(composed)
-    from mpt.experiment.finetune import completed
-
-    return rooted(completed(composed, {override.partition("=")[0].lstrip("+") for override in overrides}))
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's plain settings on which its ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
+    kinds = ("result", "input", "folder") if config["data"]["name"] in FOLDERS else ("result", "input")
+    return {key: value for key, value in flat(config).items() if purpose(key) in kinds}
 
 
-def prepared(composed: DictConfig) -> dict[str, Any]:
-    """The checked plain configuration of a run, with the folder of its data absolute: what is run, and names it."""
-    check(composed)
-    made = rooted(plain(composed))
-    if made["budget"] and not made["sweep"]:
-        raise ValueError("budget is the size of an experiment: say which with sweeps=<name>")
-    return made
+def purpose(key: str) -> str:
+    """What the parameter of this dotted name is ``of``; an argument of an open parameter is of the same."""
+    known = _purposes()
+    while key and key not in known:
+        key = key.rpartition(".")[0]
+    return known.get(key, "result")
 
 
-def rooted(config: dict[str, Any]) -> dict[str, Any]:
-    """The plain configuration with the folder of its data absolute."""
-    if config["data"]["root"]:
-        config["data"]["root"] = str(Path(config["data"]["root"]).expanduser().resolve())
-    return config
+@cache
+def _purposes() -> dict[str, str]:
+    return {name: f.metadata["of"] for name, f in dials(FinetuneSettings)}
 
 
-def affects_result(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a plain configuration on which the ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
-    # what a recipe, a protocol or a sweep sets is in the others, a ticket in its digest
-    without = {"runs", "logger", "recipe", "protocol", "sweep", "budget", "ticket", "report"}
-    kept = {key: value for key, value in config.items() if key not in without}
-    kept["trainer"] = {
-        key: value
-        for key, value in config["trainer"].items()
-        if key in ("devices", "num_nodes", "precision", "sync_batchnorm", "channels_last", "limit_batches")
-    }
-    unimportant = {"download", "cache", "stream", "workers"}
-    unimportant |= set() if config["data"]["name"] in ("image_folder", "imagenet") else {"root"}
-    kept["data"] = {key: value for key, value in config["data"].items() if key not in unimportant}
-    return flat(kept)
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries to one with dotted keys."""
     result: dict[str, Any] = {}
     for key, value in config.items():
@@ -70,21 +41,22 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def run_name(config: dict[str, Any]) -> str:
-    """Readable name of a run that follows from its configuration alone: what it is, and a hash of everything else."""
-    selection = config["method"].get("selection", "layerwise")
-    relevant = json.dumps(affects_result(config), sort_keys=True)
+def run_name(settings: Settings) -> str:
+    """Readable name of a run: what it is, and a hash of everything else that its ticket depends on."""
+    selection = settings.method.arguments.get("selection", "layerwise")
+    relevant = json.dumps(identity(plain(settings)), sort_keys=True)
     parts = [
-        config["model"]["name"],
-        config["data"]["name"],
-        config["method"]["name"],
+        settings.model.name,
+        settings.data.name,
+        settings.method.name,
         *([selection] if selection != "layerwise" else []),
-        f"p{config['prune']:g}",
-        f"w{config['width']:g}",
-        *(["1_1"] if config["binary_activations"] else []),
-        *(["bn"] if config["learn_batchnorm"] else []),
-        f"e{config['epochs']}",
-        f"s{config['seed']}",
+        f"p{settings.prune:g}",
+        f"w{settings.width:g}",
+        *(["1_1"] if settings.binary_activations else []),
+        *(["bn"] if settings.learn_batchnorm else []),
+        *([settings.trainer.precision] if settings.trainer.precision != "32-true" else []),
+        f"e{settings.epochs}",
+        f"s{settings.seed}",
         hashlib.sha256(relevant.encode()).hexdigest()[:6],
     ]
     return "-".join(re.sub(r"[^\w.]+", "_", str(part)) for part in parts)

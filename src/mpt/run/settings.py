@@ -1,33 +1,90 @@
-"""The typed configuration: every parameter with its meaning and range, checked here, once. Imports no torch.
+"""Every parameter of a run: type, default, meaning, range, and what it identifies. Imports the standard library alone.
 
-``Config`` is what ``mpt-train`` runs; ``conf/`` holds the choices. The groups ``data``, ``optim``, ``trainer`` and
-``logger`` are typed too. ``model`` and ``method`` are open: their keys are the arguments of the function or class that
-their ``target`` names, and are held against its signature when it is built.
+Hydra composes a :class:`Settings` from ``conf/`` and the command line (:mod:`mpt.run.compose`), which is checked once
+(:mod:`mpt.run.check`) and then handed on as an object. ``model`` and ``method`` are open: their further keys are the
+arguments of the function or class that their ``target`` names (:class:`Choice`).
+
+Each parameter says at its field what it is ``of``:
+
+    result    the ticket depends on it: it identifies a run, in its name and when a command finds it again
+    folder    the same, where the data are an image folder; elsewhere it says where this machine keeps the data
+    machine   where and how fast; the ticket and its header do not know it
+    command   what a command does besides: names, records, presets whose values other parameters hold
+    input     noted by the run itself, not an option: what an input file held
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
-PACKAGE = Path(__file__).resolve().parents[1]
-HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1]  # in a wheel beside the code, else the checkout
-CONF = HOME / "conf"
 PROTOCOLS = ("kept", "paper", "published")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
-def dial(default: Any, meaning: str, ok: Callable[[Any], bool] | None = None, must: str = "") -> Any:
-    """A field with a meaning, and a range that is checked (``ok``) and said (``must``)."""
-    return field(default=default, metadata={"meaning": meaning, "ok": ok, "must": must})
+class Range(NamedTuple):
+    """The values that a parameter accepts, as a check and in words: what it *must be*."""
+
+    accepts: Callable[[Any], bool]
+    words: str
 
 
-def group(default: Any) -> Any:
-    return field(default_factory=default)
+def at_least(least: int) -> Range:
+    """Finite numbers from ``least`` on."""
+    return Range(lambda v: least <= v < math.inf, f"at least {least}" if least else "0 or more")
+
+
+def above(bound: int) -> Range:
+    """Finite numbers above ``bound``."""
+    return Range(lambda v: bound < v < math.inf, f"above {bound}")
+
+
+def fraction(*, closed: bool = False) -> Range:
+    """Numbers in [0, 1), or in [0, 1]."""
+    return Range(lambda v: 0 <= v <= 1 and (closed or v < 1), "in [0, 1]" if closed else "in [0, 1)")
+
+
+def one_of(*words: str) -> Range:
+    """One of a few words."""
+    return Range(lambda v: v in words, f"{', '.join(words[:-1])} or {words[-1]}")
+
+
+PRUNE = Range(fraction().accepts, "the fraction removed and must be in [0, 1)")
+SEED = Range(lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
+
+
+def dial(default: Any, meaning: str, valid: Range | None = None, *, of: str = "result", search: bool = False) -> Any:
+    """A parameter. A list or a group is given by its class.
+
+    Args:
+        default: "???" where there is none. Where it is None, None is valid.
+        meaning: in a few words, for ``--help``.
+        valid: the values that it accepts.
+        of: see the head of this file.
+        search: fine-tuning keeps what the ticket was searched with.
+    """
+    about = {"meaning": meaning, "valid": valid, "of": of, "search": search}
+    if callable(default):
+        return field(default_factory=default, metadata=about)
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A file of an open group: what ``target`` (a dotted name) builds, under which name, with which arguments."""
+
+    name: str
+    target: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+if TYPE_CHECKING:
+    Open: TypeAlias = Choice
+    OptionalOpen: TypeAlias = Choice | None
+else:  # as Hydra composes them; compose.settings_of makes a Choice of each
+    Open, OptionalOpen = dict[str, Any], Any
 
 
 @dataclass
@@ -35,36 +92,32 @@ class Data:
     """Where images come from and how they are augmented; see :func:`mpt.data.load`."""
 
     name: str = dial("???", "data set")
-    root: str | None = dial(None, "folder of the files")
-    image_size: int | None = dial(None, "side to resize to, in pixels", lambda v: v is None or v >= 1, "at least 1")
-    val_size: float = dial(0.0, "training images held out: a number, or a fraction", lambda v: v >= 0, "0 or more")
-    train_size: int | None = dial(None, "training images used at most", lambda v: v is None or v >= 1, "at least 1")
-    download: bool = dial(True, "fetch what is not found")
-    cache: str | None = dial(None, "where decoded image folders are kept")
-    crop: int | None = dial(None, "padding of the random crop, in pixels", lambda v: v is None or v >= 0, "0 or more")
+    root: str | None = dial(None, "folder of the files", of="folder")
+    image_size: int | None = dial(None, "side to resize to, in pixels", at_least(1))
+    val_size: float = dial(0.0, "training images held out: a number, or a fraction", at_least(0))
+    train_size: int | None = dial(None, "training images used at most", at_least(1))
+    download: bool = dial(True, "download missing files", of="command")
+    cache: str | None = dial(None, "where decoded image folders are kept", of="machine")
+    crop: int | None = dial(None, "padding of the random crop, in pixels", at_least(0))
     flip: bool | None = dial(None, "mirror half of the training images")
     mean: list[float] | None = dial(None, "per channel, in [0, 1]")
     std: list[float] | None = dial(None, "per channel, in [0, 1]")
-    augment: str = dial(
-        "none", "of training images, beyond crop and flip", lambda v: v in ("none", "augmix"), "none or augmix"
-    )
-    noise_std: float = dial(
-        0.0, "Gaussian noise on training images, in units of [0, 1]", lambda v: 0 <= v < float("inf"), "0 or more"
-    )
-    noise_probability: float = dial(
-        1.0, "with which a training image gets noise", lambda v: 0 <= v <= 1, "a probability in [0, 1]"
-    )
+    augment: str = dial("none", "of training images, beyond crop and flip", one_of("none", "augmix"))
+    noise_std: float = dial(0.0, "Gaussian noise on training images, in units of [0, 1]", at_least(0))
+    noise_probability: float = dial(1.0, "probability that a training image gets noise", fraction(closed=True))
     resized_crop: bool | None = dial(None, "image folders: crops of random area and shape, as imagenet takes them")
-    stream: bool | None = dial(None, "image folders: read them batch by batch; null where memory is too small")
+    stream: bool | None = dial(
+        None, "image folders: read them batch by batch; null where memory is too small", of="machine"
+    )
     workers: int | None = dial(
         None,
-        "processes that read and augment image by image; null: a core each, 16 at most",
-        lambda v: v is None or v >= 0,
-        "0 or more",
+        "processes that read and augment image by image; null: one per core, 16 at most",
+        at_least(0),
+        of="machine",
     )
-    num_classes: int = dial(10, "classes of synthetic images", lambda v: v >= 2, "at least 2")
-    num_images: int = dial(1000, "number of synthetic images", lambda v: v >= 2, "at least 2")
-    channels: int = dial(3, "channels of synthetic images", lambda v: v >= 1, "at least 1")
+    num_classes: int = dial(10, "classes of synthetic images", at_least(2))
+    num_images: int = dial(1000, "number of synthetic images", at_least(2))
+    channels: int = dial(3, "channels of synthetic images", at_least(1))
 
 
 @dataclass
@@ -72,210 +125,160 @@ class Optim:
     """Optimizer of the scores (or of the dense weights) and its learning rate over the epochs."""
 
     name: str = dial("sgd", "optimizer: sgd, adam or adamw")
-    _target_: str | None = dial(None, "an optimizer of one's own instead: its dotted name")
+    _target_: str | None = dial(None, "your own optimizer instead: its dotted name")
     arguments: Any = dial(
         None,
         "further arguments of the optimizer, such as {betas: [0.9, 0.99]}",
-        lambda v: v is None or isinstance(v, (dict, DictConfig)),
-        "a mapping of names to values",
+        Range(lambda v: isinstance(v, dict), "a mapping of names to values"),
     )
-    lr: float = dial(0.1, "learning rate at its highest", lambda v: 0 < v < float("inf"), "above 0")
-    momentum: float = dial(0.9, "of SGD", lambda v: 0 <= v < 1, "in [0, 1)")
+    lr: float = dial(0.1, "highest learning rate", above(0))
+    momentum: float = dial(0.9, "of SGD", fraction())
     nesterov: bool = dial(False, "Nesterov momentum, of SGD")
-    weight_decay: float = dial(1e-4, "on everything that is trained", lambda v: 0 <= v < float("inf"), "0 or more")
+    weight_decay: float = dial(1e-4, "on everything that is trained", at_least(0))
     decay_scores: bool = dial(True, "whether weight decay acts on scores")
     decay_batchnorm: bool = dial(True, "whether it acts on batch-norm's scale and shift (+BN)")
     schedule: Any = dial(
         "cosine",
         "of the learning rate, once per epoch",
-        lambda v: v in ("cosine", "multi_step", "constant") or _has_target(v),
-        "cosine, multi_step, constant or {_target_: its dotted name, and arguments}",
+        Range(
+            lambda v: v in ("cosine", "multi_step", "constant") or is_target(v),
+            "cosine, multi_step, constant or {_target_: its dotted name, and arguments}",
+        ),
     )
-    warmup: int = dial(0, "epochs of linear warm-up before it", lambda v: v >= 0, "0 or more")
-    milestones: list[int] = field(
-        default_factory=list,
-        metadata={
-            "meaning": "of multi_step: epochs before which lr is multiplied by gamma",
-            "ok": lambda v: list(v) == sorted(set(v)) and all(m >= 1 for m in v),
-            "must": "rising numbers from 1",
-        },
+    warmup: int = dial(0, "epochs of linear warm-up before it", at_least(0))
+    milestones: list[int] = dial(
+        list,
+        "of multi_step: epochs before which lr is multiplied by gamma",
+        Range(lambda v: v == sorted(set(v)) and all(m >= 1 for m in v), "rising numbers from 1"),
     )
-    gamma: float = dial(0.1, "factor at a milestone", lambda v: 0 < v < float("inf"), "above 0")
-    clip_grad_norm: float | None = dial(
-        None, "largest norm of the gradient, longer ones are scaled down", lambda v: v is None or v > 0, "above 0"
-    )
-    accumulate: int = dial(
-        1, "parts in which a batch is computed, one after the other, before a step", lambda v: v >= 1, "at least 1"
-    )
-    averaging: str = dial(
-        "none",
-        "average of the scores that is evaluated and kept",
-        lambda v: v in ("none", "ema", "swa"),
-        "none, ema or swa",
-    )
-    averaging_decay: float = dial(0.999, "of ema, a step", lambda v: 0 <= v < 1, "in [0, 1)")
-    averaging_start: int = dial(0, "first epoch, from 0, that is averaged", lambda v: v >= 0, "0 or more")
+    gamma: float = dial(0.1, "factor at a milestone", above(0))
+    clip_grad_norm: float | None = dial(None, "largest norm of the gradient; longer ones are scaled down", above(0))
+    accumulate: int = dial(1, "parts in which a batch is computed, one after the other, before a step", at_least(1))
+    averaging: str = dial("none", "average of the scores that is evaluated and kept", one_of("none", "ema", "swa"))
+    averaging_decay: float = dial(0.999, "of ema, a step", fraction())
+    averaging_start: int = dial(0, "first epoch, from 0, that is averaged", at_least(0))
 
 
-def _has_target(schedule: Any) -> bool:
-    return isinstance(schedule, (dict, DictConfig)) and isinstance(schedule.get("_target_"), str)
+def is_target(value: Any) -> bool:
+    """Whether ``value`` names something to build, as ``{_target_: dotted name, arguments}``."""
+    return isinstance(value, dict) and isinstance(value.get("_target_"), str)
 
 
 @dataclass
 class Trainer:
     """Where and how fast; accelerator, devices, num_nodes, strategy and precision as Lightning spells them."""
 
-    name: str = dial("auto", "this choice's name")
-    accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
+    name: str = dial("auto", "this choice's name", of="machine")
+    accelerator: str = dial("auto", "auto, cpu, gpu, mps ...", of="machine")
     devices: Any = dial("auto", "number of processes, or which devices")
-    num_nodes: int = dial(1, "machines", lambda v: v >= 1, "at least 1")
-    strategy: str = dial("auto", "auto, ddp ...")
-    precision: str = dial("auto", "auto, 32-true or bf16-mixed; auto is bf16-mixed where the machine computes in bf16")
+    num_nodes: int = dial(1, "machines", at_least(1))
+    strategy: str = dial("auto", "auto, ddp ...", of="machine")
+    precision: str = dial(
+        "32-true",
+        "of training; evaluation is always float32",
+        Range(one_of(*PRECISIONS).accepts, f"{one_of(*PRECISIONS).words} (others would round the frozen weights)"),
+    )
     sync_batchnorm: bool = dial(False, "batch-norm over the images of all processes (GPUs)")
     channels_last: bool = dial(True, "memory format of images and activations")
-    progress: bool = dial(True, "progress bars, on a terminal")
-    limit_batches: int | None = dial(None, "batches an epoch at most", lambda v: v is None or v >= 1, "at least 1")
+    progress: bool = dial(True, "progress bars, on a terminal", of="machine")
+    limit_batches: int | None = dial(None, "batches an epoch at most", at_least(1))
 
 
 @dataclass
 class Logger:
     """Where metrics go besides metrics.jsonl."""
 
-    name: str = dial("local", "logger", lambda v: v in ("local", "wandb", "tensorboard"), "local, wandb or tensorboard")
-    project: str = dial("mpt", "W&B project")
-    entity: str | None = dial(None, "W&B account or team")
-    group: str | None = dial(None, "W&B group of runs")
-    tags: list[str] = field(default_factory=list, metadata={"meaning": "W&B tags"})
-    mode: str = dial("offline", "of W&B", lambda v: v in ("offline", "online"), "offline or online")
+    name: str = dial("local", "logger", one_of("local", "wandb", "tensorboard"), of="command")
+    project: str = dial("mpt", "W&B project", of="command")
+    entity: str | None = dial(None, "W&B account or team", of="command")
+    group: str | None = dial(None, "W&B group of runs", of="command")
+    tags: list[str] = dial(list, "W&B tags", of="command")
+    mode: str = dial("offline", "of W&B", one_of("offline", "online"), of="command")
 
 
 @dataclass
-class Config:
+class Settings:
     """One run. ``mpt-train --help`` prints these meanings."""
 
-    prune: float = dial(
-        0.5, "fraction of the weights removed", lambda v: 0 <= v < 1, "the fraction removed and must be in [0, 1)"
-    )
-    width: float = dial(1.0, "channel multiplier of the backbone", lambda v: 0 < v < float("inf"), "above 0")
-    binary_activations: bool = dial(False, "MPT-1/1 instead of 1/32: signs instead of ReLUs")
-    spline_t: float = dial(1.0, "t of the signs' spline gradient (MPT-1/1)", lambda v: 0 < v < float("inf"), "above 0")
-    learn_batchnorm: bool = dial(False, "train batch-norm's scale and shift (+BN)")
-    epochs: int = dial(250, "passes over the training images", lambda v: v >= 1, "at least 1")
-    batch: int = dial(128, "images a step, over all processes together", lambda v: v >= 1, "at least 1")
+    prune: float = dial(0.5, "fraction of the weights removed", PRUNE, search=True)
+    width: float = dial(1.0, "channel multiplier of the backbone", above(0))
+    binary_activations: bool = dial(False, "MPT-1/1 instead of 1/32: signs instead of ReLUs", search=True)
+    spline_t: float = dial(1.0, "t of the signs' spline gradient (MPT-1/1)", above(0), search=True)
+    learn_batchnorm: bool = dial(False, "train batch-norm's scale and shift (+BN)", search=True)
+    epochs: int = dial(250, "passes over the training images", at_least(1))
+    batch: int = dial(128, "images a step, over all processes together", at_least(1))
     label_smoothing: float = dial(
-        0.0, "share of the target spread over all classes, not in reported losses", lambda v: 0 <= v < 1, "in [0, 1)"
+        0.0, "share of the target spread over all classes, not in reported losses", fraction()
     )
     select: str = dial(
         "last",
         "epoch whose ticket is kept; best_val is the best on held-out images (data.val_size)",
-        lambda v: v in ("last", "best_val"),
-        "last or best_val",
+        one_of("last", "best_val"),
     )
-    report: bool = dial(False, "write report.json too: kernels without a weight, histograms of the scores")
-    seed: int = dial(0, "of weights, scores and data", lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
-    dense: list[str] = field(
-        default_factory=list, metadata={"meaning": "layers left out of the search, names or patterns"}
+    report: bool = dial(False, "write report.json too: kernels without a weight, histograms of scores", of="command")
+    seed: int = dial(0, "of weights, scores and data", SEED)
+    dense: list[str] = dial(list, "layers left out of the search, names or patterns", search=True)
+    runs: str = dial("runs", "folder of all runs", of="command")
+    model: Open = dial(dict, "backbone")
+    data: Data = dial(Data, "images")
+    method: Open = dial(dict, "search method", search=True)
+    optim: Optim = dial(Optim, "optimizer and learning rate")
+    trainer: Trainer = dial(Trainer, "machine")
+    logger: Logger = dial(Logger, "records", of="command")
+    recipe: str | None = dial(None, "a published or tried preset of these options", of="command", search=True)
+    sweep: str | None = dial(
+        None, "name of the experiment that this run belongs to; sweeps=<name> sets it", of="command"
     )
-    runs: str = dial("runs", "folder of all runs")
-    model: dict[str, Any] = group(dict)
-    data: Data = group(Data)
-    method: dict[str, Any] = group(dict)
-    optim: Optim = group(Optim)
-    trainer: Trainer = group(Trainer)
-    logger: Logger = group(Logger)
-    recipe: str | None = dial(None, "a published or tried set of all of this")
-    sweep: str | None = dial(None, "name of the experiment that this run belongs to; sweeps=<name> sets it")
     budget: str | None = dial(
-        None, "size of an experiment", lambda v: v in (None, "paper", "mini"), "paper or mini, with sweeps=<name>"
+        None,
+        "size of an experiment",
+        Range(one_of("paper", "mini").accepts, "paper or mini, with sweeps=<name>"),
+        of="command",
     )
     protocol: str = dial(
         "kept",
         "whose way where paper and published code differ; kept is ours",
-        lambda v: v in PROTOCOLS,
-        ", ".join(PROTOCOLS[:-1]) + f" or {PROTOCOLS[-1]}",
+        one_of(*PROTOCOLS),
+        of="command",
+        search=True,
     )
+    data_checksum: str | None = dial(None, "of the listing of an image folder", of="input")
 
 
-def register(schema: type = Config) -> None:
-    """Make a command's schema, by the name of its class, and the experiments known to Hydra."""
-    from mpt.experiment import sweep_files
+@dataclass
+class FinetuneSettings(Settings):
+    """One run of ``mpt-finetune``; the best setting of Efficient MPT, table 1, by default (``conf/finetune.yaml``)."""
 
-    sweep_files.register()
-    ConfigStore.instance().store(name=schema.__name__, node=schema)
-    OmegaConf.register_new_resolver("protocol", _of_protocol, replace=True)
-    OmegaConf.register_new_resolver("times_kept", _times_kept, replace=True)
-
-
-def _of_protocol(choices: DictConfig, *, _root_: DictConfig) -> Any:
-    """``${protocol:{kept:..., paper:..., published:...}}`` in a YAML file: the value under the protocol of this run."""
-    if _root_.protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be {PROTOCOLS[0]}, {PROTOCOLS[1]} or {PROTOCOLS[2]}, got {_root_.protocol}")
-    return choices[_root_.protocol]
+    ticket: str = dial("???", "the ticket file", of="command")  # its digest identifies the run
+    layers: str = dial("last", "whose weights are trained: last, first, all, or a name or pattern")
+    epochs: int = dial(40, "passes over the training images", at_least(1))
+    batch: int = dial(256, "images a step, over all processes together", at_least(1))
+    width: float = dial(1.0, "of a backbone given as model=", above(0))
+    ticket_digest: str | None = dial(None, "of the ticket file", of="input")
 
 
-def _times_kept(factor: float, *, _root_: DictConfig) -> float:
-    """``${times_kept:x}`` in a YAML file: ``x (1 - prune)``, to twelve digits."""
-    return float(f"{factor * (1 - _root_.prune):.12g}")
+def plain(settings: Settings) -> dict[str, Any]:
+    """The settings as plain containers, as ``config.yaml`` and ``result.json`` hold them."""
+    config = asdict(settings)
+    for f in fields(settings):
+        if isinstance(value := getattr(settings, f.name), Choice):
+            config[f.name] = {"name": value.name, "target": value.target, **value.arguments}
+        elif f.metadata["of"] == "input" and value is None:
+            del config[f.name]
+    return config
 
 
-def check(config: DictConfig, schema: type = Config, prefix: str = "") -> None:
-    """Raise ValueError with one sentence unless every key is known and every value in its range."""
-    known = {f.name: f for f in fields(schema)}
-    for key in map(str, config):
-        if key not in known:
-            raise ValueError(f"there is no option {prefix}{key}: take one of {', '.join(known)}")
-    for name, f in known.items():
-        if OmegaConf.is_missing(config, name):
-            raise ValueError(f"{prefix}{name} ({f.metadata['meaning']}) is not given")
-        value, nested = config[name], nested_schema(f)
-        if nested:
-            check(value, nested, f"{prefix}{name}.")
-        elif f.metadata.get("ok") and not f.metadata["ok"](value):
-            must = f.metadata["must"]
-            is_or = "is" if must.startswith("the ") else "must be"
-            raise ValueError(f"{prefix}{name} {is_or} {must}, got {_spelled(value)}")
-    if issubclass(schema, Config):
-        _check_together(config)
-    for name in ("model", "method"):
-        if name in known and isinstance(config[name], DictConfig):
-            _check_named(config[name], name)
-
-
-def _check_together(config: DictConfig) -> None:
-    """What no value says alone."""
-    optim = config.optim
-    if optim._target_ is None and optim.name not in ("sgd", "adam", "adamw"):
-        raise ValueError(f"optim.name must be sgd, adam or adamw, or optim._target_ be given, got {optim.name}")
-    if optim.nesterov and optim.momentum == 0:
-        raise ValueError("optim.nesterov looks ahead along the momentum, which is 0: give optim.momentum")
-    if optim.schedule == "multi_step" and not optim.milestones:
-        raise ValueError("optim.schedule=multi_step needs its epochs: for instance optim.milestones=[100,150]")
-    if optim.warmup and not isinstance(optim.schedule, str):
-        raise ValueError("optim.warmup does not go with a schedule of one's own, which makes its own warm-up")
-    if optim.averaging != "none" and optim.averaging_start >= config.epochs:
-        raise ValueError(
-            f"optim.averaging_start is the first epoch, from 0, that is averaged, and must be below epochs, "
-            f"got {optim.averaging_start} of {config.epochs}"
-        )
-    if config.batch % optim.accumulate:
-        raise ValueError(f"batch must divide by optim.accumulate, got {config.batch} in {optim.accumulate} parts")
-    if config.select == "best_val" and config.data.val_size == 0:
-        raise ValueError("select=best_val needs held-out images, the test images never choose: give data.val_size")
-
-
-def _spelled(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _check_named(choice: DictConfig, name: str) -> None:
-    for key in ("name", "target"):
-        if key not in choice or OmegaConf.is_missing(choice, key):
-            raise ValueError(f"{name}.{key} is not given: say for instance {name}.{key}=resnet18")
-        if not isinstance(choice[key], str):
-            raise ValueError(f"{name}.{key} must be text, got {choice[key]!r}")
-
-
-def nested_schema(f: Any) -> type | None:
-    """Schema of a field that is a typed group; None of any other."""
+def group_class(f: Field[Any]) -> type | None:
+    """Class of a parameter that is a typed group; None for any other."""
     default = f.default_factory if f.default_factory is not MISSING else None
     return default if isinstance(default, type) and is_dataclass(default) else None
+
+
+def dials(schema: type, *, prefix: str = "") -> Iterator[tuple[str, Field[Any]]]:
+    """Every parameter of ``schema`` by its dotted name; a typed group by those in it."""
+    for f in fields(schema):
+        nested = group_class(f)
+        if nested:
+            yield from dials(nested, prefix=f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, f

@@ -1,4 +1,4 @@
-"""What became of runs, read from their directories: done, running, failed or missing. Imports no torch."""
+"""The state of runs, read from their directories: done, running, failed or missing."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ from typing import Any
 
 import yaml
 
-from mpt.run.claim import is_claimed
-from mpt.errors import USERS, sentence
-from mpt.run.name import affects_result
+from mpt.errors import is_mendable, sentence
 from mpt.files import read_object, write_atomically
+from mpt.run.claim import is_claimed
+from mpt.run.name import identity
+from mpt.run.settings import Settings, plain
 
 STATES = ("done", "running", "failed", "missing")
 INTERRUPTED = "interrupted"  # the reason of a run that its user stopped
-LIST = "sweep.json"  # in the directory of a sweep: every run that a command of it asked for
+LIST = "sweep.json"  # in the directory of a sweep: every run that a command asked for
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where yaml was built with it
 
 
 @dataclass(frozen=True)
 class State:
-    """Of one run: one of ``STATES``, and for a failed one the reason, for a cut off one how far it came."""
+    """Of one run: one of ``STATES``; for a failed run the reason, for an interrupted one how far it came."""
 
     directory: Path
     state: str
     text: str = ""
 
 
-def finished(config: dict[str, Any], directory: Path) -> dict[str, Any] | None:
-    """The row of a run that is finished in ``directory``; ValueError if another configuration lives there."""
+def finished_result(settings: Settings, directory: Path) -> dict[str, Any] | None:
+    """The result of a run that is finished in ``directory``; ValueError if another run lives there."""
     try:
         there = yaml.load((directory / "config.yaml").read_text(), Loader=_LOADER)
-        before, now = affects_result(there), affects_result(config)
+        before, now = identity(there), identity(plain(settings))
     except FileNotFoundError:
-        if found := [name for name in ("last.ckpt", "ticket.safetensors") if (directory / name).exists()]:
+        if leftovers := [name for name in ("last.ckpt", "ticket.safetensors") if (directory / name).exists()]:
             raise ValueError(
-                f"{directory} holds {found[0]} of an unknown run, without its config.yaml: choose another directory"
+                f"{directory} holds {leftovers[0]} of an unknown run, without its config.yaml: choose another directory"
             ) from None
         return None
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -50,64 +52,72 @@ def finished(config: dict[str, Any], directory: Path) -> dict[str, Any] | None:
         different = [key for key in different if key != "data_checksum"]
     if different == ["data_checksum"]:
         raise ValueError(
-            f"the pictures in data.root are others than those of the run there, {directory}: choose another directory"
+            f"data.root now holds different pictures from those used by the run in {directory}: "
+            "choose another directory"
         )
     if different:
         changes = ", ".join(f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:5])
-        raise ValueError(f"{directory} holds a run of another configuration ({changes}): choose another directory")
-    row = result(directory)
-    return row if row.get("status") == "done" and (directory / "ticket.safetensors").is_file() else None
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where yaml was built with it
+        raise ValueError(f"{directory} holds a run with other settings ({changes}): choose another directory")
+    stored = result(directory)
+    return stored if stored.get("status") == "done" and (directory / "ticket.safetensors").is_file() else None
 
 
 def result(directory: Path) -> dict[str, Any]:
-    """The row in ``result.json``; empty if there is none, or none that can be read."""
+    """The content of ``result.json``; empty if it is absent or unreadable."""
     return read_object(directory / "result.json")
 
 
-def record_failure(directory: Path, config: dict[str, Any], error: BaseException | str) -> None:
+def record_failure(directory: Path, settings: Settings, error: BaseException | str) -> None:
     """Write a ``result.json`` with ``status: failed`` and the reason.
 
-    Of several processes the one that broke is quoted, not one that lost its connection to it.
+    If one of several processes broke, it is quoted, not one that lost its connection to it.
     """
     text = error if isinstance(error, str) else reason(error)
-    told = [path.read_text() for path in sorted(directory.glob("error-rank*"))]
-    row = {"status": "failed", "error": (told or [text])[0], "config": config}
+    reports = [path.read_text() for path in sorted(directory.glob("error-rank*"))]
+    content = {"status": "failed", "error": (reports or [text])[0], "config": plain(settings)}
     try:
-        write_atomically(directory / "result.json", json.dumps(row, indent=2) + "\n")
+        write_atomically(directory / "result.json", json.dumps(content, indent=2) + "\n")
     except OSError as full:
         print(f"the failure could not be recorded in {directory}: {full}", file=sys.stderr)
 
 
 def reason(error: BaseException) -> str:
-    """Of a failure, as it is written down."""
+    """The reason of a failure, as it is recorded."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return INTERRUPTED
-    return sentence(error) if isinstance(error, USERS) else repr(error)
+    return sentence(error) if is_mendable(error) else repr(error)
 
 
 def record_rank_failure(directory: Path, rank: int, error: BaseException) -> None:
-    """Say why a process other than the first of a run broke, for the first to quote."""
+    """Record why a process other than the first broke, for the first to quote."""
     write_atomically(directory / f"error-rank{rank}", reason(error))
 
 
 def forget_failure(directory: Path) -> None:
-    """Remove what a failed try left, but its checkpoint."""
+    """Remove what a failed attempt left, except its checkpoint."""
     for path in (directory / "result.json", *directory.glob("error-rank*")):
         path.unlink(missing_ok=True)
 
 
+def failed_since(directory: Path, started: float) -> bool:
+    """True if an attempt at this run, by any command, failed after ``started``; an interruption is no failure."""
+    try:
+        written = (directory / "result.json").stat().st_mtime
+    except OSError:
+        return False
+    stored = result(directory)
+    return written > started and stored.get("status") == "failed" and stored.get("error") != INTERRUPTED
+
+
 def state(directory: Path) -> State:
-    """Of the run in ``directory``."""
-    row = result(directory)
-    if row.get("status") == "done" and (directory / "ticket.safetensors").is_file():
+    """The state of the run in ``directory``."""
+    stored = result(directory)
+    if stored.get("status") == "done" and (directory / "ticket.safetensors").is_file():
         return State(directory, "done")
     if is_claimed(directory):
         return State(directory, "running", _progress(directory))
-    if row.get("status") == "failed":
-        return State(directory, "failed", str(row.get("error", "")))
+    if stored.get("status") == "failed":
+        return State(directory, "failed", str(stored.get("error", "")))
     return State(directory, "missing", _progress(directory))
 
 
@@ -120,7 +130,7 @@ def _progress(directory: Path) -> str:
 
 
 def states(folder: Path) -> list[State]:
-    """Of every run in ``folder``, and of those that a sweep into it asked for; by name.
+    """The states of all runs in ``folder`` and of those that a sweep into it asked for, by name.
 
     Raises:
         ValueError: there is no such folder.
@@ -135,14 +145,14 @@ def states(folder: Path) -> list[State]:
 
 
 def listed(folder: Path) -> dict[str, list[str]]:
-    """Name -> overrides of every run that was asked for in the sweep in ``folder``."""
+    """Name -> overrides of every run that the sweep in ``folder`` asked for."""
     return read_object(folder / LIST)
 
 
-def shown(folder: Path) -> str:
-    """What ``mpt-status`` prints."""
-    every = states(folder)
-    counts = {name: sum(run.state == name for run in every) for name in STATES}
-    lines = [f"{run.state:<8} {run.directory.name}{f'  ({run.text})' if run.text else ''}" for run in every]
+def status_table(folder: Path) -> str:
+    """The table that ``mpt-status`` prints."""
+    runs = states(folder)
+    counts = {name: sum(run.state == name for run in runs) for name in STATES}
+    lines = [f"{run.state:<8} {run.directory.name}{f'  ({run.text})' if run.text else ''}" for run in runs]
     total = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return "\n".join([*lines, f"{len(every)} runs in {folder}: {total}"])
+    return "\n".join([*lines, f"{len(runs)} runs in {folder}: {total}"])

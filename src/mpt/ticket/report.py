@@ -72,18 +72,18 @@ def report(ticket: Ticket, net: nn.Module, *, image: Tensor) -> dict[str, Any]:
 
 
 def report_file(
-    path: Path, *, backbone: nn.Module | None, image: Tensor, checkpoint: Path | None, bins: int = BINS
+    ticket: Ticket, *, path: Path, backbone: nn.Module | None, image: Tensor, checkpoint: Path | None, bins: int = BINS
 ) -> dict[str, Any]:
-    """:func:`report` on the ticket at ``path``, each layer with a histogram of its scores.
+    """:func:`report` on a ticket and its file, each layer with a histogram of its scores.
 
     Args:
-        path: the ticket file.
+        ticket: one with searched layers.
+        path: its file.
         backbone: plain network, where the ticket cannot build its own.
         image: (1, C, H, W), any values: the acceleration rate depends on its size.
         checkpoint: of the ticket's run, which has the scores; without it there are no histograms.
         bins: of a histogram.
     """
-    ticket = Ticket.load(path)
     found = {"ticket": str(path)} | report(ticket, ticket.network(backbone), image=image)
     if checkpoint:
         histograms = score_histograms(_scores(checkpoint, ticket), bins=bins)

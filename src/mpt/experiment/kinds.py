@@ -1,0 +1,71 @@
+"""The two kinds of run, search and fine-tuning, told apart here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mpt.run.apart import is_first
+from mpt.run.compose import given_keys, settings_of
+from mpt.run.name import FOLDERS
+from mpt.run.settings import FinetuneSettings, Settings
+from mpt.run.status import finished_result
+
+
+def configured(composed: DictConfig, overrides: Sequence[str]) -> Settings:
+    """The checked settings of a run, with the folder of its data absolute.
+
+    Args:
+        composed: of ``mpt-train`` or ``mpt-finetune``.
+        overrides: of its command line.
+    """
+    settings = _finetuning(composed, overrides) if "ticket" in composed else settings_of(composed, Settings)
+    root = settings.data.root
+    absolute = str(Path(root).expanduser().resolve()) if root else root
+    return replace(settings, data=replace(settings.data, root=absolute))
+
+
+def _finetuning(composed: DictConfig, overrides: Sequence[str]) -> Settings:
+    from mpt.experiment.finetune import complete
+
+    return complete(composed, given_keys(overrides))
+
+
+def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[Any] | None = None) -> dict[str, Any]:
+    """The result of the run that ``settings`` describe: of ``directory`` if it is finished there, else of running it.
+
+    Args:
+        settings: from :func:`configured`.
+        directory: of this run alone; created if absent.
+        claim: held while it runs.
+    """
+    from mpt.experiment import finetune, train
+    from mpt.experiment.result import print_result
+
+    settings = with_checksum(settings)
+    if result := finished_result(settings, directory):
+        if is_first():
+            print(f"this run is finished: {directory} (remove the directory to run it again)")
+            if settings.report and not (directory / "report.json").is_file():
+                ticket = directory / "ticket.safetensors"
+                print(f"it ran without report=true; write one with: mpt-ticket report {ticket}")
+            print_result(result, directory, settings)
+        return result
+    with claim or nullcontext():
+        start = finetune.start if isinstance(settings, FinetuneSettings) else train.search
+        return train.run(settings, directory, start=start)
+
+
+def with_checksum(settings: Settings) -> Settings:
+    """The settings with the checksum of an image folder's listing: different pictures in its place are other data."""
+    data = settings.data
+    if data.name not in FOLDERS or not data.root:
+        return settings
+    from mpt.data import checksum
+
+    return replace(settings, data_checksum=checksum(data.root, name=data.name))

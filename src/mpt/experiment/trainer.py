@@ -1,0 +1,104 @@
+"""Lightning's Trainer for one run, from its settings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from mpt.experiment.averaging import ScoreAveraging
+from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint
+from mpt.experiment.monitor import Monitor
+from mpt.run.settings import Optim, Settings, Trainer
+
+
+def build_trainer(settings: Settings, directory: Path, *, num_images: int, first_epoch: int) -> L.Trainer:
+    """The trainer of a run in ``directory``.
+
+    Args:
+        settings: of the run.
+        directory: where its checkpoints and metrics go.
+        num_images: of the training split.
+        first_epoch: epochs of a ramp, whose masks are no tickets yet.
+
+    Raises:
+        ValueError: the machine does not have what ``settings.trainer`` asks for.
+    """
+    choice, optim = settings.trainer, settings.optim
+    terminal, limit = choice.progress and sys.stderr.isatty(), choice.limit_batches
+    num_images = min(num_images, limit * settings.batch) if limit else num_images
+    monitor = Monitor(directory, num_images=num_images, show=choice.progress, first_epoch=first_epoch)
+    try:
+        trainer = L.Trainer(
+            accelerator=choice.accelerator,
+            devices=_devices(choice),
+            num_nodes=choice.num_nodes,
+            strategy=choice.strategy,
+            precision=choice.precision,  # type: ignore[arg-type]
+            max_epochs=settings.epochs,
+            callbacks=[
+                monitor,
+                *_averaging(optim),
+                *([BestCheckpoint(directory, monitor)] if settings.select == "best_val" else []),
+                last_checkpoint(directory),
+                *([_progress_bar()] if terminal else []),
+            ],
+            accumulate_grad_batches=optim.accumulate,
+            gradient_clip_val=optim.clip_grad_norm,
+            sync_batchnorm=choice.sync_batchnorm,
+            plugins=[WholeOrNothing()],
+            logger=False,
+            default_root_dir=directory,
+            limit_train_batches=limit * optim.accumulate if limit else 1.0,
+            limit_val_batches=limit or 1.0,
+            enable_progress_bar=terminal,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,  # nothing is logged within an epoch; a short epoch would cause a warning
+            use_distributed_sampler=False,
+        )
+    except Exception as error:
+        if not isinstance(error, (RuntimeError, TypeError, ValueError)) and not _is_misconfiguration(error):
+            raise
+        raise ValueError(f"trainer={choice.name} does not fit this machine: {error}") from error
+    if choice.sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise ValueError("trainer.sync_batchnorm=true needs accelerators: torch has it for GPUs only, not for the CPU")
+    return trainer
+
+
+def monitor_of(trainer: L.Trainer) -> Monitor:
+    """The monitor that watches the run."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Monitor))  # type: ignore[attr-defined]
+
+
+def has_native_bf16() -> bool:
+    """Whether this machine multiplies in bf16 natively: recent GPUs, and CPUs with AVX512-BF16."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _is_misconfiguration(error: Exception) -> bool:
+    return type(error).__name__ == "MisconfigurationException"
+
+
+def _averaging(optim: Optim) -> list[L.Callback]:
+    if optim.averaging == "none":
+        return []
+    return [ScoreAveraging(kind=optim.averaging, decay=optim.averaging_decay, start=optim.averaging_start)]
+
+
+def _devices(choice: Trainer) -> Any:
+    """``auto`` is one process where there is no accelerator: two processes on one CPU gain nothing."""
+    if choice.devices == "auto" and (choice.accelerator == "cpu" or not torch.accelerator.is_available()):
+        return 1
+    return choice.devices
+
+
+def _progress_bar() -> L.Callback:
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    return RichProgressBar(leave=False)

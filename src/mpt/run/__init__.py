@@ -1,0 +1,1 @@
+"""One run before torch: its settings, name, directory, lock and state."""
