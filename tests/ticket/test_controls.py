@@ -6,6 +6,7 @@ from torch import nn
 
 import mpt
 from mpt import backbones
+from mpt.search.layers import ticket_layers
 from mpt.ticket.controls import CONTROLS, control
 
 
@@ -53,6 +54,28 @@ def test_a_random_mask_keeps_the_weights_of_layers_with_a_fraction_of_their_own(
     for row in found.header["layers"]:
         both = drawn.mask(row["name"]) & found.mask(row["name"])
         assert torch.equal(drawn.weight(row["name"])[both], found.weight(row["name"])[both])
+
+
+def test_a_random_mask_draws_fresh_weights_where_the_signs_are_not_the_seeds(ticket):
+    net = ticket.network()
+    for layer in ticket_layers(net).values():
+        layer.weight.neg_()
+    redrawn = mpt.Ticket.from_network(net)
+    drawn = control(redrawn, "random_mask", seed=1)
+    assert (redrawn.header["signs"], drawn.header["signs"]) == ("stored", "stored")
+    assert control(ticket, "random_mask", seed=1).header["signs"] == "seed"
+    for origin in (ticket, redrawn):
+        both = drawn.mask("classifier.0") & origin.mask("classifier.0")
+        same = (signs(drawn, "classifier.0") == signs(origin, "classifier.0"))[both].float().mean()
+        assert 0.3 < same < 0.7
+
+
+def test_a_ticket_of_mpt_0_1_0_which_does_not_say_whose_its_signs_are_has_its_seeds_weights(ticket):
+    header = {key: value for key, value in ticket.header.items() if key != "signs"}
+    old = mpt.Ticket(header, ticket.tensors)
+    assert old.weight_seed == 0
+    drawn, expected = (control(one, "random_mask", seed=1) for one in (old, ticket))
+    assert all(torch.equal(drawn.tensors[name], value) for name, value in expected.tensors.items())
 
 
 def test_a_random_mask_of_very_few_weights_leaves_one_in_each_layer():
@@ -121,5 +144,5 @@ def test_what_has_no_control_is_refused(ticket):
         control(dense, "random_mask")
     unsigned = mpt.Biprop(prune=0.5, init="unsigned_constant")
     unsigned = mpt.Ticket.from_network(mpt.convert(backbones.conv2(width=0.25, image_size=8), unsigned, seed=0))
-    with pytest.raises(ValueError, match="none to draw"):
+    with pytest.raises(ValueError, match="all weights are positive"):
         control(unsigned, "fresh_weights")

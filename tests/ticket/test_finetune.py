@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 
 import mpt
 from mpt import backbones
+from mpt.search import weight
 from mpt.search.layers import ticket_layers
 from mpt.ticket.finetune import chosen_layers, finetuning_network, history, latent_weight
 from tests import reference
@@ -39,9 +42,22 @@ def step(net, *, lr):
 
 
 def test_the_latent_weights_of_a_searched_ticket_are_the_weights_it_was_searched_among(ticket, searched):
-    for row in ticket.header["layers"]:
-        latent = latent_weight(ticket, row, seed=5)
-        assert torch.equal(latent, searched.get_submodule(row["name"]).weight)
+    for layer in ticket.layers:
+        latent = latent_weight(ticket, layer, seed=5)
+        assert torch.equal(latent, searched.get_submodule(layer.name).weight)
+
+
+def test_where_the_signs_are_not_the_seeds_the_latent_magnitudes_are_drawn_again(searched):
+    redrawn = copy.deepcopy(searched)
+    for layer in ticket_layers(redrawn).values():
+        layer.weight.neg_()
+    ticket = mpt.Ticket.from_network(redrawn)
+    assert (ticket.header["seed"], ticket.weight_seed) == (0, None)
+    for layer in ticket.layers:
+        latent, mask = latent_weight(ticket, layer, seed=5), layer.mask()
+        assert torch.allclose(weight.binary(latent, mask, weight.gain(latent, mask)), layer.weight(), rtol=1e-6)
+        ratio = (latent / searched.get_submodule(layer.name).weight)[mask].abs()
+        assert ratio.std() > 0.1 * ratio.mean() or layer.kept < 20  # not the seed's magnitudes
 
 
 @pytest.mark.parametrize("seed", [0, None])
@@ -94,19 +110,29 @@ def test_fine_tuning_turns_signs_lowers_the_loss_and_gives_a_binary_ticket(ticke
     assert losses[-1] < 0.8 * losses[0]
     tuned = mpt.Ticket.from_network(net, history=history(ticket, layers="all"))
     turned = 0
-    for row in tuned.header["layers"]:
-        assert row["form"] == "binary"
-        assert torch.equal(tuned.mask(row["name"]), ticket.mask(row["name"]))
-        turned += int((torch.sign(tuned.weight(row["name"])) != torch.sign(ticket.weight(row["name"]))).sum())
-        layer = net.get_submodule(row["name"])
-        gain = reference.gain(layer.weight.detach().numpy(), tuned.mask(row["name"]).numpy())
-        assert float(tuned.tensors[f"{row['name']}.gain"]) == pytest.approx(gain, rel=1e-6)
+    for layer in tuned.layers:
+        assert layer.form == "binary"
+        assert torch.equal(layer.mask(), ticket.mask(layer.name))
+        turned += int((torch.sign(layer.weight()) != torch.sign(ticket.weight(layer.name))).sum())
+        latent = net.get_submodule(layer.name).weight.detach().numpy()
+        assert float(layer.gain) == pytest.approx(reference.gain(latent, layer.mask().numpy()), rel=1e-6)
     assert turned > 50
+    assert (ticket.header["signs"], tuned.header["signs"]) == ("seed", "stored")
     assert tuned.header["method"] == ticket.header["method"]
     assert tuned.header["history"] == [{"ticket": ticket.digest, "layers": "all"}]
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(tuned.network()(x), net.eval()(x))
     assert history(tuned, layers="last")[0] == tuned.header["history"][0]
+
+
+def test_a_ticket_that_was_fine_tuned_before_starts_again_as_itself(ticket):
+    net = finetuning_network(ticket, backbone(), layers="all", seed=0)
+    step(net, lr=10.0)
+    tuned = mpt.Ticket.from_network(net)
+    assert tuned.weight_seed is None
+    again = finetuning_network(tuned, backbone(), layers="all", seed=3)
+    for name, layer in ticket_layers(again).items():
+        assert torch.allclose(layer.ticket_weight(), tuned.weight(name), rtol=1e-6, atol=0)
 
 
 def test_what_cannot_be_fine_tuned_is_refused(ticket):

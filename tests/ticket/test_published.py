@@ -196,9 +196,9 @@ def test_the_count_is_theirs_and_not_ours():
 
 
 def _published(theirs, **told):
-    from mpt.ticket.published import _TOLD, Published
+    from mpt.ticket.published import _ABOUT, Published
 
-    assert set(told) <= set(_TOLD)
+    assert set(told) <= set(_ABOUT)
     layers = {}
     for key, value in theirs.state.items():
         name, _, attribute = key.rpartition(".")
@@ -216,8 +216,8 @@ def norms(name, *scaled):
     [
         (lambda s: s.pop("module.convs.2.scores"), {}, r"convs\.2\.weight but no convs\.2\.scores"),
         (lambda s: s.pop("module.convs.2.weight"), {}, r"convs\.2\.scores but no convs\.2\.weight"),
-        (lambda s: s.update({"module.convs.2.mask": torch.ones(1)}), {}, r"key convs\.2\.mask is none"),
-        (lambda s: s.update({"temperature": torch.ones(1)}), {}, r"key temperature is none"),
+        (lambda s: s.update({"module.convs.2.mask": torch.ones(1)}), {}, r"key convs\.2\.mask belongs to no"),
+        (lambda s: s.update({"temperature": torch.ones(1)}), {}, r"key temperature belongs to no"),
         (lambda s: [s.pop(f"module.convs.7.{a}") for a in ("weight", "scores")], {}, r"'classifier\.4' has no partner"),
         (
             lambda s: s.update({f"module.linear.6.{a}": torch.ones(10, 10, 1, 1) for a in ("weight", "scores")}),
@@ -240,9 +240,9 @@ def norms(name, *scaled):
             r"batch-norm bn holds values that are not numbers, or a variance below 0",
         ),
         (lambda s: s.update(norms("a", "weight", "bias") | norms("b")), {}, r"batch-norm b has no weight and bias"),
-        (None, {}, "prune, the fraction removed, is not given"),
+        (None, {}, "prune, the fraction removed, is missing"),
         (None, {"prune": 1.0}, r"prune is the fraction removed and must be in \[0, 1\), got 1"),
-        (None, {"prune": 0.5, "told": {"prune_rate": 0.2}}, r"0\.2 is kept, which is prune=0\.8, got prune=0\.5"),
+        (None, {"prune": 0.5, "told": {"prune_rate": 0.2}}, r"0\.2, which is prune=0\.8, got prune=0\.5"),
         (None, {"prune": 0.5, "told": {"conv_type": "DenseConv"}}, "conv_type is DenseConv"),
         (None, {"prune": 0.5, "selection": "global", "told": {"conv_type": "SubnetConv"}}, "pruned layerwise"),
         (None, {"prune": 0.5, "told": {"arch": "cResNet20"}}, "40 logits by mistake"),

@@ -9,7 +9,7 @@ from torch import nn
 
 import mpt
 from mpt import backbones
-from mpt.ticket.report import acceleration, chance, positions, report, score_histograms, zero_kernels
+from mpt.ticket.report import acceleration, chance, positions, report, report_file, score_histograms, zero_kernels
 
 # (N inputs, M outputs, kernel side, D side of the output map) of the convolutions of the CIFAR ResNet-18
 RESNET18 = [
@@ -130,6 +130,29 @@ def test_histograms_hold_every_score_between_its_edges():
     assert found["counts"] == [
         int(((scores >= low) & (scores < low + 0.5)).sum()) for low in np.arange(-1, 2.5, 0.5)
     ] + [int((scores >= 2.5).sum())]
+
+
+def test_the_report_of_a_file_adds_the_histograms_of_its_runs_scores(small, tmp_path):
+    ticket, net = small
+    scores = {
+        f"net.{layer.name}.scores": torch.linspace(0, 1, layer.num_weights).view(layer.shape) for layer in ticket.layers
+    }
+    torch.save({"state_dict": scores}, tmp_path / "last.ckpt")
+    image = torch.zeros(1, 3, 10, 10)
+    options = {"path": tmp_path / "t", "backbone": Small(), "image": image, "bins": 4}
+    full = report_file(ticket, checkpoint=tmp_path / "last.ckpt", **options)
+    assert full["ticket"] == str(tmp_path / "t")
+    assert {row["name"]: sum(row["scores"]["counts"]) for row in full["layers"]} == {
+        layer.name: layer.num_weights for layer in ticket.layers
+    }
+    plain = report_file(ticket, checkpoint=None, **options)
+    assert plain == {"ticket": str(tmp_path / "t")} | report(ticket, net, image=image)
+    with pytest.raises(FileNotFoundError):
+        report_file(ticket, checkpoint=tmp_path / "none", **options)
+    for broken, sentence in ((b"", "is damaged"), ({"state_dict": {}}, "is of another run")):
+        torch.save(broken, tmp_path / "other")
+        with pytest.raises(ValueError, match=sentence):
+            report_file(ticket, checkpoint=tmp_path / "other", **options)
 
 
 def test_a_dense_baseline_has_no_report():

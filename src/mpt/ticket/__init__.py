@@ -1,1 +1,1 @@
-"""The result: a file of bits. Save, load, check, apply."""
+"""The result of a search, a file of bits: save, load, check, apply."""

@@ -1,100 +1,107 @@
-"""Controls that tell a ticket from luck: the same network and density, with what the search found destroyed.
+"""Controls, which tell a ticket from luck: the same network and density without the result of the search.
 
-    shuffled_mask   the mask of each layer permuted within the layer; signs in their order
-    random_mask     a mask drawn over the whole network, as many weights as the ticket keeps, at least one a layer; the
-                    weights are those of the ticket's seed (without one, fresh)
-    fresh_weights   the mask stays; weights, and so signs, are drawn anew
+    shuffled_mask   permutes the mask within each layer; signs keep their order
+    random_mask     draws a mask over the whole network, with as many weights as the ticket keeps and at least one in
+                    each layer; the weights are those of the ticket's seed
+    fresh_weights   keeps the mask and draws the weights, and so the signs, again
 
-Gains stay what they are: a factor a layer, which batch-norm and a ReLU network's argmax do not see. Batch-norm's
-running statistics are those of the ticket and must be estimated anew (``mpt-eval control=...`` does). A weight tied
-between layers is one weight: it is drawn once and counted once.
+Where the ticket has no seed, or its signs are not the seed's (:attr:`mpt.Ticket.weight_seed`), ``random_mask`` draws
+fresh weights. Gains stay: each is one factor of a layer or of an output channel. An output channel without a weight,
+and so without a gain, takes the mean of the others. Batch-norm's running statistics stay the ticket's and must be
+estimated again (``mpt-eval control=...`` does so). A weight that several layers share is drawn once and counted once.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from mpt.search.initializers import random_weight
 from mpt.streams import stream_generator
-from mpt.ticket.format import pack_bits, stored_as, unpack_bits
+from mpt.ticket.format import pack_bits
+from mpt.ticket.layer import StoredLayer
 from mpt.ticket.ticket import Ticket
-
-CONTROLS = ("shuffled_mask", "random_mask", "fresh_weights")
 
 
 def control(ticket: Ticket, name: str, *, seed: int = 0) -> Ticket:
-    """A ticket of the same density and gains without what was found.
+    """A ticket of the same density and gains, without the result of the search.
 
     Args:
         ticket: one with searched layers.
         name: one of :data:`CONTROLS`, see above.
-        seed: of what is drawn.
+        seed: of the draw.
 
     Raises:
         ValueError: an unknown control, a ticket without a searched layer, or ``fresh_weights`` where all weights have
-            one value, so that there is nothing to draw.
+            one value, so that there are no signs to draw.
     """
     if name not in CONTROLS:
         raise ValueError(f"control must be one of {', '.join(CONTROLS)}, got {name!r}")
-    if not ticket.header["layers"]:
+    if not ticket.layers:
         raise ValueError(f"control={name} needs a ticket with searched layers; this one is a dense baseline")
     if name == "fresh_weights" and ticket.header["method"].get("init") == "unsigned_constant":
-        raise ValueError(
-            "control=fresh_weights draws signs anew, and with init=unsigned_constant there are none to draw"
-        )
-    tensors, rows = dict(ticket.tensors), {}
-    counts = _counts(ticket, seed=seed) if name == "random_mask" else {}
-    for row in ticket.stored_layers():
-        layer, n = row["name"], math.prod(row["shape"])
-        bits, generator = _bits(ticket, row), stream_generator(seed, f"{name}/{layer}")
-        if name == "shuffled_mask":
-            bits = generator.permutation(bits)
-        elif name == "random_mask":
-            bits = generator.permutation(np.arange(n) < counts[layer])
-        tensors[f"{layer}.mask"] = torch.from_numpy(pack_bits(bits))
-        if name != "shuffled_mask":
-            own = name == "random_mask" and ticket.header["seed"] is not None
-            stream = layer if own else f"{name}/{layer}"
-            weights = _weights(ticket, row, seed=ticket.header["seed"] if own else seed, stream=stream)
-            _put(tensors, row, weights[bits])
-        rows[layer] = {"kept": int(bits.sum())}
-    layers = [row | rows[stored_as(row)] for row in ticket.header["layers"]]
-    return Ticket(ticket.header | {"layers": layers}, tensors)
+        raise ValueError("control=fresh_weights draws signs, and with init=unsigned_constant all weights are positive")
+    return ticket.with_layers(CONTROLS[name](ticket, seed))
 
 
-def _bits(ticket: Ticket, row: dict[str, Any]) -> np.ndarray:
-    return unpack_bits(ticket.tensors[f"{row['name']}.mask"].numpy(), n=math.prod(row["shape"]))
+def _shuffled_mask(ticket: Ticket, seed: int) -> dict[str, StoredLayer]:
+    layers = {}
+    for layer in ticket.stored_layers():
+        mask = stream_generator(seed, f"shuffled_mask/{layer.name}").permutation(layer.mask().flatten().numpy())
+        layers[layer.name] = _with_mask(layer, mask)
+    return layers
+
+
+def _random_mask(ticket: Ticket, seed: int) -> dict[str, StoredLayer]:
+    layers, counts, own = {}, _counts(ticket, seed=seed), ticket.weight_seed
+    for layer in ticket.stored_layers():
+        stream = f"random_mask/{layer.name}"
+        mask = stream_generator(seed, stream).permutation(np.arange(layer.num_weights) < counts[layer.name])
+        if own is None:
+            weight = ticket.random_weight(layer, seed=seed, stream=stream)
+        else:
+            weight = ticket.random_weight(layer, seed=own, stream=layer.name)
+        layers[layer.name] = _with_values(_with_mask(layer, mask), weight.flatten().numpy()[mask])
+    return layers
+
+
+def _fresh_weights(ticket: Ticket, seed: int) -> dict[str, StoredLayer]:
+    layers = {}
+    for layer in ticket.stored_layers():
+        weight = ticket.random_weight(layer, seed=seed, stream=f"fresh_weights/{layer.name}")
+        layers[layer.name] = _with_values(layer, weight[layer.mask()].numpy())
+    return layers
+
+
+CONTROLS: dict[str, Callable[[Ticket, int], dict[str, StoredLayer]]] = {
+    "shuffled_mask": _shuffled_mask,
+    "random_mask": _random_mask,
+    "fresh_weights": _fresh_weights,
+}
 
 
 def _counts(ticket: Ticket, *, seed: int) -> dict[str, int]:
-    """How many weights of each layer a uniform draw over the network keeps, one in each layer being kept anyhow."""
-    names = [row["name"] for row in ticket.stored_layers()]
-    rest = np.array([math.prod(row["shape"]) - 1 for row in ticket.stored_layers()])
+    """How many weights of each layer a uniform draw over the network keeps; one in each layer is kept beforehand."""
+    layers = ticket.stored_layers()
+    rest = np.array([layer.num_weights - 1 for layer in layers])
     generator = stream_generator(seed, "random_mask")
-    drawn = generator.multivariate_hypergeometric(rest, ticket.num_kept - len(names), method="marginals")
-    return dict(zip(names, (drawn + 1).tolist(), strict=True))
+    drawn = generator.multivariate_hypergeometric(rest, ticket.num_kept - len(layers), method="marginals")
+    return dict(zip((layer.name for layer in layers), (drawn + 1).tolist(), strict=True))
 
 
-def _weights(ticket: Ticket, row: dict[str, Any], *, seed: int, stream: str) -> np.ndarray:
-    """Random weights of a layer, flat, drawn as those of the ticket were (Kaiming normal where it does not say)."""
-    method = ticket.header["method"]
-    weight = random_weight(
-        torch.Size(row["shape"]),
-        seed=seed,
-        layer=stream,
-        init=method.get("init", "kaiming_normal"),
-        scale_fan=method.get("scale_fan", "none"),
-        prune=ticket.layer_prune(stored_as(row)),
-    )
-    return weight.flatten().numpy()
+def _with_mask(layer: StoredLayer, mask: np.ndarray) -> StoredLayer:
+    """``layer`` with another mask, bool (n,)."""
+    parts = {**layer.parts, "mask": torch.from_numpy(pack_bits(mask))}
+    if layer.form == "binary" and layer.gain.dim():
+        used = layer.gain[layer.gain > 0]
+        parts["gain"] = torch.where(layer.gain > 0, layer.gain, used.mean() if len(used) else 0.0)
+    return replace(layer, kept=int(mask.sum()), parts=parts)
 
 
-def _put(tensors: dict[str, torch.Tensor], row: dict[str, Any], kept: np.ndarray) -> None:
-    if row["form"] == "binary":
-        tensors[f"{row['name']}.signs"] = torch.from_numpy(pack_bits(kept >= 0))
-    else:
-        tensors[f"{row['name']}.values"] = torch.from_numpy(kept)
+def _with_values(layer: StoredLayer, kept: np.ndarray) -> StoredLayer:
+    """``layer`` with other kept weights, float32 (kept,); form "binary" takes their signs."""
+    if layer.form == "real":
+        return replace(layer, parts={**layer.parts, "values": torch.from_numpy(kept)})
+    return replace(layer, parts={**layer.parts, "signs": torch.from_numpy(pack_bits(kept >= 0))})

@@ -1,18 +1,20 @@
-"""Fine-tuning a ticket: the mask stays, the weights of some layers are trained straight through the sign.
+"""Fine-tuning a ticket: the mask stays, and the weights of some layers are trained straight through the sign.
 
-Of a layer's latent weights ``w`` and its fixed mask ``m``:
+With a layer's latent weights ``w`` and its fixed mask ``m``:
 
-    ticket weight   b = g m sign(w)                  g = sum(m |w|) / sum(m), recomputed in every forward
+    ticket weight   b = g m sign(w)                  g = sum(m |w|) / sum(m), computed again in every forward
     backward        dL/dw = g m dL/db                straight through the sign, g a constant; pruned weights stay
 
-so what comes out is a binary ticket again. A ticket whose kept weights are real (edge-popup) has ``b = m w`` and
+so the result is a binary ticket again. A ticket with real kept weights (edge-popup) has ``b = m w`` and
 ``dL/dw = m dL/db``.
 
-**Where the latent weights start.** A file holds signs and a gain, no magnitudes. The magnitudes are those of the
-random weights of the ticket's seed, drawn again, which for a ticket as it was searched are exactly the weights it was
-searched among; a ticket without a seed gets those of ``seed``. The signs are the file's, and the magnitudes of a layer
-are scaled so that its gain is the file's. So the network starts as the ticket, and a small weight turns its sign soon,
-a large one late; with equal magnitudes (``+-g``) all would turn late and together.
+**Where the latent weights start.** A file holds signs and a gain, but no magnitudes. The magnitudes come from the
+random weights of the ticket's seed, drawn again: for a ticket straight from a search these are exactly the weights
+among which it was found. A ticket without a seed takes the magnitudes that the argument ``seed`` draws. So does one
+whose signs are not its seed's (:attr:`mpt.Ticket.weight_seed`): one fine-tuned before, or one whose method drew weights
+again. The signs are the file's, and each layer's magnitudes are scaled so that its gain is the file's. The network
+therefore starts as the ticket. A small weight turns its sign early and a large one late; with equal magnitudes
+(``+-g``) all would turn late, and together.
 
 Source: Cheng et al., "Efficient Multi-Prize Lottery Tickets", section 3, equations 2 and 3; the start is ours.
 """
@@ -26,18 +28,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpt.search import weight as weights
-from mpt.search.initializers import random_weight
+from mpt.search import weight as formulas
 from mpt.search.layers import TicketLayer
 from mpt.search.methods import Method
 from mpt.search.parameters import check_patterns
-from mpt.ticket.format import stored_as
+from mpt.ticket.layer import StoredLayer
 from mpt.ticket.ticket import Ticket
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Method):
-    """The mask is what the scores are, 0 or 1; gradients go to the weights.
+    """The scores, 0 or 1, are the mask; gradients go to the weights.
 
     Args:
         binary: ``b = g m sign(w)`` (True) or ``b = m w``.
@@ -49,22 +50,22 @@ class Finetune(Method):
         return scores.detach() > 0
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
-        return weights.binary(weight, mask, gain) if self.binary else weights.masked(weight, mask)
+        return formulas.binary(weight, mask, gain) if self.binary else formulas.masked(weight, mask)
 
     def weight_gradient(self, grad: Tensor, scores: Tensor, gain: Tensor) -> Tensor:
         return grad * scores * gain if self.binary else grad * scores
 
 
 def finetuning_network(ticket: Ticket, backbone: nn.Module, *, layers: str, seed: int) -> nn.Module:
-    """The network that ``ticket`` is, in training mode, with the weights of ``layers`` to be trained.
+    """Build the ticket's network in training mode, with the weights of ``layers`` to be trained.
 
-    Everything else is frozen, batch-norm's scale and shift too; its running statistics follow in training.
+    Everything else is frozen, batch-norm's scale and shift too; its running statistics still adapt in training.
 
     Args:
         ticket: one with searched layers.
-        backbone: its plain network, left as it is.
+        backbone: its plain network, which stays as it is.
         layers: see :func:`chosen_layers`.
-        seed: of the magnitudes, where the ticket has none.
+        seed: of the magnitudes, where the ticket's own seed does not give them.
 
     Raises:
         ValueError: a dense baseline, or layers that the ticket does not have.
@@ -73,20 +74,27 @@ def finetuning_network(ticket: Ticket, backbone: nn.Module, *, layers: str, seed
     net = ticket.network(backbone)
     for parameter in net.parameters():
         parameter.requires_grad_(False)
-    for row in ticket.header["layers"]:
-        layer = net.get_submodule(row["name"])
+    for stored in ticket.layers:
+        layer = net.get_submodule(stored.name)
         assert isinstance(layer, TicketLayer)
-        layer.method = Finetune(prune=ticket.header["method"]["prune"], binary=row["form"] == "binary")
+        layer.method = Finetune(prune=ticket.header["method"]["prune"], binary=stored.form == "binary")
         with torch.no_grad():
-            layer.weight.copy_(latent_weight(ticket, row, seed=seed))
-        layer.weight.requires_grad_(layer.weight.requires_grad or row["name"] in chosen)  # a tied one if either is
+            layer.weight.copy_(latent_weight(ticket, stored, seed=seed))
+        layer.weight.requires_grad_(layer.weight.requires_grad or stored.name in chosen)  # a tied one if either is
     return net.train()
 
 
 def chosen_layers(ticket: Ticket, layers: str) -> list[str]:
-    """Names of the searched layers that ``layers`` means: ``first``, ``last`` (in the file's order), ``all``, or a
-    name or pattern with ``*``."""
-    names = [row["name"] for row in ticket.header["layers"]]
+    """Names of the searched layers that ``layers`` selects.
+
+    Args:
+        ticket: one with searched layers.
+        layers: ``first``, ``last`` (in the file's order), ``all``, or a name or pattern with ``*``.
+
+    Raises:
+        ValueError: a dense baseline, or a name or pattern that matches no layer.
+    """
+    names = [layer.name for layer in ticket.layers]
     if not names:
         raise ValueError("there is no mask to keep: the ticket is a dense baseline, which has no searched layer")
     if layers in ("first", "last", "all"):
@@ -95,25 +103,20 @@ def chosen_layers(ticket: Ticket, layers: str) -> list[str]:
     return [name for name in names if fnmatchcase(name, layers)]
 
 
-def latent_weight(ticket: Ticket, row: dict[str, Any], *, seed: int) -> Tensor:
-    """Weights whose ticket weight is the file's, as this file's head says; those of a real ticket are its own."""
-    mask, kept = ticket.mask(row["name"]), ticket.weight(row["name"])
-    method, own = ticket.header["method"], ticket.header["seed"]
-    drawn = random_weight(
-        torch.Size(row["shape"]),
-        seed=seed if own is None else own,
-        layer=stored_as(row),
-        init=method.get("init", "kaiming_normal"),
-        scale_fan=method.get("scale_fan", "none"),
-        prune=ticket.layer_prune(stored_as(row)),
-    )
-    if row["form"] == "real":
+def latent_weight(ticket: Ticket, layer: StoredLayer, *, seed: int) -> Tensor:
+    """Latent weights that reproduce the stored ticket weights (see the head of this file), of the weight's shape.
+
+    Kept weights of form "real" are their own latent weights. ``seed`` draws what the ticket's own seed does not give.
+    """
+    mask, kept, own = layer.mask(), layer.weight(), ticket.weight_seed
+    drawn = ticket.random_weight(layer, seed=seed if own is None else own, stream=layer.stored_as)
+    if layer.form == "real":
         return torch.where(mask, kept, drawn)
-    gain, wanted = weights.gain(drawn, mask), kept.abs().max()
-    scale = 1.0 if torch.equal(gain, wanted) else wanted / gain
+    gain, target = formulas.gain(drawn, mask), layer.gain
+    scale = 1.0 if torch.equal(gain, target) else target / gain
     return torch.where(mask, drawn.abs().copysign(kept), drawn) * scale
 
 
 def history(ticket: Ticket, **about: Any) -> list[dict[str, Any]]:
-    """The header's list of what was done to a ticket, with one more entry: to which (its digest), and ``about``."""
+    """The header's list of past fine-tunings with one more entry: the ticket's digest, and ``about``."""
     return [*ticket.header.get("history", []), {"ticket": ticket.digest, **about}]

@@ -1,21 +1,21 @@
-"""Checkpoints of the authors' code (biprop, Diffenderfer & Kailkhura) as tickets.
+"""Import checkpoints of the authors' code (biprop, Diffenderfer & Kailkhura) as tickets.
 
-Such a file is a ``torch.save`` of a dictionary with ``state_dict``. Its keys, with or without ``module.`` in front:
+Such a file is a ``torch.save`` of a dictionary with ``state_dict``. Its keys, with or without the prefix ``module.``:
 
     <layer>.weight  <layer>.scores      of every searched layer; fully-connected ones are 1x1 convolutions, 4-D
-    <norm>.running_mean  running_var  num_batches_tracked       of every batch-norm, and of +BN its weight and bias
+    <norm>.running_mean  running_var  num_batches_tracked       of every batch-norm; with +BN its weight and bias too
 
-Later files also say ``prune_rate``, which is the fraction **kept**, and ``conv_type`` (``GlobalSubnetConv`` where one
-threshold goes over all layers). The mask is not in the file; it is that of ``|scores|`` under their count:
+Later files also hold ``prune_rate``, which is the fraction **kept**, and ``conv_type`` (``GlobalSubnetConv`` if one
+threshold holds for all layers). The file does not hold the mask. It follows from ``|scores|`` by the authors' count:
 
-    layerwise   int((1 - P) n) weights of each layer, and the gain divided by as many
-    global      those whose ``|score|`` exceeds the int(P N)-th smallest of all N of the network; the gain divided by
-                the number of ones
+    layerwise   the int((1 - P) n) largest of each layer; the gain is divided by this number
+    global      the scores with ``|score|`` above the int(P N)-th smallest of all N in the network; the gain is divided
+                by the number of ones
 
-(Their layerwise code keeps ``n - int(P n)``, at most one weight a layer more, and divides by the number above.)
+(Their layerwise code keeps ``n - int(P n)``, at most one weight more in each layer, and divides by the number above.)
 
-Their layers are matched with those of a backbone by name where both have the name, and the rest in order, as the two
-networks list them; each must have the shape of its partner. Whatever has no partner is refused by name.
+A layer of the file belongs to the backbone's layer of the same name. Layers without a namesake are paired in order, as
+the two networks list them. Both of a pair must have one shape, and a layer without a partner is refused by name.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ from mpt.ticket.ticket import Ticket
 CONV_TYPES = {"SubnetConv": "layerwise", "GlobalSubnetConv": "global"}
 _LAYER = frozenset({"weight", "scores"})
 _NORM = frozenset({"running_mean", "running_var", "num_batches_tracked"})
-_TOLD = ("arch", "epoch", "best_acc1", "conv_type", "prune_rate")
+_ABOUT = ("arch", "epoch", "best_acc1", "conv_type", "prune_rate")
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a file holds.
+    """The content of a published checkpoint.
 
     Attributes:
-        layers: of each searched layer ``weight`` and ``scores``, 4-D, in the file's order.
-        norms: of each batch-norm its statistics, and ``weight`` and ``bias`` in +BN.
-        about: what else the file says: arch, epoch, best_acc1, conv_type, prune_rate.
+        layers: ``weight`` and ``scores`` of each searched layer, 4-D, in the file's order.
+        norms: statistics of each batch-norm; with +BN its ``weight`` and ``bias`` too.
+        about: further entries of the file: arch, epoch, best_acc1, conv_type, prune_rate.
     """
 
     layers: dict[str, dict[str, Tensor]]
@@ -63,22 +63,22 @@ class Published:
 
 
 def read_published(path: str | Path) -> Published:
-    """What the file at ``path`` holds; no code in it is run.
+    """Read the file at ``path`` without running any code in it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be read, or a key of its state dict is not of the forms above.
+        ValueError: it cannot be read, or a key of its state dict has none of the forms above.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch and pickle raise on a broken file, or one that would run code
+    except Exception as error:  # torch and pickle raise many kinds on a broken file, or one that would run code
         raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors ({_line(error)})") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} is no checkpoint of the authors' code: it has no state_dict of tensors")
+        raise ValueError(f"{path} is not a checkpoint of the authors' code: it has no state_dict of tensors")
     owners: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
         owner, _, attribute = str(key).removeprefix("module.").rpartition(".")
@@ -89,13 +89,12 @@ def read_published(path: str | Path) -> Published:
         _check_layer(name, parts)
     for name, parts in norms.items():
         _check_norm(name, parts)
-    scaled = {name: "weight" in parts for name, parts in norms.items()}
-    if len(set(scaled.values())) > 1:
-        name = next(name for name, found in scaled.items() if not found)
-        raise ValueError(f"the file's batch-norm {name} has no weight and bias and others have: all or none must")
+    plain = [name for name, parts in norms.items() if "weight" not in parts]
+    if 0 < len(plain) < len(norms):
+        raise ValueError(f"the file's batch-norm {plain[0]} has no weight and bias, and others do: all or none must")
     if not layers:
         raise ValueError(f"{path} holds no searched layer: no key ends with .scores")
-    return Published(layers, norms, {key: _plain(content[key]) for key in _TOLD if key in content})
+    return Published(layers, norms, {key: _plain(content[key]) for key in _ABOUT if key in content})
 
 
 def import_published(
@@ -108,20 +107,20 @@ def import_published(
     image: Tensor | None = None,
     **about: Any,
 ) -> Ticket:
-    """The ticket that a published checkpoint is.
+    """Make a ticket of a published checkpoint.
 
     Args:
         published: from :func:`read_published`.
-        backbone: the plain network that it is of; left as it is.
-        prune: fraction removed; needed where the file does not say ``prune_rate``.
-        selection: ``layerwise`` or ``global``; by default as the file says, layerwise where it does not.
-        binary_activations: the network is one of MPT-1/1.
+        backbone: the checkpoint's plain network, which stays as it is.
+        prune: fraction removed; needed where the file has no ``prune_rate``.
+        selection: ``layerwise`` or ``global``; by default the file's, or layerwise where the file does not say.
+        binary_activations: the network is MPT-1/1.
         image: example input (N, C, H, W) for the probe of the conversion.
         about: further header entries.
 
     Raises:
-        ValueError: a layer or batch-norm without a partner of its shape; ``prune`` missing or other than the file's; a
-            selection that empties a layer.
+        ValueError: a layer or batch-norm without a partner of its shape; ``prune`` missing or different from the
+            file's; a selection that empties a layer.
     """
     _refuse_pooling_mistake(published)
     kept_fraction = _kept_fraction(published, prune)
@@ -163,7 +162,7 @@ def kept_of(n: int, *, kept_fraction: float) -> int:
 
 
 def _counts(published: Published, kept_fraction: float, selection: str) -> dict[str, int]:
-    """Weights kept of each layer of the file."""
+    """Number of weights that each layer of the file keeps."""
     scores = {name: parts["scores"] for name, parts in published.layers.items()}
     if selection == "layerwise":
         return {name: kept_of(values.numel(), kept_fraction=kept_fraction) for name, values in scores.items()}
@@ -173,14 +172,14 @@ def _counts(published: Published, kept_fraction: float, selection: str) -> dict[
     counts = {name: int((values.abs() > threshold).sum()) for name, values in scores.items()}
     if empty := [name for name, count in counts.items() if count == 0]:
         raise ValueError(
-            f"the global threshold leaves nothing of layer {empty[0]!r}: that is no ticket, its gain is NaN"
+            f"the global threshold leaves nothing of layer {empty[0]!r}, whose gain would be NaN: this is not a ticket"
         )
     return counts
 
 
 def _check_layer(name: str, parts: dict[str, Tensor]) -> None:
     if extra := sorted(parts.keys() - _LAYER):
-        raise ValueError(f"the file's key {_key(name, extra[0])} is none that a searched layer or a batch-norm has")
+        raise ValueError(f"the file's key {_key(name, extra[0])} belongs to no searched layer and no batch-norm")
     if missing := sorted(_LAYER - parts.keys()):
         raise ValueError(
             f"the file has {_key(name, *parts)} but no {_key(name, missing[0])}: every layer must be searched"
@@ -198,7 +197,7 @@ def _check_layer(name: str, parts: dict[str, Tensor]) -> None:
 def _check_norm(name: str, parts: dict[str, Tensor]) -> None:
     allowed = _NORM | ({"weight", "bias"} if {"weight", "bias"} & parts.keys() else set())
     if different := sorted(allowed ^ parts.keys()):
-        what = "is missing" if different[0] in allowed else "is none that a batch-norm has"
+        what = "is missing" if different[0] in allowed else "belongs to no batch-norm"
         raise ValueError(f"the file's key {_key(name, different[0])} {what}")
     if len({parts[key].shape for key in allowed - {"num_batches_tracked"}}) != 1:
         raise ValueError(f"the file's batch-norm {name} has parts of several shapes")
@@ -207,7 +206,7 @@ def _check_norm(name: str, parts: dict[str, Tensor]) -> None:
 
 
 def _partners(what: str, theirs: dict[str, torch.Size], ours: dict[str, torch.Size]) -> dict[str, str]:
-    """Their name of each of ours: the same where both have it, the rest in order; ValueError unless shapes agree."""
+    """The file's name for each of our names: the same name, else in order; ValueError unless all shapes agree."""
     rest = [name for name in theirs if name not in ours]
     unnamed = [name for name in ours if name not in theirs]
     if len(rest) != len(unnamed):
@@ -216,32 +215,34 @@ def _partners(what: str, theirs: dict[str, torch.Size], ours: dict[str, torch.Si
             f"the file is of another network: it has {len(theirs)} {what} and the model has {len(ours)}; "
             f"{left!r} has no partner"
         )
-    found = {name: name for name in ours if name in theirs} | dict(zip(unnamed, rest, strict=True))
-    for name, partner in found.items():
+    partners = {name: name for name in ours if name in theirs} | dict(zip(unnamed, rest, strict=True))
+    for name, partner in partners.items():
         if ours[name] != theirs[partner]:
             raise ValueError(
                 f"the file is of another network, width or number of classes: its {partner} is {list(theirs[partner])} "
                 f"where the model's {name} is {list(ours[name])}"
             )
-    return found
+    return partners
 
 
 def _kept_fraction(published: Published, prune: float | None) -> float:
     if prune is not None:
         check_prune(prune)
-    said = published.about.get("prune_rate")
-    if said is None:
+    stored = published.about.get("prune_rate")
+    if stored is None:
         if prune is None:
-            raise ValueError("prune, the fraction removed, is not given and this early file does not say it")
-        return float(1 - Decimal(str(prune)))  # 0.2 for 0.8, as they would have typed it, not 0.19999999999999996
-    if not isinstance(said, (int, float)) or not 0 < said <= 1:
-        raise ValueError(f"the file's prune_rate, the fraction kept, must be in (0, 1], got {said}")
-    if prune is not None and abs(1 - said - prune) > 1e-6:
+            raise ValueError(
+                "prune, the fraction removed, is missing, and this early file does not hold it: give prune"
+            )
+        return float(1 - Decimal(str(prune)))  # 0.2 for 0.8, as the authors would type it, not 0.19999999999999996
+    if not isinstance(stored, (int, float)) or not 0 < stored <= 1:
+        raise ValueError(f"the file's prune_rate, the fraction kept, must be in (0, 1], got {stored}")
+    if prune is not None and abs(1 - stored - prune) > 1e-6:
         raise ValueError(
-            f"the file says that {said:g} is kept, which is prune={_pruned(said):g}, got prune={prune:g}: leave prune "
-            "out (a file written before global pruning had reached its fraction is a ticket at the one it says)"
+            f"the file keeps {stored:g}, which is prune={_pruned(stored):g}, got prune={prune:g}: leave prune out (a "
+            "file from before the end of a global ramp is a ticket at the fraction that it holds)"
         )
-    return float(said)
+    return float(stored)
 
 
 def _pruned(kept_fraction: float) -> float:
@@ -252,25 +253,25 @@ def _selection(published: Published, selection: str | None) -> str:
     conv_type = published.about.get("conv_type")
     if conv_type is not None and conv_type not in CONV_TYPES:
         raise ValueError(f"the file's conv_type is {conv_type}: only {' and '.join(CONV_TYPES)} are biprop's")
-    said = CONV_TYPES[conv_type] if conv_type else None
+    stored = CONV_TYPES[conv_type] if conv_type else None
     if selection not in (None, *CONV_TYPES.values()):
         raise ValueError(f"selection must be {' or '.join(CONV_TYPES.values())}, got {selection!r}")
-    if said and selection and said != selection:
-        raise ValueError(f"the file says that it was pruned {said} ({conv_type}), got selection={selection}")
-    return said or selection or "layerwise"
+    if stored and selection and stored != selection:
+        raise ValueError(f"the file was pruned {stored} ({conv_type}), got selection={selection}: leave selection out")
+    return stored or selection or "layerwise"
 
 
 def _refuse_pooling_mistake(published: Published) -> None:
     arch = str(published.about.get("arch", ""))
     if any(arch.startswith(f"cResNet{depth}") for depth in (20, 32, 44, 56, 110)):
         raise ValueError(
-            f"{arch} of the authors' code pools 2x2 positions into 40 logits by mistake: its checkpoints are no "
-            "tickets of a network with a logit a class"
+            f"{arch} of the authors' code pools 2x2 positions into 40 logits by mistake: its checkpoints are not "
+            "tickets of a network with one logit for each class"
         )
 
 
 def _as_conv(shape: torch.Size) -> torch.Size:
-    """(O, I) of a fully-connected layer as the (O, I, 1, 1) of a 1x1 convolution."""
+    """The shape (O, I) of a fully-connected layer as that of a 1x1 convolution, (O, I, 1, 1)."""
     return shape if len(shape) == 4 else torch.Size([*shape, 1, 1])
 
 
@@ -279,7 +280,7 @@ def _key(name: str, *attributes: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as the header can hold it: a 0-d tensor is a number."""
+    """A value as the header can hold it: a tensor of one entry becomes a number."""
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
 
 

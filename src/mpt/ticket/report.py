@@ -1,15 +1,16 @@
-"""What a search leaves of each layer: densities, gains, kernels without a weight, and what these would save.
+"""Report on a ticket: densities, gains and zero kernels of each layer, and the multiplications that those would save.
 
-Of a convolution with ``N`` inputs (of each group), ``M`` outputs and kernels of ``k = k1 k2`` weights, mask ``m`` and
-measured sparsity ``p``:
+For a convolution with ``N`` inputs (of each group), ``M`` outputs, kernels of ``k = k1 k2`` weights and measured
+sparsity ``p``:
 
-    zero kernels      those of the N M kernels in which no weight is kept
-    chance            p^k of them: a mask of this sparsity drawn at random has as many
+    zero kernels      kernels, of N M, in which no weight is kept
+    chance            p^k, the expected fraction of zero kernels in a random mask of this sparsity
     difference        observed - chance, as fractions of the layer's kernels
     acceleration      AR = sum(N M D k) / sum(K D k)   over all convolutions, D = positions of the output map,
-                      K = kernels with something left; by chance, K = N M (1 - p^k)
+                      K = kernels with a kept weight; by chance, K = N M (1 - p^k)
 
-AR is a count of multiplications, not a time. A weight that two layers share has one row of kernels and computes twice.
+AR is a count of multiplications, not a time. The kernels of a weight that two layers share count once, and its
+multiplications twice.
 
 Source: Cheng et al., "Efficient Multi-Prize Lottery Tickets", section 5, equation 4, figure 5, table 4; chance is ours.
 """
@@ -28,13 +29,14 @@ from torch import Tensor, nn
 
 from mpt.search.convert import plain_layers
 from mpt.search.layers import frozen, kind_of
+from mpt.ticket.layer import StoredLayer
 from mpt.ticket.ticket import Ticket
 
 BINS = 100  # of a histogram
 
 
 def report(ticket: Ticket, net: nn.Module, *, image: Tensor) -> dict[str, Any]:
-    """Densities, gains, zero kernels and the acceleration rate of ``ticket``, as plain numbers.
+    """Densities, gains, zero kernels and acceleration rate of ``ticket``, as plain numbers.
 
     Args:
         ticket: one with searched layers.
@@ -42,17 +44,16 @@ def report(ticket: Ticket, net: nn.Module, *, image: Tensor) -> dict[str, Any]:
         image: (1, C, H, W), any values: the acceleration rate depends on its size.
 
     Returns:
-        ``layers``, a row each (``kernel`` and what follows it are None for fully-connected ones); ``kernel_sizes``, the
-        same over all layers of one kernel size; ``all_kernels``, over all; ``acceleration`` and
-        ``acceleration_chance``, None without a convolution; counts and density of the whole network.
+        ``layers``, a row each (``kernel`` and the keys after it are None for fully-connected layers);
+        ``kernel_sizes``, sums over the layers of one kernel size; ``all_kernels``, over all layers; ``acceleration``
+        and ``acceleration_chance``, None without a convolution; counts and density of the whole network.
 
     Raises:
         ValueError: a dense baseline.
     """
-    if not ticket.header["layers"]:
+    if not ticket.layers:
         raise ValueError("a report needs a ticket with searched layers; this one is a dense baseline")
-    gains = {row.name: row.gain for row in ticket.table().layers}
-    rows = [_layer(row, ticket.mask(row["name"]), gains[row["name"]]) for row in ticket.header["layers"]]
+    rows = [_layer(layer, row.gain) for layer, row in zip(ticket.layers, ticket.table().layers, strict=True)]
     own = [row for row in rows if row["kernel"] and not row["tied"]]
     sizes = sorted({row["kernel"] for row in own}, key=lambda size: [int(k) for k in size.split("x")])
     computed = _work(net, rows, positions(net, image))
@@ -74,26 +75,30 @@ def report(ticket: Ticket, net: nn.Module, *, image: Tensor) -> dict[str, Any]:
 def report_file(
     ticket: Ticket, *, path: Path, backbone: nn.Module | None, image: Tensor, checkpoint: Path | None, bins: int = BINS
 ) -> dict[str, Any]:
-    """:func:`report` on a ticket and its file, each layer with a histogram of its scores.
+    """The content of a run's ``report.json``: :func:`report`, with a histogram of each layer's scores.
 
     Args:
         ticket: one with searched layers.
-        path: its file.
+        path: its file, which the report names.
         backbone: plain network, where the ticket cannot build its own.
         image: (1, C, H, W), any values: the acceleration rate depends on its size.
         checkpoint: of the ticket's run, which has the scores; without it there are no histograms.
         bins: of a histogram.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: a dense baseline, or a checkpoint that is damaged or of another run.
     """
-    found = {"ticket": str(path)} | report(ticket, ticket.network(backbone), image=image)
+    content = {"ticket": str(path)} | report(ticket, ticket.network(backbone), image=image)
     if checkpoint:
         histograms = score_histograms(_scores(checkpoint, ticket), bins=bins)
-        for row in found["layers"]:
+        for row in content["layers"]:
             row["scores"] = histograms.get(row["tied"] or row["name"])
-    return found
+    return content
 
 
 def image_of(ticket: Ticket, *, size: int | None = None) -> tuple[int, int]:
-    """Channels and side of the images that the ticket is for, or of side ``size``."""
+    """Channels and side of the images that the ticket takes; ``size`` overrides the side."""
     header, built = ticket.header.get("data", {}), (ticket.header["backbone"] or {}).get("arguments", {})
     channels = header.get("channels") or built.get("in_channels") or 3
     return channels, size or header.get("image_size") or built.get("image_size") or 32
@@ -105,29 +110,31 @@ def blank(channels: int, size: int) -> Tensor:
 
 
 def _scores(path: Path, ticket: Ticket) -> dict[str, Tensor]:
-    """The scores of the ticket's layers in the checkpoint of its run."""
+    """The scores of the ticket's layers, from the checkpoint of its run."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     except FileNotFoundError:
         raise
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"checkpoint={path} is damaged, or no checkpoint of a run: take its last.ckpt") from error
-    found = {}
-    for row in ticket.stored_layers():
-        scores = state.get(f"net.{row['name']}.scores")
-        if scores is None or list(scores.shape) != row["shape"]:
-            raise ValueError(f"checkpoint={path} is of another run: it has no scores for the ticket's {row['name']}")
-        found[row["name"]] = scores
-    return found
+        raise ValueError(
+            f"checkpoint={path} is damaged, or not a run's checkpoint: take the run's last.ckpt"
+        ) from error
+    scores = {}
+    for layer in ticket.stored_layers():
+        value = state.get(f"net.{layer.name}.scores")
+        if value is None or tuple(value.shape) != layer.shape:
+            raise ValueError(f"checkpoint={path} is of another run: it has no scores for the ticket's {layer.name}")
+        scores[layer.name] = value
+    return scores
 
 
 def zero_kernels(mask: Tensor) -> int:
-    """Number of kernels ``mask[i, j]`` without a one; ``mask`` is (M, N, k1, ...), bool."""
+    """Number of kernels ``mask[i, j]`` that keep no weight; ``mask`` is (M, N, k1, ...), bool."""
     return int((~mask.flatten(2).any(dim=2)).sum())
 
 
 def chance(sparsity: float, *, kernel: int) -> float:
-    """Fraction of kernels of ``kernel`` weights that a random mask of this ``sparsity`` empties: ``p^k``."""
+    """Expected fraction of zero kernels, of ``kernel`` weights each, in a random mask of this ``sparsity``: ``p^k``."""
     return sparsity**kernel
 
 
@@ -140,14 +147,14 @@ def acceleration(layers: Iterable[tuple[float, float, float]]) -> float:
 @torch.no_grad()
 def positions(net: nn.Module, image: Tensor) -> dict[str, int]:
     """Positions at which each convolution of ``net`` computes on ``image`` (1, C, H, W), summed over its calls."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
 
-    def note(name: str, layer: nn.Module, x: Tensor, out: Tensor) -> None:
-        computed_on = x if isinstance(layer, nn.ConvTranspose2d) else out
-        found[name] = found.get(name, 0) + math.prod(computed_on.shape[2:])
+    def count(name: str, layer: nn.Module, x: Tensor, out: Tensor) -> None:
+        positions_of = x if isinstance(layer, nn.ConvTranspose2d) else out
+        counts[name] = counts.get(name, 0) + math.prod(positions_of.shape[2:])
 
     hooks = [
-        layer.register_forward_hook(lambda module, args, out, name=name: note(name, module, args[0], out))
+        layer.register_forward_hook(lambda module, args, out, name=name: count(name, module, args[0], out))
         for name, layer in plain_layers(net).items()
         if kind_of(layer) is not nn.Linear
     ]
@@ -161,42 +168,43 @@ def positions(net: nn.Module, image: Tensor) -> dict[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return counts
 
 
 def score_histograms(scores: dict[str, Tensor], *, bins: int) -> dict[str, dict[str, Any]]:
-    """Of each layer's scores ``counts`` (bins,) between ``edges`` (bins + 1,), ``min``, ``max`` and ``std``."""
-    found = {}
+    """A histogram of each layer's scores: ``counts`` (bins,), ``edges`` (bins + 1,), ``min``, ``max`` and ``std``."""
+    histograms = {}
     for name, values in scores.items():
         flat = values.detach().float().flatten().numpy()
         counts, edges = np.histogram(flat, bins=bins)
-        found[name] = {
+        histograms[name] = {
             "min": float(flat.min()),
             "max": float(flat.max()),
             "std": float(flat.std()),
             "edges": edges.tolist(),
             "counts": counts.tolist(),
         }
-    return found
+    return histograms
 
 
-def _layer(row: dict[str, Any], mask: Tensor, gain: float) -> dict[str, Any]:
-    n, kernel = mask.numel(), math.prod(row["shape"][2:])
-    sparsity = 1 - row["kept"] / n
+def _layer(layer: StoredLayer, gain: float) -> dict[str, Any]:
+    """The report's row of one layer; ``gain`` is the mean magnitude of its kept weights."""
+    n, kernel = layer.num_weights, math.prod(layer.shape[2:])
+    sparsity = 1 - layer.kept / n
     about = {
-        "name": row["name"],
-        "tied": row.get("tied"),
-        "shape": row["shape"],
+        "name": layer.name,
+        "tied": layer.tied,
+        "shape": list(layer.shape),
         "num_weights": n,
-        "num_kept": row["kept"],
-        "density": row["kept"] / n,
+        "num_kept": layer.kept,
+        "density": layer.kept / n,
         "gain": gain,
     }
-    if len(row["shape"]) < 3:
+    if len(layer.shape) < 3:
         return about | dict.fromkeys(("kernel", "kernels", "zero_kernels", "zero", "zero_chance", "zero_difference"))
-    kernels, zero, expected = n // kernel, zero_kernels(mask), chance(sparsity, kernel=kernel)
+    kernels, zero, expected = n // kernel, zero_kernels(layer.mask()), chance(sparsity, kernel=kernel)
     return about | {
-        "kernel": "x".join(map(str, row["shape"][2:])),
+        "kernel": "x".join(map(str, layer.shape[2:])),
         "kernels": kernels,
         "zero_kernels": zero,
         "zero": zero / kernels,
@@ -221,7 +229,7 @@ def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _work(
     net: nn.Module, rows: list[dict[str, Any]], computed: dict[str, int]
 ) -> list[tuple[float, float, float, float]]:
-    """(kernels, kernels left, cost, kernels left by chance) of every convolution, searched or not."""
+    """(kernels, kernels left, cost, kernels left by chance) of each convolution, searched or not."""
     searched = {row["name"]: row for row in rows}
     work: list[tuple[float, float, float, float]] = []
     for name, places in computed.items():

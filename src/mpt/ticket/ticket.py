@@ -1,4 +1,4 @@
-"""The result: a file of bits, and the network that it is.
+"""The result of a search: a file of bits, and the network that it stands for.
 
 ticket = Ticket.from_network(net);  ticket.save(path)
 ticket = Ticket.load(path);         net = ticket.network()
@@ -7,8 +7,9 @@ ticket = Ticket.load(path);         net = ticket.network()
 from __future__ import annotations
 
 import copy
-import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,27 @@ from torch import Tensor, nn
 
 from mpt import backbones
 from mpt.files import version
+from mpt.search import methods
 from mpt.search.binarize import put
 from mpt.search.conversion import Conversion, Signs
 from mpt.search.convert import add_ticket_layers, plain_layers
+from mpt.search.initializers import random_weight
 from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrapped
-from mpt.search.methods import Biprop, Dense, EdgePopup, Method, own_prune
+from mpt.search.methods import Dense, EdgePopup, Method, own_prune
 from mpt.search.parameters import child, strip
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
 from mpt.ticket import format as files
-from mpt.ticket.format import unpack_bits
-from mpt.ticket.pack import other_state, pack_layer, tied_row
-
-_METHODS: dict[str, type[Method]] = {"Biprop": Biprop, "EdgePopup": EdgePopup, "Dense": Dense}
+from mpt.ticket.layer import StoredLayer, StoredState
+from mpt.ticket.pack import origin_of_signs, other_state, pack_layer, tensors_of
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """Packed masks, signs and gains of all searched layers, every other parameter, and a header that says what it is.
+    """Packed masks, signs and gains of all searched layers, every other parameter, and a header that describes them.
 
     Attributes:
-        header: plain JSON: ``format mpt backbone method seed layers others`` and whatever ``about`` was given.
+        header: plain JSON: ``format mpt backbone method seed signs layers others`` and whatever ``about`` added.
+            ``signs`` is ``seed`` where the signs of all kept weights are those that ``seed`` draws, else ``stored``.
         tensors: as in the file, see :mod:`mpt.ticket.format`.
     """
 
@@ -45,44 +47,33 @@ class Ticket:
 
     @classmethod
     def from_network(cls, net: nn.Module, **about: Any) -> Ticket:
-        """The ticket of a converted network as its scores are now.
+        """The ticket of a converted network with its current scores.
 
         Args:
-            net: a network from :func:`mpt.convert`, or what ``torch.compile`` or data parallelism made of it.
+            net: a network from :func:`mpt.convert`, perhaps wrapped by ``torch.compile`` or data parallelism.
             about: further header entries, plain JSON (``data``, ``class_names``, ``normalization``, ``parameters``).
+
+        Raises:
+            ValueError: the network is in an epoch of a ramp, in which it keeps more than the ticket will.
         """
         net = unwrapped(net)
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
-        tensors: dict[str, Tensor] = {}
-        layers: list[dict[str, Any]] = []
-        others, searched = [], set()
-        first: dict[int, str] = {}  # by the identity of the weight: the first layer that has it
-        if conversion.epoch is not None and conversion.epoch < conversion.method.ramp_epochs:
-            raise ValueError(
-                f"the network is in epoch {conversion.epoch + 1} of the {conversion.method.ramp_epochs} in which the "
-                "fraction removed still rises to prune: what it keeps now is no ticket yet, train on"
-            )
-        with one_selection(net):
-            for name, layer in ticket_layers(net).items():
-                owner = first.setdefault(id(layer.weight), name)
-                row = pack_layer(name, layer, tensors) if owner == name else tied_row(layers, name, owner)
-                layers.append(row | {"binary_input": name in conversion.binary_inputs})
-                searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
-        for name, value, trained in other_state(net, searched):
-            tensors[name] = value
-            others.append({"name": name, "shape": list(value.shape), "trained": trained})
+        _refuse_ramp(conversion)
+        layers, searched = _searched(net, conversion)
+        others = other_state(net, searched)
         header = {
             "format": files.FORMAT,
             "mpt": version(),
             "backbone": getattr(net, "origin", None),
             "method": {"name": type(conversion.method).__name__, **asdict(conversion.method)},
             "seed": conversion.seed,
+            "signs": origin_of_signs(layers, seed=conversion.seed, init=conversion.method.init),
             "binary_activations": conversion.signs.as_dict() if conversion.signs else None,
-            "layers": layers,
-            "others": others,
+            "layers": [layer.row() for layer in layers],
+            "others": [state.row() for state in others],
             **about,
         }
-        return cls(header, tensors)
+        return cls(header, tensors_of(layers, others))
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
@@ -90,149 +81,172 @@ class Ticket:
         return cls(*files.read(path))
 
     def save(self, path: str | Path) -> None:
-        """Write the ticket file atomically."""
+        """Write the ticket file, whole or not at all."""
         files.write(path, self.header, self.tensors)
 
     @property
     def digest(self) -> str:
-        """What identifies the ticket: a hash of everything in it."""
+        """A hash of the whole content, which identifies the ticket."""
         return files.digest_of(self.header, self.tensors)
 
+    @cached_property
+    def layers(self) -> tuple[StoredLayer, ...]:
+        """The searched layers in the file's order; empty for a dense baseline."""
+        return tuple(StoredLayer.from_row(row, self.tensors) for row in self.header["layers"])
+
+    @cached_property
+    def others(self) -> tuple[StoredState, ...]:
+        """Every other parameter and buffer."""
+        return tuple(StoredState.from_row(row, self.tensors) for row in self.header["others"])
+
+    def stored_layers(self) -> tuple[StoredLayer, ...]:
+        """The layers with tensors of their own in the file: all but those tied to an earlier one."""
+        return tuple(layer for layer in self.layers if not layer.tied)
+
+    def layer(self, name: str) -> StoredLayer:
+        """The searched layer of this name; ValueError if the ticket has none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise ValueError(f"the ticket has no searched layer {name!r}")
+
+    def mask(self, layer: str) -> Tensor:
+        """Mask of one layer, bool, of the shape of its weight."""
+        return self.layer(layer).mask()
+
+    def weight(self, layer: str) -> Tensor:
+        """Ticket weight of one layer, float32: +-gain (or the real weight) where kept, else 0."""
+        return self.layer(layer).weight()
+
+    def with_layers(self, layers: Mapping[str, StoredLayer]) -> Ticket:
+        """A copy in which ``layers``, by the names that hold the tensors, take the place of the ticket's own."""
+        new = [
+            replace(layers[old.stored_as], name=old.name, tied=old.tied, binary_input=old.binary_input)
+            for old in self.layers
+        ]
+        signs = origin_of_signs(new, seed=self.header["seed"], init=self.header["method"].get("init"))
+        header = self.header | {"layers": [layer.row() for layer in new], "signs": signs}
+        return Ticket(header, tensors_of(new, list(self.others)))
+
     def network(self, backbone: nn.Module | None = None) -> nn.Module:
-        """The network that the ticket is, in evaluation mode, on the CPU, float32.
+        """Build the ticket's network, in evaluation mode, on the CPU, in float32.
 
         Its ticket layers hold +-gain as weights and the mask (0 or 1) as scores.
 
         Args:
-            backbone: the plain network, left as it is, if it is not one that ``mpt.backbones`` can build.
+            backbone: the plain network, which stays as it is; needed where ``mpt.backbones`` cannot build it.
 
         Raises:
-            ValueError: the ticket is for another backbone, or the backbone is needed and was not given.
+            ValueError: the ticket is for another backbone, or the backbone is needed and missing.
         """
         net, signs = copy.deepcopy(unwrapped(backbone)) if backbone is not None else self._build(), self._signs()
         if signs is not None:
             put(signs, net)
         self._check_backbone(net)
-        names = {layer["name"] for layer in self.header["layers"]}
-        method = self._method()
+        names, method = {layer.name for layer in self.layers}, self._method()
         if names:
             add_ticket_layers(net, method, left_out=[name for name in plain_layers(net) if name not in names])
-            strip(net, keep={other["name"] for other in self.header["others"]})
-        with torch.no_grad():
-            for row in self.header["layers"]:
-                layer = net.get_submodule(row["name"])
-                assert isinstance(layer, TicketLayer)
-                layer.num_kept = row["kept"]
-                layer.weight.copy_(self.weight(row["name"]))
-                layer.scores.copy_(self.mask(row["name"]))
+            strip(net, keep={state.name for state in self.others})
+        self._load_layers(net)
         self._load_others(net)
-        binary = tuple(row["name"] for row in self.header["layers"] if row.get("binary_input"))
-        net.conversion = Conversion(method, self.header["seed"], signs=signs, binary_inputs=binary, from_file=True)  # type: ignore[assignment]
+        binary = tuple(layer.name for layer in self.layers if layer.binary_input)
+        seed = self.header["seed"]
+        net.conversion = Conversion(method, seed, signs=signs, binary_inputs=binary, from_file=True)  # type: ignore[assignment]
         return net.eval()
 
-    def mask(self, layer: str) -> Tensor:
-        """Mask of one layer, bool, shape of its weight."""
-        row = self._row(layer)
-        bits = unpack_bits(self.tensors[f"{files.stored_as(row)}.mask"].numpy(), n=math.prod(row["shape"]))
-        return torch.from_numpy(bits).view(row["shape"])
-
-    def weight(self, layer: str) -> Tensor:
-        """Ticket weight of one layer, float32: +-gain (or the real weight) where kept, else 0."""
-        row, mask = self._row(layer), self.mask(layer)
-        weight = torch.zeros(row["shape"])
-        weight[mask] = self._kept_values(row)
-        return weight
-
     def table(self) -> LayerTable:
-        """The layer table of :func:`mpt.layer_table`, from the file alone; bits are those of the packed tensors."""
+        """The layer table of :func:`mpt.layer_table`, from the file alone; it counts the bits of the packed tensors."""
         layers = tuple(
             LayerRow(
-                row["name"],
-                tuple(row["shape"]),
-                math.prod(row["shape"]),
-                row["kept"],
-                float(self._kept_values(row).double().abs().mean()),
-                self._layer_bits(row["name"]),
-                bool(row.get("binary_input")),
-                own_prune(self.header["method"].get("prune_layers"), row["name"]),
-                row.get("tied"),
+                layer.name,
+                layer.shape,
+                layer.num_weights,
+                layer.kept,
+                float(layer.kept_values().double().abs().mean()),
+                layer.bits,
+                layer.binary_input,
+                own_prune(self.header["method"].get("prune_layers"), layer.name),
+                layer.tied,
             )
-            for row in self.header["layers"]
+            for layer in self.layers
         )
+        words = {True: "trained", False: "frozen", None: "buffer"}
         others = tuple(
             ParameterRow(
-                row["name"],
-                tuple(row["shape"]),
-                math.prod(row["shape"]),
-                {True: "trained", False: "frozen", None: "buffer"}[row["trained"]],
-                8 * self.tensors[row["name"]].nbytes,
+                state.name, tuple(state.value.shape), state.value.numel(), words[state.trained], 8 * state.value.nbytes
             )
-            for row in self.header["others"]
+            for state in self.others
         )
         return LayerTable(self.header["method"]["name"], layers, others, ())
 
     @property
     def num_weights(self) -> int:
-        """Weights of all searched layers, tied ones once; of a dense baseline, of all its parameters."""
-        return sum(math.prod(row["shape"]) for row in self.stored_layers() or self._parameters())
+        """Weights of all searched layers, tied ones once; of a dense baseline, all parameters."""
+        if self.layers:
+            return sum(layer.num_weights for layer in self.stored_layers())
+        return sum(state.value.numel() for state in self.others if state.trained is not None)
 
     @property
     def num_kept(self) -> int:
         """Weights kept in all searched layers, tied ones once; of a dense baseline, all."""
-        return sum(row["kept"] for row in self.stored_layers()) if self.header["layers"] else self.num_weights
-
-    def stored_layers(self) -> list[dict[str, Any]]:
-        """The header's rows of the layers whose tensors are in the file: all but those tied to an earlier one."""
-        return [row for row in self.header["layers"] if "tied" not in row]
+        return sum(layer.kept for layer in self.stored_layers()) if self.layers else self.num_weights
 
     @property
     def density(self) -> float:
         """Fraction of the weights that is kept."""
         return self.num_kept / self.num_weights
 
-    def layer_prune(self, layer: str) -> float:
-        """Fraction removed that the search was given for the layer of this name."""
-        method = self.header["method"]
-        own = own_prune(method.get("prune_layers"), layer)
-        return float(method["prune"] if own is None else own)
-
     @property
     def bits(self) -> int:
         """Bits of all tensors, without the header."""
         return sum(8 * tensor.nbytes for tensor in self.tensors.values())
 
-    def _row(self, layer: str) -> dict[str, Any]:
-        for row in self.header["layers"]:
-            if row["name"] == layer:
-                return dict(row)
-        raise ValueError(f"the ticket has no searched layer {layer!r}")
+    @property
+    def weight_seed(self) -> int | None:
+        """The seed of the random weights among which the ticket was found.
 
-    def _parameters(self) -> list[dict[str, Any]]:
-        return [row for row in self.header["others"] if row["trained"] is not None]
+        None if there is no seed, or if the header says that the signs are not the seed's: fine-tuning changed them, or
+        the method drew weights again during the search. Files of mpt 0.1.0 do not say; there the seed counts.
+        """
+        seed: int | None = self.header["seed"]
+        return seed if self.header.get("signs", "seed") == "seed" else None
 
-    def _kept_values(self, row: dict[str, Any]) -> Tensor:
-        name = files.stored_as(row)
-        if row["form"] == "real":
-            return self.tensors[f"{name}.values"]
-        positive = torch.from_numpy(unpack_bits(self.tensors[f"{name}.signs"].numpy(), n=row["kept"]))
-        gain = self.tensors[f"{name}.gain"]
-        return torch.where(positive, gain, -gain)
+    def layer_prune(self, layer: str) -> float:
+        """Fraction that the search removed of the layer of this name."""
+        method = self.header["method"]
+        own = own_prune(method.get("prune_layers"), layer)
+        return float(method["prune"] if own is None else own)
 
-    def _layer_bits(self, name: str) -> int:
-        parts = (self.tensors.get(f"{name}.{part}") for part in ("mask", "signs", "gain", "values"))
-        return sum(8 * tensor.nbytes for tensor in parts if tensor is not None)
+    def random_weight(self, layer: StoredLayer, *, seed: int, stream: str) -> Tensor:
+        """Random weights for ``layer``, drawn as the ticket's were (Kaiming normal where the header does not say).
+
+        Args:
+            layer: one of this ticket.
+            seed: of the draw.
+            stream: name of the random stream; the search drew from the one named like the layer.
+        """
+        method = self.header["method"]
+        return random_weight(
+            torch.Size(layer.shape),
+            seed=seed,
+            layer=stream,
+            init=method.get("init", "kaiming_normal"),
+            scale_fan=method.get("scale_fan", "none"),
+            prune=self.layer_prune(layer.stored_as),
+        )
 
     def _method(self) -> Method:
-        """The method of the header, where it is one of mpt's; else edge-popup, whose formula b = m w always holds."""
+        """The header's method, if it is one of mpt's own; else edge-popup, whose formula b = m w always holds."""
         choices = dict(self.header["method"])
-        method = _METHODS.get(choices.pop("name"))
+        own = {method.__name__: method for method in Method.__subclasses__() if method.__module__ == methods.__name__}
+        method = own.get(choices.pop("name"))
         try:
             return method(**choices) if method else EdgePopup(prune=choices.get("prune", 0.0))
         except TypeError as error:
             raise ValueError(f"the ticket's method cannot be read: {error}") from error
 
     def _signs(self) -> Signs | None:
-        """What of the plain backbone is rewritten for binary activations, if anything."""
+        """The activations of the plain backbone that become signs, if any."""
         plain = self.header.get("binary_activations")
         return Signs.from_dict(plain) if plain is not None else None
 
@@ -243,38 +257,72 @@ class Ticket:
 
     def _check_backbone(self, net: nn.Module) -> None:
         layers = plain_layers(net)
-        for row in self.header["layers"]:
-            layer = layers.get(row["name"])
-            if layer is None:
-                raise ValueError(f"the ticket is for another backbone: this one has no layer {row['name']!r}")
-            if list(layer.weight.shape) != row["shape"]:
-                raise ValueError(
-                    f"the ticket is for another backbone: layer {row['name']!r} is {row['shape']} in the ticket "
-                    f"and {list(layer.weight.shape)} in this one"
-                )
-        known = {row["name"] for row in self.header["layers"]} | {row["name"] for row in self.header["others"]}
+        for layer in self.layers:
+            if layer.name not in layers:
+                raise ValueError(f"the ticket is for another backbone: this one has no layer {layer.name!r}")
+            _check_shape(f"layer {layer.name!r}", layer.shape, layers[layer.name].weight)
+        known = {layer.name for layer in self.layers} | {state.name for state in self.others}
         for name in layers:
             if name not in known and child(name, "weight") not in known:
                 raise ValueError(f"the ticket is for another backbone: the ticket has no layer {name!r}")
 
+    @torch.no_grad()
+    def _load_layers(self, net: nn.Module) -> None:
+        for stored in self.layers:
+            layer = net.get_submodule(stored.name)
+            assert isinstance(layer, TicketLayer)
+            layer.num_kept = stored.kept
+            layer.weight.copy_(stored.weight())
+            layer.scores.copy_(stored.mask())
+
+    @torch.no_grad()
     def _load_others(self, net: nn.Module) -> None:
         searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
-        stored = {row["name"] for row in self.header["others"]}
         targets = {**dict(net.named_parameters()), **dict(net.named_buffers())}
         targets = {name: value for name, value in targets.items() if id(value) not in searched}
-        needed = {name for name, _, _ in other_state(net, searched)}
+        needed, stored = {state.name for state in other_state(net, searched)}, {state.name for state in self.others}
         if needed != stored:
             name = sorted(needed ^ stored)[0]
             where = "the backbone" if name in needed else "the ticket"
             raise ValueError(f"the ticket is for another backbone: only {where} has {name!r}")
-        with torch.no_grad():
-            for row in self.header["others"]:
-                target = targets[row["name"]]
-                if list(target.shape) != row["shape"]:
-                    raise ValueError(
-                        f"the ticket is for another backbone: {row['name']} is {row['shape']} in the ticket "
-                        f"and {list(target.shape)} in this one"
-                    )
-                target.copy_(self.tensors[row["name"]])
-                if row["trained"] is not None:
-                    target.requires_grad_(row["trained"])
+        for state in self.others:
+            target = targets[state.name]
+            _check_shape(state.name, tuple(state.value.shape), target)
+            target.copy_(state.value)
+            if state.trained is not None:
+                target.requires_grad_(state.trained)
+
+
+def _refuse_ramp(conversion: Conversion) -> None:
+    ramp = conversion.method.ramp_epochs
+    if conversion.epoch is not None and conversion.epoch < ramp:
+        raise ValueError(
+            f"the network is in epoch {conversion.epoch + 1} of the {ramp} in which the fraction removed still rises "
+            "to prune: what it keeps now is no ticket yet, train on"
+        )
+
+
+def _searched(net: nn.Module, conversion: Conversion) -> tuple[list[StoredLayer], set[int]]:
+    """The searched layers of ``net``, and the identities of their tensors."""
+    layers: list[StoredLayer] = []
+    first: dict[int, StoredLayer] = {}  # by the identity of the weight: the first layer that has it
+    searched: set[int] = set()
+    with one_selection(net):
+        for name, layer in ticket_layers(net).items():
+            binary_input, owner = name in conversion.binary_inputs, first.get(id(layer.weight))
+            if owner is None:
+                stored = first[id(layer.weight)] = pack_layer(name, layer, binary_input=binary_input)
+            else:
+                stored = replace(owner, name=name, tied=owner.name, binary_input=binary_input)
+            layers.append(stored)
+            searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
+    return layers, searched
+
+
+def _check_shape(what: str, shape: tuple[int, ...], value: Tensor) -> None:
+    """ValueError unless ``value``, of the backbone, has the ticket's ``shape``."""
+    if shape != tuple(value.shape):
+        raise ValueError(
+            f"the ticket is for another backbone: {what} is {list(shape)} in the ticket and {list(value.shape)} in "
+            "this one"
+        )

@@ -1,0 +1,127 @@
+"""One searched layer, and one other tensor, as a ticket holds them: the header's row together with its tensors.
+
+Of a layer with mask ``m`` and signs ``s`` of its kept weights, the ticket weight is
+
+    form "binary"    b = g m s      one bit a kept weight, and the gain g: one number, or one for each output channel
+    form "real"      b = m v        one float32 value v a kept weight (edge-popup)
+
+:mod:`mpt.ticket.format` says how the bits lie in the tensors. This file is the only one that unpacks them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpt.ticket.format import unpack_bits
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """A searched layer of a ticket.
+
+    Attributes:
+        name: of the layer in its network.
+        shape: of its weight.
+        kept: number of weights kept.
+        form: ``binary`` or ``real``, see above.
+        tied: the earlier layer whose weight this layer shares, or None.
+        binary_input: whether the layer sees only -1 and +1 (before zero padding).
+        parts: the tensors ``mask`` and either ``signs`` and ``gain`` or ``values``; a tied layer has its owner's.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kept: int
+    form: str
+    tied: str | None
+    binary_input: bool
+    parts: Mapping[str, Tensor] = field(repr=False, compare=False)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StoredLayer:
+        """The layer of a header row, with its parts from all tensors of the ticket."""
+        tied = row.get("tied")
+        names = ("mask", "signs", "gain") if row["form"] == "binary" else ("mask", "values")
+        parts = {part: tensors[f"{tied or row['name']}.{part}"] for part in names}
+        binary_input = bool(row.get("binary_input"))
+        return cls(row["name"], tuple(row["shape"]), row["kept"], row["form"], tied, binary_input, parts)
+
+    @property
+    def stored_as(self) -> str:
+        """Name of the layer that has the tensors: the owner of a tied weight, else the layer itself."""
+        return self.tied or self.name
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights, kept or not."""
+        return math.prod(self.shape)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the packed tensors; 0 for a tied layer, whose owner counts them."""
+        return 0 if self.tied else sum(8 * part.nbytes for part in self.parts.values())
+
+    @property
+    def gain(self) -> Tensor:
+        """Magnitude of the kept weights of form "binary", float32: 0-d, or spread over the weight's shape."""
+        assert self.form == "binary", f"{self.name} holds real weights and has no gain"
+        return self.parts["gain"]
+
+    def mask(self) -> Tensor:
+        """Which weights are kept, bool, of the weight's shape."""
+        return torch.from_numpy(unpack_bits(self.parts["mask"].numpy(), n=self.num_weights)).view(self.shape)
+
+    def signs(self) -> Tensor:
+        """Signs of the kept weights in flat order, float32 (kept,): -1 or +1."""
+        if self.form == "real":
+            return torch.ones(self.kept).copysign(self.parts["values"])
+        positive = torch.from_numpy(unpack_bits(self.parts["signs"].numpy(), n=self.kept))
+        return positive.float().mul_(2).sub_(1)
+
+    def kept_values(self) -> Tensor:
+        """Ticket weights of the kept weights in flat order, float32 (kept,)."""
+        if self.form == "real":
+            return self.parts["values"]
+        gain = self.gain if self.gain.dim() == 0 else self.gain.expand(self.shape)[self.mask()]
+        return self.signs().mul_(gain)
+
+    def weight(self) -> Tensor:
+        """Ticket weight, float32, of the weight's shape: 0 where pruned."""
+        weight = torch.zeros(self.shape)
+        weight[self.mask()] = self.kept_values()
+        return weight
+
+    def row(self) -> dict[str, Any]:
+        """The header row, plain JSON."""
+        row = {"name": self.name, "shape": list(self.shape), "kept": self.kept, "form": self.form}
+        return row | ({"tied": self.tied} if self.tied else {}) | {"binary_input": self.binary_input}
+
+
+@dataclass(frozen=True)
+class StoredState:
+    """A parameter or buffer of a ticket that was not searched.
+
+    Attributes:
+        name: in the network's state dict.
+        trained: whether a parameter is trained (True) or frozen (False); None for a buffer.
+        value: float32, int64 or bool.
+    """
+
+    name: str
+    trained: bool | None
+    value: Tensor = field(repr=False, compare=False)
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StoredState:
+        """The state of a header row, with its value from all tensors of the ticket."""
+        return cls(row["name"], row["trained"], tensors[row["name"]])
+
+    def row(self) -> dict[str, Any]:
+        """The header row, plain JSON."""
+        return {"name": self.name, "shape": list(self.value.shape), "trained": self.trained}
