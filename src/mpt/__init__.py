@@ -1,6 +1,6 @@
-"""mpt: multi-prize lottery tickets. Find them in any backbone, measure them, take away a file of bits.
+"""mpt: multi-prize lottery tickets. Find them in any backbone, measure them, and save them as a file of bits.
 
-The public names load when they are first used, so that ``import mpt`` costs nothing and never imports torch.
+Each public name is imported on first use, so that ``import mpt`` takes almost no time and never imports torch.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"mpt.{name}")
     if name == "__version__":
-        from importlib import metadata  # takes a tenth of a second of the command line's start
+        from importlib import metadata  # importing it takes 0.1 s, which would delay every command
 
         return metadata.version("mpt")
     raise AttributeError(f"module 'mpt' has no attribute {name!r}")
