@@ -90,11 +90,11 @@ def in_turn(
             before()
         for name, run in runs.items():
             start = time.perf_counter()
-            own = run()
+            returned = run()
             if DEVICE.type == "cuda":
                 torch.cuda.synchronize(DEVICE)
             if number > 0:
-                seconds[name].append(own if isinstance(own, float) else time.perf_counter() - start)
+                seconds[name].append(returned if isinstance(returned, float) else time.perf_counter() - start)
     return seconds
 
 

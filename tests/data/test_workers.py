@@ -78,12 +78,13 @@ def test_uneven_evaluation_reads_each_file_once(pictures, world):
 
 def test_files_give_the_batches_of_memory(pictures, tmp_path):
     options = {"root": pictures, "image_size": SIDE, "cache": tmp_path, "val_size": 6, "progress": False}
-    held, streamed = (data.load("image_folder", stream=stream, workers=0, **options) for stream in (False, True))
-    assert isinstance(held.train, Images)
+    loaded, streamed = (data.load("image_folder", stream=stream, workers=0, **options) for stream in (False, True))
+    assert isinstance(loaded.train, Images)
     assert isinstance(streamed.train, Files)
-    assert (held.mean, held.std) == (pytest.approx(streamed.mean, rel=1e-12), pytest.approx(streamed.std, rel=1e-12))
+    assert loaded.mean == pytest.approx(streamed.mean, rel=1e-12)
+    assert loaded.std == pytest.approx(streamed.std, rel=1e-12)
     for split in ("train", "val", "test"):
-        for one, two in zip(epoch_of(held, split=split), epoch_of(streamed, split=split), strict=True):
+        for one, two in zip(epoch_of(loaded, split=split), epoch_of(streamed, split=split), strict=True):
             assert torch.equal(one.images, two.images)
             assert torch.equal(one.labels, two.labels)
 

@@ -208,11 +208,11 @@ _TYPES: dict[str, tuple[type, ...]] = {  # required types of the columns used in
 
 def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A ``result.json`` as one flat row: its own keys, then the settings of its ``config`` that have no such key."""
-    own = _flatten({key: value for key, value in row.items() if key != "config"}, "/")
+    columns = _flatten({key: value for key, value in row.items() if key != "config"}, "/")
     config = _flatten(row.get("config") or {}, ".")
     settings = {name: config[f"trainer.{name}"] for name in SETTINGS if f"trainer.{name}" in config}
     settings |= {k: v for k, v in config.items() if k not in _MACHINE + _NAMES and not k.startswith(_GROUPS)}
-    flat = settings | own
+    flat = settings | columns
     if flat.get("seconds") and flat.get("epochs"):
         flat["seconds_per_epoch"] = flat["seconds"] / flat["epochs"]
     return {"run": name, **flat, "variant": variant(flat)}
