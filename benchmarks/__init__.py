@@ -1,1 +1,1 @@
-"""Speed of mpt, measured as ratios: ``make bench``."""
+"""Measure the speed of mpt as ratios: ``make bench``."""

@@ -1,31 +1,31 @@
-"""How fast mpt is, as ratios: ``python -m benchmarks.bench`` prints one table and writes ``results.json``.
+"""Measure the speed of mpt as ratios: ``python -m benchmarks.bench`` prints one table and writes ``results.json``.
 
-Alternatives are measured in turn in one process (A B C A B C ..., after one warm-up each), and every ratio is the
-median of the ratios within the rounds, so that a machine that drifts favours none of them. Wall time throughout.
+One process measures the alternatives in turn: A B C A B C ..., after one warm-up each. Every ratio is the median of the
+ratios within the rounds, so that a drifting machine favours no alternative. All times are wall times.
 
     step         one training step on random 3x32x32 images: forward, cross-entropy, backward, SGD step (lr 0.1,
                  momentum 0.9, weight decay 1e-4)
-        dense        the backbone as it is, all weights trained
+        dense        the unchanged backbone with all weights trained
         biprop       the same backbone searched by Biprop(prune=0.8)
-    selection    a biprop step with the weights selected in each layer, over the network, and by a calibrated threshold
+    selection    a biprop step that selects weights in each layer, over the network, or by a calibrated threshold
     activations  a biprop step of MPT-1/32 and of MPT-1/1
     epoch        the training part of an epoch, cropped and flipped by the same loader
-        mpt-train    mpt-train's second epoch, with its default precision and layout
-        bare         a bare loop over the same step, with the fused optimizer that mpt-train has
-        naive        a bare loop over the same search with one full sort a layer and forward, float32, contiguous in
+        mpt-train    the second epoch of mpt-train, with its default precision and layout
+        bare         a bare loop over the same step, with the fused optimizer of mpt-train
+        naive        a bare loop over the same search with one full sort per layer and forward, float32, contiguous in
                      memory; the others are channels-last
-    search       of n weights: mask, gain and ticket weight, the scores moving a little from round to round
-        bytes        reads scores and weights once and writes the result once: what no search can be faster than
+    search       mask, gain and ticket weight of n weights, with scores that move a little between rounds
+        bytes        reads scores and weights once and writes the output once, a lower bound for every search
         whole        the same search with every threshold selected among all scores
-    select       the mask of the 20 % largest of n scores that do not move; beside it torch.sort and torch.topk, which
-                 make no mask yet
-    peak memory  what two steps add to the largest resident set of a process of their own
-    loader       one epoch of 20,000 random 3x32x32 images in batches: cropped (padding 4) and flipped, and as they are
+    select       the mask of the 20 % largest of n scores that do not move, compared with torch.sort and torch.topk,
+                 which do not build a mask
+    peak memory  growth of the largest resident set by two steps, each case in its own process
+    loader       one epoch of 20,000 random 3x32x32 images in batches: cropped (padding 4) and flipped, or unchanged
     start-up     an mpt-train command from start to exit: help, printed configuration, mistyped option (exit code 1)
-    first step   an mpt-train command from start to the end of its first step, beside the import of torch and lightning
-    sweep        short runs in one process: a run, and what lies between the end of one and the start of the next
+    first step   an mpt-train command from start to the end of its first step, compared with imports of torch, lightning
+    sweep        short runs in one process: the time of a run, and the time between two runs
 
-In bfloat16 (autocast) a step has 128 images like the others where the device computes in bfloat16, else 32.
+In bfloat16 (autocast) a step has 128 images, as in float32, if the device computes in bfloat16, else 32.
 """
 
 from __future__ import annotations
@@ -65,38 +65,38 @@ from mpt.search.fast import threshold
 from mpt.search.layers import TicketWeight
 from mpt.search.mask import num_kept, select
 
-PRECISIONS = {"float32": 2, "bf16": 1}  # -> times as many rounds of the steps that are not long
-SCORES = (36_864, 589_824, 2_359_296)  # of 3x3 convolutions with 64, 256 and 512 channels
+PRECISIONS = {"float32": 2, "bf16": 1}  # precision -> factor on the rounds of short steps
+SCORES = (36_864, 589_824, 2_359_296)  # scores of 3x3 convolutions with 64, 256 and 512 channels
 IMAGES = 20_000
-VARIED = ("conv6",)  # of which selections and activations are compared
+VARIED = ("conv6",)  # backbones whose selections and activations are compared
 
 
 def search_row(n: int, *, rounds: int) -> Row:
-    """Milliseconds to make mask, gain and ticket weight of ``n`` weights, beside reading and writing as many bytes."""
+    """Milliseconds to compute mask, gain and ticket weight of ``n`` weights, and to read and write as many bytes."""
     scores, weight, out = torch.rand(n, device=DEVICE), torch.randn(n, device=DEVICE), torch.empty(n, device=DEVICE)
     method = Biprop(prune=PRUNE)
     kept = method.num_kept(n)
 
-    def make() -> None:
+    def search() -> None:
         TicketWeight.apply(scores, weight, method, method.mask(scores, kept=kept))
 
     def whole() -> None:
         with mock.patch.dict(threshold._windows, clear=True):
-            make()
+            search()
 
     def move() -> None:
         scores.add_(torch.randn(n, device=DEVICE), alpha=1e-4)
 
     runs: dict[str, Callable[[], object]] = {
         "bytes": lambda: torch.add(scores, weight, out=out),
-        "search": make,
+        "search": search,
         "whole": whole,
     }
     return Row(f"search of {n:,} weights", in_turn(runs, rounds=rounds, before=move), base="bytes")
 
 
 def selection_row(n: int, *, rounds: int) -> Row:
-    """Milliseconds to select the 20 % largest of ``n`` scores, to sort them, and to find the largest by topk."""
+    """Milliseconds to select the 20 % largest of ``n`` scores, to sort all scores, and to find the largest by topk."""
     importance, kept = torch.rand(n, device=DEVICE), num_kept(n, prune=PRUNE)
     runs: dict[str, Callable[[], object]] = {
         "sort": lambda: torch.sort(importance),
@@ -107,7 +107,7 @@ def selection_row(n: int, *, rounds: int) -> Row:
 
 
 def loader_row(*, rounds: int) -> Row:
-    """Images per second of the training loader (crop 4, flip) and of the evaluation loader, both channels-last."""
+    """Images per second of the training loader (crop 4, flip) and the evaluation loader, both channels-last."""
     data = random_data(IMAGES)
     make = partial(Loader, data.train, data=data, batch=BATCH, device=DEVICE, channels_last=True)
     loaders = {"train": make(train=True), "evaluate": make(train=False)}
@@ -117,12 +117,12 @@ def loader_row(*, rounds: int) -> Row:
     return Row("loader", in_turn(runs, rounds=rounds), batch=BATCH, images=IMAGES)
 
 
-def measured_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
-    """All rows, one after the other; the shorter what is measured, the more rounds: single ones differ by a tenth."""
-    for precision, more in PRECISIONS.items():
+def measure_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
+    """Measure all rows, one after the other. Short measurements differ by a tenth, and so get more rounds."""
+    for precision, factor in PRECISIONS.items():
         for name in names:
             if name not in LONG:
-                yield step_row(name, precision=precision, rounds=more * rounds)
+                yield step_row(name, precision=precision, rounds=factor * rounds)
             elif precision == "float32" or native_bf16():
                 yield step_row(name, precision=precision, rounds=rounds)
     for name in VARIED:
@@ -149,20 +149,20 @@ def main() -> None:
     """Measure, print the table, write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description="How fast mpt is, as ratios.")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement, 5 by default")
-    parser.add_argument("--quick", action="store_true", help="one round, and of the backbones only conv2")
+    parser.add_argument("--quick", action="store_true", help="one round, with conv2 as the only backbone")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.json"), help="file to write")
-    chosen = parser.parse_args()
-    if chosen.rounds < 1:
-        parser.error(f"rounds must be at least 1, got {chosen.rounds}")
-    rounds, names = (1, ["conv2"]) if chosen.quick else (chosen.rounds, list(BACKBONES))
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error(f"rounds must be at least 1, got {options.rounds}")
+    rounds, names = (1, ["conv2"]) if options.quick else (options.rounds, list(BACKBONES))
     torch.manual_seed(0)
     about, rows = circumstances(rounds), []
-    for row in measured_rows(names, rounds=rounds):
+    for row in measure_rows(names, rounds=rounds):
         rows.append(row.as_json())
         print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     print(f"{heading(about)}\n\n{table(rows)}")
-    stored = about | {"rows": rows, "profile": profile("conv2" if chosen.quick else "conv6")}
-    write_atomically(chosen.output, json.dumps(stored, indent=2) + "\n")
+    results = about | {"rows": rows, "profile": profile("conv2" if options.quick else "conv6")}
+    write_atomically(options.output, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands as their users meet them: until they answer, until they train, and what a sweep adds to its runs."""
+"""Measure commands from the user's point of view: time to an answer, time to the first step, overhead of a sweep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT = ("model=conv2", "data=digits", "width=0.125", "epochs=1", "trainer.progr
 
 
 def startup_row(*, rounds: int) -> Row:
-    """Milliseconds of each of ``ANSWERS`` as a process of its own; RuntimeError if one exits with another code."""
+    """Milliseconds of each command in ``ANSWERS`` in its own process; RuntimeError for an unexpected exit code."""
     script = shutil.which("mpt-train", path=str(Path(sys.executable).parent)) or "mpt-train"
     with tempfile.TemporaryDirectory() as folder:
 
@@ -32,7 +32,7 @@ def startup_row(*, rounds: int) -> Row:
 
 
 def first_step_row(*, rounds: int) -> Row:
-    """Milliseconds from the command to the end of the first training step of conv2 on digits, beside the imports."""
+    """Milliseconds from the command to the end of the first training step of conv2 on digits, and of the imports."""
 
     def run(code: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,7 @@ def first_step_row(*, rounds: int) -> Row:
 
 
 def train_one_step() -> None:
-    """``mpt-train`` with the arguments of this process, which ends with its first training step."""
+    """Run ``mpt-train`` with the arguments of this process, and end the process after the first training step."""
     import os
 
     from mpt.commands import cli
@@ -59,7 +59,7 @@ def train_one_step() -> None:
 
 
 def sweep_row(*, rounds: int) -> Row:
-    """Milliseconds that a sweep of short runs in one process takes a run: the run itself, and what comes between."""
+    """Milliseconds per run in a sweep of short runs in one process: the run itself, and the time between two runs."""
     seconds: dict[str, list[float]] = {"run": [], "between": []}
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def sweep_row(*, rounds: int) -> Row:
 
 
 def sweep() -> None:
-    """``mpt-train`` with the arguments of this process; prints the mean seconds of a run and those between two."""
+    """Run ``mpt-train`` with the arguments of this process; print the mean seconds of a run and between two runs."""
     from mpt.commands import cli
     from mpt.experiment import train
 

@@ -1,4 +1,4 @@
-"""What mpt means to reach, each goal a number computed from the rows of one run, and whether the run reached it."""
+"""The goals for speed: each is a number computed from the rows of one benchmark, with a limit to meet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-Rows = dict[str, dict[str, Any]]  # by what was measured
+Rows = dict[str, dict[str, Any]]  # name of the measurement -> row
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class Goal:
     """One number and its limit.
 
     Attributes:
-        what: is measured.
-        limit: the most it may be, or the least if ``at_least``.
-        of: the number, computed from the rows; KeyError where a row was not measured.
+        what: description of the number.
+        limit: maximum of the number, or minimum if ``at_least``.
+        of: computes the number from the rows; KeyError if a row was not measured.
         at_least: whether more is better.
     """
 
@@ -32,7 +32,7 @@ def ratio(measured: str, name: str) -> Callable[[Rows], float]:
 
 
 def inverse(measured: str, name: str) -> Callable[[Rows], float]:
-    """One by the median ratio ``name`` of a row."""
+    """The reciprocal of the median ratio ``name`` of a row."""
     return lambda rows: 1 / float(rows[measured]["ratios"][name])
 
 
@@ -41,13 +41,13 @@ def middle(measured: str, name: str) -> Callable[[Rows], float]:
     return lambda rows: float(rows[measured]["medians"][name])
 
 
-def between(measured: str, name: str, base: str) -> Callable[[Rows], float]:
-    """Median of one alternative of a row divided by that of another."""
+def quotient(measured: str, name: str, base: str) -> Callable[[Rows], float]:
+    """The median of one alternative of a row divided by the median of another."""
     return lambda rows: middle(measured, name)(rows) / middle(measured, base)(rows)
 
 
 def bytes_a_weight(net: str) -> Callable[[Rows], float]:
-    """Bytes a weight that biprop's peak lies above 1.1 of that of dense."""
+    """Bytes per weight by which the peak of biprop exceeds 1.1 times the peak of dense."""
 
     def of(rows: Rows) -> float:
         row = rows[f"peak memory {net}"]
@@ -57,7 +57,7 @@ def bytes_a_weight(net: str) -> Callable[[Rows], float]:
 
 
 def loading(rows: Rows) -> float:
-    """Percent of an mpt-train epoch of conv4 that its loader takes alone."""
+    """Percentage of an mpt-train epoch of conv4 that the loader takes alone."""
     return 100 * middle("epoch conv4", "mpt-train")(rows) / middle("loader", "train")(rows)
 
 
@@ -75,7 +75,7 @@ GOALS = (
     Goal("global / layerwise selection, step of conv6", 1.02, ratio("selection conv6", "global/layerwise")),
     Goal("calibrated / layerwise selection, step of conv6", 1.00, ratio("selection conv6", "calibrated/layerwise")),
     Goal("1/1 / 1/32, step of conv6", 1.25, ratio("activations conv6", "1/1/1/32")),
-    Goal("1/1 / 1/32, peak memory of conv6", 1.25, between("peak memory conv6", "1/1", "biprop")),
+    Goal("1/1 / 1/32, peak memory of conv6", 1.25, quotient("peak memory conv6", "1/1", "biprop")),
     *(
         Goal(f"mpt-train / naive, images/s, epoch of {net}", least, ratio(f"epoch {net}", "naive/mpt-train"), True)
         for net, least in EPOCH_SPEEDUPS.items()
@@ -97,20 +97,20 @@ GOALS = (
 )
 
 
-def compared(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """A line for each goal: what, limit, what the rows reached, and ``met``, ``missed`` or ``not measured``."""
-    measured, lines = {row["measured"]: row for row in rows}, []
+def compare(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Compare rows with the goals, one line each: description, limit, number, and met, missed or not measured."""
+    by_name, lines = {row["measured"]: row for row in rows}, []
     for goal in GOALS:
-        limit = f"{'>=' if goal.at_least else '<='} {_number(goal.limit)}"
+        limit = f"{'>=' if goal.at_least else '<='} {_format(goal.limit)}"
         try:
-            reached = goal.of(measured)
+            reached = goal.of(by_name)
         except KeyError:
             lines.append([goal.what, limit, "", "not measured"])
             continue
         met = reached >= goal.limit if goal.at_least else reached <= goal.limit
-        lines.append([goal.what, limit, _number(reached), "met" if met else "missed"])
+        lines.append([goal.what, limit, _format(reached), "met" if met else "missed"])
     return lines
 
 
-def _number(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"

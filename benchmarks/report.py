@@ -1,7 +1,7 @@
-"""The table of a measurement: on the terminal, in ``RESULTS.md``, and beside that of an earlier one.
+"""Render the table of a benchmark: on the terminal, in ``RESULTS.md``, and compared with an earlier benchmark.
 
-python -m benchmarks.report results.json                       writes RESULTS.md beside it, BOUNDS.md in it
-python -m benchmarks.report results.json --base earlier.json   prints both
+python -m benchmarks.report results.json                       writes RESULTS.md, with BOUNDS.md, in its folder
+python -m benchmarks.report results.json --base earlier.json   prints a comparison
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.goals import compared
+from benchmarks.goals import compare
 from mpt.files import write_atomically
 
-BUSY = 0.5  # load average before the first measurement above which numbers are those of a busy machine
+BUSY = 0.5  # the machine counts as busy if the load average before the first measurement is higher
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows under a head, columns aligned, numbers to the right."""
+    """Render the rows below a head, with aligned columns and numbers to the right."""
     head = [
         "measured in turn",
         "batch",
@@ -32,11 +32,11 @@ def table(rows: list[dict[str, Any]]) -> str:
         "median",
         "median of ratios (quartiles)",
     ]
-    return aligned([head, *(_cells(row) for row in rows)], "<>><><><><")
+    return align([head, *(_cells(row) for row in rows)], "<>><><><><")
 
 
-def aligned(lines: list[list[str]], sides: str) -> str:
-    """Columns of one width each; ``sides`` says of each whether its cells are to the left or to the right."""
+def align(lines: list[list[str]], sides: str) -> str:
+    """Pad every column to one width; ``sides`` has ``<`` or ``>`` for each column, to align it left or right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     spaced = [
         [f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)] for line in lines
@@ -58,27 +58,27 @@ def _spread(quartiles: list[float] | None) -> str:
 
 
 def heading(about: dict[str, Any]) -> str:
-    """On what, with what and when."""
+    """Hardware, versions and date of a benchmark."""
     cores = f"{about['cores']} cores, {about['threads']} threads, load average {about['load_average']} before"
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return f"{about['hardware']}, {cores}; {versions}; {about['date']}, medians of n rounds"
 
 
 def profile_table(profile: list[dict[str, Any]]) -> str:
-    """One step by operation: its own milliseconds, without what it calls, and their share of the step."""
+    """Render one step by operation: its own milliseconds, without operations it calls, and their share of the step."""
     head = ["operation", "calls", "ms", "%"]
     lines = [[row["operation"], str(row["calls"]), f"{row['ms']:.2f}", f"{row['percent']:.1f}"] for row in profile]
-    return aligned([head, *lines], "<>>>")
+    return align([head, *lines], "<>>>")
 
 
 def results(stored: dict[str, Any], *, bounds: str = "") -> str:
-    """``RESULTS.md``; ``bounds`` is what somebody wrote of what bounds the goals that were missed."""
+    """Render ``RESULTS.md``; ``bounds`` is a hand-written explanation of the missed goals."""
     return "\n".join(
         [
             "# How fast mpt is",
             "",
-            "`make bench`; what each row measures stands in `benchmarks/bench.py`. A ratio is the median of the ratios",
-            "within the rounds, the first and third quartile of them behind it.",
+            "`make bench`; `benchmarks/bench.py` explains each row. A ratio is the median of the ratios within the",
+            "rounds, followed by their first and third quartile.",
             "",
             heading(stored),
             *(["", "The machine was busy before the first row was measured."] if stored["load_average"] > BUSY else []),
@@ -90,7 +90,7 @@ def results(stored: dict[str, Any], *, bounds: str = "") -> str:
             "## Goals",
             "",
             "```",
-            aligned([["what", "goal", "reached", ""], *compared(stored["rows"])], "<>><"),
+            align([["what", "goal", "reached", ""], *compare(stored["rows"])], "<>><"),
             "```",
             "",
             bounds,
@@ -105,7 +105,7 @@ def results(stored: dict[str, Any], *, bounds: str = "") -> str:
 
 
 def comparison(base: dict[str, Any], now: dict[str, Any]) -> str:
-    """Medians and ratios of the rows that both have, and the quotient of the medians."""
+    """Render medians and ratios of the rows that both benchmarks have, and their quotients."""
     rows = {row["measured"]: row for row in now["rows"]}
     lines = [["measured", "what", "base", "now", "now / base"]]
     for old in base["rows"]:
@@ -117,33 +117,33 @@ def comparison(base: dict[str, Any], now: dict[str, Any]) -> str:
                 if name in new[kind]:
                     pair = [f"{x:,.{3 if x < 10 else 0}f}{unit}" for x in (value, new[kind][name])]
                     lines.append([old["measured"], name, *pair, f"{new[kind][name] / value:.3f}"])
-    return f"base: {heading(base)}\nnow:  {heading(now)}\n\n{aligned(lines, '<<>>>')}"
+    return f"base: {heading(base)}\nnow:  {heading(now)}\n\n{align(lines, '<<>>>')}"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file that ``make bench`` wrote; SystemExit with one sentence if it is not one."""
+    """Read a file that ``make bench`` wrote; SystemExit with one sentence for any other file."""
     try:
         stored = json.loads(path.read_text())
         if {"rows", "versions", "profile"} <= stored.keys():
             return dict(stored)
     except (OSError, ValueError, AttributeError) as error:
         raise SystemExit(f"{path} cannot be read as results of make bench: {error}") from None
-    raise SystemExit(f"{path} is not a file of results of this version of make bench")
+    raise SystemExit(f"{path} holds no results of this version of make bench")
 
 
 def main() -> None:
     """Write RESULTS.md, or print a comparison."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Tables of make bench.")
     parser.add_argument("results", type=Path, help="file that make bench wrote")
-    parser.add_argument("--base", type=Path, help="an earlier one, to compare with")
-    chosen = parser.parse_args()
-    now = read(chosen.results)
-    if chosen.base:
-        print(comparison(read(chosen.base), now))
+    parser.add_argument("--base", type=Path, help="an earlier file, to compare with")
+    options = parser.parse_args()
+    now = read(options.results)
+    if options.base:
+        print(comparison(read(options.base), now))
         return
     if now["load_average"] > BUSY:
         print(f"the machine was busy (load average {now['load_average']}): measure again, alone", file=sys.stderr)
-    target = chosen.results.with_name("RESULTS.md")
+    target = options.results.with_name("RESULTS.md")
     bounds = target.with_name("BOUNDS.md")
     write_atomically(target, results(now, bounds=bounds.read_text() if bounds.exists() else ""))
     print(f"wrote {target}")

@@ -24,13 +24,13 @@ class Row:
     """Alternatives that were measured in turn.
 
     Attributes:
-        measured: what was.
-        values: seconds (or megabytes) of each alternative in each round; the rounds of all are in the same order.
-        base: the alternative by which the others are divided, None for no ratios.
-        batch: images a step or batch, None where there are no images.
-        images: images of a whole run where their rate is of interest, else None.
-        megabytes: the values are memory.
-        weights: of the network, where they are of interest.
+        measured: name of the measurement.
+        values: seconds (or megabytes) of each alternative in each round, with all rounds in the same order.
+        base: alternative by which the others are divided, None for no ratios.
+        batch: images per step or batch, None without images.
+        images: images of a whole run if the row reports their rate, else None.
+        megabytes: whether the values are memory.
+        weights: weights of the network, None if irrelevant.
     """
 
     measured: str
@@ -43,24 +43,24 @@ class Row:
 
     @property
     def unit(self) -> str:
-        """Of the medians."""
+        """Unit of the medians."""
         return "MB" if self.megabytes else "images/s" if self.images else "ms"
 
     def medians(self) -> dict[str, float]:
-        """Median of each alternative in ``unit``."""
+        """Median of each alternative, in ``unit``."""
         medians = {name: median(values) for name, values in self.values.items()}
         if self.megabytes:
             return medians
         return {name: self.images / s if self.images else 1e3 * s for name, s in medians.items()}
 
     def ratios(self) -> dict[str, float]:
-        """Median over the rounds of each alternative's value divided by that of ``base`` in the same round."""
+        """Median over the rounds of each alternative's value divided by the value of ``base`` in the same round."""
         return {name: median(ratios) for name, ratios in self._by_base().items()}
 
     def quartiles(self) -> dict[str, list[float]]:
-        """First and third quartile of the ratios of which :meth:`ratios` has the median, where there are several."""
-        found = self._by_base().items()
-        return {name: quantiles(ratios, method="inclusive")[::2] for name, ratios in found if len(ratios) > 1}
+        """First and third quartile of the ratios behind the medians of :meth:`ratios`, if there are several."""
+        by_name = self._by_base().items()
+        return {name: quantiles(ratios, method="inclusive")[::2] for name, ratios in by_name if len(ratios) > 1}
 
     def _by_base(self) -> dict[str, list[float]]:
         bases = self.values[self.base] if self.base else []
@@ -71,7 +71,7 @@ class Row:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """The row as it is stored, with the values of every round."""
+        """The row as stored in a file, with the values of every round."""
         ratios = {"ratios": self.ratios(), "quartiles": self.quartiles()}
         numbers = {"unit": self.unit, "medians": self.medians(), **ratios, "values": self.values}
         return {"measured": self.measured, "batch": self.batch, "weights": self.weights} | numbers
@@ -80,9 +80,9 @@ class Row:
 def in_turn(
     runs: dict[str, Callable[[], object]], *, rounds: int, before: Callable[[], object] | None = None
 ) -> dict[str, list[float]]:
-    """Seconds of each of ``runs`` in each of ``rounds`` rounds, after a round of warm-up that is not counted.
+    """Measure the seconds of each of ``runs`` in each of ``rounds`` rounds, after an uncounted warm-up round.
 
-    A run that returns a float has measured its own seconds. ``before`` is called before each round, untimed.
+    A run that returns a float measures its own seconds. ``before`` is called before each round, untimed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 1):
@@ -90,16 +90,16 @@ def in_turn(
             before()
         for name, run in runs.items():
             start = time.perf_counter()
-            own = run()
+            returned = run()
             if DEVICE.type == "cuda":
                 torch.cuda.synchronize(DEVICE)
             if number > 0:
-                seconds[name].append(own if isinstance(own, float) else time.perf_counter() - start)
+                seconds[name].append(returned if isinstance(returned, float) else time.perf_counter() - start)
     return seconds
 
 
 def circumstances(rounds: int) -> dict[str, Any]:
-    """Date, hardware, cores, threads, load by others (before the first measurement) and versions."""
+    """Date, hardware, cores, threads, load average before the first measurement, and versions."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
@@ -112,7 +112,7 @@ def circumstances(rounds: int) -> dict[str, Any]:
 
 
 def hardware() -> str:
-    """Name of the device that computes."""
+    """Name of the computing device."""
     if DEVICE.type == "cuda":
         return torch.cuda.get_device_name(DEVICE)
     try:

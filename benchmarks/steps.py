@@ -1,4 +1,4 @@
-"""Training steps and epochs: dense, searched by mpt, and searched with one full sort a layer and forward."""
+"""Measure training steps and epochs: dense, searched by mpt, and searched with a full sort per layer and forward."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mpt.search.layers import ticket_layers
 
 PRUNE = 0.8
 BATCH = 128
-EMULATED = 32  # images of a step in bfloat16 where it is emulated, which takes some 14 times as long
+EMULATED = 32  # images of a step in emulated bfloat16, which takes about 14 times as long
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "conv2": backbones.conv2,
     "conv4": backbones.conv4,
@@ -36,15 +36,15 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "vgg_small": backbones.vgg_small,
     "torchvision resnet18": partial(backbones.torchvision, name="resnet18"),
 }
-# a step of these takes seconds: fewer rounds, and none where bfloat16 is emulated
+# a step of these takes seconds, so they get fewer rounds, and none in emulated bfloat16
 LONG = ("conv6 width 1.5", "vgg_small")
-# of these backbones whole epochs are measured, each of so many batches
+# whole epochs of BATCHES batches are measured for these backbones
 EPOCHS = ("conv2", "conv4", "conv6", "torchvision resnet18")
 BATCHES = 2
 
 
 class FullSort(torch.autograd.Function):
-    """Scores and weights to ticket weight by sorting all scores; straight-through ``dL/ds = dL/db w sign(s)``."""
+    """Compute the ticket weight by sorting all scores; straight-through ``dL/ds = dL/db w sign(s)``."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weight: Tensor, kept: int) -> Tensor:
@@ -78,18 +78,18 @@ def binary(backbone: nn.Module) -> nn.Module:
 
 
 def naive(backbone: nn.Module) -> nn.Module:
-    """``backbone`` searched by biprop as it would be by mpt, but for the full sort in every layer and forward."""
+    """``backbone`` searched by biprop as in mpt, except for a full sort in every layer and forward."""
     net = biprop(backbone)
     for layer in ticket_layers(net).values():
-        sorting = partial(lambda layer: FullSort.apply(layer.scores, layer.weight, layer.num_kept), layer)
-        layer.ticket_weight = sorting  # type: ignore[method-assign]
+        full_sort = partial(lambda layer: FullSort.apply(layer.scores, layer.weight, layer.num_kept), layer)
+        layer.ticket_weight = full_sort  # type: ignore[method-assign]
     return net
 
 
-def trained(
+def trainer(
     net: nn.Module, *, precision: str, layout: torch.memory_format, fused: bool = False
 ) -> Callable[[Tensor, Tensor], None]:
-    """A function that trains ``net`` one step on images (N, C, H, W) and labels (N,), weights in ``layout``."""
+    """A function that trains ``net`` for a step on images (N, C, H, W) and labels (N,), with weights in ``layout``."""
     net = net.to(DEVICE, memory_format=layout).train()  # type: ignore[call-overload]
     learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learned, lr=0.1, momentum=0.9, weight_decay=1e-4, fused=fused)
@@ -105,10 +105,10 @@ def trained(
 
 
 def training_step(net: nn.Module, *, batch: int, precision: str, layout: torch.memory_format) -> Callable[[], None]:
-    """A function that trains ``net`` one step on ``batch`` random images, with weights and images in ``layout``."""
+    """A function that trains ``net`` for one step on ``batch`` random images, with weights and images in ``layout``."""
     images = torch.randn(batch, 3, 32, 32, device=DEVICE).to(memory_format=layout)
     labels = torch.randint(10, (batch,), device=DEVICE)
-    return partial(trained(net, precision=precision, layout=layout), images, labels)
+    return partial(trainer(net, precision=precision, layout=layout), images, labels)
 
 
 def native_bf16() -> bool:
@@ -117,7 +117,7 @@ def native_bf16() -> bool:
 
 
 def step_row(name: str, *, precision: str, rounds: int) -> Row:
-    """Milliseconds of a training step of the backbone ``name``: dense and biprop."""
+    """Milliseconds of a training step of the backbone ``name``, dense and searched by biprop."""
     batch = BATCH if precision == "float32" or native_bf16() else EMULATED
     backbone = BACKBONES[name]()
     make = partial(training_step, batch=batch, precision=precision)
@@ -138,7 +138,7 @@ def variants_row(measured: str, variants: dict[str, Callable[[], nn.Module]], *,
 
 
 def selections_row(name: str, *, rounds: int) -> Row:
-    """Milliseconds of a biprop step whose masks are selected in each layer, over the network, and by a threshold."""
+    """Milliseconds of a biprop step that selects masks in each layer, over the network, or by a threshold."""
     variants = {
         selection: partial(convert, BACKBONES[name](), Biprop(prune=PRUNE, selection=selection))
         for selection in ("layerwise", "global", "calibrated")
@@ -168,7 +168,7 @@ def epoch_row(name: str, *, rounds: int) -> Row:
     def loop(net: nn.Module, *, precision: str, layout: torch.memory_format, fused: bool) -> Callable[[], None]:
         channels_last = layout == torch.channels_last
         loader = Loader(data.train, data=data, batch=BATCH, train=True, device=DEVICE, channels_last=channels_last)
-        step = trained(net, precision=precision, layout=layout, fused=fused)
+        step = trainer(net, precision=precision, layout=layout, fused=fused)
         return lambda: [step(batch.images, batch.labels) for batch in loader] and None
 
     runs: dict[str, Callable[[], object]] = {
@@ -200,46 +200,44 @@ def mpt_train_epoch(name: str, data: ImageData) -> float:
 
 
 def memory_row(name: str, *, kinds: Sequence[str], rounds: int) -> Row:
-    """Megabytes of resident memory, at its peak, that two steps of ``name`` add, each in a process of its own."""
+    """Megabytes that two steps of ``name`` add to the peak resident memory, each kind in its own process."""
     values: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
         for kind, megabytes in values.items():
             command = [sys.executable, "-m", "benchmarks.steps", name, kind]
-            done = subprocess.run(
-                command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **_RETURNED}
-            )
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **_MALLOC})
             megabytes.append(float(done.stdout))
     weights = sum(layer.weight.numel() for layer in ticket_layers(biprop(BACKBONES[name]())).values())
     return Row(f"peak memory {name}", values, base="dense", batch=BATCH, megabytes=True, weights=weights)
 
 
 def peak(name: str, kind: str) -> float:
-    """Megabytes of the largest resident set in two steps, less what was resident before the network was made."""
+    """Megabytes of the largest resident set in two steps, minus the resident set before the network was built."""
     torch.manual_seed(0)
     small = nn.Sequential(nn.Flatten(), nn.Linear(3072, 64), nn.ReLU(), nn.Linear(64, 10))
-    training_step(KINDS[kind](small), **_STEP)()  # libraries and compiled loops are code
+    training_step(KINDS[kind](small), **_STEP)()  # loads libraries and compiled loops, which must not count
     before = _resident("VmRSS")
     step = training_step(KINDS[kind](BACKBONES[name]()), **_STEP)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew: making a network is not a step
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark: building is no step
     for _ in range(2):
         step()
     return _resident("VmHWM") - before
 
 
 def _resident(field: str) -> float:
-    """Megabytes of a field of Linux's ``/proc/self/status``."""
+    """Megabytes in a field of Linux's ``/proc/self/status``."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field))) / 2**10
 
 
 KINDS = {"dense": dense, "biprop": biprop, "1/1": binary}
-_RETURNED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc: what is freed is given back
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc returns freed memory at once
 _STEP: dict[str, Any] = {"batch": BATCH, "precision": "float32", "layout": torch.channels_last}
 
 
-def profile(name: str, *, most: int = 15) -> dict[str, Any]:
-    """A biprop step by operation: calls, own milliseconds (without what it calls) and share of the step."""
+def profile(name: str, *, count: int = 15) -> dict[str, Any]:
+    """A biprop step by operation: calls, own milliseconds (without operations it calls) and share of the step."""
     step = training_step(biprop(BACKBONES[name]()), **_STEP)
     for _ in range(3):
         step()
@@ -254,7 +252,7 @@ def profile(name: str, *, most: int = 15) -> dict[str, Any]:
             "ms": event.self_cpu_time_total / 1e3,
             "percent": 100 * event.self_cpu_time_total / whole,
         }
-        for event in averages[:most]
+        for event in averages[:count]
     ]
     return {"step": name, "operations": operations}
 

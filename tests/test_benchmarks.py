@@ -1,4 +1,4 @@
-"""The benchmark measures: each kind of row once, small, so that it does not break unseen; and it judges by its rows."""
+"""The benchmark runs each kind of row once at small size, so that none breaks unseen, and judges goals by its rows."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def test_a_goal_is_met_missed_or_not_measured():
         stored("loader", medians={"train": 20_000.0}),
         stored("peak memory conv2", medians={"biprop": 220.0, "dense": 100.0}, weights=2**20),
     ]
-    said = {what: (reached, verdict) for what, _, reached, verdict in goals.compared(rows)}
-    assert len(said) == len(goals.GOALS)
-    assert said["biprop / dense, step of conv2, float32"] == ("1.03", "met")
-    assert said["biprop / dense, step of conv4, float32"] == ("1.03", "missed")
-    assert said["biprop / dense, step of conv6, float32"] == ("", "not measured")
-    assert said["mpt-train / naive, images/s, epoch of conv4"] == ("3.00", "met")
-    assert said["mpt-train / bare loop, time, epoch of conv4"] == ("1.11", "missed")
-    assert said["loader, cropped and flipped, images/s"] == ("20,000", "missed")
-    assert said["loader, % of an epoch of conv4"] == ("1.50", "met")
-    assert said["peak of conv2: bytes a weight above 1.1 dense"] == ("110", "missed")
+    verdicts = {what: (reached, verdict) for what, _, reached, verdict in goals.compare(rows)}
+    assert len(verdicts) == len(goals.GOALS)
+    assert verdicts["biprop / dense, step of conv2, float32"] == ("1.03", "met")
+    assert verdicts["biprop / dense, step of conv4, float32"] == ("1.03", "missed")
+    assert verdicts["biprop / dense, step of conv6, float32"] == ("", "not measured")
+    assert verdicts["mpt-train / naive, images/s, epoch of conv4"] == ("3.00", "met")
+    assert verdicts["mpt-train / bare loop, time, epoch of conv4"] == ("1.11", "missed")
+    assert verdicts["loader, cropped and flipped, images/s"] == ("20,000", "missed")
+    assert verdicts["loader, % of an epoch of conv4"] == ("1.50", "met")
+    assert verdicts["peak of conv2: bytes a weight above 1.1 dense"] == ("110", "missed")
 
 
 def tiny(num_classes=10):

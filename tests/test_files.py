@@ -20,7 +20,7 @@ with replacing(sys.argv[1]) as file:
 """
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_part(tmp_path):
     path = tmp_path / "a"
     write_atomically(path, "old")
     with pytest.raises(TypeError), replacing(path) as file:
@@ -28,7 +28,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_part(tmp_path):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "old")]
 
 
-def test_the_part_of_a_killed_write_is_removed_by_the_next_one(tmp_path):
+def test_the_next_write_removes_the_part_of_a_killed_one(tmp_path):
     path = tmp_path / "a[1].json"
     subprocess.run([sys.executable, "-c", KILLED, path], check=False)
     assert len(list(tmp_path.glob("*.part"))) == 1
@@ -36,7 +36,7 @@ def test_the_part_of_a_killed_write_is_removed_by_the_next_one(tmp_path):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a[1].json", "new")]
 
 
-def test_parts_of_running_writers_other_machines_and_other_files_are_left(tmp_path):
+def test_parts_of_running_writers_other_machines_and_other_files_are_kept(tmp_path):
     here, running = platform.node(), os.getppid()
     kept = [f"a.{here}.{running}.part", "a.elsewhere.1.part", "b.elsewhere.1.part", f"ab.{here}.999999999.part"]
     for name in (*kept, "a.elsewhere.2.part"):
@@ -48,7 +48,7 @@ def test_parts_of_running_writers_other_machines_and_other_files_are_left(tmp_pa
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", "{", "\xff"])
-def test_what_is_no_json_object_is_read_as_an_empty_one(tmp_path, content):
+def test_a_file_without_a_json_object_is_read_as_an_empty_one(tmp_path, content):
     if content is not None:
         (tmp_path / "x").write_text(content)
     assert read_object(tmp_path / "x") == {}

@@ -100,7 +100,7 @@ def test_a_broken_picture_ends_the_search_with_one_sentence_and_mended_it_goes_o
     refused = train(tmp_path / "run", root, "data.workers=1", "epochs=1", check=False)
     assert refused.returncode == 1
     assert refused.stderr.strip().splitlines()[-1] == (
-        f"mpt-train: {broken} is not a readable picture: remove or replace it"
+        f"mpt-train: {broken} is not a readable picture: delete or replace it"
     )
     assert row_of(tmp_path / "run")["status"] == "failed"
     broken.write_bytes(content)
@@ -112,7 +112,7 @@ def test_a_broken_picture_ends_the_search_with_one_sentence_and_mended_it_goes_o
     ("overrides", "sentence"),
     [
         (["data.root=nowhere"], "there is no image folder at"),
-        (["data.stream=false"], "data.stream=false cannot go with crops of random area and shape"),
+        (["data.stream=false"], "data.stream=false excludes data.resized_crop=true"),
         (["data.workers=-1"], "data.workers must be 0 or more, got -1"),
         (["data.augment=mixup"], "data.augment must be none or augmix, got mixup"),
         (["data.noise_probability=2"], "data.noise_probability must be a probability in [0, 1], got 2"),

@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom on the committed tables, and are committed without what they print."""
+"""The notebooks run from top to bottom on the committed tables, and are committed without outputs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ENVIRONMENT = {
 
 
 def python(cell):
-    """The cell without the lines that are IPython's."""
+    """The cell without IPython's own lines."""
     return "\n".join(line for line in cell.source.splitlines() if not line.startswith(("!", "%")))
 
 
-def test_there_are_five_notebooks():
+def test_the_five_notebooks_have_their_names():
     assert [path.stem for path in NOTEBOOKS] == [
         "1_first_ticket",
         "2_prune_curves",
@@ -48,7 +48,7 @@ def test_a_notebook_is_committed_without_outputs_and_defines_no_function(path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # training and a fresh torch for each command, on a machine that may be busy
+@pytest.mark.timeout(900)  # training, and one import of torch per command, on a machine that may be busy
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_top_to_bottom(path, monkeypatch):
     from nbclient import NotebookClient
@@ -63,6 +63,6 @@ def test_a_notebook_runs_from_top_to_bottom(path, monkeypatch):
         o for c in notebook.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})
     ]
     assert pictures
-    said = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
-    assert "mpt-train:" not in said, said  # a command that failed says its name
-    assert "mpt-eval:" not in said, said
+    output = "".join(o.get("text", "") for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+    assert "mpt-train:" not in output, output  # the error of a command starts with its name
+    assert "mpt-eval:" not in output, output

@@ -1,6 +1,6 @@
-"""mpt: multi-prize lottery tickets. Find them in any backbone, measure them, take away a file of bits.
+"""mpt: multi-prize lottery tickets. Find them in any backbone, measure them, and save them as a file of bits.
 
-The public names load when they are first used, so that ``import mpt`` costs nothing and never imports torch.
+Each public name is imported on first use, so that ``import mpt`` takes almost no time and never imports torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, reading one that may be absent, and where mpt's own files are."""
+"""Write a file whole or not at all; read a file that may be missing; where mpt's own files are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent
 HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1]  # in a wheel the package, else the checkout
 CONF = HOME / "conf"
 DISTRIBUTION = "multiprize"  # the package index's name of mpt
-_DAY = 86_400  # seconds; nothing takes that long to write
+_DAY = 86_400  # seconds; no write takes that long
 
 
 def version() -> str:
@@ -27,27 +27,27 @@ def version() -> str:
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write ``content`` to ``path`` so that a reader, or a later run, sees the old file or the new one, never half."""
+    """Write ``content`` to ``path``; a reader or a later run sees the old file or the new one, never a part."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``; empty if there is none, or none that can be read."""
+    """The JSON object in ``path``; empty if the file is missing, unreadable or holds no JSON object."""
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of ``path`` when the block ends well, and vanishes when it does not.
+    """Open a binary file that replaces ``path`` if the block succeeds, and is removed if it fails.
 
-    Written beside itself as ``<name>.<machine>.<process>.part``, synced and renamed. A full disk or a missing right
-    raises OSError, leaves the old file as it was and no part behind. A part whose writer was killed is removed by the
-    next writer of the same file.
+    The content goes to ``<name>.<machine>.<process>.part`` in the same folder, which is synced and then renamed. A full
+    disk or a missing permission raises OSError, keeps the old file and leaves no part behind. If a writer was killed,
+    the next writer of the same file removes its part.
     """
     path = Path(path)
     part = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.part")
@@ -62,15 +62,15 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             part.unlink()
         if isinstance(error, OSError) and error.filename == str(part):
-            error.filename = str(path)  # what the user knows
+            error.filename = str(path)  # the name that the user knows
         raise
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove the parts of ``path`` whose process is known to be gone, or that are older than a day."""
+    """Remove the parts of ``path`` whose process has ended, as far as this machine can tell, or older than a day."""
     for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         machine, _, process = part.name.removeprefix(f"{path.name}.").removesuffix(".part").rpartition(".")
-        with contextlib.suppress(OSError):  # another process was faster, or may and we may not
+        with contextlib.suppress(OSError):  # another process removed it first, or we lack the permission
             here = machine == platform.node() and process.isdigit() and os.name == "posix"
             if (here and not _is_running(int(process))) or time.time() - part.stat().st_mtime > _DAY:
                 part.unlink()

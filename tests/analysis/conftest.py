@@ -1,4 +1,4 @@
-"""Folders of runs as mpt-train leaves them: a ``result.json`` a run, its configuration nested."""
+"""Folders of runs in the layout of mpt-train: one ``result.json`` per run, with a nested configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mpt.analysis import load
 
 
 def result(**changed):
-    """A ``result.json``; ``changed`` are its keys, or with two underscores keys of its configuration's groups."""
+    """A ``result.json``; ``changed`` sets its keys or, with two underscores, keys of groups in its configuration."""
     row = {"model": "conv2", "method": "biprop", "data": "digits", "width": 1.0, "prune": 0.5, "epochs": 10, "seed": 0}
     row |= {"num_test": 10_000, "num_weights": 1000, "seconds": 20.0}
     row |= {key: value for key, value in changed.items() if "__" not in key and key not in ("config",)}
@@ -36,7 +36,7 @@ def result(**changed):
 
 
 def write(folder, *rows):
-    """Each row into a directory of its own below ``folder``."""
+    """Write each row into its own directory below ``folder``."""
     for number, row in enumerate(rows):
         directory = folder / f"run{len(list(folder.glob('run*'))):03d}-{number}"
         directory.mkdir(parents=True)
@@ -45,7 +45,7 @@ def write(folder, *rows):
 
 
 def curve(accs, *, seeds=(0, 1, 2), scatter=0.01, **same):
-    """Rows of one line: P -> mean accuracy, over ``seeds`` that lie ``scatter`` apart."""
+    """Rows of one line, P -> mean accuracy, over ``seeds`` whose accuracies lie ``scatter`` apart."""
     middle = sum(seeds) / len(seeds)
     return [
         result(prune=prune, seed=seed, test_acc=acc + scatter * (seed - middle), **same)
@@ -56,9 +56,9 @@ def curve(accs, *, seeds=(0, 1, 2), scatter=0.01, **same):
 
 @pytest.fixture
 def table(tmp_path):
-    """``table(*rows)``: the table of a folder that holds these results."""
+    """``table(*rows)`` loads the table of a folder that holds these results."""
 
-    def made(*rows):
+    def build(*rows):
         return load(write(tmp_path / f"runs{len(list(tmp_path.iterdir()))}", *rows))
 
-    return made
+    return build

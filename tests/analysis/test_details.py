@@ -14,7 +14,7 @@ LAYERS = [
 ]
 
 
-def with_report(folder, *rows, scores=None):
+def write_reports(folder, *rows, scores=None):
     write(folder, *rows)
     layers = [LAYERS[0] | {"scores": scores}, *LAYERS[1:]] if scores else LAYERS
     report = {"acceleration": 1.25, "all_kernels": {"zero": 0.3, "zero_chance": 0.2}, "layers": layers}
@@ -23,7 +23,7 @@ def with_report(folder, *rows, scores=None):
     return folder
 
 
-def test_every_epoch_of_a_finished_run_is_a_row_beside_its_settings(tmp_path):
+def test_every_epoch_of_a_finished_run_is_a_row_with_its_settings(tmp_path):
     write(tmp_path, result(prune=0.8))
     (directory,) = tmp_path.iterdir()
     lines = [json.dumps({"epoch": epoch, "test/acc": epoch / 10, "ticket/flips": 0.1}) for epoch in (1, 2)]
@@ -36,7 +36,7 @@ def test_every_epoch_of_a_finished_run_is_a_row_beside_its_settings(tmp_path):
 
 
 def test_the_layers_of_a_report_are_rows_and_its_numbers_columns(tmp_path):
-    with_report(tmp_path, result(prune=0.8))
+    write_reports(tmp_path, result(prune=0.8))
     rows = load_rows(tmp_path, "layers")
     assert rows["layer"].tolist() == ["features.0", "classifier.0"]
     assert rows["zero"].tolist()[0] == 0.3
@@ -50,11 +50,11 @@ def test_the_layers_of_a_report_are_rows_and_its_numbers_columns(tmp_path):
     assert heights == [pytest.approx(30), pytest.approx(13.4)]
 
 
-def test_histograms_with_edges_of_their_own_come_to_one_grid_that_keeps_their_mass(tmp_path):
+def test_histograms_with_different_edges_keep_their_mass_on_one_grid(tmp_path):
     wide = {"min": -0.4, "max": 0.4, "edges": [-0.4, 0.0, 0.4], "counts": [30, 10]}
     narrow = {"min": -0.1, "max": 0.1, "edges": [-0.1, 0.1], "counts": [40]}
-    with_report(tmp_path / "a", result(method__power=1.0), scores=wide)
-    with_report(tmp_path / "b", result(method__power=3.0), scores=narrow)
+    write_reports(tmp_path / "a", result(method__power=1.0), scores=wide)
+    write_reports(tmp_path / "b", result(method__power=3.0), scores=narrow)
     rows = load_rows(tmp_path, "scores")
     assert len(rows) == 2 * BINS
     shares = rows.groupby("method.power")["share"].sum()
@@ -67,9 +67,9 @@ def test_histograms_with_edges_of_their_own_come_to_one_grid_that_keeps_their_ma
     assert [text.get_text() for text in drawing.legends[0].get_texts()] == ["power 1", "power 3"]
 
 
-def test_a_folder_without_reports_says_what_makes_them(tmp_path):
+def test_the_error_for_a_folder_without_reports_names_the_command_that_writes_them(tmp_path):
     write(tmp_path, result())
-    with pytest.raises(ValueError, match=r"has a report.json: mpt-ticket report writes it"):
+    with pytest.raises(ValueError, match=r"has a report.json: write it with mpt-ticket report"):
         load_rows(tmp_path, "layers")
     (next(tmp_path.iterdir()) / "report.json").write_text("{broken")
     assert len(load_rows(tmp_path, "runs")) == 1

@@ -1,28 +1,28 @@
-"""What is drawn is read back from the artists and held against the table."""
+"""Figures are checked by reading the drawn values back from matplotlib's artists."""
 
 from __future__ import annotations
 
 import pytest
 
 from mpt.analysis.aggregate import points
-from mpt.analysis.drawing import draw, lines, of_figure
+from mpt.analysis.drawing import draw, lines, select_runs
 from mpt.analysis.figures import FIGURES, Figure
 from tests.analysis.conftest import curve, result
 
 
-def drawn(drawing):
-    """(panel, label) -> its drawn points, lowest ends and highest ends, read from the artists."""
-    found = {}
+def drawn_points(drawing):
+    """(panel, label) -> points, lower ends and upper ends of the bars, read from the artists."""
+    lines = {}
     for axes in drawing.axes:
         for bars in axes.containers:
             line, _, (segments,) = bars.lines
             ends = segments.get_segments()
             low, high = [end[0][1] for end in ends], [end[1][1] for end in ends]
-            found[axes.get_title(), bars.get_label()] = line.get_xydata().tolist(), low, high
-    return found
+            lines[axes.get_title(), bars.get_label()] = line.get_xydata().tolist(), low, high
+    return lines
 
 
-def across(drawing):
+def horizontal_lines(drawing):
     """(panel, label) -> height of each horizontal line."""
     return {
         (axes.get_title(), line.get_label()): line.get_ydata()[0]
@@ -43,42 +43,41 @@ def fig2(table):
 
 
 def test_the_points_of_figure_2_are_the_points_of_the_table(fig2):
-    found = drawn(draw(FIGURES["fig2"], of_figure(FIGURES["fig2"], fig2)))
+    drawn = drawn_points(draw(FIGURES["fig2"], select_runs(FIGURES["fig2"], fig2)))
     expected = points(fig2[fig2["method"] != "dense"], by=("model", "variant", "prune"), y="test_acc")
-    assert len(found) == 6
+    assert len(drawn) == 6
     for (model, variant), group in expected.groupby(["model", "variant"]):
-        xy, low, high = found[model, variant]
+        xy, low, high = drawn[model, variant]
         assert xy == [[100 * x, 100 * y] for x, y in zip(group["prune"], group["mean"], strict=True)]
         assert low == pytest.approx(100 * group["lowest"])
         assert high == pytest.approx(100 * group["highest"])
 
 
-def test_the_dense_network_lies_across_every_panel(fig2):
-    drawing = draw(FIGURES["fig2"], of_figure(FIGURES["fig2"], fig2))
-    assert across(drawing) == {(model, "dense"): pytest.approx(71) for model in ("conv2", "conv4", "conv10")}
+def test_the_dense_network_is_a_horizontal_line_in_every_panel(fig2):
+    drawing = draw(FIGURES["fig2"], select_runs(FIGURES["fig2"], fig2))
+    assert horizontal_lines(drawing) == {(model, "dense"): pytest.approx(71) for model in ("conv2", "conv4", "conv10")}
     assert [axes.get_title() for axes in drawing.axes] == ["conv2", "conv4", "conv10"]
     assert drawing.axes[0].get_xlabel() == "weights pruned (%)"
     assert [text.get_text() for text in drawing.legends[0].get_texts()][-1] == "dense"
 
 
-def test_a_dense_network_over_width_is_a_line_of_its_own(table):
+def test_a_dense_network_over_width_has_its_own_line(table):
     rows = [row for w in (0.5, 1.0) for p in (0.6, 0.9) for row in curve({p: w / 2 + p / 10}, width=w)]
     rows += [row for w in (0.5, 1.0) for row in curve({0.0: 0.4 + w / 10}, width=w, method="dense")]
-    found = drawn(draw(FIGURES["fig3"], of_figure(FIGURES["fig3"], table(*rows))))
-    assert {label for _, label in found} == {"MPT-1/32, 60 % pruned", "MPT-1/32, 90 % pruned", "dense"}
-    assert [x for x, _ in found["conv2", "dense"][0]] == [0.5, 1.0]
-    assert [y for _, y in found["conv2", "dense"][0]] == pytest.approx([45, 50])
+    drawn = drawn_points(draw(FIGURES["fig3"], select_runs(FIGURES["fig3"], table(*rows))))
+    assert {label for _, label in drawn} == {"MPT-1/32, 60 % pruned", "MPT-1/32, 90 % pruned", "dense"}
+    assert [x for x, _ in drawn["conv2", "dense"][0]] == [0.5, 1.0]
+    assert [y for _, y in drawn["conv2", "dense"][0]] == pytest.approx([45, 50])
 
 
-def test_a_sweep_s_figure_takes_that_sweep_s_runs(table):
+def test_the_figure_of_a_sweep_shows_only_the_runs_of_that_sweep(table):
     rows = table(*curve({0.5: 0.6}, sweep="fig2"), *curve({0.5: 0.9}, sweep="fig5", epochs=20))
-    kept = of_figure(FIGURES["fig2"], rows[rows["variant"] == "MPT-1/32"].assign(), name=None)
-    assert len(kept) == 6
-    found = lines(FIGURES["fig2"], of_figure(FIGURES["fig2"], rows, name="fig2"), y="test_acc")
-    assert [line.mean for line in found["conv2"]] == [[pytest.approx(60)]]
+    assert len(select_runs(FIGURES["fig2"], rows, name=None)) == 6
+    panels = lines(FIGURES["fig2"], select_runs(FIGURES["fig2"], rows, name="fig2"), y="test_acc")
+    assert [line.mean for line in panels["conv2"]] == [[pytest.approx(60)]]
 
 
-def test_the_caption_says_data_budget_and_n(table):
+def test_the_caption_states_data_budget_and_n(table):
     rows = table(*curve({0.5: 0.6, 0.8: 0.6}, budget="mini"))
     caption = draw(FIGURES["fig2"], rows).get_suptitle().replace("\n", " ")
     assert caption == "Depth and pruning rate: digits, budget mini, mean of 3 seeds, bars from lowest to highest"
@@ -86,7 +85,7 @@ def test_the_caption_says_data_budget_and_n(table):
     assert one == "Depth and pruning rate: digits, budget mini, one seed"
 
 
-def test_text_on_the_horizontal_axis_is_drawn_as_bars_beside_each_other(table):
+def test_text_on_the_horizontal_axis_is_drawn_as_adjacent_bars(table):
     rows = table(result()).assign(layer="a", zero=0.4, zero_chance=0.3, model="conv2")
     drawing = draw(FIGURES["zero_kernels"], rows)
     (axes,) = drawing.axes
@@ -95,40 +94,40 @@ def test_text_on_the_horizontal_axis_is_drawn_as_bars_beside_each_other(table):
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a"]
 
 
-def test_several_measures_have_panels_each(table):
+def test_each_measure_has_its_own_panels(table):
     rows = table(*curve({0.5: 0.6}, method__power=1.0, method__selection="global"))
-    drawing = draw(FIGURES["threshold"], of_figure(FIGURES["threshold"], rows))
+    drawing = draw(FIGURES["threshold"], select_runs(FIGURES["threshold"], rows))
     assert [axes.get_ylabel() for axes in drawing.axes] == ["seconds an epoch", "test accuracy (%)"]
 
 
-def tuned(layers, **same):
+def finetuned(layers, **same):
     return result(method=f"finetune_{layers}", layers=layers, ticket_digest="a", **same)
 
 
-def test_of_a_sweep_of_fine_tunings_the_search_is_no_line_and_no_panel(table):
-    search, rows = result(method__power=1.0), [tuned("last", batch=128), tuned("first", batch=256)]
+def test_the_search_has_no_line_and_no_panel_in_figures_of_fine_tuning(table):
+    search, rows = result(method__power=1.0), [finetuned("last", batch=128), finetuned("first", batch=256)]
     grid = FIGURES["finetune_grid"]
     settings = {"optim.name": "sgd", "optim.schedule": "cosine"}
-    found = lines(grid, of_figure(grid, table(search, *rows).assign(**settings)), y="test_acc")
-    assert {panel: [line.label for line in own] for panel, own in found.items()} == {
+    panels = lines(grid, select_runs(grid, table(search, *rows).assign(**settings)), y="test_acc")
+    assert {title: [line.label for line in drawn] for title, drawn in panels.items()} == {
         "layers first, batch 256": ["name sgd, schedule cosine"],
         "layers last, batch 128": ["name sgd, schedule cosine"],
     }
     epochs = table(search, *rows).assign(epoch=1, **{"test/acc": 0.5})
-    found = lines(FIGURES["finetune"], of_figure(FIGURES["finetune"], epochs), y="test/acc")
-    assert sorted(line.label for line in found["conv2"]) == ["layers first", "layers last"]
+    panels = lines(FIGURES["finetune"], select_runs(FIGURES["finetune"], epochs), y="test/acc")
+    assert sorted(line.label for line in panels["conv2"]) == ["layers first", "layers last"]
 
 
 def test_only_a_dense_network_is_called_dense(table):
-    rows = table(tuned("last"), result(method__power=3.0, seed=1), result(method="dense", prune=0.0))
-    own = Figure("", "width", hue=("method.power",))
-    assert [line.label for line in lines(own, of_figure(own, rows), y="test_acc")["conv2"]] == [
+    rows = table(finetuned("last"), result(method__power=3.0, seed=1), result(method="dense", prune=0.0))
+    figure = Figure("", "width", hue=("method.power",))
+    assert [line.label for line in lines(figure, select_runs(figure, rows), y="test_acc")["conv2"]] == [
         *("power 3", "no power", "dense"),
     ]
 
 
-def test_every_panel_of_several_measures_says_which_it_shows(table):
+def test_every_panel_of_several_measures_names_its_measure(table):
     same = {"method__power": 1.0, "method__selection": "global"}
     rows = table(*curve({0.5: 0.6, 0.8: 0.5}, **same), *curve({0.5: 0.6}, model="conv4", **same))
-    drawing = draw(FIGURES["threshold"], of_figure(FIGURES["threshold"], rows))
+    drawing = draw(FIGURES["threshold"], select_runs(FIGURES["threshold"], rows))
     assert [axes.get_ylabel() for axes in drawing.axes] == ["seconds an epoch"] * 3 + ["test accuracy (%)"] * 3

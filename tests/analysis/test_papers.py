@@ -22,7 +22,7 @@ from tests.analysis.conftest import curve
         ("table 11", "WRPN", "ResNet-34", "60.5", "21.8M"),
     ],
 )
-def test_a_published_row_is_as_it_is_printed(table, method, network, top_1, weights):
+def test_published_csv_quotes_a_row_as_printed(table, method, network, top_1, weights):
     rows = published([table])
     (row,) = rows[(rows["method"] == method) & (rows["network"] == network)].to_dict("records")
     assert (row["top_1"], row["weights"]) == (top_1, weights)
@@ -30,7 +30,7 @@ def test_a_published_row_is_as_it_is_printed(table, method, network, top_1, weig
     assert row["num_kept"] == pytest.approx(float(weights[:-1]) * 1e6)
 
 
-def test_every_table_has_as_many_rows_as_the_paper_prints():
+def test_every_table_has_as_many_rows_as_in_the_paper():
     counts = published()["table"].value_counts().to_dict()
     assert counts == dict(
         zip((f"table {n}" for n in (1, 2, 3, 4, 8, 9, 10, 11)), (7, 7, 7, 7, 12, 10, 10, 12), strict=True)
@@ -38,7 +38,7 @@ def test_every_table_has_as_many_rows_as_the_paper_prints():
     assert set(TABLES) == {table.replace(" ", "") for table in counts}
 
 
-def test_the_efficient_paper_s_seconds_and_rates_are_there():
+def test_published_csv_quotes_the_seconds_and_rates_of_the_efficient_paper():
     seconds = published(["table 2"], paper=EFFICIENT).set_index(["method.selection", "method.power"])[
         "seconds_per_epoch"
     ]
@@ -61,7 +61,7 @@ def test_our_rows_stand_below_the_published_ones_with_budget_and_n(table):
         "| MPT-1/32 (80) | cifar_resnet18, 0.25x | 90.00 (89.00 to 91.00) | 2.2M "
         "| **ours**: digits, budget mini, 10 epochs, n = 3 |"
     )
-    assert "conv2" not in text  # of another sweep
+    assert "conv2" not in text  # from another sweep
     assert "vgg_small" not in text  # binary activations: table 2
 
 

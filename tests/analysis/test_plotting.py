@@ -10,7 +10,7 @@ from tests.analysis.conftest import curve, result, write
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".pdf", ".png"])
-def test_the_bytes_of_a_figure_follow_from_the_table_alone(tmp_path, suffix, monkeypatch):
+def test_the_bytes_of_a_figure_depend_on_the_table_alone(tmp_path, suffix, monkeypatch):
     rows = [*curve({0.2: 0.6, 0.5: 0.7}), *curve({0.0: 0.71}, method="dense")]
     save(plot(write(tmp_path / "a", *rows), figure="fig2"), tmp_path / f"a{suffix}")
     monkeypatch.setattr(time, "time", lambda: 2e9)
@@ -21,7 +21,7 @@ def test_the_bytes_of_a_figure_follow_from_the_table_alone(tmp_path, suffix, mon
     assert len(a) > 3000
 
 
-def test_axes_of_one_s_own_draw_a_line_for_each_method(tmp_path):
+def test_a_custom_figure_has_a_line_for_each_method(tmp_path):
     runs = write(tmp_path, *curve({0.2: 0.6, 0.5: 0.7}), *curve({0.2: 0.5}, method="edge_popup"))
     drawing = plot(runs, x="prune", y="test_acc", hue=("method",), panel="model", where={"width": [1]})
     labels = [text.get_text() for text in drawing.legends[0].get_texts()]
@@ -36,7 +36,7 @@ def efficient(model, **more):
     ("figure", "panel"),
     [("fig1", "cifar10"), ("threshold", "cifar_resnet18, prune 0.5"), ("acceleration", "cifar_resnet18")],
 )
-def test_published_numbers_stand_in_our_panels_of_the_same_network(tmp_path, figure, panel):
+def test_published_numbers_are_drawn_in_our_panel_of_the_same_network(tmp_path, figure, panel):
     row = efficient("cifar_resnet18", report={"acceleration": 1.2, "acceleration_chance": 1.1})
     drawing = plot(write(tmp_path, row), figure=figure, published=True)
     first = drawing.axes[0]
@@ -47,7 +47,7 @@ def test_published_numbers_stand_in_our_panels_of_the_same_network(tmp_path, fig
     assert len(drawing.axes) == {"fig1": 2, "threshold": 2, "acceleration": 1}[figure]  # imagenet; accuracy
 
 
-def test_a_published_network_of_which_we_have_no_run_has_a_panel_where_it_has_a_number(tmp_path):
+def test_a_published_network_without_a_run_of_ours_has_its_own_panel(tmp_path):
     drawing = plot(write(tmp_path, efficient("conv4")), figure="threshold", published=True)
     assert [(axes.get_title(), axes.get_ylabel()) for axes in drawing.axes] == [
         ("conv4, prune 0.5", "seconds an epoch"),
@@ -67,14 +67,14 @@ def test_figure_1_has_tickets_dense_and_published_networks_at_their_sizes(tmp_pa
     assert [11.2e6, pytest.approx(93.02)] in theirs["full precision (published)"]
 
 
-def test_what_cannot_be_drawn_is_said_in_one_sentence(tmp_path):
+def test_an_impossible_figure_is_refused_in_one_sentence(tmp_path):
     runs = write(tmp_path, result())
     for words, sentence in (
         ({"figure": "fig22"}, "did you mean fig2"),
         ({"figure": "power"}, "power needs runs with method.power"),
-        ({"figure": "finetune"}, "has a metrics.jsonl"),
-        ({"figure": "fig2", "published": True}, "prints no numbers for fig2"),
-        ({"figure": "fig4"}, "no run has variant=MPT-1/1,dense: there are MPT-1/32"),
+        ({"figure": "finetune"}, "has a readable metrics.jsonl"),
+        ({"figure": "fig2", "published": True}, "print no numbers for fig2"),
+        ({"figure": "fig4"}, "no run has variant=MPT-1/1,dense: take one of MPT-1/32"),
         ({"x": "depth"}, "no column depth"),
         ({}, "say what to draw"),
     ):

@@ -1,4 +1,4 @@
-"""Each claim: a table that shows it, one that does not, one that cannot tell."""
+"""For each claim: a table that shows it, one that does not, and one that cannot decide."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SHOWN = {
     "C8": [*curve(DROP), *curve(FLAT, method="edge_popup", method__init="signed_constant")],
     "C9": [*curve(FLAT, binary_activations=True), *curve(DROP, binary_activations=True, learn_batchnorm=True)],
 }
-OPEN = {  # what no run contradicts, but seeds, images or pruning rates are too few to tell
+OPEN = {  # no run contradicts the claim, but seeds, images or pruning rates are too few to decide
     "C1": [*curve(DROP), *dense(0.1, "conv2")],  # nothing was learned
     "C3": [  # 25 points apart, and seeds 30
         *depths({2: {0.5: 0.6}, 4: {0.5: 0.6}}, scatter=0.3),
@@ -72,33 +72,33 @@ NOT_SHOWN = {
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_a_claim_is_shown_by_a_table_that_has_it_and_not_by_one_that_does_not(table, name):
+def test_a_claim_is_shown_by_a_table_that_meets_it_and_not_by_one_that_does_not(table, name):
     (shown,), (not_shown,) = judge(table(*SHOWN[name]), [name]), judge(table(*NOT_SHOWN[name]), [name])
     assert (shown.word, shown.n) == ("shown", (3, 3)), shown
     assert (not_shown.word, not_shown.n) == ("not shown", (3, 3)), not_shown
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_a_claim_that_no_run_is_about_is_not_testable(table, name):
+def test_a_claim_without_runs_about_it_is_not_testable(table, name):
     (verdict,) = judge(table(*curve({0.5: 0.6}, model="mlp")), [name])
     assert (verdict.shown, verdict.n) == (None, None)
     assert "needs" in verdict.numbers
 
 
 @pytest.mark.parametrize("name", OPEN)
-def test_what_is_within_the_noise_is_neither_shown_nor_not_shown(table, name):
+def test_a_difference_within_the_noise_makes_a_claim_untestable(table, name):
     (verdict,) = judge(table(*OPEN[name]), [name])
     assert verdict.word == "not testable with these runs", verdict
 
 
-def test_a_gap_that_hardly_shrinks_is_not_shown_even_where_the_images_could_tell(table):
+def test_a_gap_that_hardly_shrinks_is_not_shown_if_there_are_enough_images(table):
     rows = widths({0.5: {0.5: 0.9}, 2.0: {0.5: 0.9}}, seeds=(0,))
     rows += widths({0.5: {0.5: 0.85}, 2.0: {0.5: 0.8503}}, seeds=(0,), binary_activations=True)
     assert judge(table(*rows), ["C7"])[0].word == "not shown"
 
 
 @pytest.mark.parametrize("name", ["C3", "C4"])
-def test_depths_are_compared_at_the_pruning_rates_that_all_of_them_have(table, name):
+def test_depths_are_compared_at_shared_pruning_rates(table, name):
     unlike = {2: {0.9: 0.6}, 4: {0.5: 0.85}, 6: {0.5: 0.86}}
     rows = [*depths(unlike), *depths({2: {0.9: 0.3}, 4: {0.5: 0.55}}, binary_activations=True)]
     (verdict,) = judge(table(*rows), [name])
@@ -106,7 +106,7 @@ def test_depths_are_compared_at_the_pruning_rates_that_all_of_them_have(table, n
     assert "a P that they share" in verdict.numbers
 
 
-def test_the_fifth_of_conv8_is_that_of_the_published_width(table):
+def test_the_fifth_of_conv8_is_judged_at_the_published_width(table):
     rows = [*curve({0.8: 0.80}, model="conv8"), *dense(0.92, "conv8")]
     rows += [*curve({0.8: 0.93}, model="conv8", width=2.0), *dense(0.93, "conv8", width=2.0)]
     (verdict,) = judge(table(*rows), ["C5"])
@@ -114,13 +114,16 @@ def test_the_fifth_of_conv8_is_that_of_the_published_width(table):
     assert "width 1" in verdict.numbers
 
 
-def test_a_sweep_of_the_other_paper_beside_it_leaves_a_claim_as_it_is(table):
-    own = {"method__selection": "layerwise", "method__power": 1.0}
-    rows = [*curve(DROP, **own), *dense(0.7, "conv2")]
-    more = [*curve(FLAT, **own | {"method__selection": "global"}), *curve(FLAT, **own | {"method__power": 3.0})]
-    alone, beside = (judge(table(*found), ["C1"])[0] for found in (rows, [*rows, *more]))
+def test_runs_for_the_other_paper_in_the_same_folder_do_not_change_a_verdict(table):
+    settings = {"method__selection": "layerwise", "method__power": 1.0}
+    rows = [*curve(DROP, **settings), *dense(0.7, "conv2")]
+    more = [
+        *curve(FLAT, **settings | {"method__selection": "global"}),
+        *curve(FLAT, **settings | {"method__power": 3.0}),
+    ]
+    alone, together = (judge(table(*runs), ["C1"])[0] for runs in (rows, [*rows, *more]))
     assert alone.shown
-    assert alone == beside
+    assert alone == together
     assert judge(table(*curve(DROP, method__selection="global"), *dense(0.7, "conv2")), ["C1"])[0].shown
 
 
@@ -130,7 +133,7 @@ def test_a_scatter_over_seeds_larger_than_the_effect_shows_nothing(table):
     assert verdict.word == "not shown"
 
 
-def test_no_drop_within_the_pruning_that_was_run_leaves_the_second_claim_open(table):
+def test_the_second_claim_is_untestable_without_a_drop_within_the_pruning_rates(table):
     (verdict,) = judge(table(*depths({2: FLAT, 4: FLAT})), ["C2"])
     assert verdict.shown is None
     assert "no network drops up to P = 90 %" in verdict.numbers

@@ -22,11 +22,11 @@ def test_a_finished_run_is_one_row_with_its_settings_and_results(tmp_path):
     assert not {"runs", "model.name", "data.name", "logger.name", "trainer.devices"} & set(rows.columns)
 
 
-def test_what_is_unfinished_failed_or_unreadable_is_counted_and_gives_no_row(tmp_path):
+def test_unfinished_failed_and_unreadable_runs_are_counted_and_give_no_row(tmp_path):
     write(tmp_path, result())
     for name, content in {
         "failed": json.dumps({"status": "failed", "error": "the loss is not a number", "config": {}}),
-        "cut": '{"status": "done", "test_a',
+        "truncated": '{"status": "done", "test_a',
         "list": "[1, 2]",
         "bare": json.dumps({"status": "done"}),
     }.items():
@@ -37,15 +37,15 @@ def test_what_is_unfinished_failed_or_unreadable_is_counted_and_gives_no_row(tmp
         (tmp_path / name / file).touch()
     runs = read_runs(tmp_path)
     assert len(runs.rows) == 1
-    assert sorted(runs.unfinished) == ["claimed", "running"]  # what a logger keeps is no run
+    assert sorted(runs.unfinished) == ["claimed", "running"]  # wandb is a folder of a logger, not a run
     assert runs.failed == {"failed": "the loss is not a number"}
-    assert sorted(runs.unreadable) == ["bare", "cut", "list"]
-    assert "1 finished, 2 unfinished (running or cut off), 1 failed, 3 unreadable" in str(runs)
+    assert sorted(runs.unreadable) == ["bare", "list", "truncated"]
+    assert "1 finished, 2 unfinished (running or interrupted), 1 failed, 3 unreadable" in str(runs)
     assert "failed: the loss is not a number (1)" in str(runs)
     assert len(load(tmp_path)) == 1
 
 
-def test_a_folder_that_is_not_there_or_holds_no_finished_run_is_refused_in_one_sentence(tmp_path):
+def test_a_missing_folder_or_one_without_a_finished_run_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
         load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"no finished run below .*0 finished"):
@@ -53,7 +53,7 @@ def test_a_folder_that_is_not_there_or_holds_no_finished_run_is_refused_in_one_s
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_table_read_back_is_the_same_to_the_last_bit(tmp_path, suffix):
+def test_a_table_reads_back_bit_for_bit(tmp_path, suffix):
     accs = [1 / 3, 0.1 + 0.2, 2**-40, 0.9972144961357117]
     rows = [result(seed=seed, test_acc=acc, sweep="fig2", budget=None) for seed, acc in enumerate(accs)]
     written = load(write(tmp_path / "runs", *rows, result(method="dense", prune=0.0, dense=["fc"])))
@@ -65,14 +65,14 @@ def test_a_table_read_back_is_the_same_to_the_last_bit(tmp_path, suffix):
             assert a == b or (a != a and b != b), name
 
 
-def test_the_order_of_a_table_does_not_depend_on_the_names_of_the_directories(tmp_path):
+def test_the_order_of_a_table_does_not_depend_on_directory_names(tmp_path):
     rows = [result(seed=seed, prune=prune) for seed in (1, 0) for prune in (0.8, 0.2)]
     a, b = load(write(tmp_path / "a", *rows)), load(write(tmp_path / "b", *rows[::-1]))
     assert a.drop(columns="run").equals(b.drop(columns="run"))
     assert list(zip(a["prune"], a["seed"], strict=True)) == [(0.2, 0), (0.2, 1), (0.8, 0), (0.8, 1)]
 
 
-def test_a_file_that_is_no_table_is_refused_and_nothing_is_overwritten_by_a_wrong_name(tmp_path):
+def test_a_file_that_is_not_a_table_is_refused_and_so_is_another_suffix_for_a_table(tmp_path):
     (tmp_path / "broken.parquet").write_text("no")
     (tmp_path / "empty.csv").write_text("")
     for name, sentence in (("broken.parquet", "cannot be read"), ("empty.csv", "cannot be read"), ("x.txt", "neither")):
@@ -94,7 +94,7 @@ def test_a_file_that_is_no_table_is_refused_and_nothing_is_overwritten_by_a_wron
         ({"method": "finetune_last"}, "fine-tuned last"),
     ],
 )
-def test_a_run_is_called_what_the_papers_call_it(row, name):
+def test_a_run_has_the_name_that_the_papers_give_it(row, name):
     assert variant(row) == name
 
 
@@ -107,9 +107,9 @@ def test_dotted_columns_are_settings_and_slashed_ones_are_not():
 
 def test_a_real_run_becomes_a_row(run_here):
     row, directory = run_here("prune=0.8", "epochs=1")
-    (found,) = load(directory.parent).to_dict("records")
-    assert {key: found[key] for key in ("test_acc", "num_kept", "prune", "width", "seed")} == {
+    (loaded,) = load(directory.parent).to_dict("records")
+    assert {key: loaded[key] for key in ("test_acc", "num_kept", "prune", "width", "seed")} == {
         key: row[key] for key in ("test_acc", "num_kept", "prune", "width", "seed")
     }
-    assert found["optim.lr"] == row["config"]["optim"]["lr"]
-    assert not any(str(directory.parent) in str(value) for value in found.values())
+    assert loaded["optim.lr"] == row["config"]["optim"]["lr"]
+    assert not any(str(directory.parent) in str(value) for value in loaded.values())

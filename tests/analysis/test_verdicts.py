@@ -10,14 +10,14 @@ def test_every_claim_has_a_rule_and_every_rule_a_claim():
     assert set(RULES) == set(CLAIMS)
 
 
-def test_runs_that_differ_in_more_than_a_rule_knows_are_not_judged_and_it_is_said_why(table):
+def test_runs_that_differ_in_a_setting_outside_the_rule_are_untestable_and_the_setting_is_named(table):
     rows = [*curve({0.2: 0.7, 0.5: 0.7, 0.9: 0.2}), *curve({0.0: 0.7}, method="dense")]
     (verdict,) = judge(table(*rows, result(prune=0.5, epochs=99, seed=7)), ["C1"])
     assert verdict.shown is None
     assert "differ in epochs" in verdict.numbers
 
 
-def test_a_report_says_the_claim_the_word_the_numbers_and_n(table):
+def test_a_report_states_claim_verdict_numbers_and_n(table):
     rows = [*curve({0.2: 0.7, 0.5: 0.7, 0.9: 0.2}), *curve({0.0: 0.7}, method="dense", seeds=(0,))]
     text = report(judge(table(*rows), ["C1", "C5"]), rules=True)
     assert "C1  shown (n = 3)" in text

@@ -6,11 +6,11 @@ import torch
 from mpt import backbones
 
 
-def test_it_has_the_published_number_of_weights():
+def test_the_default_mlp_has_the_published_number_of_weights():
     assert sum(p.numel() for p in backbones.mlp().parameters()) == 266_200
 
 
-def test_hidden_layers_are_an_argument_and_width_multiplies_them():
+def test_hidden_sets_the_hidden_layers_and_width_multiplies_them():
     net = backbones.mlp(hidden=(8, 6, 4), width=1.5, num_classes=3, in_channels=2, image_size=5)
     assert [tuple(p.shape) for p in net.parameters()] == [(12, 50), (9, 12), (6, 9), (3, 6)]
     assert net(torch.zeros(1, 2, 5, 5)).shape == (1, 3)

@@ -6,7 +6,7 @@ from torch import nn
 
 from mpt import backbones
 
-SEARCHED = {  # weights of convolutions and linear layers with 10 classes, and the number of these layers
+SEARCHED = {  # with 10 classes: weights of the convolutions and linear layers, and the number of these layers
     "cifar_resnet18": (11_164_352, 21),
     "cifar_resnet34": (21_265_088, 37),
     "cifar_resnet50": (23_467_712, 54),
@@ -32,7 +32,7 @@ def test_networks_have_the_published_number_of_weights(name):
     assert not any(m.bias is not None for m in layers(net))
 
 
-def test_the_paper_s_wide_resnets_for_imagenet_have_the_published_number_of_weights():
+def test_the_wide_resnets_for_imagenet_have_the_published_number_of_weights():
     with torch.device("meta"):
         narrow, wide = (
             backbones.wide_resnet34(num_classes=1000),
@@ -50,7 +50,7 @@ def test_logits_of_a_batch_of_one_have_one_column_a_class(name, side):
     assert backbones.build(net.origin).origin == net.origin
 
 
-def test_a_basic_block_is_that_of_the_docstring():
+def test_a_basic_block_computes_the_formula_of_the_docstring():
     block = backbones.cifar_resnet20(width=0.25).eval().layer2[0]
     x = torch.randn(2, 4, 6, 6)
     out = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
@@ -59,7 +59,7 @@ def test_a_basic_block_is_that_of_the_docstring():
     assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
 
 
-def test_a_bottleneck_block_is_that_of_the_docstring():
+def test_a_bottleneck_block_computes_the_formula_of_the_docstring():
     block = backbones.cifar_resnet50(width=0.0625).eval().layer2[0]
     x = torch.randn(2, 16, 6, 6)
     out = torch.relu(block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x))))))
@@ -68,7 +68,7 @@ def test_a_bottleneck_block_is_that_of_the_docstring():
     assert block.conv2.stride == (2, 2)
 
 
-def test_a_preactivation_block_is_that_of_the_docstring():
+def test_a_preactivation_block_computes_the_formula_of_the_docstring():
     net = backbones.wide_resnet18_2(width=0.0625).eval()
     block, identity, x = net.layer2[0], net.layer1[0], torch.randn(2, 4, 6, 6)
     activated = torch.relu(block.bn1(x))
@@ -80,7 +80,7 @@ def test_a_preactivation_block_is_that_of_the_docstring():
     assert net.bn1.num_features == net.fc.in_features == 48
 
 
-def test_few_channels_can_be_trained_in_channels_last():
+def test_a_network_with_few_channels_trains_in_channels_last():
     net = backbones.cifar_resnet20(width=0.25).to(memory_format=torch.channels_last)
     images = torch.randn(32, 3, 8, 8).contiguous(memory_format=torch.channels_last)
     for _ in range(3):

@@ -39,13 +39,13 @@ def test_torchvision_classifiers_pass_the_probe(name):
     assert net.eval()(torch.zeros(1, 3, side, side)).shape == (1, 5)
 
 
-def test_images_of_another_number_of_channels_get_a_stem_of_their_own():
+def test_images_with_another_number_of_channels_get_their_own_stem():
     net = backbones.torchvision(name="resnet18", num_classes=5, in_channels=1)
     assert net.conv1.weight.shape == (64, 1, 7, 7)
     assert net(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
 
 
-def test_a_misspelt_classifier_is_refused_with_near_names():
+def test_a_misspelt_classifier_is_refused_with_similar_names():
     with pytest.raises(ValueError, match=r"no classifier 'resnet19'.*resnet18"):
         backbones.torchvision(name="resnet19")
 
@@ -62,13 +62,13 @@ def test_timm_models_are_backbones_too():
     "net",
     [lambda: backbones.conv2(width=0.5, image_size=8), lambda: backbones.torchvision(name="resnet18", num_classes=3)],
 )
-def test_a_backbone_is_built_again_from_its_origin(net):
-    built, again = net(), backbones.build(net().origin)
-    assert [tuple(p.shape) for p in built.parameters()] == [tuple(p.shape) for p in again.parameters()]
-    assert again.origin == built.origin
+def test_a_backbone_is_rebuilt_from_its_origin(net):
+    backbone, rebuilt = net(), backbones.build(net().origin)
+    assert [tuple(p.shape) for p in backbone.parameters()] == [tuple(p.shape) for p in rebuilt.parameters()]
+    assert rebuilt.origin == backbone.origin
 
 
 @pytest.mark.parametrize("origin", [{"target": "os.system", "arguments": {}}, {"target": None}, {}])
-def test_nothing_but_our_own_backbones_is_built_from_an_origin(origin):
+def test_only_our_own_backbones_are_built_from_an_origin(origin):
     with pytest.raises(ValueError, match="not one of mpt's own"):
         backbones.build(origin)

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def command(name, *arguments, cwd):
-    """(exit status, stdout, stderr) of the console function of ``mpt-<name>`` in ``cwd``."""
+    """Run the console function of ``mpt-<name>`` in ``cwd``: (exit status, stdout, error sentence)."""
     out, status = io.StringIO(), 0
-    said = ""
+    sentence = ""
     with (
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
@@ -30,8 +30,8 @@ def command(name, *arguments, cwd):
         try:
             getattr(cli, name)()
         except SystemExit as exit_:
-            status, said = (exit_.code or 0, "") if not isinstance(exit_.code, str) else (1, exit_.code)
-    return status, out.getvalue(), said
+            status, sentence = (exit_.code or 0, "") if not isinstance(exit_.code, str) else (1, exit_.code)
+    return status, out.getvalue(), sentence
 
 
 @pytest.fixture
@@ -44,25 +44,25 @@ def runs(tmp_path):
 def test_results_prints_a_summary_and_writes_a_table(runs, tmp_path):
     status, out, _ = command("results", "runs", "-o", "runs.csv", cwd=tmp_path)
     assert status == 0
-    assert "9 finished, 0 unfinished (running or cut off), 0 failed, 0 unreadable" in out
+    assert "9 finished, 0 unfinished (running or interrupted), 0 failed, 0 unreadable" in out
     assert "60.00    59.00     61.00" in out
     assert len(load(tmp_path / "runs.csv")) == 9
 
 
-def test_a_table_draws_the_same_figure_as_the_runs_that_it_was_made_of(runs, tmp_path):
+def test_a_table_and_the_runs_behind_it_give_the_same_figure(runs, tmp_path):
     command("results", "runs", "-o", "runs.parquet", cwd=tmp_path)
     for source, name in (("runs", "a.svg"), ("runs.parquet", "b.svg")):
         assert command("plot", source, "--figure", "fig2", "-o", name, cwd=tmp_path)[0] == 0
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-def test_a_figure_s_name_is_its_file_s_name_unless_another_is_given(runs, tmp_path):
+def test_a_figure_is_written_to_a_file_of_its_name_by_default(runs, tmp_path):
     status, out, _ = command("plot", "runs", "--figure", "fig2", cwd=tmp_path)
     assert (status, out.split(":")[0]) == (0, "fig2.svg")
     assert (tmp_path / "fig2.svg").is_file()
 
 
-def test_tables_are_markdown_one_or_several(runs, tmp_path):
+def test_one_or_several_tables_are_markdown(runs, tmp_path):
     _, out, _ = command("plot", "runs", "--figure", "table8-11", cwd=tmp_path)
     assert [line[2:10].strip("* ") for line in out.splitlines() if line.startswith("**")] == [
         "Table 8",
@@ -87,14 +87,14 @@ FIGURES = re.findall(r"\t\$\(BIN\)/mpt-plot (.*) -o (docs/.*\.svg)", (ROOT / "Ma
 
 
 @pytest.mark.parametrize(("words", "path"), FIGURES)
-def test_a_committed_figure_is_what_make_figures_draws_from_the_committed_table(words, path, tmp_path):
+def test_make_figures_draws_the_committed_figures_from_the_committed_tables(words, path, tmp_path):
     words = words.replace("$(DIGITS)", "results/digits/runs.csv").split()
-    status, _, said = command("plot", *words, "-o", tmp_path / "figure.svg", cwd=ROOT)
-    assert status == 0, said
+    status, _, error = command("plot", *words, "-o", tmp_path / "figure.svg", cwd=ROOT)
+    assert status == 0, error
     assert (tmp_path / "figure.svg").read_bytes() == (ROOT / path).read_bytes()
 
 
-def test_make_figures_was_read():
+def test_make_figures_draws_every_committed_figure():
     assert {path for _, path in FIGURES} == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.svg")}
 
 
@@ -107,35 +107,35 @@ def test_make_figures_was_read():
         (("results", "runs", "-o", "x.txt"), "-o must end in .csv or .parquet here, got 'x.txt'"),
         (("results", "runs", "-o", "no/x.csv"), "there is no folder no for x.csv"),
         (("results", "runs", "--where", "width"), "--where takes COLUMN=VALUE"),
-        (("results", "runs", "--rows", "epochs"), "say where to with -o FILE"),
+        (("results", "runs", "--rows", "epochs"), "name a file for it with -o FILE"),
         (("results", "runs", "--y", "test_ac"), "no column test_ac: did you mean test_acc"),
-        (("results", "runs", "--y", "method"), "method is no column of numbers"),
+        (("results", "runs", "--y", "method"), "method holds no numbers"),
         (("results", "runs", "--y", "data.std"), "no run has a value of data.std"),
-        (("plot", "runs", "--x", "prune", "--y", "method"), "method is no column of numbers"),
+        (("plot", "runs", "--x", "prune", "--y", "method"), "method holds no numbers"),
         (("plot", "runs", "--x", "prune", "--y", "data.std"), "no run has a value of data.std"),
         (("plot", "runs", "--x", "data.std"), "no run has a value of data.std"),
-        (("plot", "own.csv", "--x", "x", "--y", "y"), "own.csv has no column variant and no method"),
-        (("verdicts", "own.csv"), "own.csv has no column variant and no method"),
+        (("plot", "own.csv", "--x", "x", "--y", "y"), "own.csv has neither a column variant nor method"),
+        (("verdicts", "own.csv"), "own.csv has neither a column variant nor method"),
         (("plot", "runs"), "say what to draw: --figure NAME or --x COLUMN"),
         (("plot", "runs", "--figure", "fig9"), "there is no figure 'fig9'"),
         (("plot", "runs", "--figure", "table7"), "there is no table 'table7'"),
-        (("plot", "runs", "--figure", "fig2", "--hue", "seed"), "--figure and --hue do not go together"),
+        (("plot", "runs", "--figure", "fig2", "--hue", "seed"), "--figure and --hue exclude each other"),
         (("plot", "runs", "--figure", "fig2", "-o", "x.gif"), "-o must end in .svg"),
-        (("plot", "runs", "--figure", "fig2", "--published"), "prints no numbers for fig2"),
+        (("plot", "runs", "--figure", "fig2", "--published"), "print no numbers for fig2"),
         (("plot", "runs", "--figure", "table1", "-o", "x.svg"), "-o must end in .md"),
         (("verdicts", "runs", "--claim", "C99"), "there is no claim C99"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_1(runs, tmp_path, words, sentence):
     before = sorted(tmp_path.rglob("*"))
-    status, _, said = command(*words, cwd=tmp_path)
+    status, _, error = command(*words, cwd=tmp_path)
     assert status == 1
-    assert sentence in said
-    assert "\n" not in said
+    assert sentence in error
+    assert "\n" not in error
     assert sorted(tmp_path.rglob("*")) == before
 
 
-ODD = {
+BROKEN = {
     "result.json": [
         json.dumps(result(seed=9) | changed) for changed in ({"config": "x"}, {"seconds": "x"}, {"prune": []})
     ],
@@ -150,42 +150,42 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize(("file", "content"), [(file, content) for file, found in ODD.items() for content in found])
-def test_one_odd_file_is_named_and_left_out_and_stops_nothing(runs, tmp_path, capsys, file, content):
+@pytest.mark.parametrize(
+    ("file", "content"), [(file, content) for file, contents in BROKEN.items() for content in contents]
+)
+def test_a_broken_file_is_named_and_left_out_and_stops_nothing(runs, tmp_path, capsys, file, content):
     for directory in runs.iterdir():
         (directory / "metrics.jsonl").write_text('{"epoch": 1, "test/acc": 0.5}\n')
         (directory / "report.json").write_text('{"layers": [{"name": "a", "zero": 0.5, "zero_chance": 0.1}]}')
-    odd = write(runs, result(seed=7)) / "run009-0"
-    (odd / file).write_bytes(content if isinstance(content, bytes) else content.encode())
-    told = ""
+    run = write(runs, result(seed=7)) / "run009-0"
+    (run / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    output = ""
     for words in (
         ("results", "runs"),
         ("results", "runs", "--rows", "epochs", "-o", "e.csv"),
         ("plot", "runs", "--x", "layer", "--y", "zero", "--hue", "variant,prune"),
         ("verdicts", "runs"),
     ):
-        status, out, said = command(*words, cwd=tmp_path)
-        assert status == 0, said
-        told += out + capsys.readouterr().err
-    assert f"unreadable: run009-0{'' if file == 'result.json' else f'/{file}'}: " in told
+        status, out, error = command(*words, cwd=tmp_path)
+        assert status == 0, error
+        output += out + capsys.readouterr().err
+    assert f"unreadable: run009-0{'' if file == 'result.json' else f'/{file}'}: " in output
 
 
-def test_a_file_that_was_there_survives_a_figure_that_cannot_be_made(runs, tmp_path):
+def test_an_existing_file_survives_a_figure_that_cannot_be_drawn(runs, tmp_path):
     (tmp_path / "x.svg").write_text("mine")
     write(runs, result(epochs=20, seed=9))
-    status, _, said = command("plot", "runs", "--figure", "fig2", "-o", "x.svg", cwd=tmp_path)
+    status, _, error = command("plot", "runs", "--figure", "fig2", "-o", "x.svg", cwd=tmp_path)
     assert status == 1
-    assert "choose with --where epochs=" in said
+    assert "select one with --where epochs=" in error
     assert (tmp_path / "x.svg").read_text() == "mine"
 
 
 def test_without_the_extra_one_sentence_says_what_to_install(runs, tmp_path):
     with mock.patch.object(cli, "find_spec", return_value=None):
-        status, _, said = command("plot", "runs", "--figure", "fig2", cwd=tmp_path)
-    assert (status, said) == (
-        1,
-        "mpt-plot: this needs pandas and matplotlib and pyarrow: pip install 'multiprize[analysis]'",
-    )
+        status, _, error = command("plot", "runs", "--figure", "fig2", cwd=tmp_path)
+    sentence = "mpt-plot: this needs pandas and matplotlib and pyarrow: pip install 'multiprize[analysis]'"
+    assert (status, error) == (1, sentence)
 
 
 @pytest.mark.parametrize("name", ["results", "plot", "verdicts"])

@@ -1,4 +1,4 @@
-"""Small trees of pictures, as ImageNet and the folders of users have them."""
+"""Small folders of pictures with the layout of ImageNet and of users' own image folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COLOURS = {"ant": (200, 60, 60), "bee": (60, 200, 60), "cat": (60, 60, 200)}
 
 
 def make_pictures(root, *, train=37, val=11, sides=(20, 40), seed=0):
-    """``root/train`` and ``root/val`` with so many noisy pictures of three colours, of any sides in ``sides``."""
+    """Write ``train`` and ``val`` noisy pictures of three colours below ``root``, with sides drawn from ``sides``."""
     rng = np.random.default_rng(seed)
     for split, count in (("train", train), ("val", val)):
         for i in range(count):
@@ -23,5 +23,5 @@ def make_pictures(root, *, train=37, val=11, sides=(20, 40), seed=0):
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """A tree of 37 training and 11 test pictures, not to be written to."""
+    """A folder of 37 training and 11 test pictures; tests must not write to it."""
     return make_pictures(tmp_path_factory.mktemp("pictures"))

@@ -12,7 +12,7 @@ COUNT, SIDE = 4, 8
 
 @pytest.fixture
 def root(tmp_path):
-    """Three corruptions of four images, five severities each, as the public files hold them."""
+    """Three corruptions of four images at five severities, in the layout of the public files."""
     rng = np.random.default_rng(0)
     for name in NAMES:
         np.save(tmp_path / f"{name}.npy", rng.integers(0, 256, (5 * COUNT, SIDE, SIDE, 3), dtype=np.uint8))
@@ -20,11 +20,11 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_each_corruption_and_severity_has_its_images_the_standard_ones_first(root):
-    found = list(data.corruptions(root))
+def test_each_corruption_and_severity_has_its_images_and_the_standard_ones_come_first(root):
+    splits = list(data.corruptions(root))
     order = ("gaussian_noise", "fog", "spatter")
-    assert [(name, severity) for name, severity, _ in found] == [(n, s) for n in order for s in range(1, 6)]
-    for name, severity, images in found:
+    assert [(name, severity) for name, severity, _ in splits] == [(n, s) for n in order for s in range(1, 6)]
+    for name, severity, images in splits:
         stored = np.load(root / f"{name}.npy")[(severity - 1) * COUNT : severity * COUNT]
         assert images.pixels.shape == (COUNT, 3, SIDE, SIDE)
         assert np.array_equal(images.pixels.permute(0, 2, 3, 1), stored)
@@ -48,12 +48,12 @@ def only_labels(root):
         (root / f"{name}.npy").unlink()
 
 
-def cut_short(root):
+def truncated(root):
     path = root / "fog.npy"
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def no_array(root):
+def not_an_array(root):
     (root / "fog.npy").write_bytes(b"junk")
 
 
@@ -85,21 +85,21 @@ def float_labels(root):
     ("change", "sentence"),
     [
         (without_labels, r"there is no labels\.npy in .*CIFAR-10-C or CIFAR-100-C"),
-        (only_labels, r"holds labels\.npy and no <corruption>\.npy"),
-        (cut_short, r"fog\.npy is damaged: get it again"),
-        (no_array, r"fog\.npy is damaged: get it again"),
-        (empty, r"fog\.npy is damaged: get it again"),
+        (only_labels, r"holds labels\.npy but no <corruption>\.npy"),
+        (truncated, r"fog\.npy is damaged: download it again"),
+        (not_an_array, r"fog\.npy is damaged: download it again"),
+        (empty, r"fog\.npy is damaged: download it again"),
         (
             fewer_images,
-            r"fog\.npy must hold one square RGB image for each of 20 labels, .* holds uint8 \(19, 8, 8, 3\)",
+            r"fog\.npy must hold one square RGB image for each of 20 labels, .* got uint8 \(19, 8, 8, 3\)",
         ),
-        (floats, r"fog\.npy must hold .* and holds float32"),
-        (channels_first, r"fog\.npy must hold .* and holds uint8 \(20, 3, 8, 8\)"),
-        (odd_labels, r"labels\.npy must hold the classes of the test images 5 times, .* holds uint8 \(21,\)"),
-        (float_labels, r"labels\.npy must hold .* holds float64"),
+        (floats, r"fog\.npy must hold .*, got float32"),
+        (channels_first, r"fog\.npy must hold .*, got uint8 \(20, 3, 8, 8\)"),
+        (odd_labels, r"labels\.npy must hold the classes of the test images 5 times, .* got uint8 \(21,\)"),
+        (float_labels, r"labels\.npy must hold .*, got float64"),
     ],
 )
-def test_wrong_files_are_refused_before_anything_is_given(root, change, sentence):
+def test_wrong_files_are_refused_before_any_images_are_returned(root, change, sentence):
     change(root)
     with pytest.raises((OSError, ValueError), match=sentence):
         data.corruptions(root)

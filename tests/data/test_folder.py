@@ -13,7 +13,7 @@ from mpt.data import folder
 
 @pytest.fixture
 def root(tmp_path):
-    """Two classes, 5 training and 2 test pictures of 6x6 each, of one colour a class."""
+    """Two classes with 5 training and 2 test pictures each, 6x6, one colour per class."""
     for split, count in (("train", 5), ("test", 2)):
         for name, colour in (("cat", (200, 10, 30)), ("ant", (5, 100, 250))):
             (tmp_path / "pictures" / split / name).mkdir(parents=True)
@@ -35,7 +35,7 @@ def test_pictures_labels_and_class_names_are_read(root):
     np.testing.assert_allclose(read.mean, np.mean([[5, 100, 250], [200, 10, 30]], axis=0) / 255, rtol=1e-6)
 
 
-def test_val_is_taken_where_there_is_no_test(root):
+def test_val_is_the_test_split_if_there_is_no_test_folder(root):
     (root / "test").rename(root / "val")
     assert len(load(root).test) == 4
 
@@ -53,22 +53,22 @@ def test_pictures_are_decoded_once_and_again_when_files_change(root, capsys):
     Image.new("RGB", (6, 6), (9, 9, 9)).save(root / "train" / "ant" / "9.png")
     os.utime(root / "train" / "ant" / "9.png", ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
     assert load(root).train.pixels[5, :, 0, 0].tolist() == [9, 9, 9]
-    assert len(list((root.parent / "cache").iterdir())) == 4  # an array and its description for each split
+    assert len(list((root.parent / "cache").iterdir())) == 4  # an array and a description per split
 
 
-def test_sizes_are_kept_apart_in_the_cache(root):
+def test_the_cache_keeps_sizes_apart(root):
     assert load(root, image_size=4).image_size == 4
     assert load(root).image_size == 6
     assert load(root, image_size=4).image_size == 4
 
 
-def test_the_shorter_side_is_resized_and_the_centre_taken(root):
+def test_the_shorter_side_is_resized_and_the_centre_cropped(root):
     Image.fromarray(np.repeat(np.arange(0, 240, 20, dtype=np.uint8)[None], 6, 0)).save(
         root / "train" / "ant" / "wide.png"
     )
     wide = load(root, image_size=6).train.pixels[5]
     assert wide[0, 0].tolist() == list(range(60, 180, 20))
-    with pytest.raises(ValueError, match=r"wide\.png is 12x6 where others are 6x6: choose data\.image_size"):
+    with pytest.raises(ValueError, match=r"wide\.png is 12x6 and other pictures are 6x6: choose .* data\.image_size"):
         load(root)
 
 
@@ -78,12 +78,12 @@ def test_writing_to_the_images_does_not_change_the_cache(root):
     torch.testing.assert_close(load(root).train.pixels[0, :, 0, 0], torch.tensor([5, 100, 250], dtype=torch.uint8))
 
 
-def test_pixels_of_the_cache_stay_in_their_file_on_the_cpu(root):
+def test_on_the_cpu_pixels_stay_in_the_file_of_the_cache(root):
     read = load(root)
     assert data.Loader(read.train, data=read, batch=2, train=True).pixels.data_ptr() == read.train.pixels.data_ptr()
 
 
-def test_a_folder_is_streamed_where_it_would_take_more_than_half_of_the_memory(root, monkeypatch):
+def test_a_folder_that_would_exceed_half_of_the_memory_is_streamed(root, monkeypatch):
     bytes_decoded = 14 * 3 * 6 * 6
     monkeypatch.setattr(folder, "memory", lambda: 2 * bytes_decoded)
     assert isinstance(load(root).train, data.Images)
@@ -92,11 +92,11 @@ def test_a_folder_is_streamed_where_it_would_take_more_than_half_of_the_memory(r
     assert isinstance(load(root, stream=False).train, data.Images)
 
 
-def test_the_memory_of_this_machine_is_found():
+def test_the_memory_of_this_machine_is_plausible():
     assert 2**28 < folder.memory() < 2**50
 
 
-def test_the_mean_of_streamed_pictures_is_measured_once_and_not_where_it_is_given(root, capsys):
+def test_the_mean_of_streamed_pictures_is_measured_once_and_only_if_it_is_not_given(root, capsys):
     load(root, stream=True, mean=[0.5] * 3, std=[0.5] * 3)
     assert capsys.readouterr().err == ""
     measured = load(root, stream=True)
@@ -105,9 +105,9 @@ def test_the_mean_of_streamed_pictures_is_measured_once_and_not_where_it_is_give
     assert "measuring" not in capsys.readouterr().err
 
 
-def test_imagenet_takes_its_own_normalisation_its_val_folder_and_224_pixels(root):
+def test_imagenet_uses_its_own_normalisation_its_val_folder_and_224_pixels(root):
     (root / "test").rename(root / "val")
-    (root / "test").mkdir()  # ImageNet's own has pictures without classes
+    (root / "test").mkdir()  # ImageNet's own test folder has no class folders
     read = data.load("imagenet", root=root)
     assert (read.image_size, read.mean, read.std) == (224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (len(read.train), len(read.test), read.class_names) == (10, 4, ("ant", "cat"))
@@ -124,15 +124,18 @@ def test_the_checksum_changes_with_the_pictures(root):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"resized_crop": True, "image_size": 4, "stream": False}, r"data\.stream=false cannot go with"),
+        (
+            {"resized_crop": True, "image_size": 4, "stream": False},
+            r"data\.stream=false excludes data\.resized_crop=true",
+        ),
         ({"resized_crop": True}, r"data\.resized_crop=true needs data\.image_size"),
         ({"augment": "nope"}, r"data\.augment must be one of none, augmix, got 'nope'"),
-        ({"noise_std": -1.0}, r"data\.noise_std is a standard deviation from 0 .* got -1 and 1"),
-        ({"noise_std": 0.1, "noise_probability": 2.0}, r"data\.noise_probability lies in \[0, 1\], got 0\.1 and 2"),
-        ({"workers": -1}, r"data\.workers is a number of processes, 0 or more, got -1"),
+        ({"noise_std": -1.0}, r"data\.noise_std is a standard deviation and must be at least 0, .* got -1 and 1"),
+        ({"noise_std": 0.1, "noise_probability": 2.0}, r"data\.noise_probability must be in \[0, 1\], got 0\.1 and 2"),
+        ({"workers": -1}, r"data\.workers is a number of processes and must be at least 0, got -1"),
     ],
 )
-def test_options_that_cannot_be_are_refused(root, options, sentence):
+def test_impossible_options_are_refused(root, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         load(root, **options)
 
@@ -171,29 +174,29 @@ def no_test(root):
     (root / "test").rename(root.parent / "away")
 
 
-def evaluated(read):
+def evaluate(read):
     return list(data.Loader(read.test, data=read, batch=4, train=False))
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (broken, r"broken\.png is not a readable picture: remove or replace it"),
+        (broken, r"broken\.png is not a readable picture: delete or replace it"),
         (truncated, r"0\.png is a broken picture"),
-        (one_class, "one folder for each of at least two classes, it has 1"),
+        (one_class, "one folder for each of at least two classes, got 1"),
         (empty_class, "bee holds no pictures"),
-        (unknown_class, "a class 'cow' in test/ that train/ has not"),
-        (unequal_test, r"0\.png is 20x12 where others are 6x6"),
-        (deep, r"deep\.png has more than 8 bits a channel"),
-        (no_test, r"must hold train/<class>/\.\.\. and test/<class>"),
+        (unknown_class, "a class 'cow' in test/ that is missing from train/"),
+        (unequal_test, r"0\.png is 20x12 and other pictures are 6x6"),
+        (deep, r"deep\.png has more than 8 bits per channel"),
+        (no_test, r"must hold train/<class>/ and test/<class>"),
     ],
 )
-def test_a_folder_that_is_wrong_is_refused_with_the_reason(root, change, sentence):
+def test_a_wrong_folder_is_refused_with_the_reason(root, change, sentence):
     change(root)
     with pytest.raises((ValueError, OSError), match=sentence):
         load(root)
     with pytest.raises((ValueError, OSError), match=sentence):
-        evaluated(load(root, stream=True, workers=0))  # streamed test pictures are read when they are tested on
+        evaluate(load(root, stream=True, workers=0))  # streamed pictures are first read in the evaluation
 
 
 def test_a_missing_folder_is_refused(tmp_path):

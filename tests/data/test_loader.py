@@ -6,15 +6,15 @@ import torch
 from torch.nn import functional as F
 
 from mpt.data import ImageData, Images, Loader
-from mpt.data.loader import augmented
+from mpt.data.augment import crop_and_flip
 
 
 def data_of(n, *, crop=2, flip=True, channels=3, side=8):
     pixels = torch.randint(0, 256, (n, channels, side, side), dtype=torch.uint8)
-    pixels[:, 0, 0, 0] = torch.arange(n, dtype=torch.uint8)  # tells the images apart where nothing is cropped
+    pixels[:, 0, 0, 0] = torch.arange(n, dtype=torch.uint8)  # makes each image unique, if nothing is cropped
     images = Images(pixels, torch.arange(n))
     return ImageData(
-        "made", images, images, tuple(map(str, range(n))), (0.4,) * channels, (0.2,) * channels, crop, flip
+        "random", images, images, tuple(map(str, range(n))), (0.4,) * channels, (0.2,) * channels, crop, flip
     )
 
 
@@ -25,7 +25,7 @@ def loader(data, *, batch=16, train=True, **options):
 def test_augmentation_agrees_with_padding_flipping_and_slicing_one_by_one():
     pixels = torch.randint(0, 256, (32, 3, 8, 6), dtype=torch.uint8)
     moves, flips = torch.randint(0, 5, (32, 2)), torch.rand(32) < 0.5
-    out = augmented(pixels.permute(0, 2, 3, 1).contiguous(), moves, flips, padding=2).permute(0, 3, 1, 2)
+    out = crop_and_flip(pixels.permute(0, 2, 3, 1).contiguous(), moves, flips, padding=2).permute(0, 3, 1, 2)
     for i in range(32):
         image = F.pad(pixels[i], (2, 2, 2, 2))
         image = image.flip(-1) if flips[i] else image
@@ -37,18 +37,18 @@ def test_crops_and_flips_are_drawn_image_by_image():
     data = data_of(200)
     same = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8).repeat(200, 1, 1, 1)
     images = Images(same, torch.zeros(200, dtype=torch.int64))
-    made = next(iter(Loader(images, data=data, batch=200, train=True))).images
-    assert len(made.flatten(1).unique(dim=0)) > 30  # of 5 x 5 places, mirrored or not
+    augmented = next(iter(Loader(images, data=data, batch=200, train=True))).images
+    assert len(augmented.flatten(1).unique(dim=0)) > 30  # of 50: 5 x 5 places, mirrored or not
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_images_are_normalised_in_the_memory_format_asked_for(channels_last):
+def test_images_are_normalised_in_the_requested_memory_format(channels_last):
     data = data_of(20, crop=0, flip=False)
     batch = next(iter(loader(data, batch=20, train=False, channels_last=channels_last)))
     expected = (data.train.pixels.float() / 255 - 0.4) / 0.2
     torch.testing.assert_close(batch.images, expected, rtol=1e-5, atol=1e-5)
-    wanted = torch.channels_last if channels_last else torch.contiguous_format
-    assert batch.images.is_contiguous(memory_format=wanted)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    assert batch.images.is_contiguous(memory_format=memory_format)
 
 
 @pytest.mark.parametrize("n", [32, 37, 15])
@@ -73,7 +73,7 @@ def test_processes_share_the_global_batch_of_one_process(world):
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_shares_make_the_mean_over_processes_that_over_the_global_batch(world):
+def test_weighted_by_shares_the_mean_over_processes_equals_the_mean_over_the_global_batch(world):
     data = data_of(37)
     parts = [list(loader(data, rank=rank, world=world)) for rank in range(world)]
     for step, whole in enumerate(loader(data)):
@@ -98,9 +98,9 @@ def test_batches_are_a_function_of_seed_and_epoch_alone():
     data = data_of(40)
 
     def epoch(number, seed=0):
-        made = loader(data, seed=seed)
-        made.set_epoch(number)
-        return torch.cat([batch.images for batch in made])
+        batches = loader(data, seed=seed)
+        batches.set_epoch(number)
+        return torch.cat([batch.images for batch in batches])
 
     first = loader(data)
     list(first)
@@ -119,21 +119,21 @@ def test_evaluation_neither_shuffles_nor_augments():
     np.testing.assert_allclose(pixels, (data.train.pixels / 255 - 0.4) / 0.2, rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="global batch and must divide by the 3 processes, got 16"):
+def test_a_batch_that_the_processes_cannot_share_equally_is_refused():
+    with pytest.raises(ValueError, match="global batch and must be divisible by 3 processes, got 16"):
         loader(data_of(20), rank=0, world=3)
 
 
 @pytest.mark.parametrize("n", [32, 37, 49])
 @pytest.mark.parametrize("world", [1, 2])
-def test_the_parts_of_a_step_together_are_the_step(n, world):
-    """Each part's mean, weighted by its share, sums over parts and processes to the mean over the step's images."""
+def test_the_parts_of_a_step_add_up_to_the_step(n, world):
+    """The mean over parts and processes, each weighted by its share, equals the mean over the images of the step."""
     data, accumulate = data_of(n), 4
     whole = [batch.labels for batch in loader(data)]
     loaders = [loader(data, accumulate=accumulate, rank=rank, world=world) for rank in range(world)]
-    parts = [list(made) for made in loaders]
-    assert {len(made) for made in parts} == {len(made) for made in loaders}
+    parts = [list(batches) for batches in loaders]
+    assert {len(batches) for batches in parts} == {len(batches) for batches in loaders}
     for step, labels in enumerate(whole):
-        mine = [part for made in parts for part in made[step * accumulate : (step + 1) * accumulate]]
-        together = sum(part.share * part.labels.double().mean() for part in mine) / (accumulate * world)
-        assert together.item() == pytest.approx(labels.double().mean().item())
+        own = [part for batches in parts for part in batches[step * accumulate : (step + 1) * accumulate]]
+        mean = sum(part.share * part.labels.double().mean() for part in own) / (accumulate * world)
+        assert mean.item() == pytest.approx(labels.double().mean().item())

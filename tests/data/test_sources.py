@@ -13,7 +13,7 @@ import torchvision
 from mpt import data
 
 
-def test_digits_are_all_there_and_split_in_proportion():
+def test_digits_are_complete_and_split_in_proportion():
     digits = data.load("digits")
     assert len(digits.train) + len(digits.test) == 1797
     assert digits.train.pixels.shape[1:] == (1, 8, 8)
@@ -26,7 +26,7 @@ def test_digits_are_all_there_and_split_in_proportion():
 
 @pytest.fixture
 def cifar(tmp_path, monkeypatch):
-    """CIFAR-10 as torchvision stores it, with 4 pictures a file and the checksums of these."""
+    """CIFAR-10 in torchvision's layout, with 4 pictures per file and matching checksums."""
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -94,7 +94,7 @@ def test_damaged_files_are_refused_with_the_reason(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion_mnist"])
-def test_missing_files_with_downloads_off_name_the_other_ways_in(name, tmp_path):
+def test_with_downloads_off_the_error_for_missing_files_names_the_alternatives(name, tmp_path):
     with pytest.raises(
         FileNotFoundError, match=rf"{name} was not found in .*download is off.*data\.root=.*image_folder"
     ):
@@ -102,7 +102,7 @@ def test_missing_files_with_downloads_off_name_the_other_ways_in(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
-def test_a_download_says_what_and_its_failure_names_the_other_ways_in(name, tmp_path, monkeypatch, capsys):
+def test_a_download_is_announced_and_its_failure_names_the_alternatives(name, tmp_path, monkeypatch, capsys):
     def unreachable(*_, **__):
         raise OSError("no route to host")
 
@@ -119,7 +119,10 @@ def test_a_download_says_what_and_its_failure_names_the_other_ways_in(name, tmp_
         ({"name": "digits", "image_size": 0}, "image_size"),
         ({"name": "digits", "mean": [0.1, 0.2]}, r"data\.mean needs 1 numbers"),
         ({"name": "digits", "std": [0.0]}, r"data\.std needs 1 numbers above 0"),
-        ({"name": "digits", "crop": 9}, r"data\.crop is a padding from 0 to the image's side of 8, got 9"),
+        (
+            {"name": "digits", "crop": 9},
+            r"data\.crop is a padding in pixels and must be in \[0, 8\], the image's side, got 9",
+        ),
         ({"name": "synthetic", "num_classes": 1}, "synthetic images need"),
     ],
 )
@@ -128,7 +131,7 @@ def test_wrong_options_are_refused(options, sentence):
         data.load(**options)
 
 
-def test_synthetic_images_have_the_shape_asked_for_and_are_always_the_same():
+def test_synthetic_images_have_the_requested_shape_and_are_always_the_same():
     one, again = (data.load("synthetic", num_classes=4, num_images=50, channels=2, image_size=9) for _ in range(2))
     assert one.train.pixels.shape == (50, 2, 9, 9)
     assert one.num_classes == 4

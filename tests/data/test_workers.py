@@ -31,14 +31,14 @@ def images_of(read, **options):
     return torch.cat([batch.images for batch in epoch_of(read, **options)])
 
 
-def seeded(epoch, index, what, seed=0):
-    """torch's generator, as it is set before what is drawn about one image."""
-    stream = f"data/epoch {epoch}/image {index}/{what}"
+def set_generator(epoch, index, purpose, seed=0):
+    """Seed torch's generator as the worker does before it draws anything for one image."""
+    stream = f"data/epoch {epoch}/image {index}/{purpose}"
     torch.manual_seed(int(stream_generator(seed, stream).integers(2**63)))
 
 
 @pytest.mark.parametrize("options", [{}, {"augment": "augmix", "noise_std": 0.1}])
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on a machine of one core
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on a machine with one core
 def test_the_number_of_workers_changes_no_batch(pictures, options):
     alone, helped = (epoch_of(imagenet(pictures, workers=n, **options), epoch=1) for n in (0, 2))
     for one, two in zip(alone, helped, strict=True):
@@ -46,7 +46,7 @@ def test_the_number_of_workers_changes_no_batch(pictures, options):
         assert torch.equal(one.labels, two.labels)
 
 
-def test_each_epoch_has_its_own_batches_even_after_one_was_left(pictures):
+def test_each_epoch_has_its_own_batches_even_after_an_unfinished_one(pictures):
     read = imagenet(pictures, workers=1)
     loader = Loader(read.train, data=read, batch=12, train=True)
     next(iter(loader))
@@ -56,7 +56,7 @@ def test_each_epoch_has_its_own_batches_even_after_one_was_left(pictures):
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
-def test_shards_of_files_are_disjoint_complete_and_those_of_the_global_batch(pictures, world):
+def test_shards_of_files_are_disjoint_complete_and_parts_of_the_global_batch(pictures, world):
     read = imagenet(pictures)
     parts = [epoch_of(read, rank=rank, world=world) for rank in range(world)]
     seen = [label for shard in parts for part in shard if part.share for label in part.labels.tolist()]
@@ -78,12 +78,13 @@ def test_uneven_evaluation_reads_each_file_once(pictures, world):
 
 def test_files_give_the_batches_of_memory(pictures, tmp_path):
     options = {"root": pictures, "image_size": SIDE, "cache": tmp_path, "val_size": 6, "progress": False}
-    held, streamed = (data.load("image_folder", stream=stream, workers=0, **options) for stream in (False, True))
-    assert isinstance(held.train, Images)
+    loaded, streamed = (data.load("image_folder", stream=stream, workers=0, **options) for stream in (False, True))
+    assert isinstance(loaded.train, Images)
     assert isinstance(streamed.train, Files)
-    assert (held.mean, held.std) == (pytest.approx(streamed.mean, rel=1e-12), pytest.approx(streamed.std, rel=1e-12))
+    assert loaded.mean == pytest.approx(streamed.mean, rel=1e-12)
+    assert loaded.std == pytest.approx(streamed.std, rel=1e-12)
     for split in ("train", "val", "test"):
-        for one, two in zip(epoch_of(held, split=split), epoch_of(streamed, split=split), strict=True):
+        for one, two in zip(epoch_of(loaded, split=split), epoch_of(streamed, split=split), strict=True):
             assert torch.equal(one.images, two.images)
             assert torch.equal(one.labels, two.labels)
 
@@ -102,14 +103,14 @@ def picture(read, index, split="train"):
     return Image.open(os.fsdecode(getattr(read, split).paths[index])).convert("RGB")
 
 
-def normalised(read, image):
+def normalise(read, image):
     return v2.functional.normalize(v2.functional.to_dtype(image, scale=True), list(read.mean), list(read.std))
 
 
 def test_imagenet_is_evaluated_on_the_centre_of_the_picture_resized_to_8_7_of_the_side(pictures):
     read = imagenet(pictures)
-    as_usual = v2.Compose([v2.Resize(16), v2.CenterCrop(SIDE), v2.PILToTensor()])
-    expected = torch.stack([normalised(read, as_usual(picture(read, i, "test"))) for i in range(len(read.test))])
+    transform = v2.Compose([v2.Resize(16), v2.CenterCrop(SIDE), v2.PILToTensor()])
+    expected = torch.stack([normalise(read, transform(picture(read, i, "test"))) for i in range(len(read.test))])
     torch.testing.assert_close(images_of(read, split="test"), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -117,18 +118,18 @@ def test_imagenet_is_trained_on_random_resized_crops_and_flips_drawn_picture_by_
     read = imagenet(pictures)
     loader = Loader(read.train, data=read, batch=37, train=True)
     loader.set_epoch(3)
-    order, _, flips = loader._drawn()
+    order, _, flips = loader._draw()
     crop = v2.Compose([v2.RandomResizedCrop(SIDE), v2.PILToTensor()])
     for place, image in enumerate(next(iter(loader)).images):
-        seeded(3, int(order[place]), "crop")
+        set_generator(3, int(order[place]), "crop")
         expected = crop(picture(read, int(order[place])))
         expected = expected.flip(-1) if flips[place] else expected
-        torch.testing.assert_close(image, normalised(read, expected), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(image, normalise(read, expected), rtol=1e-5, atol=1e-5)
     assert 5 < flips.sum() < 32
 
 
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
-def test_augmix_gives_the_clean_images_and_two_views_drawn_image_by_image(name):
+def test_augmix_adds_two_views_drawn_image_by_image_to_the_clean_images(name):
     options = {"train_size": 24, "image_size": 8}
     plain, mixed = data.load(name, **options), data.load(name, augment="augmix", workers=0, **options)
     clean, (batch,) = epoch_of(plain, batch=24)[0], epoch_of(mixed, batch=24)
@@ -136,18 +137,18 @@ def test_augmix_gives_the_clean_images_and_two_views_drawn_image_by_image(name):
     assert torch.equal(batch.images[:24], clean.images)
     assert torch.equal(batch.labels, clean.labels)
     loader = Loader(mixed.train, data=mixed, batch=24, train=True)
-    order, augmix = loader._drawn()[0], v2.AugMix(severity=3, mixture_width=3, chain_depth=-1, all_ops=False)
+    order, augmix = loader._draw()[0], v2.AugMix(severity=3, mixture_width=3, chain_depth=-1, all_ops=False)
     std, mean = torch.tensor(plain.std).view(-1, 1, 1), torch.tensor(plain.mean).view(-1, 1, 1)
     pixels = ((clean.images * std + mean) * 255).round().byte()
     for place in range(24):
-        seeded(0, int(order[place]), "views")
+        set_generator(0, int(order[place]), "views")
         for view in (1, 2):
             expected = (augmix(pixels[place]) / 255 - mean) / std
             torch.testing.assert_close(batch.images[24 * view + place], expected, rtol=1e-5, atol=1e-5)
     assert len(batch.images.flatten(1).unique(dim=0)) > 60
 
 
-def test_noise_has_the_deviation_and_the_probability_asked_for():
+def test_noise_has_the_requested_deviation_and_probability():
     options = {"num_images": 200, "image_size": 16, "crop": 0, "flip": False}
     plain = data.load("synthetic", **options)
     noisy = data.load("synthetic", noise_std=0.1, noise_probability=0.4, workers=0, **options)
@@ -168,20 +169,20 @@ def test_evaluation_is_never_augmented(pictures):
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_picture_that_breaks_under_way_is_said_in_one_sentence(tmp_path, count):
+def test_a_picture_that_becomes_unreadable_during_training_is_reported_in_one_sentence(tmp_path, count):
     read = imagenet(make_pictures(tmp_path, train=6, val=3), workers=count)
     (tmp_path / "train" / "bee" / "001.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"^\S*001\.png is not a readable picture: remove or replace it$"):
+    with pytest.raises(ValueError, match=r"^\S*001\.png is not a readable picture: delete or replace it$"):
         epoch_of(read)
 
 
-def test_a_worker_that_is_killed_is_said_in_one_sentence(pictures, monkeypatch):
+def test_a_killed_worker_is_reported_in_one_sentence(pictures, monkeypatch):
     monkeypatch.setattr(Files, "read", lambda *_, **__: os.kill(os.getpid(), 9))
-    with pytest.raises(OSError, match=r"a process that reads images has ended .* data\.workers and batch"):
+    with pytest.raises(OSError, match=r"a worker process that reads images died .* lower data\.workers or batch"):
         epoch_of(imagenet(pictures, workers=1))
 
 
-def test_workers_are_a_core_each_and_at_least_one(monkeypatch):
+def test_there_is_one_worker_per_core_and_at_least_one(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
     assert [workers.default_workers(world) for world in (1, 4, 50)] == [12, 3, 1]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(99)), raising=False)
@@ -189,7 +190,7 @@ def test_workers_are_a_core_each_and_at_least_one(monkeypatch):
 
 
 def test_held_out_files_are_disjoint_from_the_rest(pictures):
-    cut = imagenet(pictures, val_size=7, train_size=20)
-    assert (len(cut.train), len(cut.val)) == (20, 7)
-    assert not {*cut.train.paths} & {*cut.val.paths}
-    assert np.array_equal(cut.test.paths, imagenet(pictures).test.paths)
+    reduced = imagenet(pictures, val_size=7, train_size=20)
+    assert (len(reduced.train), len(reduced.val)) == (20, 7)
+    assert not {*reduced.train.paths} & {*reduced.val.paths}
+    assert np.array_equal(reduced.test.paths, imagenet(pictures).test.paths)

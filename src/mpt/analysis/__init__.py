@@ -1,11 +1,11 @@
-"""Many runs: result files to one table, the table to figures, Markdown and verdicts. No torch: notebooks open at once.
+"""Many runs: result files become one table, and the table becomes figures, Markdown and verdicts. It needs no torch.
 
     from mpt import analysis
     table = analysis.load("runs/fig2")          # or a .csv or .parquet file of mpt-results
-    analysis.summary(table)                     # mean, lowest, highest over seeds, with n
+    analysis.summary(table)                     # mean, lowest and highest over seeds, with n
     analysis.plot("runs/fig2", figure="fig2")   # or x=, y=, hue=, panel=
 
-pandas and matplotlib come with ``pip install 'mpt[analysis]'`` and are imported when they are first needed.
+``pip install 'multiprize[analysis]'`` installs pandas and matplotlib, which are imported on first use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mpt.analysis.table import load, read_runs, write_table
     from mpt.analysis.verdicts import judge
 
-_HOMES = {  # no module has the name of a function in it: importing the module would hide the function
+_HOMES = {  # no module shares its name with a function in it: importing the module would hide the function
     "aggregate": ("points", "select", "summary"),
     "details": ("load_epochs", "load_rows"),
     "figures": ("FIGURES", "Figure"),

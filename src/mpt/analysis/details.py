@@ -1,7 +1,7 @@
-"""What lies beside a run's result: its epochs, the layers of its ticket, the distribution of its scores.
+"""Details of a run that its result leaves out: its epochs, the layers of its ticket, the distribution of its scores.
 
-``metrics.jsonl`` is written by every run. ``report.json`` is what ``mpt-ticket report`` says of a ticket: ``layers`` (a
-row each: density, gain, zero kernels and chance and, made from a checkpoint, ``scores``, a histogram).
+Every run writes ``metrics.jsonl``. ``mpt-ticket report`` writes ``report.json``, whose ``layers`` have one entry each:
+density, gain, zero kernels, and zero kernels by chance. From a checkpoint it adds ``scores``, a histogram.
 """
 
 from __future__ import annotations
@@ -11,44 +11,44 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.table import Runs, check_finished, histograms, is_setting, left_out, load, read_runs, to_table
+from mpt.analysis.table import Runs, check_finished, histograms, is_setting, load, read_runs, skip_unreadable, to_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BINS = 101  # of a distribution of scores, between -m and m, m the largest of all runs in that layer
+BINS = 101  # bins of a score distribution on [-m, m], where m is the largest |score| of all runs in that layer
 _Rows = Callable[[Path], Iterator[dict[str, Any]]]
 
 
-def load_rows(path: str | Path, rows: str, *, told: Callable[[Runs], None] | None = None) -> pd.DataFrame:
-    """The table of ``path`` with a row a run (``rows="runs"``), or a run and epoch, layer, or bin of the scores.
+def load_rows(path: str | Path, rows: str, *, notify: Callable[[Runs], None] | None = None) -> pd.DataFrame:
+    """Load the table of ``path`` with one row per run (``rows="runs"``), or per run and epoch, layer, or score bin.
 
-    A .csv or .parquet file has the rows that it has. ``told`` as for :func:`mpt.analysis.table.load`.
+    A .csv or .parquet file is loaded as it is. For ``notify`` see :func:`mpt.analysis.table.load`.
 
     Raises:
-        ValueError: nothing is there, or no finished run has the file that such rows are made of.
+        ValueError: ``path`` does not exist, or no finished run has the file that holds such rows.
     """
     path = Path(path)
     if rows == "runs" or path.is_file():
-        return load(path, told=told)
+        return load(path, notify=notify)
     read, file, needs = _KINDS[rows]
-    runs, made = read_runs(path), list[dict[str, Any]]()
+    runs, details = read_runs(path), list[dict[str, Any]]()
     for run in runs.rows:
         settings = {key: value for key, value in run.items() if is_setting(key) or key in ("run", "variant")}
         if (path / run["run"] / file).is_file():
-            with left_out(runs, f"{run['run']}/{file}"):
-                made += [settings | row for row in read(path / run["run"] / file)]
-    if told:
-        told(runs)
+            with skip_unreadable(runs, f"{run['run']}/{file}"):
+                details += [settings | row for row in read(path / run["run"] / file)]
+    if notify:
+        notify(runs)
     check_finished(runs, path)
-    if not made:
+    if not details:
         raise ValueError(f"no finished run below {path} has {needs}")
-    table = to_table(made)
-    return _one_grid(table) if rows == "scores" else table
+    table = to_table(details)
+    return _regrid(table) if rows == "scores" else table
 
 
 def load_epochs(path: str | Path) -> pd.DataFrame:
-    """One row a run and epoch: ``epoch test/acc ticket/flips ticket/gain/<layer> ...`` beside the run's settings."""
+    """One row per run and epoch: ``epoch test/acc ticket/flips ticket/gain/<layer> ...`` and the run's settings."""
     return load_rows(path, "epochs")
 
 
@@ -67,39 +67,39 @@ def _layers(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _scores(file: Path) -> Iterator[dict[str, Any]]:
-    for layer, found in histograms(json.loads(file.read_text(encoding="utf-8"))).items():
-        for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False):
+    for layer, bins in histograms(json.loads(file.read_text(encoding="utf-8"))).items():
+        for low, high, count in zip(bins["edges"], bins["edges"][1:], bins["counts"], strict=False):
             yield {"layer": layer, "low": low, "high": high, "count": count}
 
 
-def _one_grid(table: pd.DataFrame) -> pd.DataFrame:
-    """Histograms with edges of their own to one grid a network and layer: ``score`` (middle of a bin) and ``share``.
+def _regrid(table: pd.DataFrame) -> pd.DataFrame:
+    """Put histograms with different edges on one grid per network and layer: ``score`` (middle of a bin), ``share``.
 
-    Scores of one old bin count as spread evenly over it.
+    The scores of each old bin are taken as evenly distributed over it.
     """
     import numpy as np
     import pandas as pd
 
-    made = []
-    for _, own in table.groupby(["model", "layer"], sort=False):
-        most = max(own["high"].abs().max(), own["low"].abs().max())
-        edges = np.linspace(-most, most, BINS + 1)
-        for _, run in own.groupby("run", sort=False):
+    parts = []
+    for _, layer in table.groupby(["model", "layer"], sort=False):
+        limit = max(layer["high"].abs().max(), layer["low"].abs().max())
+        edges = np.linspace(-limit, limit, BINS + 1)
+        for _, run in layer.groupby("run", sort=False):
             run = run.sort_values("low")
             below = np.concatenate([[0], np.cumsum(run["count"])])
             share = np.diff(np.interp(edges, [*run["low"], run["high"].iloc[-1]], below)) / below[-1]
             grid = {"score": (edges[1:] + edges[:-1]) / 2, "share": share}
-            about = run.drop(columns=["low", "high", "count"]).iloc[[0] * BINS]
-            made.append(about.reset_index(drop=True).assign(**grid))
-    return pd.concat(made, ignore_index=True)
+            settings = run.drop(columns=["low", "high", "count"]).iloc[[0] * BINS]
+            parts.append(settings.reset_index(drop=True).assign(**grid))
+    return pd.concat(parts, ignore_index=True)
 
 
 _KINDS: dict[str, tuple[_Rows, str, str]] = {
-    "epochs": (_epochs, "metrics.jsonl", "a metrics.jsonl that can be read"),
-    "layers": (_layers, "report.json", "a report.json: mpt-ticket report writes it"),
+    "epochs": (_epochs, "metrics.jsonl", "a readable metrics.jsonl"),
+    "layers": (_layers, "report.json", "a report.json: write it with mpt-ticket report"),
     "scores": (
         _scores,
         "report.json",
-        "a report.json with scores: mpt-ticket report checkpoint=... json=... writes it",
+        "a report.json with scores: write it with mpt-ticket report checkpoint=... json=...",
     ),
 }

@@ -1,7 +1,7 @@
-"""A figure of points: the paper's layout, a panel for each network, bars from lowest to highest over seeds.
+"""Draw points in the paper's layout: a panel for each network, bars from the lowest to the highest seed.
 
-The bytes of a file follow from the table alone: matplotlib's own defaults whatever the user's settings, a fixed salt
-for the names inside an SVG, no date.
+The bytes of a file depend on the table alone. So the drawing uses matplotlib's defaults instead of the user's settings,
+a fixed salt for the names in an SVG, and no date.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.aggregate import measured, of_sweep, ordered, points, require, select, spelled
+from mpt.analysis.aggregate import numeric_rows, points, require, select, select_sweep, sort_naturally, spell
 from mpt.analysis.figures import Figure
-from mpt.analysis.labels import axis_label, line_label, panel_title, percent
+from mpt.analysis.labels import axis_factor, axis_label, line_label, panel_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,12 +28,12 @@ NO_DATE: dict[str, dict[str, Any]] = {
 }
 _MARKERS, _STYLES = "osD^vP*X", ("-", "--", "-.", (0, (1, 1)))
 _COLUMNS = 4  # panels in a row
-_MANY = 25  # points of a line from which on it has no marks and a band instead of bars
+_MANY = 25  # a line with more points has no markers, and a band instead of bars
 
 
 @dataclass
 class Line:
-    """One line of a panel: points as they are drawn; ``across`` is a dense network over a whole axis."""
+    """One line of a panel, in the units of the axes; ``across`` draws it horizontally over the whole panel."""
 
     label: str
     x: list[Any]
@@ -44,48 +44,47 @@ class Line:
     across: bool = False
 
 
-def of_figure(figure: Figure, table: pd.DataFrame, *, name: str | None = None) -> pd.DataFrame:
-    """The rows of ``table`` that ``figure`` is about; those of the sweep ``name`` alone, where the table has any.
+def select_runs(figure: Figure, table: pd.DataFrame, *, name: str | None = None) -> pd.DataFrame:
+    """Select the rows of ``table`` that ``figure`` shows, only from the sweep ``name`` if the table has any of it.
 
     Raises:
-        ValueError: a column is not there, or has no value in any of these rows.
+        ValueError: a column is missing, or has no value in any of these rows.
     """
     require(table, [*figure.where, *figure.hue, *figure.panel, *figure.apart])
-    table = select(of_sweep(table, name), figure.where)
+    table = select(select_sweep(table, name), figure.where)
     for column in (*figure.needs, figure.x):
         require(table, [column])
         table = table[table[column].notna()]
         if table.empty:
             raise ValueError(f"no run has a value of {column}: choose another column")
     for y in figure.y:
-        measured(table, y)
+        numeric_rows(table, y)
     return table
 
 
 def lines(figure: Figure, table: pd.DataFrame, *, y: str) -> dict[str, list[Line]]:
-    """Panel -> its lines, in percent where :func:`percent` says so. Panels and lines in their natural order."""
-    made: dict[str, list[Line]] = {}
-    alone = figure.x in ("prune", "density") or not {"variant", "method"} & {*figure.hue}  # else a hue tells it apart
-    is_dense = (table["variant"] == "dense") & alone if "variant" in table else table.index != table.index
+    """Panel -> its lines, scaled by :func:`axis_factor`. Panels and lines are in their natural order."""
+    panels: dict[str, list[Line]] = {}
+    separate = figure.x in ("prune", "density") or not {"variant", "method"} & {*figure.hue}  # else a hue separates it
+    is_dense = (table["variant"] == "dense") & separate if "variant" in table else table.index != table.index
     parts = [(table[~is_dense], False, y), (table[is_dense], True, y)]
-    parts += [(table, False, figure.beside)] if figure.beside else []
+    parts += [(table, False, figure.reference)] if figure.reference else []
     for part, dense, column in parts:
         across = dense and figure.x in ("prune", "density")
-        for values, group in _grouped(figure, part, column, across=across):
+        for values, group in _line_points(figure, part, column, across=across):
             label = line_label(values, figure.hue, dense=dense) or axis_label(column)
-            label += ", by chance" if figure.hue and column == figure.beside else ""
-            made.setdefault(panel_title(values, figure.panel), []).append(
-                _line(figure, group, column, label=label, across=across)
-            )
-    return {panel: sorted(made[panel], key=lambda line: line.label == "dense") for panel in ordered(list(made))}
+            label += ", by chance" if figure.hue and column == figure.reference else ""
+            line = _build_line(figure, group, column, label=label, across=across)
+            panels.setdefault(panel_title(values, figure.panel), []).append(line)
+    return {name: sorted(panels[name], key=lambda line: line.label == "dense") for name in sort_naturally(list(panels))}
 
 
 def draw(figure: Figure, table: pd.DataFrame, *, published: pd.DataFrame | None = None) -> Drawing:
-    """The drawing of ``figure`` from the rows of ``table`` that :func:`of_figure` chose."""
+    """Draw ``figure`` from the rows of ``table`` that :func:`select_runs` selected."""
     from matplotlib.figure import Figure as Drawing
 
-    quoted = [] if published is None else _quoted(figure, published, table)
-    panels = [(y, panel, found) for y in figure.y for panel, found in _panels(figure, table, quoted, y).items()]
+    quoted = [] if published is None else _published_rows(figure, published, table)
+    panels = [(y, title, drawn) for y in figure.y for title, drawn in _panels(figure, table, quoted, y).items()]
     columns = min(_COLUMNS, max(1, len(panels) // len(figure.y)))
     rows = -(-len(panels) // columns)
     with deterministic():
@@ -94,20 +93,20 @@ def draw(figure: Figure, table: pd.DataFrame, *, published: pd.DataFrame | None 
         for axes in grid.flat[len(panels) :]:
             axes.remove()
         styles = {label: i for i, label in enumerate(_labels(panels))}
-        for axes, (y, panel, found) in zip(grid.flat, panels, strict=False):
-            _panel(axes, figure, found, styles)
-            _published(axes, figure, _of_panel(quoted, figure, panel, y), y=y)
-            axes.set(title=panel, xlabel=axis_label(figure.x))
+        for axes, (y, title, drawn) in zip(grid.flat, panels, strict=False):
+            _draw_panel(axes, figure, drawn, styles)
+            _draw_published(axes, figure, _rows_of_panel(quoted, figure, title, y), y=y)
+            axes.set(title=title, xlabel=axis_label(figure.x))
             if len(figure.y) > 1 or axes.get_subplotspec().is_first_col():
                 axes.set_ylabel(axis_label(y))
-        _legend(drawing)
+        _draw_legend(drawing)
         drawing.suptitle(_caption(figure, table, panels, width=drawing.get_figwidth()), fontsize="medium")
     return drawing
 
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """matplotlib as it comes, whatever the user's own settings, and the same names inside an SVG every time."""
+    """Use matplotlib's defaults instead of the user's settings, and the same names in every SVG."""
     import matplotlib as mpl
     from matplotlib.style import context
 
@@ -115,10 +114,10 @@ def deterministic() -> Iterator[None]:
         yield
 
 
-def _grouped(
+def _line_points(
     figure: Figure, part: pd.DataFrame, y: str, *, across: bool
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    """(panel and hue, points) of each line; ``across``: one point, whatever the x of its runs."""
+    """Yield (values of panel and hue, points) for each line; with ``across`` one point for all x."""
     part = part[part[y].notna()]
     if part.empty:
         return
@@ -128,34 +127,35 @@ def _grouped(
         yield dict(zip(lines, keys, strict=True)), group
 
 
-def _line(figure: Figure, group: pd.DataFrame, y: str, *, label: str, across: bool) -> Line:
-    scaled = {name: [percent(y) * value for value in group[name]] for name in ("mean", "lowest", "highest")}
-    x = [] if across else [value if isinstance(value, str) else percent(figure.x) * value for value in group[figure.x]]
+def _build_line(figure: Figure, group: pd.DataFrame, y: str, *, label: str, across: bool) -> Line:
+    scaled = {name: [axis_factor(y) * value for value in group[name]] for name in ("mean", "lowest", "highest")}
+    values = [] if across else group[figure.x]
+    x = [value if isinstance(value, str) else axis_factor(figure.x) * value for value in values]
     return Line(label, x, **scaled, n=[int(n) for n in group["n"]], across=across)
 
 
 def _labels(panels: list[tuple[str, str, list[Line]]]) -> list[str]:
     """Every label once, the dense network last."""
-    labels = dict.fromkeys(line.label for _, _, found in panels for line in found)
+    labels = dict.fromkeys(line.label for _, _, drawn in panels for line in drawn)
     return sorted(labels, key=lambda label: label == "dense")
 
 
-def _panel(axes: Axes, figure: Figure, found: list[Line], styles: dict[str, int]) -> None:
-    places = _places(found)
-    for line in found:
+def _draw_panel(axes: Axes, figure: Figure, drawn: list[Line], styles: dict[str, int]) -> None:
+    positions = _positions(drawn)
+    for line in drawn:
         i = styles[line.label]
         color = "0.35" if line.label == "dense" else f"C{i % 10}"
         if line.across:
-            _across(axes, line, color)
+            _draw_across(axes, line, color)
             continue
         error = [
             [m - low for m, low in zip(line.mean, line.lowest, strict=True)],
             [high - m for m, high in zip(line.mean, line.highest, strict=True)],
         ]
-        if places:
-            side = 0.8 / len(found)
-            at = [places[value] + (found.index(line) - (len(found) - 1) / 2) * side for value in line.x]
-            axes.bar(at, line.mean, width=side, yerr=error, color=color, label=line.label, error_kw={"capsize": 2})
+        if positions:
+            width = 0.8 / len(drawn)
+            at = [positions[value] + (drawn.index(line) - (len(drawn) - 1) / 2) * width for value in line.x]
+            axes.bar(at, line.mean, width=width, yerr=error, color=color, label=line.label, error_kw={"capsize": 2})
             continue
         style: Any = "none" if not figure.joined else ":" if line.label == "dense" else _STYLES[i % len(_STYLES)]
         if len(line.x) > _MANY:
@@ -166,29 +166,29 @@ def _panel(axes: Axes, figure: Figure, found: list[Line], styles: dict[str, int]
         axes.errorbar(
             line.x, line.mean, error, color=color, ls=style, marker=marker, ms=4, capsize=2.5, label=line.label
         )
-    if places:
-        axes.set_xticks(list(places.values()), list(places), rotation=60, ha="right", fontsize="x-small")
+    if positions:
+        axes.set_xticks(list(positions.values()), list(positions), rotation=60, ha="right", fontsize="x-small")
     if figure.log:
         axes.set_xscale("log")
     axes.grid(alpha=0.25)
 
 
-def _places(found: list[Line]) -> dict[str, int]:
-    """Text on the horizontal axis -> its place, in the order in which it comes; nothing for numbers."""
-    words = dict.fromkeys(value for line in found for value in line.x if isinstance(value, str))
-    return {word: place for place, word in enumerate(words)}
+def _positions(drawn: list[Line]) -> dict[str, int]:
+    """Text on the horizontal axis -> its position, in order of appearance; empty for numbers."""
+    words = dict.fromkeys(value for line in drawn for value in line.x if isinstance(value, str))
+    return {word: position for position, word in enumerate(words)}
 
 
-def _across(axes: Axes, line: Line, color: str) -> None:
-    """A dense network: one horizontal line at its mean, a band from lowest to highest. Several sizes, several lines."""
+def _draw_across(axes: Axes, line: Line, color: str) -> None:
+    """Draw a horizontal line at each mean, with a band from lowest to highest; several sizes give several lines."""
     for mean, low, high in zip(line.mean, line.lowest, line.highest, strict=True):
         axes.axhline(mean, ls=":", color=color, label=line.label)
         if high > low:
             axes.axhspan(low, high, color=color, alpha=0.12, lw=0)
 
 
-def _quoted(figure: Figure, published: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The published rows, what they state of each; once for each of our panels that no statement of theirs excludes."""
+def _published_rows(figure: Figure, published: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The published rows with the columns that they state, repeated for each of our panels that they may belong to."""
     stated = [name for name in figure.panel if name in published and published[name].notna().all()]
     ours = table[[*figure.panel]].drop_duplicates()
     rows = published.drop(columns=[name for name in figure.panel if name not in stated], errors="ignore")
@@ -197,33 +197,33 @@ def _quoted(figure: Figure, published: pd.DataFrame, table: pd.DataFrame) -> lis
 
 
 def _panels(figure: Figure, table: pd.DataFrame, quoted: list[dict[str, Any]], y: str) -> dict[str, list[Line]]:
-    """Panel -> our lines; then the panels that only published rows have: other networks, other images."""
+    """Panel -> our lines; after ours, panels for networks and images that only published rows have."""
     theirs = dict.fromkeys(panel_title(row, figure.panel) for row in quoted if y in row)
     ours = lines(figure, table, y=y)
     return ours | {panel: [] for panel in theirs if panel not in ours}
 
 
-def _of_panel(quoted: list[dict[str, Any]], figure: Figure, panel: str, y: str) -> list[dict[str, Any]]:
+def _rows_of_panel(quoted: list[dict[str, Any]], figure: Figure, panel: str, y: str) -> list[dict[str, Any]]:
     return [row for row in quoted if y in row and panel_title(row, figure.panel) == panel]
 
 
-def _published(axes: Axes, figure: Figure, rows: list[dict[str, Any]], *, y: str) -> None:
-    """What the papers print, hollow, without bars: their tables say no spread."""
+def _draw_published(axes: Axes, figure: Figure, rows: list[dict[str, Any]], *, y: str) -> None:
+    """Draw the papers' numbers with hollow markers and without bars, since their tables state no spread."""
     hue = tuple(name for name in figure.hue if name != "variant")
     labels = [(line_label(row, hue) if hue else row["kind"]) + " (published)" for row in rows]
-    for place, label in enumerate(dict.fromkeys(labels)):
-        own = [row for row, its in zip(rows, labels, strict=True) if its == label]
-        x, mean = [percent(figure.x) * row[figure.x] for row in own], [percent(y) * row[y] for row in own]
+    for i, label in enumerate(dict.fromkeys(labels)):
+        line = [row for row, row_label in zip(rows, labels, strict=True) if row_label == label]
+        x, mean = [axis_factor(figure.x) * row[figure.x] for row in line], [axis_factor(y) * row[y] for row in line]
         style: Any = ":" if figure.joined else "none"
-        axes.plot(x, mean, ls=style, marker="sdvo"[place % 4], mfc="none", color=f"C{5 + place % 5}", label=label)
+        axes.plot(x, mean, ls=style, marker="sdvo"[i % 4], mfc="none", color=f"C{5 + i % 5}", label=label)
         if not figure.joined:
-            for row, at, acc in zip(own, x, mean, strict=True):
+            for row, at, acc in zip(line, x, mean, strict=True):
                 axes.annotate(
                     row["method"], (at, acc), xytext=(3, 2), textcoords="offset points", fontsize=4.5, color="0.4"
                 )
 
 
-def _legend(drawing: Drawing) -> None:
+def _draw_legend(drawing: Drawing) -> None:
     handles: dict[str, Any] = {}
     for axes in drawing.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -232,25 +232,25 @@ def _legend(drawing: Drawing) -> None:
     order = sorted(handles, key=lambda label: (label.endswith("(published)"), label == "dense"))
     handles = {label: handles[label] for label in order}
     if handles:
-        wide = 0.07 * max(map(len, handles)) + 0.6  # inches that an entry takes, about
+        width = 0.07 * max(map(len, handles)) + 0.6  # approximate width of an entry, in inches
         drawing.legend(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=max(1, min(len(handles), int(drawing.get_figwidth() / wide))),
+            ncols=max(1, min(len(handles), int(drawing.get_figwidth() / width))),
             frameon=False,
             fontsize="small",
         )
 
 
 def _caption(figure: Figure, table: pd.DataFrame, panels: list[tuple[str, str, list[Line]]], *, width: float) -> str:
-    """Title, data, budget and n: what a number needs beside it."""
+    """Title, data, budget and n, which every number needs."""
     parts = []
     for name in ("data", "budget"):
-        values = ordered(table[name].dropna().unique()) if name in table and name not in figure.panel else []
+        values = sort_naturally(table[name].dropna().unique()) if name in table and name not in figure.panel else []
         if values:
-            parts.append(("budget " if name == "budget" else "") + ", ".join(map(spelled, values)))
-    n = sorted({n for _, _, found in panels for line in found for n in line.n})
+            parts.append(("budget " if name == "budget" else "") + ", ".join(map(spell, values)))
+    n = sorted({n for _, _, drawn in panels for line in drawn for n in line.n})
     seeds = f"{n[0]}" if n[0] == n[-1] else f"{n[0]} to {n[-1]}"
     parts.append(f"mean of {seeds} seeds, bars from lowest to highest" if n[-1] > 1 else "one seed")
     return textwrap.fill(f"{figure.title}: {', '.join(parts)}", int(12 * width))

@@ -1,8 +1,8 @@
-"""The figures of the papers as data: what is drawn over what, in which panels, from which runs.
+"""The figures of the papers as data: axes, panels, and the runs that they show.
 
-``prune`` and accuracies are fractions in the table and percent on the axes. ``fig1`` to ``fig5`` are those of
-Diffenderfer & Kailkhura, *Multi-Prize Lottery Ticket Hypothesis* (2021); ``power`` to ``acceleration`` those of Cheng
-et al., *Efficient Multi-Prize Lottery Tickets*.
+``prune`` and accuracies are fractions in the table and percent on the axes. ``fig1`` to ``fig5`` reproduce figures of
+Diffenderfer & Kailkhura, *Multi-Prize Lottery Ticket Hypothesis* (2021). ``power`` to ``acceleration`` reproduce
+figures of Cheng et al., *Efficient Multi-Prize Lottery Tickets*.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ class Figure:
     """One figure.
 
     Attributes:
-        title: what it shows.
+        title: title of the figure.
         x: column of the horizontal axis; text is drawn as bars.
-        y: columns of the vertical axis; several give panels each.
-        beside: column that is drawn into the same panels as a line of its own, as chance beside what was observed.
-        hue: columns whose values tell the lines apart.
-        panel: columns whose values tell the panels apart.
-        where: values that a run's columns must have.
+        y: columns of the vertical axis; each has its own panels.
+        reference: column drawn as a further line in the same panels, such as chance next to the observed values.
+        hue: columns whose values distinguish the lines.
+        panel: columns whose values distinguish the panels.
+        where: values that a run must have in these columns.
         needs: columns in which a run must have a value.
-        apart: further columns whose values make points of their own, not lines.
-        joined: whether the points of a line are joined.
-        log: logarithmic horizontal axis.
-        rows: what a row of the table is: ``runs``, or ``epochs``, ``layers``, ``scores`` of runs.
-        paper: where the figure is from.
-        published: its tables, in published.csv, whose rows stand beside it with ``--published``.
+        apart: further columns whose values give separate points on the same line.
+        joined: join the points of a line.
+        log: use a logarithmic horizontal axis.
+        rows: content of a row of the table: ``runs``, or ``epochs``, ``layers``, ``scores`` of runs.
+        paper: source of the figure.
+        published: tables in published.csv whose rows ``--published`` adds to the figure.
     """
 
     title: str
     x: str
     y: tuple[str, ...] = ("test_acc",)
-    beside: str | None = None
+    reference: str | None = None
     hue: tuple[str, ...] = ("variant",)
     panel: tuple[str, ...] = ("model",)
     where: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
@@ -83,7 +83,7 @@ FIGURES = {
         x="epoch",
         y=("test/acc",),
         hue=("layers",),
-        needs=("layers",),  # of fine-tuned runs alone: the search lies beside them
+        needs=("layers",),  # only fine-tuned runs: the folder also holds their search
         rows="epochs",
     ),
     "finetune_grid": Figure(
@@ -108,7 +108,7 @@ FIGURES = {
         "Kernels without a weight",
         x="layer",
         y=("zero",),
-        beside="zero_chance",
+        reference="zero_chance",
         hue=(),
         panel=("model", "prune"),
         rows="layers",
@@ -117,7 +117,7 @@ FIGURES = {
         "Acceleration by leaving out zero kernels",
         x="prune",
         y=("report/acceleration",),
-        beside="report/acceleration_chance",
+        reference="report/acceleration_chance",
         where=_variants("MPT-1/32"),
         paper=EFFICIENT,
         published=("table 4",),

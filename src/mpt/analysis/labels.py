@@ -1,11 +1,11 @@
-"""Words of a figure: what an axis, a line and a panel are called, and which numbers are percent."""
+"""The words in a figure: names of axes, lines and panels, and the numbers that are shown in percent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from mpt.analysis.aggregate import spelled
+from mpt.analysis.aggregate import spell
 
 LABELS = {
     "prune": "weights pruned (%)",
@@ -27,11 +27,11 @@ LABELS = {
 }
 
 
-def percent(column: str) -> float:
-    """100 for fractions, which are percent on an axis; 1 for everything else."""
+def axis_factor(column: str) -> float:
+    """Factor from the table to an axis: 100 for fractions, which are shown in percent, else 1."""
     word = column.rsplit("/", 1)[-1]
-    shown = word.startswith(("prune", "density", "sparsity", "flips", "zero")) or "acc" in word.split("_")
-    return 100.0 if shown else 1.0
+    is_fraction = word.startswith(("prune", "density", "sparsity", "flips", "zero")) or "acc" in word.split("_")
+    return 100.0 if is_fraction else 1.0
 
 
 def axis_label(column: str) -> str:
@@ -39,7 +39,7 @@ def axis_label(column: str) -> str:
 
 
 def line_label(values: Mapping[str, Any], hue: tuple[str, ...], *, dense: bool = False) -> str:
-    """``MPT-1/32, 90 % pruned``; a dense network is ``dense`` whatever a ticket's settings would be."""
+    """Label a line, as in ``MPT-1/32, 90 % pruned``; a dense network is ``dense``, without settings of a ticket."""
     dense = dense or "dense" in (values.get("variant"), values.get("method"))
     words = []
     for name in hue:
@@ -51,16 +51,16 @@ def line_label(values: Mapping[str, Any], hue: tuple[str, ...], *, dense: bool =
         elif name == "prune":
             words.append(f"{100 * value:g} % pruned")
         else:
-            words.append(f"{_word(name)} {spelled(value)}")
+            words.append(f"{_word(name)} {spell(value)}")
     if dense and hue and "dense" not in words:
         words.insert(0, "dense")
     return ", ".join(words) or (f"no {_word(hue[0])}" if hue else "")
 
 
 def panel_title(values: Mapping[str, Any], panel: tuple[str, ...]) -> str:
-    """``conv4, prune 0.5``; of what ``values`` do not say, nothing."""
+    """Title of a panel, as in ``conv4, prune 0.5``, without columns that ``values`` lacks."""
     return ", ".join(
-        spelled(values[name]) if name in ("model", "data", "variant", "method") else f"{name} {spelled(values[name])}"
+        spell(values[name]) if name in ("model", "data", "variant", "method") else f"{name} {spell(values[name])}"
         for name in panel
         if name in values
     )

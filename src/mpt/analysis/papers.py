@@ -1,7 +1,7 @@
-"""The numbers that the papers' text gives, each with its table, and ours beside them in Markdown.
+"""The numbers printed in the papers, each with its table, and Markdown tables that add ours.
 
-``published.csv`` quotes the tables as they are printed, percent and millions; where two tables of one paper disagree
-(IR-Net's ResNet-18: 11.2M in table 2, 4.6M in table 9; MPT-1/1 (75): 88.52 and 88.49), each row has its own table's.
+``published.csv`` quotes the tables as printed, in percent and millions. If two tables of one paper disagree, each row
+keeps the number of its own table: 11.2M and 4.6M for IR-Net's ResNet-18 (tables 2 and 9), 88.52 and 88.49 for MPT-1/1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.aggregate import of_sweep, points, spelled
+from mpt.analysis.aggregate import points, select_sweep, spell
 from mpt.analysis.table import is_setting
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FILE = Path(__file__).with_name("published.csv")
 MULTI_PRIZE, EFFICIENT = "Diffenderfer & Kailkhura 2021", "Cheng et al., Efficient MPT"
 
-NETWORKS = {  # of a data set, as printed -> ours
+NETWORKS = {  # data set -> network as printed -> our name of the network
     "cifar10": {
         **{f"ResNet-{depth}": f"cifar_resnet{depth}" for depth in (18, 20, 56)},
         "VGG-Small": "vgg_small",
@@ -34,7 +34,7 @@ NETWORKS = {  # of a data set, as printed -> ours
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the 2021 paper: what it compares, and the sweep whose runs belong there."""
+    """One table of the 2021 paper, and the sweep whose runs belong there."""
 
     title: str
     binary_activations: bool
@@ -54,10 +54,10 @@ TABLES = {
 
 
 def published(tables: Sequence[str] = (), *, paper: str = MULTI_PRIZE) -> pd.DataFrame:
-    """Rows of published.csv (of ``tables`` alone, as ``table 1``) in the columns of our own tables.
+    """Rows of published.csv in the columns of our own tables, optionally only of ``tables`` such as ``table 1``.
 
-    ``test_acc`` and ``prune`` are in [0, 1]; ``num_kept`` from the printed millions; ``kind`` is ``MPT``, ``full
-    precision`` or ``binary network``; ``model`` is our name of the ``network`` that is printed.
+    ``test_acc`` and ``prune`` are in [0, 1]; ``num_kept`` comes from the printed millions. ``kind`` is ``MPT``, ``full
+    precision`` or ``binary network``. ``model`` is our name of the printed ``network``.
     """
     import pandas as pd
 
@@ -74,36 +74,36 @@ def published(tables: Sequence[str] = (), *, paper: str = MULTI_PRIZE) -> pd.Dat
 
 
 def markdown(names: Sequence[str], table: pd.DataFrame) -> str:
-    """The tables ``names`` of the 2021 paper as Markdown: the printed rows, then those of ``table`` that belong there.
+    """Render the tables ``names`` of the 2021 paper as Markdown: the printed rows, then matching rows of ``table``.
 
-    A row of ours is a mean over seeds with lowest and highest, marked with data, budget (or epochs) and n.
+    Each of our rows is a mean over seeds with lowest and highest, and names data, budget, epochs and n.
     """
-    return "\n".join(_one(name, table) for name in names)
+    return "\n".join(_render_table(name, table) for name in names)
 
 
-def _one(name: str, table: pd.DataFrame) -> str:
+def _render_table(name: str, table: pd.DataFrame) -> str:
     about, number = TABLES[name], f"table {name.removeprefix('table')}"
     quoted = published([number])
     rows: list[tuple[str, ...]] = [
         (r["method"], r["network"], r["top_1"], r["weights"], "published") for r in quoted.to_dict("records")
     ]
-    rows += _ours(about, table)
-    head = ("method", "network", "top-1 %", "weights", "source")
-    lines = [f"**{number.capitalize()}** ({MULTI_PRIZE}): {about.title}", "", _cells(head), "|---|---|---:|---:|---|"]
-    return "\n".join([*lines, *map(_cells, rows), ""])
+    rows += _our_rows(about, table)
+    title = f"**{number.capitalize()}** ({MULTI_PRIZE}): {about.title}"
+    head = _markdown_row(("method", "network", "top-1 %", "weights", "source"))
+    return "\n".join([title, "", head, "|---|---|---:|---:|---|", *map(_markdown_row, rows), ""])
 
 
-def _ours(about: Table, table: pd.DataFrame) -> list[tuple[str, ...]]:
-    table = of_sweep(table, about.sweep)
+def _our_rows(about: Table, table: pd.DataFrame) -> list[tuple[str, ...]]:
+    table = select_sweep(table, about.sweep)
     bits = "MPT-1/1" if about.binary_activations else "MPT-1/32"
     table = table[table["variant"].isin([bits, f"{bits}+BN", "dense"])]
     if table.empty:
         return []
     settings = [c for c in table.columns if is_setting(c) and c not in ("seed", "sweep")]
     by = [*dict.fromkeys(["model", "variant", "prune", "num_kept", *settings])]
-    found = points(table, by=by, y="test_acc").to_dict("records")
-    found.sort(key=lambda row: row["variant"] != "dense")
-    return [(_method(row), _network(row), _top_1(row), _millions(row["num_kept"]), _source(row)) for row in found]
+    rows = points(table, by=by, y="test_acc").to_dict("records")
+    rows.sort(key=lambda row: row["variant"] != "dense")
+    return [(_method(row), _network(row), _top_1(row), _millions(row["num_kept"]), _source(row)) for row in rows]
 
 
 def _method(row: dict[str, Any]) -> str:
@@ -131,9 +131,9 @@ def _source(row: dict[str, Any]) -> str:
     words = [str(row["data"])] if "data" in row else []
     if isinstance(row.get("budget"), str):
         words.append(f"budget {row['budget']}")
-    words += [f"{spelled(row['epochs'])} epochs"] if "epochs" in row else []
+    words += [f"{spell(row['epochs'])} epochs"] if "epochs" in row else []
     return f"**ours**: {', '.join(words)}, n = {row['n']}"
 
 
-def _cells(row: Sequence[str]) -> str:
+def _markdown_row(row: Sequence[str]) -> str:
     return f"| {' | '.join(row)} |"

@@ -1,8 +1,8 @@
-"""Result files to one tidy table, one row a run. Reads files; pandas is imported when there is something to read.
+"""Collect result files in one tidy table with one row per run. pandas is imported when there is something to read.
 
-A column has one name everywhere. ``prune width model method test_acc ...``, without a mark, are the keys of
-``result.json``; with a dot (``optim.lr``) it is a setting of the run's configuration, with a slash (``ticket/density``,
-``versions/torch``) something measured or noted. Accuracies are in [0, 1].
+A column has one name everywhere. Plain names (``prune width model method test_acc ...``) are the keys of
+``result.json``. A dot marks a setting in the run's configuration (``optim.lr``). A slash marks a measurement or a note
+(``ticket/density``, ``versions/torch``). Accuracies are in [0, 1].
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from mpt.files import write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTINGS = (  # of a run, in the order in which a table is sorted; those of the groups have a dot (method.power)
+SETTINGS = (  # settings of a run, in the sort order of a table; settings of groups have a dot (method.power)
     *("sweep", "budget", "data", "data_checksum", "model", "method", "binary_activations", "spline_t"),
     *("learn_batchnorm", "width", "prune", "dense", "layers", "ticket_digest", "batch", "epochs", "limit_batches"),
     *("label_smoothing", "sync_batchnorm", "channels_last", "precision", "processes", "protocol", "select", "seed"),
 )
 BASE = ("data", "model", "variant", "width", "prune")
-_SKIPPED = ("wandb", "tensorboard", "multirun", "submitit")  # folders inside of a run or beside it that hold no run
-_HERE = (  # of a machine or a command, not of a result
+_SKIPPED = ("wandb", "tensorboard", "multirun", "submitit")  # folders in or next to a run that hold no run
+_MACHINE = (  # settings of a machine or a command that do not affect a result
     *("runs", "recipe", "ticket", "data.root", "data.cache", "data.download", "data.stream", "data.workers"),
 )
-_NAMES = ("model.name", "method.name", "data.name")  # there already: model, method, data
-_GROUPS = ("trainer.", "logger.")  # of a machine, too, but for what of the trainer is in SETTINGS
+_NAMES = ("model.name", "method.name", "data.name")  # repeated in the columns model, method, data
+_GROUPS = ("trainer.", "logger.")  # also settings of a machine, except those in SETTINGS
 
 
 @dataclass
 class Runs:
-    """What lies below a folder.
+    """The runs below a folder.
 
     Attributes:
-        rows: one flat dictionary a finished run.
-        unfinished: directories of runs that have no result yet: running, or cut off.
-        failed: directory -> the error's sentence.
-        unreadable: directory, or file in it that is left out alone -> what is wrong with its content.
+        rows: one flat dictionary per finished run.
+        unfinished: directories of runs without a result: running or interrupted.
+        failed: directory -> the sentence of the error.
+        unreadable: directory, or a single file in it -> what is wrong with the content.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -53,54 +53,54 @@ class Runs:
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """One line of counts, then a line for each different reason of a failure."""
-        counts = f"{len(self.rows)} finished, {len(self.unfinished)} unfinished (running or cut off), "
+        """One line of counts, then one line for each reason of failure."""
+        counts = f"{len(self.rows)} finished, {len(self.unfinished)} unfinished (running or interrupted), "
         counts += f"{len(self.failed)} failed, {len(self.unreadable)} unreadable"
         reasons = [f"failed: {reason} ({n})" for reason, n in Counter(self.failed.values()).most_common()]
         return "\n".join([counts, *reasons, *(f"unreadable: {run}: {why}" for run, why in self.unreadable.items())])
 
 
 def read_runs(folder: str | Path) -> Runs:
-    """Every run below ``folder``. What is unfinished, failed or unreadable is counted and gives no row.
+    """Read every run below ``folder``. Unfinished, failed and unreadable runs are counted and give no row.
 
     Raises:
         ValueError: there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: name the one that holds the runs, or a table of mpt-results")
+        raise ValueError(f"there is no folder {folder}: name a folder of runs, or a table written by mpt-results")
     runs = Runs()
     for directory in _directories(folder):
         _read_run(directory, str(directory.relative_to(folder)), runs)
     return runs
 
 
-def load(path: str | Path, *, told: Callable[[Runs], None] | None = None) -> pd.DataFrame:
-    """The table of a folder of runs, or of a .csv or .parquet file that ``mpt-results -o`` wrote.
+def load(path: str | Path, *, notify: Callable[[Runs], None] | None = None) -> pd.DataFrame:
+    """Load the table of a folder of runs, or a .csv or .parquet file that ``mpt-results -o`` wrote.
 
-    ``told`` is called with what lies below a folder: what is left out, too.
+    ``notify`` is called with the :class:`Runs` of a folder, which include the runs that are left out.
 
     Raises:
-        ValueError: nothing is there, nothing in it is finished, or the file is not such a table.
+        ValueError: ``path`` does not exist, holds no finished run, or is a file of another kind.
     """
     path = Path(path)
     if path.is_file():
         return read_table(path)
     runs = read_runs(path)
-    if told:
-        told(runs)
+    if notify:
+        notify(runs)
     check_finished(runs, path)
     return to_table(runs.rows)
 
 
 def check_finished(runs: Runs, folder: Path) -> None:
-    """ValueError if none of ``runs`` is finished."""
+    """Raise a ValueError if none of ``runs`` is finished."""
     if not runs.rows:
         raise ValueError(f"there is no finished run below {folder}: {str(runs).splitlines()[0]}")
 
 
 def to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows to a table whose order of rows and columns follows from its content alone."""
+    """Build a table whose order of rows and columns depends only on its content."""
     import pandas as pd
 
     table = pd.DataFrame(list(rows))
@@ -108,18 +108,18 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     order = [name for name in (*SETTINGS, "run", "epoch", "place", "low") if name in table]
     for name in table.columns:
         texts = table[name].map(lambda value: isinstance(value, str))
-        if texts.any() and not texts.all():  # Parquet knows one type a column
+        if texts.any() and not texts.all():  # a Parquet column has one type
             table[name] = table[name].map(lambda value: value if value is None or value != value else str(value))
-    return table.sort_values(order, kind="stable", key=_sortable).reset_index(drop=True)
+    return table.sort_values(order, kind="stable", key=_sort_key).reset_index(drop=True)
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a .csv or .parquet file, whole or not at all; a number read back is the same to the last bit."""
+    """Write a .csv or .parquet file, whole or not at all; a number reads back bit for bit."""
     path = Path(path)
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"-o names a table and must end in .csv or .parquet, got {path.name!r}")
     if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {path.parent} for {path.name}: make it first")
+        raise ValueError(f"there is no folder {path.parent} for {path.name}: create it first")
     buffer = io.BytesIO()
     if path.suffix == ".csv":
         table.to_csv(buffer, index=False, lineterminator="\n")
@@ -129,11 +129,11 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a file that :func:`write_table` wrote; ValueError in one sentence if it is not one."""
+    """Read a file that :func:`write_table` wrote; ValueError with one sentence for any other file."""
     import pandas as pd
 
     if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{path} is neither a folder of runs nor a .csv or .parquet table of mpt-results")
+        raise ValueError(f"{path} is neither a folder of runs nor a .csv or .parquet table written by mpt-results")
     try:
         table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError) as error:
@@ -142,13 +142,13 @@ def read_table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} has no rows")
     if "variant" not in table:
         if "method" not in table:
-            raise ValueError(f"{path} has no column variant and no method: it is no table of mpt-results")
+            raise ValueError(f"{path} has neither a column variant nor method: it was not written by mpt-results")
         table["variant"] = [variant(row) for row in table.to_dict("records")]
     return table
 
 
 def variant(row: Mapping[str, Any]) -> str:
-    """What a run's line is called in the papers: ``MPT-1/32``, ``MPT-1/1+BN``, ``edge-popup``, ``dense``."""
+    """The papers' name for the line of a run: ``MPT-1/32``, ``MPT-1/1+BN``, ``edge-popup``, ``dense``."""
     method = str(row["method"])
     if method == "dense":
         return "dense"
@@ -163,7 +163,7 @@ def variant(row: Mapping[str, Any]) -> str:
 
 
 def is_setting(column: str) -> bool:
-    """True for what was chosen (a setting), False for what was measured."""
+    """True for a setting, which was chosen; False for a measurement."""
     return column in SETTINGS or ("." in column and "/" not in column)
 
 
@@ -172,7 +172,7 @@ def _true(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _directories(folder: Path) -> Iterator[Path]:
-    """Every directory of a run at or below ``folder``, in the order of their names."""
+    """Yield every directory of a run at or below ``folder``, sorted by name."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
         if not {"result.json", "config.yaml", "claim"}.isdisjoint(files):
@@ -192,14 +192,14 @@ def _read_run(directory: Path, name: str, runs: Runs) -> None:
         runs.unreadable[name] = "result.json is not the result of a run"
     elif row["status"] != "done":
         runs.failed[name] = str(row.get("error", row["status"]))
-    elif wrong := [key for key, kind in _KINDS.items() if not isinstance(row.get(key), kind)]:
+    elif wrong := [key for key, kind in _TYPES.items() if not isinstance(row.get(key), kind)]:
         runs.unreadable[name] = f"result.json has no usable {', '.join(wrong)}"
     else:
-        runs.rows.append(flat_row(row, name) | _reported(directory / "report.json", name, runs))
+        runs.rows.append(flat_row(row, name) | _read_report(directory / "report.json", name, runs))
 
 
 _NUMBER = (int, float, type(None))
-_KINDS: dict[str, tuple[type, ...]] = {  # what is reckoned with, or drawn, must be what it should be
+_TYPES: dict[str, tuple[type, ...]] = {  # required types of the columns used in computations and figures
     **dict.fromkeys(("model", "method", "data"), (str,)),
     **dict.fromkeys(("seconds", "epochs", "seed", "width", "prune", "num_kept", "num_test", "test_acc_max"), _NUMBER),
     **{"test_acc": (int, float), "config": (dict, type(None))},
@@ -207,65 +207,65 @@ _KINDS: dict[str, tuple[type, ...]] = {  # what is reckoned with, or drawn, must
 
 
 def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A ``result.json`` as one flat row: its own keys, then the settings of its ``config`` that it does not have."""
-    measured = _flat({key: value for key, value in row.items() if key != "config"}, "/")
-    config = _flat(row.get("config") or {}, ".")
+    """A ``result.json`` as one flat row: its own keys, then the settings of its ``config`` that have no such key."""
+    columns = _flatten({key: value for key, value in row.items() if key != "config"}, "/")
+    config = _flatten(row.get("config") or {}, ".")
     settings = {name: config[f"trainer.{name}"] for name in SETTINGS if f"trainer.{name}" in config}
-    settings |= {k: v for k, v in config.items() if k not in _HERE + _NAMES and not k.startswith(_GROUPS)}
-    flat = settings | measured
+    settings |= {k: v for k, v in config.items() if k not in _MACHINE + _NAMES and not k.startswith(_GROUPS)}
+    flat = settings | columns
     if flat.get("seconds") and flat.get("epochs"):
         flat["seconds_per_epoch"] = flat["seconds"] / flat["epochs"]
     return {"run": name, **flat, "variant": variant(flat)}
 
 
-def _reported(path: Path, name: str, runs: Runs) -> dict[str, Any]:
-    """The numbers of a ``report.json`` (of ``mpt-ticket report``) under ``report/``, and ``report/score_range``.
+def _read_report(path: Path, name: str, runs: Runs) -> dict[str, Any]:
+    """The numbers of a ``report.json`` (see ``mpt-ticket report``) under ``report/``, and ``report/score_range``.
 
-    The range is largest minus smallest score of a layer, mean over layers. A file that cannot be read gives nothing.
+    The range is the largest minus the smallest score of a layer, averaged over layers. An unreadable file adds nothing.
     """
-    with left_out(runs, f"{name}/{path.name}"):
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        ranges = [histogram["max"] - histogram["min"] for histogram in histograms(found).values()]
-        numbers = {key: value for key, value in _flat(found, "/").items() if isinstance(value, (int, float))}
+    with skip_unreadable(runs, f"{name}/{path.name}"):
+        report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        ranges = [histogram["max"] - histogram["min"] for histogram in histograms(report).values()]
+        numbers = {key: value for key, value in _flatten(report, "/").items() if isinstance(value, (int, float))}
         numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
         return {f"report/{key}": value for key, value in numbers.items()}
     return {}
 
 
 def histograms(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Layer -> histogram of its scores, of the content of a ``report.json``; a layer tied to another is left out."""
+    """Layer -> histogram of its scores, from the content of a ``report.json``, without layers tied to others."""
     rows = report.get("layers", [])
     return {row["name"]: row["scores"] for row in rows if row.get("scores") and not row.get("tied")}
 
 
 @contextmanager
-def left_out(runs: Runs, file: str) -> Iterator[None]:
-    """Reads ``file``, of which nothing is known: whatever its content breaks is written down, and stops nothing."""
+def skip_unreadable(runs: Runs, file: str) -> Iterator[None]:
+    """Record any error that the content of ``file`` causes in ``runs.unreadable``, and go on after the block."""
     try:
         yield
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         runs.unreadable[file] = f"cannot be read ({type(error).__name__}: {error})"
 
 
-def _flat(nested: Mapping[str, Any], mark: str, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries to one; a list becomes its JSON text, an empty one nothing."""
+def _flatten(nested: Mapping[str, Any], mark: str, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries; a list becomes its JSON text, an empty list None."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, dict):
-            flat |= _flat(value, mark, f"{prefix}{key}{mark}")
+            flat |= _flatten(value, mark, f"{prefix}{key}{mark}")
         else:
             flat[f"{prefix}{key}"] = (json.dumps(value) if value else None) if isinstance(value, list) else value
     return flat
 
 
 def _rank(column: str) -> tuple[int, int, str]:
-    """Place of a column: the run's name, settings that have a place, results, settings of the groups, the rest."""
+    """Position of a column: name of the run, then SETTINGS, results, settings of groups, and everything else."""
     first = ("run", "variant", *SETTINGS, "epoch", "layer", "place", "test_acc", "test_acc_max")
     if column in first:
         return 0, first.index(column), column
     return (3 if "/" in column else 2 if "." in column else 1), 0, column
 
 
-def _sortable(column: pd.Series) -> pd.Series:
-    """Text sorts as text; a column with several types, too."""
+def _sort_key(column: pd.Series) -> pd.Series:
+    """Numbers sort as numbers; text, and columns with several types, sort as text."""
     return column if column.dtype.kind in "biuf" else column.map(str)

@@ -1,6 +1,6 @@
-"""What a table shows of each claim: shown, not shown, or not testable with these runs; the numbers and n beside it.
+"""Judge each claim on a table: shown, not shown, or not testable with these runs, each with its numbers and n.
 
-The rules are said in :mod:`mpt.analysis.claims` and carried out in ``rules_2021`` and ``rules_efficient``.
+:mod:`mpt.analysis.claims` states the rules in words; ``rules_2021`` and ``rules_efficient`` compute them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RULES = rules_2021.RULES | rules_efficient.RULES
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim: ``shown`` is None where it is not testable; ``n`` are the seeds of a point, fewest and most."""
+    """Verdict on one claim: ``shown`` is None if untestable; ``n`` is the smallest and largest n of its points."""
 
     claim: str
     shown: bool | None
@@ -35,15 +35,15 @@ class Verdict:
 
 
 def judge(table: pd.DataFrame, names: Sequence[str] = tuple(CLAIMS)) -> list[Verdict]:
-    """The verdict on each claim of ``names``."""
+    """Judge each claim in ``names``."""
     require(table, ["variant"])
     table = table[table["variant"].notna()]
-    plain = rules_2021.of_the_paper(table)
+    plain = rules_2021.layerwise_runs(table)
     return [_verdict(name, plain if name in rules_2021.RULES else table) for name in names]
 
 
 def report(verdicts: Sequence[Verdict], *, rules: bool = False) -> str:
-    """Verdicts as text, a paragraph each."""
+    """Render verdicts as text, one paragraph each."""
     lines = []
     for verdict in verdicts:
         claim = CLAIMS[verdict.claim]
@@ -53,19 +53,19 @@ def report(verdicts: Sequence[Verdict], *, rules: bool = False) -> str:
             else f" (n = {verdict.n[0]}" + (")" if verdict.n[0] == verdict.n[1] else f" to {verdict.n[1]})")
         )
         lines.append(f"{verdict.claim}  {verdict.word}{seeds}: {claim.text}")
-        lines += [_indented(part) for part in verdict.numbers.split("\n")]
-        lines += [_indented(f"rule: {claim.rule}")] if rules else []
+        lines += [_indent(part) for part in verdict.numbers.split("\n")]
+        lines += [_indent(f"rule: {claim.rule}")] if rules else []
     return "\n".join([*lines, *(["", textwrap.fill(BEATS, 118)] if rules else [])])
 
 
-def _indented(text: str) -> str:
+def _indent(text: str) -> str:
     return textwrap.fill(text, 118, initial_indent="    ", subsequent_indent="    ")
 
 
 def _verdict(name: str, table: pd.DataFrame) -> Verdict:
     try:
         shown, numbers, points = RULES[name](table)
-    except ValueError as mixture:  # runs that differ in more than the rule knows: the sentence says in what
+    except ValueError as mixture:  # the runs differ in a setting that the rule ignores, which the sentence names
         shown, numbers, points = None, str(mixture), []
     n = (min(p.n for p in points), max(p.n for p in points)) if points else None
     return Verdict(name, shown, numbers, n)

@@ -1,8 +1,8 @@
 """Plain networks with a width; they know nothing of tickets.
 
-``mpt.backbones.conv6(width=1.5, num_classes=10)`` builds one. Each carries its ``origin``, a plain dictionary
-``{"target": "mpt.backbones.conv6", "arguments": {...}}`` from which :func:`build` makes the same network again: that is
-what a ticket file stores. Only the targets listed here are ever built from a file.
+``mpt.backbones.conv6(width=1.5, num_classes=10)`` builds one. Each network has an ``origin``, a plain dictionary
+``{"target": "mpt.backbones.conv6", "arguments": {...}}``. A ticket file stores this dictionary, and :func:`build`
+rebuilds the network from it. Only the targets listed here are ever built from a file.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from mpt.backbones.zoo import timm_classifier, torchvision_classifier
 
 
 def conv2(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
-    """Two convolutions (64 64), one pool; 4,300,992 weights as defaults stand."""
+    """Two convolutions (64 64), one pool; 4,300,992 weights by default."""
     return _conv(2, width=width, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
 def conv4(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
-    """Four convolutions (64 64 128 128), two pools; 2,425,024 weights as defaults stand."""
+    """Four convolutions (64 64 128 128), two pools; 2,425,024 weights by default."""
     return _conv(4, width=width, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
 def conv6(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
-    """Six convolutions (64 64 128 128 256 256), three pools; 2,261,184 weights as defaults stand."""
+    """Six convolutions (64 64 128 128 256 256), three pools; 2,261,184 weights by default."""
     return _conv(6, width=width, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
 def conv8(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
-    """Eight convolutions (64 64 128 128 256 256 512 512), four pools; 5,275,840 weights as defaults stand."""
+    """Eight convolutions (64 64 128 128 256 256 512 512), four pools; 5,275,840 weights by default."""
     return _conv(8, width=width, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
@@ -47,10 +47,10 @@ def mlp(
     in_channels: int = 1,
     image_size: int = 28,
 ) -> nn.Module:
-    """Fully-connected layers of ``hidden`` features, ReLU between; 266,200 weights as defaults stand."""
+    """Fully-connected layers with ``hidden`` features and ReLU between them; 266,200 weights by default."""
     arguments: dict[str, Any] = {"hidden": list(hidden), "width": width, "num_classes": num_classes}
     arguments |= {"in_channels": in_channels, "image_size": image_size}
-    return _from(MLP(**arguments), "mlp", arguments)
+    return _with_origin(MLP(**arguments), "mlp", arguments)
 
 
 def vgg_small(
@@ -62,22 +62,22 @@ def vgg_small(
     relus: str | None = None,
     binary_activations: bool = False,
 ) -> nn.Module:
-    """VGG-Small; 4,656,512 weights as defaults stand, 7,249,120 at width 1.25.
+    """VGG-Small; 4,656,512 weights by default, 7,249,120 at width 1.25.
 
-    ``relus`` is the form, ``two`` (by default) or ``all``, see :mod:`mpt.backbones.vgg`. ``binary_activations`` takes
-    ``all``, the form whose ReLUs :func:`mpt.convert` turns into signs; ValueError with ``two``.
+    ``relus`` selects the form, ``two`` (by default) or ``all``, see :mod:`mpt.backbones.vgg`. ``binary_activations``
+    selects ``all``, the form whose ReLUs :func:`mpt.convert` replaces by signs; with ``two`` it raises a ValueError.
     """
     if binary_activations and relus == "two":
-        raise ValueError("relus=two has no binary activations: with binary_activations leave relus out, or take all")
+        raise ValueError("relus=two has no form with binary activations: leave relus out, or choose relus=all")
     arguments: dict[str, Any] = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
     arguments |= {"image_size": image_size, "relus": relus or ("all" if binary_activations else "two")}
-    return _from(VGGSmall(**arguments), "vgg_small", arguments)
+    return _with_origin(VGGSmall(**arguments), "vgg_small", arguments)
 
 
 def _resnet(builder: str, **shape: Any) -> Callable[..., nn.Module]:
     def build(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
         arguments: dict[str, Any] = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
-        return _from(ResNet(**shape, **arguments), builder, arguments)
+        return _with_origin(ResNet(**shape, **arguments), builder, arguments)
 
     build.__name__ = build.__qualname__ = builder
     build.__doc__ = f"The residual network ``{builder}`` of :mod:`mpt.backbones.resnet`, {shape}."
@@ -98,15 +98,17 @@ wide_resnet34 = _resnet("wide_resnet34", kind="basic", blocks=(3, 4, 6, 3), chan
 
 
 def torchvision(*, name: str, num_classes: int = 10, in_channels: int = 3, **arguments: Any) -> nn.Module:
-    """The torchvision classifier ``name``, untrained, auxiliary heads off; further arguments go to torchvision."""
+    """The torchvision classifier ``name``, untrained, without auxiliary heads; other arguments go to torchvision."""
     net = torchvision_classifier(name=name, num_classes=num_classes, in_channels=in_channels, arguments=arguments)
-    return _from(net, "torchvision", dict(name=name, num_classes=num_classes, in_channels=in_channels, **arguments))
+    return _with_origin(
+        net, "torchvision", dict(name=name, num_classes=num_classes, in_channels=in_channels, **arguments)
+    )
 
 
 def timm(*, name: str, num_classes: int = 10, in_channels: int = 3, **arguments: Any) -> nn.Module:
-    """The timm model ``name``, untrained (extra ``timm``); further arguments go to ``timm.create_model``."""
+    """The timm model ``name``, untrained (extra ``timm``); other arguments go to ``timm.create_model``."""
     net = timm_classifier(name=name, num_classes=num_classes, in_channels=in_channels, arguments=arguments)
-    return _from(net, "timm", dict(name=name, num_classes=num_classes, in_channels=in_channels, **arguments))
+    return _with_origin(net, "timm", dict(name=name, num_classes=num_classes, in_channels=in_channels, **arguments))
 
 
 _CIFAR_RESNETS = (cifar_resnet18, cifar_resnet34, cifar_resnet50, cifar_resnet20, cifar_resnet32, cifar_resnet44)
@@ -116,15 +118,15 @@ TARGETS = {f"mpt.backbones.{builder.__name__}": builder for builder in _BUILDERS
 
 
 def build(origin: dict[str, Any]) -> nn.Module:
-    """The network that ``origin`` describes; ValueError if it names anything but a target of this package."""
+    """Build the network that ``origin`` describes; ValueError if its target is not in ``TARGETS``."""
     target, arguments = origin.get("target"), origin.get("arguments")
     if target not in TARGETS or not isinstance(arguments, dict):
         raise ValueError(
-            f"the backbone {target!r} is not one of mpt's own and is not built from a file: pass it as backbone=, "
+            f"the backbone {target!r} is not one of mpt's own, so it is never built from a file: pass it as backbone=, "
             "or to mpt-eval as model=<its YAML>"
         )
-    if reading := [key for key in arguments if key.startswith(("pretrained", "checkpoint", "weights"))]:
-        raise ValueError(f"{target} is never built with {reading[0]}, which reads other files")
+    if refused := [key for key in arguments if key.startswith(("pretrained", "checkpoint", "weights"))]:
+        raise ValueError(f"{target} is never built from a file with {refused[0]}, which reads other files")
     try:
         return TARGETS[target](**arguments)
     except TypeError as error:
@@ -132,9 +134,9 @@ def build(origin: dict[str, Any]) -> nn.Module:
 
 
 def _conv(depth: int, **arguments: Any) -> nn.Module:
-    return _from(Conv(depth=depth, **arguments), f"conv{depth}", arguments)
+    return _with_origin(Conv(depth=depth, **arguments), f"conv{depth}", arguments)
 
 
-def _from(net: nn.Module, builder: str, arguments: dict[str, Any]) -> nn.Module:
+def _with_origin(net: nn.Module, builder: str, arguments: dict[str, Any]) -> nn.Module:
     net.origin = {"target": f"mpt.backbones.{builder}", "arguments": arguments}  # type: ignore[assignment]
     return net

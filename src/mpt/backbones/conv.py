@@ -1,10 +1,10 @@
-"""Conv2, Conv4, Conv6 and Conv8: the plain VGG-like networks of the paper's figures 2 to 5.
+"""Conv2, Conv4, Conv6 and Conv8: the plain VGG-like networks in figures 2 to 5 of the paper.
 
     3x3 convolutions, padding 1, ReLU after each, max-pool 2 after every second:
     64 64 pool (128 128 pool (256 256 pool (512 512 pool)));  then linear 256, 256, classes, ReLU between
 
-No biases and no batch-norm. ``width`` multiplies all channels and both hidden 256s, never the classes. On 32x32 images
-with 10 classes they have 4,300,992 / 2,425,024 / 2,261,184 / 5,275,840 weights.
+There are no biases and no batch-norm. ``width`` multiplies all channels and both hidden 256s, never the classes. On
+32x32 images with 10 classes the networks have 4,300,992 / 2,425,024 / 2,261,184 / 5,275,840 weights.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Conv(nn.Module):
 
 
 def scaled(channels: int, *, width: float) -> int:
-    """``int(width * channels)``; ValueError if nothing is left."""
+    """``int(width * channels)``; ValueError if no channel is left."""
     if not 0 < width < float("inf") or int(width * channels) < 1:
-        raise ValueError(f"width multiplies the channels and must leave at least one of {channels}, got {width}")
+        raise ValueError(f"width multiplies the channels and must leave at least 1 of {channels}, got {width}")
     return int(width * channels)

@@ -2,8 +2,8 @@
 
     linear 300, ReLU, linear 100, ReLU, linear classes
 
-No biases. ``width`` multiplies the hidden layers, never the classes. On 28x28 images of one channel with 10 classes it
-has 266,200 weights.
+The networks have no biases. ``width`` multiplies the hidden layers, never the classes. On 28x28 images with one channel
+and 10 classes the default has 266,200 weights.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if any(features < 1 for features in hidden):
-            raise ValueError(f"hidden gives the features of each hidden layer, at least 1, got {list(hidden)}")
+            raise ValueError(f"hidden lists the features of each hidden layer, each at least 1, got {list(hidden)}")
         self.in_channels, self.image_size = in_channels, image_size
         layers: list[nn.Module] = []
         before = in_channels * image_size**2

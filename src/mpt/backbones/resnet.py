@@ -1,4 +1,4 @@
-"""Residual networks: those of CIFAR-10, and the paper's WRN-34 for ImageNet.
+"""Residual networks for CIFAR-10, and the paper's WRN-34 for ImageNet.
 
     name                          stem                     blocks                   channels           weights
     cifar_resnet18 / 34 / 50      3x3                      2-2-2-2 / 3-4-6-3        64-128-256-512     11,164,352 (18)
@@ -6,17 +6,17 @@
     wide_resnet18_2               3x3                      2-2-2-2, pre-activation  64-192-384-768     24,868,032
     wide_resnet34                 7x7 stride 2, max-pool   3-4-6-3                  64-192-384-768     48,270,528
 
-``kind`` says what a block is. ``c`` its channels, s its stride (2 in the first block of every stage but the first):
+``kind`` selects the block; c are its channels, s is its stride (2 in the first block of every stage but the first):
 
     basic         y = ReLU(BN conv3x3(c) ReLU BN conv3x3(c, s) x + shortcut(x))
     bottleneck    y = ReLU(BN conv1x1(4c) ReLU BN conv3x3(c, s) ReLU BN conv1x1(c) x + shortcut(x))
     preactivation a = ReLU BN x;  y = conv3x3(c) ReLU BN conv3x3(c, s) a + shortcut(a);  ReLU BN after the last block
 
-The shortcut is BN conv1x1(s) where the shape changes, else the identity. Global average pool and a linear layer at the
-end; no biases. ``width`` multiplies all channels, never the classes; an image may have any size.
+The shortcut is BN conv1x1(s) if the shape changes, else the identity. The network ends in a global average pool and a
+linear layer, and has no biases. ``width`` multiplies all channels, never the classes; images may have any size.
 
-Sources: He et al. 2015; for the pre-activation network Diffenderfer et al., "A Winning Hand", NeurIPS 2021, whose
-shortcut starts behind the activation.
+Sources: He et al. 2015. The pre-activation network follows Diffenderfer et al., "A Winning Hand", NeurIPS 2021; its
+shortcut starts after the activation.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from mpt.backbones.conv import scaled
 
-# kind -> (kernel, channels over c) of each convolution of a block, and which of them has the stride
+# kind -> (kernel, channels / c) of each convolution in a block, and the index of the one with the stride
 BLOCKS: dict[str, tuple[tuple[tuple[int, int], ...], int]] = {
     "basic": (((3, 1), (3, 1)), 0),
     "bottleneck": (((1, 1), (3, 1), (1, 4)), 1),
@@ -67,13 +67,15 @@ class Block(nn.Module):
         return out
 
     def _short(self, x: Tensor) -> Tensor:
-        """The shortcut. It strides by slicing: the same numbers, and oneDNN's strided 1x1 convolution of few channels
-        in channels-last writes past its memory on CPUs (torch 2.14)."""
+        """The shortcut, strided by slicing, which gives the same numbers as a strided convolution.
+
+        oneDNN's strided 1x1 convolution with few channels in channels-last writes past its memory on CPUs (torch 2.14).
+        """
         out: Tensor = self.shortcut(x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride])
         return out
 
-    def _step(self, what: str, i: int, x: Tensor) -> Tensor:
-        out: Tensor = getattr(self, f"{what}{i}")(x)
+    def _step(self, layer: str, i: int, x: Tensor) -> Tensor:
+        out: Tensor = getattr(self, f"{layer}{i}")(x)
         return out
 
 
@@ -81,10 +83,10 @@ class ResNet(nn.Module):
     """``conv1 bn1 relu [maxpool] layer1 layer2 ... fc``; (N, C, S, S) -> (N, classes).
 
     Args:
-        kind: of the blocks, a key of ``BLOCKS``.
+        kind: kind of the blocks, a key of ``BLOCKS``.
         blocks: number of blocks in each stage.
-        channels: c of each stage; the stem has those of the first.
-        imagenet_stem: 7x7 stride 2 and max-pool 3x3 stride 2, instead of 3x3.
+        channels: channels c of each stage; the stem has as many as the first stage.
+        imagenet_stem: use a 7x7 convolution and a 3x3 max-pool, both with stride 2, instead of a 3x3 convolution.
 
     Attributes:
         in_channels: channels C of an image.

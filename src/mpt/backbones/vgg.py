@@ -1,15 +1,16 @@
 """VGG-Small: six convolutions and one linear layer, with batch-norm.
 
-3x3 convolutions, padding 1, of 128 128 256 256 512 512 channels, max-pool 2 directly after every second; then a linear
-layer. No biases; ``width`` multiplies the channels, never the classes. Two forms were published for real activations:
+Six 3x3 convolutions with padding 1 have 128 128 256 256 512 512 channels. A max-pool of 2 directly follows every second
+one, and a linear layer ends the network. There are no biases. ``width`` multiplies the channels, never the classes. Two
+forms were published for real activations:
 
     relus="two"    128 ReLU 128 pool BN   256 256 pool BN   512 512 pool BN ReLU      the published class
-    relus="all"    BN ReLU after each convolution, the pool directly after the convolution where there is one
+    relus="all"    BN ReLU after each convolution; a pool, if any, directly follows the convolution
 
-The network for binary activations is the second: its signs stand where the ReLUs are, but the last activation, which
-only the linear layer sees, stays a ReLU. That one is therefore a function here and no module, so that
-``mpt.convert(..., binary_activations=True)`` leaves it alone. On 32x32 images with 10 classes both have 4,656,512
-weights, at width 1.25 (the paper's, for 1/1) 7,249,120.
+The network with binary activations has the second form, with signs in place of the ReLUs. Only the last activation, the
+input of the linear layer, stays a ReLU. So it is a function here and not a module, and
+``mpt.convert(..., binary_activations=True)`` does not replace it. On 32x32 images with 10 classes both forms have
+4,656,512 weights, and 7,249,120 at width 1.25, which the paper uses for MPT-1/1.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class VGGSmall(nn.Module):
         self.in_channels, self.image_size = in_channels, image_size
         layers: list[nn.Module] = []
         before = in_channels
-        for stage, wanted in enumerate(CHANNELS):
-            channels = scaled(wanted, width=width)
+        for stage, unscaled in enumerate(CHANNELS):
+            channels = scaled(unscaled, width=width)
             layers += [nn.Conv2d(before, channels, 3, padding=1, bias=False)]
             layers += [nn.BatchNorm2d(channels)] if relus == "all" else []
             layers += [nn.ReLU(inplace=True)] if relus == "all" or stage == 0 else []

@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 
 def results() -> None:
-    """``mpt-results DIR -o runs.csv``: the runs below a folder as one table."""
+    """``mpt-results DIR -o runs.csv``: collect the runs below a folder in one table."""
     run_command("mpt-results", _results)
 
 
 def plot() -> None:
-    """``mpt-plot DIR --figure fig2 -o fig2.svg``: a figure or a table of the papers from the user's own runs."""
+    """``mpt-plot DIR --figure fig2 -o fig2.svg``: draw a figure or a table of the papers from the user's runs."""
     run_command("mpt-plot", _plot)
 
 
 def verdicts() -> None:
-    """``mpt-verdicts DIR``: what the runs show of each claim of the papers."""
+    """``mpt-verdicts DIR``: judge each claim of the papers by the runs."""
     run_command("mpt-verdicts", _verdicts)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its errors are sentences like all others."""
+    """A parser whose errors are one sentence, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}: {self.prog} --help says more")
+        raise ValueError(f"{message}: see {self.prog} --help")
 
 
 def _parser(prog: str, description: str, examples: Sequence[str]) -> _Parser:
@@ -52,7 +52,7 @@ def _parser(prog: str, description: str, examples: Sequence[str]) -> _Parser:
         action="append",
         default=[],
         metavar="COLUMN=VALUE[,VALUE]",
-        help="only runs with these values; may be repeated",
+        help="use only runs with these values; may be repeated",
     )
     return parser
 
@@ -60,8 +60,8 @@ def _parser(prog: str, description: str, examples: Sequence[str]) -> _Parser:
 def _results(arguments: list[str]) -> None:
     parser = _parser(
         "mpt-results",
-        "One tidy table of the runs below DIR, one row a run; prints mean, lowest and highest over seeds with n.\n"
-        "Works while a sweep runs: what is unfinished, failed or unreadable is counted and left out.",
+        "Collect the runs below DIR in one tidy table, and print mean, lowest and highest over seeds with n.\n"
+        "Works while a sweep runs: unfinished, failed and unreadable runs are counted and left out.",
         (
             "mpt-results runs/fig2",
             "mpt-results runs/fig2 -o fig2.csv",
@@ -73,26 +73,26 @@ def _results(arguments: list[str]) -> None:
         "--rows",
         choices=("runs", "epochs", "layers", "scores"),
         default="runs",
-        help="what a row of the written table is: a run, or a run's epochs, layers, bins of its scores [runs]",
+        help="rows of the written table: one per run, or per epoch, layer or score bin of each run [runs]",
     )
-    parser.add_argument("--y", default="test_acc", metavar="COLUMN", help="what is summarised [test_acc]")
-    given = parser.parse_args(arguments)
-    _needs_pandas()
+    parser.add_argument("--y", default="test_acc", metavar="COLUMN", help="column to summarise [test_acc]")
+    options = parser.parse_args(arguments)
+    _require_pandas()
     from mpt.analysis.aggregate import select
     from mpt.analysis.details import load_rows
     from mpt.analysis.plotting import check_output
     from mpt.analysis.table import load, write_table
 
-    if given.rows != "runs" and not given.output:
-        raise ValueError(f"--rows {given.rows} makes a long table: say where to with -o FILE")
-    if given.output:
-        check_output(given.output, (".csv", ".parquet"))
-    table = select(load_rows(given.runs, given.rows, told=print), _where(given.where))
-    runs = table if given.rows == "runs" else select(load(given.runs), _where(given.where))
-    print(_printed(runs, given.y))
-    if given.output:
-        write_table(table, given.output)
-        print(f"{given.output}: {len(table)} rows, {len(table.columns)} columns")
+    if options.rows != "runs" and not options.output:
+        raise ValueError(f"--rows {options.rows} gives a long table: name a file for it with -o FILE")
+    if options.output:
+        check_output(options.output, (".csv", ".parquet"))
+    table = select(load_rows(options.runs, options.rows, notify=print), _parse_where(options.where))
+    runs = table if options.rows == "runs" else select(load(options.runs), _parse_where(options.where))
+    print(_render_summary(runs, options.y))
+    if options.output:
+        write_table(table, options.output)
+        print(f"{options.output}: {len(table)} rows, {len(table.columns)} columns")
 
 
 def _plot(arguments: list[str]) -> None:
@@ -101,8 +101,8 @@ def _plot(arguments: list[str]) -> None:
 
     parser = _parser(
         "mpt-plot",
-        "A figure of the papers from runs of one's own: mean over seeds, bars lowest to highest, dense as a line.\n"
-        ".svg, .png and .pdf are drawn, always to the same bytes; a table is Markdown, beside the published rows.",
+        "Draw a figure of the papers from your own runs: mean over seeds, bars lowest to highest, dense as a line.\n"
+        "Equal runs give equal bytes of .svg, .png or .pdf. A table is Markdown, with the published rows above yours.",
         (
             "mpt-plot runs/fig2 --figure fig2 -o fig2.svg",
             "mpt-plot runs/table1 --figure table1 -o table1.md",
@@ -111,56 +111,58 @@ def _plot(arguments: list[str]) -> None:
     )
     names = f"figures: {', '.join(FIGURES)}; tables: {', '.join(TABLES)}, or several as table8-11"
     parser.add_argument("--figure", "-f", metavar="NAME", help=names)
-    parser.add_argument("--x", metavar="COLUMN", help="horizontal axis of a figure of one's own")
+    parser.add_argument("--x", metavar="COLUMN", help="horizontal axis of a custom figure")
     parser.add_argument("--y", metavar="COLUMN[,...]", help="vertical axis [test_acc]")
     parser.add_argument("--hue", metavar="COLUMN[,...]", help="a line for each value [variant]")
     parser.add_argument("--panel", metavar="COLUMN[,...]", help="a panel for each value [model]")
     parser.add_argument(
-        "--published", action="store_true", help="the papers' numbers beside ours, where the text has any"
+        "--published", action="store_true", help="add the papers' numbers, for figures with printed numbers"
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="[NAME.svg; a table is printed]")
-    given = parser.parse_args(arguments)
-    free = {key: getattr(given, key) for key in ("x", "y", "hue", "panel") if getattr(given, key)}
-    if given.figure and free:
-        raise ValueError(f"--figure and --{next(iter(free))} do not go together: a figure says its own axes")
-    if not given.figure and not given.x:
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="file to write [NAME.svg; a table is printed]"
+    )
+    options = parser.parse_args(arguments)
+    free = {key: getattr(options, key) for key in ("x", "y", "hue", "panel") if getattr(options, key)}
+    if options.figure and free:
+        raise ValueError(f"--figure and --{next(iter(free))} exclude each other, a figure has its own axes: drop one")
+    if not options.figure and not options.x:
         raise ValueError("say what to draw: --figure NAME or --x COLUMN (mpt-plot --help lists the figures)")
-    _needs_pandas()
-    tables = _tables(given.figure) if given.figure else ()
+    _require_pandas()
+    tables = _table_names(options.figure) if options.figure else ()
     if tables:
-        _markdown(given, tables)
+        _write_tables(options, tables)
     else:
-        _drawing(given, {key: value if key == "x" else value.split(",") for key, value in free.items()})
+        _write_figure(options, {key: value if key == "x" else value.split(",") for key, value in free.items()})
 
 
-def _drawing(given: argparse.Namespace, free: dict[str, Any]) -> None:
+def _write_figure(options: argparse.Namespace, free: dict[str, Any]) -> None:
     from mpt.analysis.details import load_rows
     from mpt.analysis.drawing import NO_DATE
-    from mpt.analysis.plotting import check_output, chosen, plot, save
+    from mpt.analysis.plotting import check_output, get_figure, plot, save
 
-    output = given.output or Path(f"{given.figure or 'figure'}.svg")
+    output = options.output or Path(f"{options.figure or 'figure'}.svg")
     check_output(output, tuple(NO_DATE))
-    table = load_rows(given.runs, chosen(given.figure, **free).rows, told=_left_out)
-    made = plot(table, figure=given.figure, where=_where(given.where), published=given.published, **free)
-    save(made, output)
-    print(f"{output}: {' '.join(made.get_suptitle().split())}")
+    table = load_rows(options.runs, get_figure(options.figure, **free).rows, notify=_print_left_out)
+    drawing = plot(table, figure=options.figure, where=_parse_where(options.where), published=options.published, **free)
+    save(drawing, output)
+    print(f"{output}: {' '.join(drawing.get_suptitle().split())}")
 
 
-def _markdown(given: argparse.Namespace, tables: Sequence[str]) -> None:
+def _write_tables(options: argparse.Namespace, tables: Sequence[str]) -> None:
     from mpt.analysis.aggregate import select
     from mpt.analysis.papers import markdown
     from mpt.analysis.plotting import check_output
     from mpt.analysis.table import load
     from mpt.files import write_atomically
 
-    if given.output:
-        check_output(given.output, (".md",))
-    text = markdown(tables, select(load(given.runs, told=_left_out), _where(given.where)))
-    if not given.output:
+    if options.output:
+        check_output(options.output, (".md",))
+    text = markdown(tables, select(load(options.runs, notify=_print_left_out), _parse_where(options.where)))
+    if not options.output:
         print(text)
         return
-    write_atomically(given.output, text)
-    print(f"{given.output}: {', '.join(tables)}, published and ours")
+    write_atomically(options.output, text)
+    print(f"{options.output}: {', '.join(tables)}, published and ours")
 
 
 def _verdicts(arguments: list[str]) -> None:
@@ -168,48 +170,48 @@ def _verdicts(arguments: list[str]) -> None:
 
     parser = _parser(
         "mpt-verdicts",
-        "What the runs below DIR show of each claim of the papers: shown, not shown, or not testable, with n.",
+        "Judge each claim of the papers by the runs below DIR: shown, not shown, or not testable, with n.",
         ("mpt-verdicts runs/fig2", "mpt-verdicts results/digits/runs.csv --claim C1,C2", "mpt-verdicts runs --rules"),
     )
-    parser.add_argument("--claim", metavar="NAME[,NAME]", help=f"only these of {', '.join(CLAIMS)}")
-    parser.add_argument("--rules", action="store_true", help="print by which rule each claim is judged")
-    given = parser.parse_args(arguments)
-    names = given.claim.split(",") if given.claim else list(CLAIMS)
+    parser.add_argument("--claim", metavar="NAME[,NAME]", help=f"judge only these claims, of {', '.join(CLAIMS)}")
+    parser.add_argument("--rules", action="store_true", help="print the rule of each claim")
+    options = parser.parse_args(arguments)
+    names = options.claim.split(",") if options.claim else list(CLAIMS)
     for name in names:
         if name not in CLAIMS:
             raise ValueError(f"there is no claim {name}: take one of {', '.join(CLAIMS)}")
-    _needs_pandas()
+    _require_pandas()
     from mpt.analysis.aggregate import select
     from mpt.analysis.table import load
     from mpt.analysis.verdicts import judge, report
 
-    found = judge(select(load(given.runs, told=_left_out), _where(given.where)), names)
-    print(report(found, rules=given.rules))
+    judged = judge(select(load(options.runs, notify=_print_left_out), _parse_where(options.where)), names)
+    print(report(judged, rules=options.rules))
 
 
-def _printed(table: Any, y: str) -> str:
-    from mpt.analysis.aggregate import STATISTICS, spelled, summary
-    from mpt.analysis.labels import percent
+def _render_summary(table: Any, y: str) -> str:
+    from mpt.analysis.aggregate import STATISTICS, spell, summary
+    from mpt.analysis.labels import axis_factor
 
-    made = summary(table, y=y)
-    for name in made.columns:
+    rows = summary(table, y=y)
+    for name in rows.columns:
         if name in STATISTICS[:3]:
-            made[name] = [f"{percent(y) * value:.2f}" for value in made[name]]
+            rows[name] = [f"{axis_factor(y) * value:.2f}" for value in rows[name]]
         else:
-            made[name] = made[name].map(spelled)
-    unit = " %" if percent(y) == 100 else ""
-    text: str = made.rename(columns={name: f"{name}{unit}" for name in STATISTICS[:3]}).to_string(index=False)
+            rows[name] = rows[name].map(spell)
+    unit = " %" if axis_factor(y) == 100 else ""
+    text: str = rows.rename(columns={name: f"{name}{unit}" for name in STATISTICS[:3]}).to_string(index=False)
     return f"{y} over seeds:\n{text}"
 
 
-def _left_out(runs: Runs) -> None:
-    """Beside a figure or verdicts, what of a folder is not in them."""
+def _print_left_out(runs: Runs) -> None:
+    """Print the counts of a folder to stderr if a figure or verdicts leave out some of its runs."""
     if runs.unfinished or runs.failed or runs.unreadable:
         print(runs, file=sys.stderr)
 
 
-def _tables(name: str) -> tuple[str, ...]:
-    """``table1`` -> itself; ``table8-11`` -> the four of them; anything else is no table."""
+def _table_names(name: str) -> tuple[str, ...]:
+    """``table1`` -> (``table1``,); ``table8-11`` -> all four; a name of another form -> ()."""
     from mpt.analysis.papers import TABLES
 
     first, dash, last = name.removeprefix("table").partition("-")
@@ -222,9 +224,9 @@ def _tables(name: str) -> tuple[str, ...]:
     return tuple(numbers)
 
 
-def _where(given: Sequence[str]) -> dict[str, list[str]]:
+def _parse_where(conditions: Sequence[str]) -> dict[str, list[str]]:
     where: dict[str, list[str]] = {}
-    for condition in given:
+    for condition in conditions:
         name, equals, values = condition.partition("=")
         if not (name and equals and values):
             raise ValueError(f"--where takes COLUMN=VALUE, as in --where width=1, got {condition!r}")
@@ -232,7 +234,7 @@ def _where(given: Sequence[str]) -> dict[str, list[str]]:
     return where
 
 
-def _needs_pandas() -> None:
+def _require_pandas() -> None:
     missing = [name for name in ("pandas", "matplotlib", "pyarrow") if find_spec(name) is None]
     if missing:
         raise ValueError(f"this needs {' and '.join(missing)}: pip install '{DISTRIBUTION}[analysis]'")

@@ -1,4 +1,4 @@
-"""Images: whole data sets in memory, augmented a batch at a time; read by worker processes where they are too large."""
+"""Images: whole data sets in memory, augmented a batch at a time. Worker processes read larger data sets."""
 
 from mpt.data.corruptions import corruptions
 from mpt.data.folder import checksum

@@ -1,4 +1,4 @@
-"""Augmentation of training images: crops and flips of a whole batch; AugMix and Gaussian noise image by image."""
+"""Augment training images: crop and flip a whole batch at once, apply AugMix and Gaussian noise image by image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def augmented(pixels: Tensor, moves: Tensor, flips: Tensor, *, padding: int) -> Tensor:
-    """Crop each image of the zero-padded batch, mirrored or not, at its own place: one selection for the whole batch.
+def crop_and_flip(pixels: Tensor, moves: Tensor, flips: Tensor, *, padding: int) -> Tensor:
+    """Mirror some images of a batch, pad all with zeros, and crop each at its own place, in one selection.
 
     Args:
         pixels: (B, H, W, C), contiguous.
         moves: int64 (B, 2), row and column of the crop's corner in 0 .. 2 padding.
-        flips: bool (B,), mirror left to right before the crop.
-        padding: zeros on each side, in pixels.
+        flips: bool (B,), True mirrors the image left to right before the crop.
+        padding: width of the zero border on each side, in pixels.
 
     Returns:
         (B, H, W, C).
@@ -25,21 +25,21 @@ def augmented(pixels: Tensor, moves: Tensor, flips: Tensor, *, padding: int) -> 
     places = torch.arange(batch, device=pixels.device)
     mirrored = torch.cat([pixels, pixels.flip(2)]).index_select(0, places + batch * flips)
     padded = F.pad(mirrored, (0, 0, *(padding,) * 4))
-    rows, row = padded.shape[1], padded.shape[2] * channels  # pixels down, numbers across
-    reach = (height - 1) * row + width * channels  # numbers from a crop's first to its last
-    count = padded.numel() - reach + 1  # of windows, one from each number on
+    rows, row = padded.shape[1], padded.shape[2] * channels  # rows per image, numbers per row
+    reach = (height - 1) * row + width * channels  # numbers from the first to the last of a crop
+    count = padded.numel() - reach + 1  # windows, one starting at each number
     windows = padded.as_strided((count, height, width * channels), (1, row, 1))
     corners = (places * rows + moves[:, 0]) * row + moves[:, 1] * channels
     return windows.index_select(0, corners).view(batch, height, width, channels)
 
 
 class Views:
-    """An image and, with AugMix, two views of it; Gaussian noise on each. Drawn from torch's generator.
+    """An image and, with AugMix, two views of it, each with Gaussian noise. Everything is drawn from torch's generator.
 
-    AugMix (Hendrycks et al. 2020) mixes the image with three chains of one to three operations of severity 3; the four
-    operations that are also corruptions of CIFAR-10-C (brightness, color, contrast, sharpness) are left out. Noise of
-    standard deviation ``noise_std`` (in units of [0, 1]) is added, rounded to uint8 and clipped, with
-    ``noise_probability``, drawn for every view.
+    AugMix (Hendrycks et al. 2020) mixes the image with three chains of one to three operations of severity 3. It omits
+    the four operations that are also corruptions of CIFAR-10-C: brightness, color, contrast, sharpness. Each view gets
+    noise with probability ``noise_probability``. The noise has standard deviation ``noise_std``, in units of [0, 1];
+    the sum is rounded to uint8 and clipped.
     """
 
     def __init__(self, *, augmix: bool, noise_std: float, noise_probability: float) -> None:
@@ -50,6 +50,6 @@ class Views:
         self.noise: Any = v2.RandomApply(noise, p=noise_probability) if noise else lambda image: image
 
     def __call__(self, image: Tensor) -> Tensor:
-        """uint8 (C, H, W) -> uint8 (V, C, H, W), the image first; V = 3 with AugMix, else 1."""
+        """Map uint8 (C, H, W) to uint8 (V, C, H, W), the image first; V = 3 with AugMix, else 1."""
         views = [image, *((self.augmix(image), self.augmix(image)) if self.augmix else ())]
         return torch.stack([self.noise(view) for view in views])

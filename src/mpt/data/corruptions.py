@@ -1,6 +1,6 @@
 """CIFAR-10-C and CIFAR-100-C: the test images corrupted in several ways (Hendrycks and Dietterich 2019).
 
-The public files, https://zenodo.org/records/2535967 and 3555552, one a corruption:
+The public archives, https://zenodo.org/records/2535967 and 3555552, hold one file per corruption:
 
     ROOT/<corruption>.npy    uint8 (5 N, 32, 32, 3): severity 1 of all N test images, then 2 ... 5
     ROOT/labels.npy          integers (5 N,): the classes of the N images, five times
@@ -17,20 +17,21 @@ import torch
 from mpt.data.images import Images
 
 SEVERITIES = 5
-STANDARD = (  # the 15 over which the published means are taken; the archives hold 4 more
+STANDARD = (  # published means are over these 15; the archives hold 4 more
     *("gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
     *("snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
 
 
 def corruptions(root: str | Path) -> Iterator[tuple[str, int, Images]]:
-    """(corruption, severity 1 to 5, images) for every file below ``root``: the standard ones first, then the others.
+    """Yield (corruption, severity 1 to 5, images) for every file in ``root``, the standard corruptions first.
 
-    All files are checked before the first is given. The pixels stay memory-mapped: one severity at a time is read.
+    All files are checked before the first images are returned. The pixels stay memory-mapped, so that memory holds one
+    severity at a time.
 
     Raises:
-        FileNotFoundError: no such folder, no ``labels.npy``, or no corruption beside it.
-        ValueError: a file that is damaged or of another shape than ``labels.npy`` asks for.
+        FileNotFoundError: there is no such folder, no ``labels.npy`` in it, or no corruption.
+        ValueError: a file is damaged, or its shape does not match ``labels.npy``.
     """
     root = Path(root).expanduser()
     if not (root / "labels.npy").is_file():
@@ -39,10 +40,10 @@ def corruptions(root: str | Path) -> Iterator[tuple[str, int, Images]]:
             "<corruption>.npy and labels.npy"
         )
     labels = _labels(root / "labels.npy")
-    found = {path.stem for path in root.glob("*.npy")} - {"labels"}
-    if not found:
-        raise FileNotFoundError(f"{root} holds labels.npy and no <corruption>.npy, such as fog.npy, beside it")
-    order = [*(name for name in STANDARD if name in found), *sorted(found - set(STANDARD))]
+    names = {path.stem for path in root.glob("*.npy")} - {"labels"}
+    if not names:
+        raise FileNotFoundError(f"{root} holds labels.npy but no <corruption>.npy, such as fog.npy: add these files")
+    order = [*(name for name in STANDARD if name in names), *sorted(names - set(STANDARD))]
     return _severities({name: _pixels(root / f"{name}.npy", len(labels)) for name in order}, labels)
 
 
@@ -56,31 +57,31 @@ def _severities(arrays: dict[str, np.ndarray], labels: np.ndarray) -> Iterator[t
 
 
 def _labels(path: Path) -> np.ndarray:
-    labels = _opened(path)
+    labels = _open_array(path)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) % SEVERITIES or not len(labels):
         raise ValueError(
-            f"{path} must hold the classes of the test images {SEVERITIES} times, integers (5 N,), "
-            f"and holds {_described(labels)}"
+            f"{path} must hold the classes of the test images {SEVERITIES} times, as integers (5 N,), "
+            f"got {_describe(labels)}"
         )
     return labels
 
 
 def _pixels(path: Path, count: int) -> np.ndarray:
-    array = _opened(path)
+    array = _open_array(path)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[::3] != (count, 3) or array.shape[1] != array.shape[2]:
         raise ValueError(
-            f"{path} must hold one square RGB image for each of {count} labels, uint8 ({count}, S, S, 3), "
-            f"and holds {_described(array)}"
+            f"{path} must hold one square RGB image for each of {count} labels, as uint8 ({count}, S, S, 3), "
+            f"got {_describe(array)}"
         )
     return array
 
 
-def _opened(path: Path) -> np.ndarray:
-    try:  # copy on write: torch wants a writable array, the file stays as it is
+def _open_array(path: Path) -> np.ndarray:
+    try:  # copy on write: torch needs a writable array, and the file must not change
         return np.asarray(np.load(path, mmap_mode="c"))
-    except (EOFError, ValueError) as error:  # cut short, or no array
-        raise ValueError(f"{path} is damaged: get it again") from error
+    except (EOFError, ValueError) as error:  # truncated, or not an array
+        raise ValueError(f"{path} is damaged: download it again") from error
 
 
-def _described(array: np.ndarray) -> str:
+def _describe(array: np.ndarray) -> str:
     return f"{array.dtype} {array.shape}"

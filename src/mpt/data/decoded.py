@@ -1,8 +1,8 @@
-"""What is kept of a folder of pictures: all of them decoded, as one memory-mapped array; or their mean and deviation.
+"""The cache of a folder of pictures: all pictures decoded into one memory-mapped array, or their mean and deviation.
 
-Each is keyed by folder and size and holds a checksum of the listing: when a picture is added, removed or changed it is
-made anew. The array is (N, H, W, 3), as batches are made of it: on the CPU it stays on disk and is read as it is needed
-(``data.val_size`` and ``data.train_size`` copy the images that they take).
+The key of an entry is the folder and the size. The entry stores a checksum of the listing, and is rebuilt when a
+picture is added, removed or changed. The array is (N, H, W, 3), the layout of a batch. On the CPU it stays on disk and
+is read on demand; only ``data.val_size`` and ``data.train_size`` copy images, those they select.
 """
 
 from __future__ import annotations
@@ -19,68 +19,71 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from mpt.data.images import Files, Images, mean_std_of, measured_mean_std, moments
+from mpt.data.images import Files, Images, combine_moments, measure_mean_std, moments
 from mpt.files import replacing, write_atomically
 
 T = TypeVar("T")
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation per channel, in [0, 1]
-_PART = 64  # pictures at a time: handing over one small picture costs more than decoding it
+_PART = 64  # pictures per task: handing over one small picture costs more than decoding it
 
 
-def decoded(files: Files, folder: Path, checksum: str, *, cache: Path, progress: bool) -> tuple[Images, Normalization]:
-    """The pictures of ``folder`` in memory, and their mean and standard deviation."""
+def decode_folder(
+    files: Files, folder: Path, checksum: str, *, cache: Path, progress: bool
+) -> tuple[Images, Normalization]:
+    """Load the decoded pictures of ``folder``, with their mean and standard deviation; decode them the first time."""
     array_path, about_path = _paths(files, folder, "decoded", cache)
     about = _read_about(about_path, checksum) if array_path.is_file() else None
     if about is None:
         pixels = torch.empty((len(files), files.side, files.side, 3), dtype=torch.uint8)
 
-        def decode(some: range) -> None:
-            pixels[some.start : some.stop] = files.read(np.array(some))
+        def decode(part: range) -> None:
+            pixels[part.start : part.stop] = files.read(np.array(part))
 
         for _ in _in_parallel(decode, len(files), f"decoding {len(files):,} pictures of {folder}", progress=progress):
             pass
-        about = _about(folder, checksum, measured_mean_std(pixels.permute(0, 3, 1, 2)))
-        _keep(cache, about_path, about, array_path, pixels.numpy())
-    array = np.load(array_path, mmap_mode="c")  # copy on write: torch wants a writable array, the file stays as it is
+        about = _describe(folder, checksum, measure_mean_std(pixels.permute(0, 3, 1, 2)))
+        _store(cache, about_path, about, array_path, pixels.numpy())
+    array = np.load(array_path, mmap_mode="c")  # copy on write: torch needs a writable array, the file must not change
     return Images(torch.from_numpy(array).permute(0, 3, 1, 2), files.labels), (about["mean"], about["std"])
 
 
-def measured(files: Files, folder: Path, checksum: str, *, cache: Path, progress: bool) -> Normalization:
-    """Mean and standard deviation of the pictures of ``folder``: each is decoded once, and none kept."""
+def measure_folder(files: Files, folder: Path, checksum: str, *, cache: Path, progress: bool) -> Normalization:
+    """Mean and standard deviation of the pictures of ``folder``; the first time decodes each picture, keeping none."""
     _, about_path = _paths(files, folder, "measured", cache)
     about = _read_about(about_path, checksum)
     if about is None:
 
-        def measure(some: range) -> tuple[torch.Tensor, torch.Tensor, int]:
-            return moments(files.read(np.array(some)).permute(0, 3, 1, 2))
+        def measure(part: range) -> tuple[torch.Tensor, torch.Tensor, int]:
+            return moments(files.read(np.array(part)).permute(0, 3, 1, 2))
 
-        what = f"measuring the mean of {len(files):,} pictures of {folder}"
-        about = _about(folder, checksum, mean_std_of(_in_parallel(measure, len(files), what, progress=progress)))
-        _keep(cache, about_path, about)
+        task = f"measuring the mean of {len(files):,} pictures of {folder}"
+        about = _describe(folder, checksum, combine_moments(_in_parallel(measure, len(files), task, progress=progress)))
+        _store(cache, about_path, about)
     return about["mean"], about["std"]
 
 
-def _in_parallel(function: Callable[[range], T], count: int, what: str, *, progress: bool) -> Iterator[T]:
-    """``function`` of every range of 64 pictures, by a thread a core, in order."""
+def _in_parallel(function: Callable[[range], T], count: int, task: str, *, progress: bool) -> Iterator[T]:
+    """Call ``function`` on every range of 64 pictures, one thread per core; yield the results in order."""
     from rich.progress import track
 
-    print(f"{what}, once", file=sys.stderr, flush=True)
+    print(f"{task}, once", file=sys.stderr, flush=True)
     parts = [range(start, min(start + _PART, count)) for start in range(0, count, _PART)]
     quiet = not (progress and sys.stderr.isatty())
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        yield from track(pool.map(function, parts), what, total=len(parts), disable=quiet, transient=True)
+        yield from track(pool.map(function, parts), task, total=len(parts), disable=quiet, transient=True)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _paths(files: Files, folder: Path, what: str, cache: Path) -> tuple[Path, Path]:
+def _paths(files: Files, folder: Path, kind: str, cache: Path) -> tuple[Path, Path]:
+    """Array and description of the entry; ``kind`` is decoded or measured."""
     size = f"{files.side if files.resize else None}|{files.side}|{files.resized_crop}"
-    key = hashlib.sha256(f"{what}|{folder.resolve()}|{size}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{kind}|{folder.resolve()}|{size}".encode()).hexdigest()[:16]
     return cache / f"{key}.npy", cache / f"{key}.json"
 
 
-def _about(folder: Path, checksum: str, normalization: Normalization) -> dict[str, Any]:
+def _describe(folder: Path, checksum: str, normalization: Normalization) -> dict[str, Any]:
     mean, std = normalization
     return {"folder": str(folder.resolve()), "checksum": checksum, "mean": mean, "std": std}
 
@@ -95,17 +98,17 @@ def _read_about(path: Path, checksum: str) -> dict[str, Any] | None:
     return about | {"mean": tuple(about["mean"]), "std": tuple(about["std"])}
 
 
-def _keep(
+def _store(
     cache: Path, about_path: Path, about: dict[str, Any], array_path: Path | None = None, pixels: Any = None
 ) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        about_path.unlink(missing_ok=True)  # the array of before must not be taken for this one
+        about_path.unlink(missing_ok=True)  # no description may ever stand next to another array
         if array_path is not None:
             with replacing(array_path) as file:
                 np.lib.format.write_array(file, pixels)
         write_atomically(about_path, json.dumps(about))
     except OSError as error:
         raise OSError(
-            f"what is kept of the pictures cannot be written to {cache} ({error}): name a folder with data.cache="
+            f"the cache of decoded pictures cannot be written to {cache} ({error}): choose another data.cache="
         ) from error

@@ -1,10 +1,10 @@
-"""A folder of pictures, one folder a class: in memory, or read batch by batch when it is too large for that.
+"""A folder of pictures with one folder per class: loaded into memory, or streamed when it is too large for that.
 
     ROOT/train/<class>/*.png     ROOT/test/<class>/*.png  or  ROOT/val/<class>/*.png
 
-Class names are the folder names, in sorted order. In memory (:mod:`mpt.data.decoded`) the pictures are decoded once
-and kept in one memory-mapped array. Streamed, worker processes (:mod:`mpt.data.workers`) decode the same pictures when
-a batch needs them: which of the two is taken changes no number.
+Class names are the folder names, in sorted order. In memory (:mod:`mpt.data.decoded`), the pictures are decoded once
+into one memory-mapped array. Streamed, worker processes (:mod:`mpt.data.workers`) decode the same pictures when a batch
+needs them. Both give the same numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mpt.data.decoded import Normalization, decoded, measured
+from mpt.data.decoded import Normalization, decode_folder, measure_folder
 from mpt.data.images import Files, ImageData
 from mpt.data.pictures import EXTENSIONS, common_side
 
@@ -33,7 +33,7 @@ class Listing(NamedTuple):
     labels: list[int]
 
     def checksum(self) -> str:
-        """Of every file's name, size and time of change."""
+        """Digest of every file's name, size and modification time."""
         digest = hashlib.sha256()
         for file in self.files:
             stat = file.stat()
@@ -52,63 +52,70 @@ def load_folder(
     normalization: Normalization | None = None,
     progress: bool = True,
 ) -> ImageData:
-    """The pictures below ``root`` as RGB; augmented by a crop of an eighth of their side, and a flip.
+    """Load the pictures below ``root`` as RGB, augmented by a flip and a crop with padding of an eighth of the side.
 
     Args:
-        root: folder with ``train`` and ``test`` (or ``val``).
-        name: ``image_folder``, or ``imagenet``, whose test images are those of ``val``.
-        image_size: side of the squares to which pictures are resized (shorter side, then centre crop); None if all
-            have one size already.
-        cache: folder of what is kept of the pictures, ``~/.cache/mpt`` by default.
-        stream: read the files batch by batch; None does so where the decoded pictures would take more than half of
+        root: folder that holds ``train`` and ``test`` (or ``val``).
+        name: ``image_folder``, or ``imagenet``, which tests on ``val``.
+        image_size: side to which pictures are resized (shorter side, then centre crop); None if all pictures already
+            have one size.
+        cache: folder for decoded pictures, ``~/.cache/mpt`` by default.
+        stream: read the files batch by batch; None does so if the decoded pictures would exceed half of
             :func:`memory`.
-        resized_crop: augment by crops of random area and shape and a flip, test on the centre at 7/8 of the shorter
+        resized_crop: augment by a flip and crops of random area and shape, test on the centre at 7/8 of the shorter
             side, as is usual on ImageNet; always streamed.
-        normalization: mean and standard deviation; None measures those of the training pictures.
+        normalization: mean and standard deviation; None measures them on the training pictures.
         progress: show progress on a terminal.
 
     Raises:
-        FileNotFoundError: no such folder, or a split without pictures.
-        ValueError: fewer than two classes, a class that only one split has, a broken picture, unequal sizes.
+        FileNotFoundError: there is no such folder, or a split has no pictures.
+        ValueError: fewer than two classes, a class in only one split, a broken picture, or unequal sizes.
     """
     if resized_crop and stream is False:
-        raise ValueError("data.stream=false cannot go with crops of random area and shape, which are made of the files")
+        raise ValueError(
+            "data.stream=false excludes data.resized_crop=true, which crops the picture files themselves: "
+            "leave one of them out"
+        )
     if resized_crop and image_size is None:
-        raise ValueError("data.resized_crop=true needs data.image_size, the side to which its crops are resized")
+        raise ValueError("data.resized_crop=true needs data.image_size, the side to which crops are resized")
     train, test, class_names = listings(root, name=name)
-    side, kept = image_size or common_side(train.files[0]), Path(cache or "~/.cache/mpt").expanduser()
+    side, cache = image_size or common_side(train.files[0]), Path(cache or "~/.cache/mpt").expanduser()
     if stream is None:
         stream = resized_crop or 3 * side**2 * (len(train.files) + len(test.files)) > memory() / 2
 
-    both = [
+    train_files, test_files = (
         _files(listing, side, resize=image_size is not None, resized_crop=resized_crop) for listing in (train, test)
-    ]
+    )
     crop = 0 if resized_crop else side // 8
     if stream:
         if normalization is None:
-            normalization = measured(both[0], train.folder, train.checksum(), cache=kept, progress=progress)
-        return ImageData(name, both[0], both[1], class_names, *normalization, crop=crop, flip=True)
-    images, found = decoded(both[0], train.folder, train.checksum(), cache=kept, progress=progress)
-    others, _ = decoded(both[1], test.folder, test.checksum(), cache=kept, progress=progress)
-    return ImageData(name, images, others, class_names, *(normalization or found), crop=crop, flip=True)
+            normalization = measure_folder(train_files, train.folder, train.checksum(), cache=cache, progress=progress)
+        return ImageData(name, train_files, test_files, class_names, *normalization, crop=crop, flip=True)
+    images, measured = decode_folder(train_files, train.folder, train.checksum(), cache=cache, progress=progress)
+    test_images, _ = decode_folder(test_files, test.folder, test.checksum(), cache=cache, progress=progress)
+    return ImageData(name, images, test_images, class_names, *(normalization or measured), crop=crop, flip=True)
 
 
 def listings(root: Path, *, name: str) -> tuple[Listing, Listing, tuple[str, ...]]:
-    """The training and test pictures below ``root``, and the names of the classes."""
-    wanted = " or ".join(f"{split}/<class>/" for split in _TEST[name])
+    """The training and test pictures below ``root``, and the class names."""
+    test_folders = " or ".join(f"{split}/<class>/" for split in _TEST[name])
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no image folder at {root}: data.root must hold train/<class>/ and {wanted}")
+        raise FileNotFoundError(
+            f"there is no image folder at {root}: data.root must hold train/<class>/ and {test_folders}"
+        )
     test_folder = next((root / split for split in _TEST[name] if (root / split).is_dir()), None)
     if not (root / "train").is_dir() or test_folder is None:
-        raise FileNotFoundError(f"the image folder {root} must hold train/<class>/... and {wanted}...")
+        raise FileNotFoundError(f"the image folder {root} must hold train/<class>/ and {test_folders}")
     class_names = _class_names(root / "train")
     if extra := sorted(set(_class_names(test_folder)) - set(class_names)):
-        raise ValueError(f"the image folder {root} has a class {extra[0]!r} in {test_folder.name}/ that train/ has not")
+        raise ValueError(
+            f"the image folder {root} has a class {extra[0]!r} in {test_folder.name}/ that is missing from train/"
+        )
     return _listing(root / "train", class_names), _listing(test_folder, class_names), class_names
 
 
 def checksum(root: str | Path, *, name: str) -> str | None:
-    """16 digits that change when a picture below ``root`` is added, removed or changed; None if ``root`` is away."""
+    """16 digits that change when a picture below ``root`` is added, removed or changed; None without such a folder."""
     root = Path(root).expanduser()
     if not root.is_dir():
         return None
@@ -117,30 +124,30 @@ def checksum(root: str | Path, *, name: str) -> str | None:
 
 
 def memory() -> int:
-    """Bytes of the memory of this machine, of its container and of its accelerator: the least of them."""
+    """Bytes of memory: the minimum over this machine, its container and its accelerators."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    with contextlib.suppress(OSError, ValueError):  # no container, or "max"
+    with contextlib.suppress(OSError, ValueError):  # no container, or no limit ("max")
         sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     sizes += [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
     return min(sizes)
 
 
 def _class_names(split: Path) -> tuple[str, ...]:
-    found = tuple(sorted(folder.name for folder in split.iterdir() if folder.is_dir()))
-    if split.name == "train" and len(found) < 2:
-        raise ValueError(f"{split} must hold one folder for each of at least two classes, it has {len(found)}")
-    return found
+    names = tuple(sorted(folder.name for folder in split.iterdir() if folder.is_dir()))
+    if split.name == "train" and len(names) < 2:
+        raise ValueError(f"{split} must hold one folder for each of at least two classes, got {len(names)}")
+    return names
 
 
 def _listing(folder: Path, class_names: tuple[str, ...]) -> Listing:
     files, labels = [], []
     for label, name in enumerate(class_names):
-        below = (Path(path, file) for path, _, found in os.walk(folder / name) for file in found)
-        found = sorted(path for path in below if path.suffix.lower() in EXTENSIONS)
-        if not found and folder.name == "train":
+        paths = (Path(parent, file) for parent, _, children in os.walk(folder / name) for file in children)
+        pictures = sorted(path for path in paths if path.suffix.lower() in EXTENSIONS)
+        if not pictures and folder.name == "train":
             raise ValueError(f"the class folder {folder / name} holds no pictures ({' '.join(sorted(EXTENSIONS))})")
-        files += found
-        labels += [label] * len(found)
+        files += pictures
+        labels += [label] * len(pictures)
     if not files:
         raise FileNotFoundError(f"{folder} holds no pictures ({' '.join(sorted(EXTENSIONS))})")
     return Listing(folder, files, labels)

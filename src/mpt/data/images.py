@@ -1,4 +1,4 @@
-"""A data set: uint8 images in memory, or the files they are read from; labels; what a network must know of them."""
+"""A data set: uint8 images in memory or in files, their labels, and what a network must know about them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Images:
         return Images(self.pixels[indices], self.labels[indices])
 
     def read(self, indices: np.ndarray, *, seeds: Sequence[int] | None = None) -> Tensor:
-        """The pixels of the images at ``indices``, uint8 (B, H, W, C); nothing about them is drawn from ``seeds``."""
+        """The pixels of the images at ``indices``, uint8 (B, H, W, C); ``seeds`` is unused, since nothing is drawn."""
         return self.pixels[torch.from_numpy(indices)].permute(0, 2, 3, 1).contiguous()
 
     @property
@@ -46,14 +46,14 @@ class Images:
 
 @dataclass(frozen=True)
 class Files:
-    """Pictures that stay on disk and are decoded as RGB when a batch needs them, by worker processes.
+    """Pictures that stay on disk. Worker processes decode them as RGB when a batch needs them.
 
     Attributes:
-        paths: bytes (N,), one fixed-width array: worker processes share it, as they could not share a list.
+        paths: bytes (N,), one fixed-width array, which worker processes can share, unlike a list.
         labels: int64 (N,), 0 to classes - 1.
-        side: of the squares that are made of them, in pixels.
-        resize: False if every picture must have this side already.
-        resized_crop: crops of random area and shape in training; in evaluation the centre, 7/8 of the shorter side.
+        side: side of the square images read from the files, in pixels.
+        resize: False if every picture must already have this side.
+        resized_crop: crop a random area and shape in training; in evaluation the centre, 7/8 of the shorter side.
     """
 
     paths: np.ndarray
@@ -72,7 +72,7 @@ class Files:
     def read(self, indices: np.ndarray, *, seeds: Sequence[int] | None = None) -> Tensor:
         """The pixels of the pictures at ``indices``, uint8 (B, side, side, 3).
 
-        With ``resized_crop`` and a seed for each picture the crop is drawn from it.
+        With ``resized_crop`` and ``seeds``, one per picture, each crop is drawn from its seed.
         """
         out = np.empty((len(indices), self.side, self.side, 3), dtype=np.uint8)
         for place, index in enumerate(indices):
@@ -94,20 +94,20 @@ class Files:
 
 @dataclass(frozen=True)
 class ImageData:
-    """Training and test images, perhaps held-out ones, and how they are augmented and normalised.
+    """Training and test images, optionally a validation split, and how they are augmented and normalised.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         train, test: the two splits.
         val: training images held out, or None.
-        class_names: in the order of the labels.
-        mean, std: per channel, in [0, 1], of the training images or as published; pixels / 255 are normalised by them.
+        class_names: class names in the order of the labels.
+        mean, std: per channel, in [0, 1], measured on the training images or as published; they normalise pixels / 255.
         crop: padding of the random crop in pixels, 0 for none.
         flip: flip half of the training images left to right.
-        augmix: give two AugMix views of every training image as well (width 3, depth 1 to 3, severity 3).
-        noise_std: of Gaussian noise on training images, in units of [0, 1]; 0 for none.
-        noise_probability: with which a training image gets noise.
-        workers: processes that read and augment files, of each training process; None chooses by the cores.
+        augmix: add two AugMix views of every training image (width 3, depth 1 to 3, severity 3).
+        noise_std: standard deviation of Gaussian noise on training images, in units of [0, 1]; 0 for none.
+        noise_probability: probability that a training image gets noise.
+        workers: processes that read and augment files for each training process; None chooses by the cores.
     """
 
     name: str
@@ -140,19 +140,19 @@ class ImageData:
         return len(self.class_names)
 
 
-def measured_mean_std(pixels: Tensor, *, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measure_mean_std(pixels: Tensor, *, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, C, H, W), in units of [0, 1]."""
-    return mean_std_of(moments(part) for part in torch.split(pixels, chunk))
+    return combine_moments(moments(part) for part in torch.split(pixels, chunk))
 
 
 def moments(pixels: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Sums per channel of pixels / 255 and of its square, float64 (C,), and their number, of uint8 (N, C, H, W)."""
+    """Sums per channel of x = pixels / 255 and of x^2, float64 (C,), and pixels per channel, for uint8 (N, C, H, W)."""
     values = pixels.contiguous().float() / 255
     total = values.sum(dim=(0, 2, 3), dtype=torch.float64)
     return total, values.square().sum(dim=(0, 2, 3), dtype=torch.float64), pixels[:, 0].numel()
 
 
-def mean_std_of(parts: Iterable[tuple[Tensor, Tensor, int]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def combine_moments(parts: Iterable[tuple[Tensor, Tensor, int]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel from the :func:`moments` of all parts of the images."""
     total, squares, count = (sum(column) for column in zip(*parts, strict=True))
     mean = total / count
@@ -160,8 +160,8 @@ def mean_std_of(parts: Iterable[tuple[Tensor, Tensor, int]]) -> tuple[tuple[floa
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def resized(images: Images | Files, *, image_size: int | None, chunk: int = 1024) -> Images | Files:
-    """Images of (C, S, S), bilinear with antialiasing; as they are if ``image_size`` is None, and files always."""
+def resize(images: Images | Files, *, image_size: int | None, chunk: int = 1024) -> Images | Files:
+    """Resize images to (C, S, S), bilinear with antialiasing; return files, or all if ``image_size`` is None, as is."""
     if isinstance(images, Files) or image_size is None or images.shape[1:] == (image_size, image_size):
         return images
     parts = [
@@ -174,37 +174,37 @@ def resized(images: Images | Files, *, image_size: int | None, chunk: int = 1024
     return Images(torch.cat(parts), images.labels)
 
 
-def held_out(data: ImageData, *, val_size: float, train_size: int | None) -> ImageData:
-    """``data`` with ``val_size`` training images held out and the rest cut to ``train_size``.
+def hold_out(data: ImageData, *, val_size: float, train_size: int | None) -> ImageData:
+    """Hold out ``val_size`` training images of ``data`` and reduce the rest to ``train_size``.
 
     Args:
         val_size: a number of images (1 or more) or a fraction of them (below 1); 0 holds out none.
-        train_size: how many training images are left at the most, None for all.
+        train_size: maximum number of training images that remain, None for all.
 
-    Both are drawn class by class, in proportion, by a fixed stream that no seed changes: runs that differ in their seed
-    see the same images.
+    Both are drawn class by class, in proportion, from a fixed stream: runs with different seeds see the same images.
     """
     n = len(data.train)
     if val_size > 1 and val_size != int(val_size):
         raise ValueError(f"data.val_size is a number of images, or a fraction below 1, got {val_size:g}")
-    held = round(val_size * n) if val_size < 1 else int(val_size)
-    if val_size > 0 and held == 0:
+    num_val = round(val_size * n) if val_size < 1 else int(val_size)
+    if val_size > 0 and num_val == 0:
         raise ValueError(
-            f"data.val_size={val_size:g} holds out none of the {n} training images: take more, or a number"
+            f"data.val_size={val_size:g} holds out none of the {n} training images: "
+            "choose a larger fraction, or a number of images"
         )
-    if not 0 <= held < n:
+    if not 0 <= num_val < n:
         raise ValueError(f"data.val_size must leave some of the {n} training images, got {val_size:g}")
-    wanted = n - held if train_size is None else min(n - held, train_size)
-    if wanted < 1:
+    num_train = n - num_val if train_size is None else min(n - num_val, train_size)
+    if num_train < 1:
         raise ValueError(f"data.train_size must be at least 1, got {train_size}")
     order = _stratified_order(data.train.labels)
-    val = data.train.take(order[:held].sort().values) if held else None
-    train = data.train if wanted == n else data.train.take(order[held : held + wanted].sort().values)
+    val = data.train.take(order[:num_val].sort().values) if num_val else None
+    train = data.train if num_train == n else data.train.take(order[num_val : num_val + num_train].sort().values)
     return replace(data, train=train, val=val)
 
 
 def _stratified_order(labels: Tensor) -> Tensor:
-    """A permutation of all images in which every stretch has the classes in about their proportion; int64 (N,)."""
+    """A permutation, int64 (N,), that mixes the classes in about their proportion over every stretch of images."""
     generator = np.random.Generator(np.random.Philox(key=np.array([0, 0x6D7074], dtype=np.uint64)))
     place = np.empty(len(labels))
     classes = labels.numpy()
@@ -215,19 +215,19 @@ def _stratified_order(labels: Tensor) -> Tensor:
 
 
 def split_once(pixels: Tensor, labels: Tensor, *, test_fraction: float) -> tuple[Images, Images]:
-    """(train, test) of a data set that comes in one piece, class by class in proportion, always the same split."""
+    """Split a data set without a test split into (train, test), class by class in proportion, always the same way."""
     order = _stratified_order(labels)
     images, test_size = Images(pixels, labels), round(test_fraction * len(labels))
     return images.take(order[test_size:].sort().values), images.take(order[:test_size].sort().values)
 
 
-def names(count: int) -> tuple[str, ...]:
-    """Class names of a data set that has none: ``0``, ``1`` ..."""
+def default_names(count: int) -> tuple[str, ...]:
+    """Class names for a data set without any: ``0``, ``1`` ..."""
     return tuple(str(label) for label in range(count))
 
 
 def as_pixels(array: np.ndarray | Sequence[np.ndarray]) -> Tensor:
-    """uint8 (N, H, W) or (N, H, W, C) -> uint8 tensor (N, C, H, W), contiguous."""
+    """Convert uint8 (N, H, W) or (N, H, W, C) to a contiguous uint8 tensor (N, C, H, W)."""
     tensor = torch.from_numpy(np.asarray(array))
     tensor = tensor.unsqueeze(1) if tensor.dim() == 3 else tensor.permute(0, 3, 1, 2)
     return tensor.contiguous()

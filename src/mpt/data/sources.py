@@ -1,6 +1,6 @@
 """The data sets: digits (embedded), CIFAR and MNIST as torchvision stores them, image folders, ImageNet, synthetic.
 
-Each function gives an :class:`ImageData` at its native size or resized; :func:`load` is the one entrance.
+Each function returns an :class:`ImageData` at its native size; :func:`load` selects one, resizes and splits.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import numpy as np
 import torch
 
 from mpt.data.decoded import Normalization
+from mpt.data.facts import FACTS
 from mpt.data.folder import load_folder
 from mpt.data.images import (
     ImageData,
     Images,
     as_pixels,
-    held_out,
-    measured_mean_std,
-    names,
-    resized,
+    default_names,
+    hold_out,
+    measure_mean_std,
+    resize,
     split_once,
 )
 
@@ -66,27 +67,27 @@ def load(
     channels: int = 3,
     progress: bool = True,
 ) -> ImageData:
-    """A whole data set, in memory or, of pictures that are too many for it, read from their files.
+    """Load a data set into memory, or open its files where the pictures are too many for that.
 
     Args:
         name: one of ``digits cifar10 cifar100 mnist fashion_mnist image_folder imagenet synthetic``.
         root: folder of the files (not for digits and synthetic).
         image_size: side to which images are resized, in pixels; None keeps them as they are.
         val_size: training images held out: a number, or a fraction below 1.
-        train_size: at the most so many training images; None for all.
-        download: fetch what is not found in ``root`` (torchvision's data sets).
-        cache: where decoded image folders are kept.
-        crop, flip, mean, std: instead of the data set's own augmentation and normalisation.
-        augment: ``augmix`` gives two AugMix views beside each training image.
-        noise_std: of Gaussian noise on training images, in units of [0, 1]; 0 for none.
-        noise_probability: with which a training image gets noise.
-        resized_crop, stream: of image folders, see :func:`mpt.data.folder.load_folder`; imagenet takes the crop.
-        workers: processes that read files and augment image by image; None chooses by the cores, 0 takes none.
-        num_classes, num_images, channels: of synthetic images.
+        train_size: maximum number of training images; None for all.
+        download: download files that are missing from ``root`` (torchvision's data sets).
+        cache: folder for decoded image folders.
+        crop, flip, mean, std: replace the data set's own augmentation and normalisation.
+        augment: ``augmix`` adds two AugMix views of each training image.
+        noise_std: standard deviation of Gaussian noise on training images, in units of [0, 1]; 0 for none.
+        noise_probability: probability that a training image gets noise.
+        resized_crop, stream: for image folders, see :func:`mpt.data.folder.load_folder`; imagenet crops by default.
+        workers: processes that read files and augment image by image; None chooses by the cores, 0 uses none.
+        num_classes, num_images, channels: shape of the synthetic data set.
         progress: show progress on a terminal.
 
     Raises:
-        ValueError, OSError: with one sentence that says what is missing or wrong and what to do.
+        ValueError, OSError: one sentence says what is missing or wrong, and what to do.
     """
     if image_size is not None and image_size < 1:
         raise ValueError(f"data.image_size is a side in pixels and must be at least 1, got {image_size}")
@@ -95,17 +96,17 @@ def load(
     elif name in _TORCHVISION:
         data = _torchvision(name, root=_root(name, root), download=download)
     elif name in FOLDERS:
-        known: Normalization | None = _IMAGENET if name == "imagenet" else None
+        normalization: Normalization | None = _IMAGENET if name == "imagenet" else None
         if mean is not None and std is not None:
-            known = tuple(map(float, mean)), tuple(map(float, std))
+            normalization = tuple(map(float, mean)), tuple(map(float, std))
         data = load_folder(
             _root(name, root),
             name=name,
-            image_size=image_size or (224 if name == "imagenet" else None),
+            image_size=image_size or (FACTS["imagenet"].side if name == "imagenet" else None),
             cache=cache,
             stream=stream,
             resized_crop=name == "imagenet" if resized_crop is None else resized_crop,
-            normalization=known,
+            normalization=normalization,
             progress=progress,
         )
     elif name == "synthetic":
@@ -114,20 +115,20 @@ def load(
         )
     else:
         raise ValueError(f"data must be one of {', '.join(NAMES)}, got {name!r}")
-    train, test = (resized(split, image_size=image_size) for split in (data.train, data.test))
-    chosen: dict[str, Any] = {"crop": crop, "flip": flip, "mean": _tuple(mean), "std": _tuple(std), "workers": workers}
-    data = dataclasses.replace(data, train=train, test=test, **{k: v for k, v in chosen.items() if v is not None})
+    train, test = (resize(split, image_size=image_size) for split in (data.train, data.test))
+    options: dict[str, Any] = {"crop": crop, "flip": flip, "mean": _tuple(mean), "std": _tuple(std), "workers": workers}
+    data = dataclasses.replace(data, train=train, test=test, **{k: v for k, v in options.items() if v is not None})
     _check_normalisation(data)
     data = dataclasses.replace(
         data, augmix=augment == "augmix", noise_std=noise_std, noise_probability=noise_probability
     )
     _check_augmentation(data, augment=augment)
-    return held_out(data, val_size=val_size, train_size=train_size)
+    return hold_out(data, val_size=val_size, train_size=train_size)
 
 
 def _root(name: str, root: str | Path | None) -> Path:
     if root is None:
-        raise ValueError(f"data={name} needs data.root=<folder>, the folder of its files")
+        raise ValueError(f"data={name} needs data.root=<folder>, the folder that holds its files")
     return Path(root).expanduser()
 
 
@@ -139,34 +140,36 @@ def _check_normalisation(data: ImageData) -> None:
     for option, values in (("mean", data.mean), ("std", data.std)):
         if len(values) != data.channels or (option == "std" and min(values) <= 0):
             kind = "numbers above 0" if option == "std" else "numbers"
-            raise ValueError(f"data.{option} needs {data.channels} {kind}, one a channel, got {values}")
+            raise ValueError(f"data.{option} needs {data.channels} {kind}, one per channel, got {values}")
     if not 0 <= data.crop <= data.image_size:
-        raise ValueError(f"data.crop is a padding from 0 to the image's side of {data.image_size}, got {data.crop}")
+        raise ValueError(
+            f"data.crop is a padding in pixels and must be in [0, {data.image_size}], the image's side, got {data.crop}"
+        )
 
 
 def _check_augmentation(data: ImageData, *, augment: str) -> None:
     if augment not in AUGMENTS:
         raise ValueError(f"data.augment must be one of {', '.join(AUGMENTS)}, got {augment!r}")
     if data.augmix and data.channels not in (1, 3):
-        raise ValueError(f"data.augment=augmix takes images of 1 or 3 channels, {data.name} has {data.channels}")
+        raise ValueError(f"data.augment=augmix needs images of 1 or 3 channels, {data.name} has {data.channels}")
     if data.noise_std < 0 or not 0 <= data.noise_probability <= 1:
         raise ValueError(
-            "data.noise_std is a standard deviation from 0 and data.noise_probability lies in [0, 1], got "
-            f"{data.noise_std:g} and {data.noise_probability:g}"
+            "data.noise_std is a standard deviation and must be at least 0, data.noise_probability must be in [0, 1], "
+            f"got {data.noise_std:g} and {data.noise_probability:g}"
         )
     if data.workers is not None and data.workers < 0:
-        raise ValueError(f"data.workers is a number of processes, 0 or more, got {data.workers}")
+        raise ValueError(f"data.workers is a number of processes and must be at least 0, got {data.workers}")
 
 
 def _digits() -> ImageData:
-    """scikit-learn's 1,797 handwritten digits, 8x8, 0 to 16 grey levels; 20 % of each class are the test split."""
+    """scikit-learn's 1,797 handwritten digits, 8x8, grey levels 0 to 16; 20 % of each class form the test split."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     pixels = as_pixels((bunch.images * (255 / 16)).round().astype(np.uint8))
     train, test = split_once(pixels, torch.from_numpy(bunch.target).long(), test_fraction=0.2)
-    mean, std = measured_mean_std(train.pixels)
-    return ImageData("digits", train, test, names(10), mean, std, crop=1, flip=False)
+    mean, std = measure_mean_std(train.pixels)
+    return ImageData("digits", train, test, default_names(FACTS["digits"].classes), mean, std, crop=1, flip=False)
 
 
 def _torchvision(name: str, *, root: Path, download: bool) -> ImageData:
@@ -177,12 +180,12 @@ def _torchvision(name: str, *, root: Path, download: bool) -> ImageData:
     try:
         try:
             train = dataset(root, train=True)
-        except RuntimeError:  # torchvision's way to say that the files are not there
+        except RuntimeError:  # torchvision raises this when files are missing
             _fetch(name, dataset, root=root, megabytes=megabytes, download=download)
             train = dataset(root, train=True)
         test = dataset(root, train=False)
     except (AssertionError, EOFError, IndexError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise ValueError(f"the files of {name} in {root} are damaged: remove them and get them again") from error
+        raise ValueError(f"the files of {name} in {root} are damaged: delete them and download them again") from error
     class_names = tuple(str(label) for label in train.classes)
     return ImageData(name, _split(train), _split(test), class_names, mean, std, crop, flip)
 
@@ -195,7 +198,7 @@ def _split(dataset: Any) -> Images:
 def _fetch(name: str, dataset: Any, *, root: Path, megabytes: int, download: bool) -> None:
     other_ways = (
         f"put its files (or the archive from its home page) into {root}, name another folder with data.root=<folder>, "
-        "or use pictures of your own with data=image_folder"
+        "or use your own pictures with data=image_folder"
     )
     if not download:
         raise FileNotFoundError(f"{name} was not found in {root} and data.download is off: {other_ways}")
@@ -204,7 +207,7 @@ def _fetch(name: str, dataset: Any, *, root: Path, megabytes: int, download: boo
     try:
         root.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(root).free < 3 * megabytes * 2**20:
-            raise OSError(f"{root} has less than {3 * megabytes} MB free, which the archive and its files take")
+            raise OSError(f"{root} has less than {3 * megabytes} MB free, and the archive and its files need that much")
         dataset(root, train=True, download=True)
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -212,10 +215,10 @@ def _fetch(name: str, dataset: Any, *, root: Path, megabytes: int, download: boo
 
 
 def _synthetic(*, num_classes: int, num_images: int, channels: int, image_size: int) -> ImageData:
-    """Noise around one random picture a class: learnable, instant, of any shape. For tests and timing only."""
+    """Noise around one random picture per class: learnable, instant, any shape. For tests and timing only."""
     if num_classes < 2 or num_images < num_classes or channels < 1:
         raise ValueError(
-            "synthetic images need data.num_classes of at least 2, data.num_images of at least as many and "
+            "synthetic images need data.num_classes of at least 2, data.num_images of at least data.num_classes and "
             f"data.channels of at least 1, got {num_classes}, {num_images} and {channels}"
         )
     generator = np.random.Generator(np.random.Philox(key=np.array([1, 0x6D7074], dtype=np.uint64)))
@@ -225,6 +228,6 @@ def _synthetic(*, num_classes: int, num_images: int, channels: int, image_size: 
         labels = np.arange(count) % num_classes
         noise = generator.integers(-64, 64, (count, channels, image_size, image_size))
         splits.append(Images(torch.from_numpy((pictures[labels] + noise).astype(np.uint8)), torch.from_numpy(labels)))
-    mean, std = measured_mean_std(splits[0].pixels)
+    mean, std = measure_mean_std(splits[0].pixels)
     train, test = splits
-    return ImageData("synthetic", train, test, names(num_classes), mean, std, crop=0, flip=False)
+    return ImageData("synthetic", train, test, default_names(num_classes), mean, std, crop=0, flip=False)

@@ -17,18 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from mpt.data.facts import FACTS
 from mpt.experiment.build import build_backbone, build_method, check_ramp
 from mpt.run.settings import Data, Settings, plain
 from mpt.run.status import result
 
-IMAGES = {  # training images, channels, side, classes
-    "cifar10": (50_000, 3, 32, 10),
-    "cifar100": (50_000, 3, 32, 100),
-    "mnist": (60_000, 1, 28, 10),
-    "fashion_mnist": (60_000, 1, 28, 10),
-    "digits": (1_438, 1, 8, 10),
-    "imagenet": (1_281_167, 3, 224, 1000),
-}
 SECONDS_A_RUN = 2  # data read, network made, ticket measured
 BYTES_A_WEIGHT = 13  # frozen weight, score, momentum in the checkpoint, and some bits in the ticket
 
@@ -67,8 +60,8 @@ def _shape(data: Data) -> tuple[int, int, int, int] | None:
     """(images, channels, side, classes); None if they are not known before the data are read."""
     if data.name == "synthetic":
         known = (data.num_images, data.channels, 32, data.num_classes)
-    elif data.name in IMAGES:
-        known = IMAGES[data.name]
+    elif data.name in FACTS:
+        known = FACTS[data.name]
     elif data.train_size and data.image_size:
         known = (data.train_size, 3, data.image_size, 10)
     else:

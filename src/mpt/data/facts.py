@@ -1,0 +1,31 @@
+"""Fixed facts about the known data sets: how many images, of which shape, in how many classes. Imports nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Facts(NamedTuple):
+    """Size and shape of a data set.
+
+    Attributes:
+        images: number of training images.
+        channels: channels of an image.
+        side: side of an image in pixels, after resizing for ImageNet.
+        classes: number of classes.
+    """
+
+    images: int
+    channels: int
+    side: int
+    classes: int
+
+
+FACTS = {
+    "cifar10": Facts(50_000, 3, 32, 10),
+    "cifar100": Facts(50_000, 3, 32, 100),
+    "mnist": Facts(60_000, 1, 28, 10),
+    "fashion_mnist": Facts(60_000, 1, 28, 10),
+    "digits": Facts(1_438, 1, 8, 10),
+    "imagenet": Facts(1_281_167, 3, 224, 1000),
+}
