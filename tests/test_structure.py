@@ -22,7 +22,7 @@ ALLOWED = {  # room -> the rooms and ground-floor files that it may import besid
     "analysis": {"run", "files"},
     "ticket": {"search", "backbones", "files", "streams"},
     "experiment": {"ticket", "run", "data", "search", "backbones", *GROUND},
-    "multirun": {"experiment", "run", *GROUND},
+    "multirun": {"experiment", "run", "data", *GROUND},
     "commands": {"multirun", "experiment", "ticket", "analysis", "run", "data", "search", "backbones", *GROUND},
 }
 LIBRARIES = {  # of the rooms that must stay light: what they import beyond the standard library

@@ -128,7 +128,7 @@ def _check_batch(settings: Settings, trainer: L.Trainer, net: nn.Module, data: I
     parts = settings.optim.accumulate
     if settings.batch % (trainer.world_size * parts):
         raise ValueError(
-            f"batch is the global batch and must divide by the {trainer.world_size} processes"
+            f"batch is the global batch and must be divisible by the {trainer.world_size} processes"
             f"{f' times optim.accumulate={parts}' if parts > 1 else ''}, got {settings.batch}"
         )
     check_last_batch(net, data, batch=settings.batch // parts, processes=trainer.world_size)

@@ -93,7 +93,8 @@ def _check_processes(master: DictConfig, settings: Settings) -> None:
         )
     if devices.isdigit() and settings.batch % max(1, int(devices) * nodes):
         raise ValueError(
-            f"batch is the global batch and must divide by the {int(devices) * nodes} processes, got {settings.batch}"
+            f"batch is the global batch and must be divisible by the {int(devices) * nodes} processes, "
+            f"got {settings.batch}"
         )
 
 

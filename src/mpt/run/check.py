@@ -60,7 +60,9 @@ def _check_together(settings: Settings) -> None:
             f"got {optim.averaging_start} of {settings.epochs}"
         )
     if settings.batch % optim.accumulate:
-        raise ValueError(f"batch must divide by optim.accumulate, got {settings.batch} in {optim.accumulate} parts")
+        raise ValueError(
+            f"batch must be divisible by optim.accumulate, got {settings.batch} in {optim.accumulate} parts"
+        )
     if settings.select == "best_val" and settings.data.val_size == 0:
         raise ValueError("select=best_val needs held-out images, the test images never choose: give data.val_size")
     if settings.budget and not settings.sweep:
