@@ -24,7 +24,14 @@ from mpt.data import FOLDERS, ImageData, checksum
 from mpt.data import load as load_data
 from mpt.experiment import loggers
 from mpt.experiment.averaging import ScoreAveraging
-from mpt.experiment.build import build_backbone, build_method, check_last_batch, check_ramp, converted
+from mpt.experiment.build import (
+    build_backbone,
+    build_method,
+    check_bf16_strides,
+    check_last_batch,
+    check_ramp,
+    converted,
+)
 from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint, load_network
 from mpt.experiment.isolation import is_first
 from mpt.experiment.memory import freed_memory_kept
@@ -109,6 +116,8 @@ def run(
             f"{f' times optim.accumulate={parts}' if parts > 1 else ''}, got {config['batch']}"
         )
     check_last_batch(net, data, batch=config["batch"] // parts, processes=trainer.world_size)
+    if trainer.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
+        check_bf16_strides(net, data)
 
     if first:
         _make(directory)
