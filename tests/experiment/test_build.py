@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
 
 import mpt
+from mpt.experiment.build import check_bf16_strides
 from mpt.search.weight import signs
 from tests.console import SMALL, command, row_of
 
@@ -47,3 +54,41 @@ def test_a_method_is_added_by_one_class_and_one_yaml(tmp_path):
     )
     assert wrong.returncode == 1
     assert "there is no option method.exponents: did you mean method.exponent?" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("layer", "width", "name"),
+    [
+        (nn.Conv2d(16, 16, 3, stride=2, padding=1), 1, "1 a wrong gradient on the CPU, because its stride of 2"),
+        (nn.Conv2d(16, 16, 3, stride=2, padding=1), 2, None),
+        (nn.Conv2d(16, 16, 3, stride=3, padding=1, groups=16), 2, "1 a wrong gradient on the CPU"),
+        (nn.Conv2d(16, 16, 3, padding=1), 1, None),
+        (nn.Conv2d(16, 16, 1, stride=2), 1, None),
+        (nn.ConvTranspose2d(16, 16, 3, stride=2, padding=1), 1, "exceeds the width of its output, 1"),
+        (nn.ConvTranspose2d(16, 16, 3, stride=2, padding=1), 2, None),
+    ],
+)
+def test_a_stride_above_the_width_of_an_input_is_refused_in_bf16_on_the_cpu(layer, width, name):
+    net, data = nn.Sequential(nn.Conv2d(3, 16, 1), layer), SimpleNamespace(channels=3, image_size=width)
+    if name is None:
+        check_bf16_strides(net, data)
+    else:
+        with pytest.raises(ValueError, match=name):
+            check_bf16_strides(net, data)
+        check_bf16_strides(net.requires_grad_(False), data)  # no gradient, no fault
+    assert all(module.training and not module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_torch_gives_the_right_bf16_gradients_where_a_stride_is_not_refused(stride):
+    """Of an input as wide as the stride, in memory that large numbers were in before, against float64."""
+    layer = nn.Conv2d(48, 48, 3, stride=stride, padding=1, groups=48, bias=False, dtype=torch.bfloat16)
+    layer.to(memory_format=torch.channels_last)
+    images, exact = torch.randn(32, 48, stride, stride, dtype=torch.bfloat16), copy.deepcopy(layer).double()
+    exact(images.double()).sum().backward()
+    for _ in range(20):
+        used = [torch.full((n,), 3e38) for n in (1_000, 10_000, 100_000, 300_000)]
+        del used
+        layer.zero_grad()
+        layer(images).sum().backward()
+        torch.testing.assert_close(layer.weight.grad.double(), exact.weight.grad, rtol=0.02, atol=0.2)

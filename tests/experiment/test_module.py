@@ -66,6 +66,11 @@ def test_a_batch_in_parts_is_the_same_step(run_here):
             "training images for an epoch's last step",
         ),
         (["optim._target_=nowhere.Nothing"], "cannot be imported"),
+        (
+            ["model=torchvision", "model.name=shufflenet_v2_x0_5", "width=1", "trainer.precision=bf16-mixed"],
+            r"bf16-mixed gives stage3\.0\.branch1\.0 a wrong gradient on the CPU, because its stride of 2 exceeds the "
+            r"width of its input, 1: take trainer\.precision=32-true or a larger data\.image_size",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_made(run_here, tmp_path, overrides, sentence):

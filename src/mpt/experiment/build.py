@@ -9,6 +9,7 @@ import importlib
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from mpt.data import ImageData
 from mpt.run.settings import Choice
 from mpt.search.methods import Method
 from mpt.search.parameters import BATCH_NORMS
+from mpt.search.probe import evaluating
 from mpt.streams import stream_key
 
 
@@ -142,6 +144,35 @@ def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: 
             f"batch={batch} leaves {images} of {len(data.train)} training images for an epoch's last step, one for a "
             "process, which batch-norm cannot train on: choose another batch"
         ) from error
+
+
+def check_bf16_strides(net: nn.Module, data: ImageData) -> None:
+    """ValueError if bf16 on the CPU would train a convolution of ``net`` whose stride exceeds the width of its input.
+
+    There oneDNN's kernel for the gradient of the weight (``jit_bf16`` of oneDNN 3.12, torch 2.14) reads memory that
+    nothing has written. The gradient is a different one every time, often 1e20 or NaN. In float32 it is right.
+    """
+    hooks = [
+        layer.register_forward_hook(partial(_refuse_narrow, name=name))
+        for name, layer in net.named_modules()
+        if isinstance(layer, nn.modules.conv._ConvNd) and any(p.requires_grad for p in layer.parameters())
+    ]
+    try:
+        with evaluating(net):
+            net(torch.zeros(2, data.channels, data.image_size, data.image_size))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _refuse_narrow(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor, *, name: str) -> None:
+    width = (output if layer.transposed else inputs[0]).shape[-1]  # a transposed one swaps the two
+    if width < layer.stride[-1] and layer.kernel_size[-1] > 1:
+        raise ValueError(
+            f"trainer.precision=bf16-mixed gives {name} a wrong gradient on the CPU, because its stride of "
+            f"{layer.stride[-1]} exceeds the width of its {'output' if layer.transposed else 'input'}, {width}: take "
+            "trainer.precision=32-true or a larger data.image_size"
+        )
 
 
 def import_target(option: str, target: str, *, key: str = "target") -> Callable[..., Any]:

@@ -21,7 +21,14 @@ import mpt
 from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.experiment import loggers
-from mpt.experiment.build import build_backbone, build_method, check_last_batch, check_ramp, convert
+from mpt.experiment.build import (
+    build_backbone,
+    build_method,
+    check_bf16_strides,
+    check_last_batch,
+    check_ramp,
+    convert,
+)
 from mpt.experiment.checkpoint import load_network
 from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
@@ -92,6 +99,8 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     build_optim(net, settings.optim, epochs=settings.epochs)  # refuses what cannot be built before anything is written
     trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
     _check_batch(settings, trainer, net, data)
+    if settings.trainer.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
+        check_bf16_strides(net, data)
 
     first = is_first()
     if first:
