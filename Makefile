@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint wheel bench bench-results bench-compare golden figures clean
+.PHONY: help demo test test-all test-light lint wheel bench bench-results bench-compare golden figures clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -28,12 +28,22 @@ test: .venv/.installed  ## the quick tests
 test-all: .venv/.installed  ## all tests, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
+# other Pythons: what needs no torch, in a small environment of its own
+LIGHT_TESTS := tests/run tests/analysis tests/commands/test_results.py tests/commands/test_spelling.py tests/test_files.py
+
+test-light:  ## the quick tests of the rooms that need no torch: make test-light PYTHON=python3.13
+	$(PYTHON) -m venv build/light
+	build/light/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		hydra-core omegaconf numpy pandas matplotlib pyarrow pytest pytest-timeout pytest-xdist
+	build/light/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	build/light/bin/python -m pytest $(LIGHT_TESTS)
+
 lint: .venv/.installed  ## ruff format and check, mypy on src
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-wheel: .venv/.installed  ## dist/mpt-*.whl
+wheel: .venv/.installed  ## dist/multiprize-*.whl
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .
 
@@ -43,11 +53,11 @@ bench: .venv/.installed  ## speed as ratios, measured in turn in one run; writes
 bench-results: .venv/.installed  ## benchmarks/RESULTS.md from the last make bench
 	$(BIN)/python -m benchmarks.report benchmarks/results.json
 
-bench-compare: .venv/.installed  ## the last make bench beside an earlier one: make bench-compare BASE=earlier.json
+bench-compare: .venv/.installed  ## the last make bench next to an earlier one: make bench-compare BASE=earlier.json
 	@test -n "$(BASE)" || { echo "name the earlier results: make bench-compare BASE=earlier.json"; exit 1; }
 	$(BIN)/python -m benchmarks.report benchmarks/results.json --base $(BASE)
 
-golden: .venv/.installed  ## write tests/golden anew, after a change that moves a number (say so in CHANGELOG, Numbers)
+golden: .venv/.installed  ## write tests/golden again, after a change that alters a number (say so in CHANGELOG, Numbers)
 	$(BIN)/python -m tests.golden.make
 
 DIGITS := results/digits/runs.csv

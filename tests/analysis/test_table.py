@@ -106,6 +106,7 @@ def test_dotted_columns_are_settings_and_slashed_ones_are_not():
 
 
 def test_a_real_run_becomes_a_row(run_here):
+    pytest.importorskip("torch")
     row, directory = run_here("prune=0.8", "epochs=1")
     (loaded,) = load(directory.parent).to_dict("records")
     assert {key: loaded[key] for key in ("test_acc", "num_kept", "prune", "width", "seed")} == {

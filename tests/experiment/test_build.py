@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 import mpt
-from mpt.experiment.build import check_bf16_strides
+from mpt.experiment.build import build_method, check_bf16_strides
+from mpt.run.settings import Choice
 from mpt.search.weight import signs
-from tests.console import SMALL, command, row_of
+from tests.console import SMALL, command, compose, row_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class RootMeanSquare(mpt.Biprop):
-    """A method of one's own, as the README says: binarize-prune that selects on ``|s|^exponent``, and whose gain is the
-    root of the mean square of all weights of the layer."""
+    """The method of docs/own-method.md: it selects on ``|s|^exponent``, and its gain is the root mean square weight."""
 
     exponent: float = 1.0
 
@@ -92,3 +92,42 @@ def test_torch_gives_the_right_bf16_gradients_where_a_stride_is_not_refused(stri
         layer.zero_grad()
         layer(images).sum().backward()
         torch.testing.assert_close(layer.weight.grad.double(), exact.weight.grad, rtol=0.02, atol=0.2)
+
+
+def test_a_method_s_yaml_says_the_defaults_of_its_class():
+    for name in ("biprop", "edge_popup", "dense"):
+        made = compose(f"method={name}")
+        method = build_method(made.method, prune=made.prune)
+        assert method == type(method)(prune=made.prune)
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        (
+            Choice("x", "mpt.Biprop", {"score_grd": "sign"}),
+            r"no option method\.score_grd: did you mean method\.score_grad\?",
+        ),
+        (Choice("x", "mpt.Nope"), "method.target=mpt.Nope cannot be imported"),
+        (Choice("x", "os.getcwd"), "must name a mpt.Method"),
+    ],
+)
+def test_a_method_that_does_not_fit_its_class_is_refused(choice, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build_method(choice, prune=0.5)
+
+
+def test_dense_removes_nothing_by_default_and_refuses_to():
+    made = compose("method=dense")
+    assert made.prune == 0
+    with pytest.raises(ValueError, match="dense baseline removes none"):
+        build_method(compose("method=dense", "prune=0.8").method, prune=0.8)
+
+
+def test_a_random_mask_comes_with_learned_batchnorm():
+    made = compose("method=random_mask", "prune=0.7")
+    assert made.learn_batchnorm
+    assert build_method(made.method, prune=0.7) == mpt.Biprop(prune=0.7, learn_scores=False)
+    other = compose("method=random_mask", "method.selection=global", "protocol=paper")
+    assert (other.method.arguments["selection"], other.method.arguments["scale_fan"]) == ("global", "none")
+    assert other.learn_batchnorm

@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-import mpt
 from mpt.commands.schemas import EvalSettings
 from mpt.errors import is_mendable
-from mpt.experiment.build import build_method
 from mpt.files import CONF
 from mpt.run import compose as composition
 from mpt.run.name import run_name
-from mpt.run.settings import Choice
 from tests.console import compose
 
 
@@ -37,13 +34,6 @@ def test_every_choice_of_every_group_composes(group):
         made = compose(f"{group}={choice}", *extra)
         if group in ("model", "data", "method"):
             assert getattr(made, group).name == (choice if not extra or group == "data" else "resnet18")
-
-
-def test_a_method_s_yaml_says_the_defaults_of_its_class():
-    for name in ("biprop", "edge_popup", "dense"):
-        made = compose(f"method={name}")
-        method = build_method(made.method, prune=made.prune)
-        assert method == type(method)(prune=made.prune)
 
 
 @pytest.mark.parametrize(
@@ -92,22 +82,6 @@ def test_unknown_keys_and_wrong_types_are_refused_by_hydra(override):
     assert is_mendable(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("choice", "sentence"),
-    [
-        (
-            Choice("x", "mpt.Biprop", {"score_grd": "sign"}),
-            r"no option method\.score_grd: did you mean method\.score_grad\?",
-        ),
-        (Choice("x", "mpt.Nope"), "method.target=mpt.Nope cannot be imported"),
-        (Choice("x", "os.getcwd"), "must name a mpt.Method"),
-    ],
-)
-def test_a_method_that_does_not_fit_its_class_is_refused(choice, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        build_method(choice, prune=0.5)
-
-
 def test_values_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match=r"optim\.nesterov looks ahead along the momentum, which is 0"):
         compose("optim.nesterov=true", "optim.momentum=0")
@@ -133,22 +107,6 @@ def test_a_protocol_is_the_paper_s_or_the_published_code_s_where_they_differ(pro
     assert compose(f"protocol={protocol}", "method.scale_fan=none").method.arguments["scale_fan"] == "none"
     spelled = compose(f"method.scale_fan={scale_fan}", f"method.score_grad={score_grad}")
     assert run_name(compose(f"protocol={protocol}")) == run_name(spelled)
-
-
-def test_dense_removes_nothing_by_default_and_refuses_to():
-    made = compose("method=dense")
-    assert made.prune == 0
-    with pytest.raises(ValueError, match="dense baseline removes none"):
-        build_method(compose("method=dense", "prune=0.8").method, prune=0.8)
-
-
-def test_a_random_mask_comes_with_learned_batchnorm():
-    made = compose("method=random_mask", "prune=0.7")
-    assert made.learn_batchnorm
-    assert build_method(made.method, prune=0.7) == mpt.Biprop(prune=0.7, learn_scores=False)
-    other = compose("method=random_mask", "method.selection=global", "protocol=paper")
-    assert (other.method.arguments["selection"], other.method.arguments["scale_fan"]) == ("global", "none")
-    assert other.learn_batchnorm
 
 
 def test_the_evaluation_schema_composes():

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.files import write_atomically
+from mpt.run.name import purpose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,11 +30,7 @@ SETTINGS = (  # settings of a run, in the sort order of a table; settings of gro
 )
 BASE = ("data", "model", "variant", "width", "prune")
 _SKIPPED = ("wandb", "tensorboard", "multirun", "submitit")  # folders in or next to a run that hold no run
-_MACHINE = (  # settings of a machine or a command that do not affect a result
-    *("runs", "recipe", "ticket", "data.root", "data.cache", "data.download", "data.stream", "data.workers"),
-)
 _NAMES = ("model.name", "method.name", "data.name")  # repeated in the columns model, method, data
-_GROUPS = ("trainer.", "logger.")  # also settings of a machine, except those in SETTINGS
 
 
 @dataclass
@@ -206,12 +203,19 @@ _TYPES: dict[str, tuple[type, ...]] = {  # required types of the columns used in
 }
 
 
+def _is_column(key: str) -> bool:
+    """Whether the setting ``key`` of a run is a column by that name: the result depends on it, or it has a place."""
+    if key in _NAMES or key.startswith("trainer."):  # a trainer's settings that have a place are columns without a dot
+        return False
+    return key in SETTINGS or purpose(key) in ("result", "input")
+
+
 def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A ``result.json`` as one flat row: its own keys, then the settings of its ``config`` that have no such key."""
     columns = _flatten({key: value for key, value in row.items() if key != "config"}, "/")
     config = _flatten(row.get("config") or {}, ".")
     settings = {name: config[f"trainer.{name}"] for name in SETTINGS if f"trainer.{name}" in config}
-    settings |= {k: v for k, v in config.items() if k not in _MACHINE + _NAMES and not k.startswith(_GROUPS)}
+    settings |= {key: value for key, value in config.items() if _is_column(key)}
     flat = settings | columns
     if flat.get("seconds") and flat.get("epochs"):
         flat["seconds_per_epoch"] = flat["seconds"] / flat["epochs"]
