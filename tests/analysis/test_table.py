@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -105,8 +106,8 @@ def test_dotted_columns_are_settings_and_slashed_ones_are_not():
     assert not is_setting("test_acc")
 
 
+@pytest.mark.skipif(find_spec("torch") is None, reason="a run needs torch")
 def test_a_real_run_becomes_a_row(run_here):
-    pytest.importorskip("torch")
     row, directory = run_here("prune=0.8", "epochs=1")
     (loaded,) = load(directory.parent).to_dict("records")
     assert {key: loaded[key] for key in ("test_acc", "num_kept", "prune", "width", "seed")} == {
