@@ -33,7 +33,7 @@ lint: .venv/.installed  ## ruff format and check, mypy on src
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-wheel: .venv/.installed  ## dist/mpt-*.whl
+wheel: .venv/.installed  ## dist/multiprize-*.whl
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .
 

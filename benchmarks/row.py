@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("mpt", "torch", "torchvision", "lightning", "hydra-core", "numpy", "numba")
+import mpt
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "numba")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -107,7 +109,8 @@ def circumstances(rounds: int) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 2),
         "rounds": rounds,
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version(), "mpt": mpt.__version__}
+        | {name: metadata.version(name) for name in PACKAGES},
     }
 
 

@@ -57,7 +57,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib import metadata  # takes a tenth of a second of the command line's start
 
-        return metadata.version("mpt")
+        return metadata.version("multiprize")
     raise AttributeError(f"module 'mpt' has no attribute {name!r}")
 
 

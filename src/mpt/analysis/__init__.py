@@ -5,7 +5,7 @@
     analysis.summary(table)                     # mean, lowest, highest over seeds, with n
     analysis.plot("runs/fig2", figure="fig2")   # or x=, y=, hue=, panel=
 
-pandas and matplotlib come with ``pip install 'mpt[analysis]'`` and are imported when they are first needed.
+pandas and matplotlib come with ``pip install 'multiprize[analysis]'`` and are imported when they are first needed.
 """
 
 from __future__ import annotations

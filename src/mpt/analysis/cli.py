@@ -233,7 +233,7 @@ def _where(given: Sequence[str]) -> dict[str, list[str]]:
 def _needs_pandas() -> None:
     missing = [name for name in ("pandas", "matplotlib", "pyarrow") if find_spec(name) is None]
     if missing:
-        raise ValueError(f"this needs {' and '.join(missing)}: pip install 'mpt[analysis]'")
+        raise ValueError(f"this needs {' and '.join(missing)}: pip install 'multiprize[analysis]'")
 
 
 def _reported(command: str, function: Callable[[list[str]], None]) -> None:

@@ -28,7 +28,7 @@ def timm_classifier(*, name: str, num_classes: int, in_channels: int, arguments:
     try:
         import timm
     except ImportError as error:
-        raise ValueError("model=timm needs the package timm: pip install 'mpt[timm]'") from error
+        raise ValueError("model=timm needs the package timm: pip install 'multiprize[timm]'") from error
     if name not in timm.list_models():
         raise ValueError(f"timm has no model {name!r}: take one of {_near(name, timm.list_models())}")
     backbone: nn.Module = timm.create_model(

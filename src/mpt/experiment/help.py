@@ -97,7 +97,7 @@ def wandb() -> str:
 def dashboard() -> str:
     return (
         "mpt-dashboard SWEEP builds a W&B workspace with the curves of a sweep: as a file, and in your account\n"
-        "if there is one (pip install 'mpt[dashboards]').\n\n"
+        "if there is one (pip install 'multiprize[dashboards]').\n\n"
         "  mpt-dashboard fig2 [entity=NAME] [project=mpt] [file=fig2-dashboard.json]"
     )
 

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 def check(choice: dict[str, Any]) -> None:
     """Raise ValueError if what the logger needs is not there, before anything is made."""
     if choice["name"] == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
-        raise ValueError("logger=tensorboard needs a package: pip install 'mpt[tensorboard]'")
+        raise ValueError("logger=tensorboard needs a package: pip install 'multiprize[tensorboard]'")
     if choice["name"] == "wandb" and choice["mode"] == "online":
         import wandb
 

@@ -131,8 +131,9 @@ def _commit() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("mpt", "torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+    packages = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
+    ours = {"python": platform.python_version(), "mpt": mpt.__version__}
+    return ours | {name: metadata.version(name) for name in packages}
 
 
 def _hardware(device: torch.device) -> str:

@@ -29,7 +29,7 @@ def made(arguments: list[str]) -> str:
     if names[0] not in known:
         raise ValueError(f"there is no sweep {names[0]}: take one of {', '.join(known)}")
     if not find_spec("wandb_workspaces"):
-        raise ValueError("a dashboard needs a package: pip install 'mpt[dashboards]'")
+        raise ValueError("a dashboard needs a package: pip install 'multiprize[dashboards]'")
     path = Path(options.get("file", f"{names[0]}-dashboard.json"))
     build = partial(workspace, names[0], project=options.get("project", "mpt"))
     view = build(entity=options.get("entity", "nobody"))
