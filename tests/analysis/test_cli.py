@@ -181,7 +181,10 @@ def test_a_file_that_was_there_survives_a_figure_that_cannot_be_made(runs, tmp_p
 def test_without_the_extra_one_sentence_says_what_to_install(runs, tmp_path):
     with mock.patch.object(cli, "find_spec", return_value=None):
         status, _, said = command("plot", "runs", "--figure", "fig2", cwd=tmp_path)
-    assert (status, said) == (1, "mpt-plot: this needs pandas and matplotlib and pyarrow: pip install 'multiprize[analysis]'")
+    assert (status, said) == (
+        1,
+        "mpt-plot: this needs pandas and matplotlib and pyarrow: pip install 'multiprize[analysis]'",
+    )
 
 
 @pytest.mark.parametrize("name", ["results", "plot", "verdicts"])
