@@ -4,7 +4,8 @@ Every fenced block of a document runs in order in one directory, as a reader wou
 what is special about it:
 
     <!-- file: PATH -->      the block is the content of this file
-    <!-- slow: REASON -->    run by the slow tests; the quick ones compose its commands
+    <!-- slow: REASON -->    run by the slow tests (as processes of their own where the reason says so); the quick ones
+                             compose its commands
     <!-- needs: WHAT -->     it needs what is not here: the commands are composed, others must miss what they name
 """
 
@@ -91,7 +92,7 @@ class Reader:
             self.run_python(block)
         elif block.language == "sh":
             for words in block.commands():
-                self.run(words, apart=block.mark == "slow")
+                self.run(words, apart=block.mark == "slow" and "process" in block.reason)
 
     def run_python(self, block: Block) -> None:
         with self.importing(str(self.folder)), contextlib.chdir(self.folder), contextlib.redirect_stdout(io.StringIO()):
