@@ -157,7 +157,7 @@ def check_named(words):
 def compose(words):
     """The configuration that ``mpt-train`` with these words would run, of each axis the first value."""
     without = {"-m", "--help", "--dry-run", "--cfg", "job"}
-    console.compose(*(word.split(",")[0] if "[" not in word else word for word in words if word not in without))
+    console.compose(*(word if set("[{") & set(word) else word.split(",")[0] for word in words if word not in without))
 
 
 def check_without_running(block, folder):
