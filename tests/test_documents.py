@@ -12,6 +12,7 @@ what is special about it:
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import os
 import re
@@ -304,6 +305,28 @@ def test_the_readme_defines_its_words_before_it_uses_them():
     for word in ("P", "MPT-1/32", "MPT-1/1", "+BN"):
         assert f"*{word}*" in README, word
         assert not re.search(rf"(?<![\w/]){re.escape(word)}(?![\w/])", README.partition(f"*{word}*")[0]), word
+
+
+def percent(path, **where):
+    """Mean test accuracy over the runs of a committed table with these values, in percent with one digit."""
+    rows = list(csv.DictReader((ROOT / path).open()))
+    accs = [float(row["test_acc"]) for row in rows if all(row[key] == value for key, value in where.items())]
+    assert accs, where
+    return f"{100 * sum(accs) / len(accs):.1f} %"
+
+
+def test_the_numbers_of_the_readme_stand_in_the_committed_tables():
+    assert f"mean of 3 seeds | {percent('results/digits/demo.csv', variant='MPT-1/32', prune='0.8')} |" in README
+    fig2 = {"path": "results/mini/fig2.csv", "model": "conv4"}
+    ticket, dense = percent(**fig2, variant="MPT-1/32", prune="0.5"), percent(**fig2, variant="dense")
+    assert f"{ticket}, dense {dense}: the picture above" in README
+    table = (ROOT / "results" / "README.md").read_text()
+    for ours, there in (("49.5 %", "| 49.5 (48.7-50.1) | 3 |"), ("72.2 %", "| 72.23 |"), ("71.6 %", "| 71.63 |")):
+        assert ours in README
+        assert there in table
+    published = csv.DictReader((PACKAGE / "analysis" / "published.csv").open())
+    paper = {row["top_1"] for row in published if (row["method"], row["network"]) == ("MPT (80)", "ResNet-18")}
+    assert paper == set(re.findall(r"\| ResNet-18, P = \.8 \| ([\d.]+) % \|", README))
 
 
 def test_the_readme_s_first_program_has_ten_lines():
