@@ -53,7 +53,7 @@ bench: .venv/.installed  ## speed as ratios, measured in turn in one run; writes
 bench-results: .venv/.installed  ## benchmarks/RESULTS.md from the last make bench
 	$(BIN)/python -m benchmarks.report benchmarks/results.json
 
-bench-compare: .venv/.installed  ## the last make bench next to an earlier one: make bench-compare BASE=earlier.json
+bench-compare: .venv/.installed  ## compare the last make bench with an earlier one: make bench-compare BASE=earlier.json
 	@test -n "$(BASE)" || { echo "name the earlier results: make bench-compare BASE=earlier.json"; exit 1; }
 	$(BIN)/python -m benchmarks.report benchmarks/results.json --base $(BASE)
 

@@ -182,12 +182,10 @@ def epoch_row(name: str, *, rounds: int) -> Row:
 
 def mpt_train_epoch(name: str, data: ImageData) -> float:
     """Seconds of the training part of the second epoch of ``mpt-train model=NAME prune=0.8`` on ``data``."""
-    from mpt.commands.cli import quieten
     from mpt.experiment import train
     from mpt.run.compose import compose, settings_of
     from mpt.run.settings import Settings
 
-    quieten()
     model, *rest = name.split()  # "torchvision resnet18"
     overrides = [f"model={model}", *(f"model.name={one}" for one in rest)]
     overrides += [f"prune={PRUNE}", f"batch={BATCH}", "epochs=2", "trainer.progress=false"]

@@ -34,11 +34,8 @@ def mlp():
 @pytest.fixture
 def run_here(tmp_path):
     """``run(*overrides)`` -> (row, directory), in this process."""
-    from mpt.commands.cli import quieten
     from mpt.experiment.kinds import run
     from tests import console
-
-    quieten()
 
     def go(*overrides, directory="run"):
         return run(console.compose(*console.SMALL, *overrides), tmp_path / directory), tmp_path / directory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import warnings
 from functools import partial
 from pathlib import Path
@@ -18,10 +20,10 @@ from unittest import mock
 
 from hydra.core.global_hydra import GlobalHydra
 
-from mpt.commands import cli
 from mpt.run.settings import Settings
 
 COMMANDS = Path(sys.executable).parent
+SCRIPTS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
 SMALL = (  # a search of a few seconds
     "model=conv2",
     "data=synthetic",
@@ -46,7 +48,8 @@ class Done(NamedTuple):
 
 def command(name, *arguments, cwd, check=True, environment=None):
     """Run the console function of ``mpt-<name>`` in ``cwd``, in this process: importing torch anew takes seconds."""
-    function = getattr(cli, {"eval": "evaluate"}.get(name, name))
+    module, _, function_name = SCRIPTS[f"mpt-{name}"].partition(":")
+    function = getattr(importlib.import_module(module), function_name)
     out, err, code, before = io.StringIO(), io.StringIO(), 0, dict(os.environ)
     with (
         contextlib.chdir(cwd),

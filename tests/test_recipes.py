@@ -12,7 +12,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpt import backbones, data
-from mpt.commands.cli import quieten
 from mpt.experiment.build import build_backbone, build_method, converted
 from mpt.experiment.train import run
 from mpt.run.settings import CONF
@@ -155,7 +154,6 @@ def test_two_real_steps_of_a_recipe_move_what_it_learns(tmp_path, recipe):
     width = "1" if recipe.startswith(("mpt_wrn50", "mpt_resnet34")) else "0.125"  # torchvision's have none
     small = ["data=synthetic", "data.image_size=32", f"width={width}", "batch=8", "epochs=1", "trainer=smoke"]
     small += ["method.ramp=0"] if SELECTIONS.get(recipe) == "global" else []
-    quieten()
     row = run(compose(f"recipe={recipe}", *small, "trainer.progress=false"), tmp_path / "run")
     assert row["status"] == "done"
     (written,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -73,7 +73,6 @@ def evaluate(arguments: list[str]) -> None:
     path, overrides = _path_and_overrides("mpt-eval TICKET [data=...] [control=shuffled_mask]", arguments)
     from mpt.commands.evaluate import evaluate
 
-    quieten()
     print(evaluate(path, overrides))
 
 
@@ -89,7 +88,6 @@ def ticket(arguments: list[str]) -> None:
         raise ValueError(f"there is no option {overrides[0]}: usage: {usage}")
     from mpt.commands import ticket
 
-    quieten()
     print({"info": ticket.info, "report": ticket.report, "import": ticket.import_}[arguments[0]](path, overrides))
 
 
@@ -172,7 +170,6 @@ def _job(composed: Any) -> None:
     try:
         hydra_config = HydraConfig.get()
         settings = configured(composed, hydra_config.overrides.task)
-        quieten()
         if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
             from mpt.multirun.job import job
 
@@ -206,21 +203,6 @@ def _directory(settings: Settings, given: str) -> Path:
     if "MPT_DIRECTORY" in os.environ and ("LOCAL_RANK" in os.environ or APART in os.environ):
         return Path(os.environ["MPT_DIRECTORY"])  # set by the first process of this run, or by the sweep
     return Path(given) if given not in (".", "") else Path(settings.runs) / run_name(settings)
-
-
-def quieten() -> None:
-    """Silence other libraries' start-up messages."""
-    import logging
-    import warnings
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings(
-        "ignore",
-        module="lightning",
-        message=".*(num_workers|GPU available|existing checkpoint|exists and is not empty|`srun` command).*",
-    )
 
 
 def _path_and_overrides(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
     Raises:
         ValueError: the machine does not have what ``settings.trainer`` asks for.
     """
+    quieten()
     choice, optim = settings.trainer, settings.optim
     terminal, limit = choice.progress and sys.stderr.isatty(), choice.limit_batches
     num_images = min(num_images, limit * settings.batch) if limit else num_images
@@ -67,6 +70,18 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
     if choice.sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise ValueError("trainer.sync_batchnorm=true needs accelerators: torch has it for GPUs only, not for the CPU")
     return trainer
+
+
+def quieten() -> None:
+    """Silence other libraries' start-up messages."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings(
+        "ignore",
+        module="lightning",
+        message=".*(num_workers|GPU available|existing checkpoint|exists and is not empty|`srun` command).*",
+    )
 
 
 def monitor_of(trainer: L.Trainer) -> Monitor:

@@ -1,0 +1,356 @@
+"""README and docs hold what they promise: their code runs from an empty directory, and what they name is there.
+
+Every fenced block of a document runs in order in one directory, as a reader would run it. A comment before a block says
+what is special about it:
+
+    <!-- file: PATH -->      the block is the content of this file
+    <!-- slow: REASON -->    run by the slow tests (as processes of their own where the reason says so); the quick ones
+                             compose its commands
+    <!-- needs: WHAT -->     it needs what is not here: the commands are composed, others must miss what they name
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from mpt import Ticket
+from tests import console
+from tests.test_structure import ALLOWED
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "mpt"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OTHERS = [*ROOT.glob("C*.md"), ROOT / "SECURITY.md", *(ROOT / "results").rglob("*.md")]
+README, CONTRIBUTING = ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = set(re.findall(r"(?m)^([a-z-]+):.*##", MAKEFILE))
+LANGUAGES = ("sh", "python", "yaml", "text")
+CHECKED = ("git", "cd", "make", "pip", "source")  # what they name is looked for, they do not run
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: where it stands, its language and text, and the comment before it (``slow``, its reason)."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    mark: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+    def commands(self):
+        """Words of each command of a shell block."""
+        for line in self.text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            for at in [i for i, word in enumerate(words) if word == "&&"][::-1]:
+                yield words[:at]
+                words = words[at + 1 :]
+            if words:
+                yield words
+
+
+FENCE = re.compile(r"(?ms)(?:^<!-- (file|slow|needs): ([^\n]+) -->\n)?^```(\w*)\n(.*?)^```$")
+
+
+def blocks(page):
+    text = page.read_text()
+    return [
+        Block(page, text.count("\n", 0, found.start(3)) + 1, found[3], found[4], found[1] or "", found[2] or "")
+        for found in FENCE.finditer(text)
+    ]
+
+
+class Reader:
+    """Somebody who follows a page in ``folder``: variables, files and modules of one's own stay from block to block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.variables = folder, {}
+
+    def follow(self, block: Block) -> None:
+        if block.mark == "file":
+            path = self.folder / block.reason
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
+        elif block.language == "python":
+            self.run_python(block)
+        elif block.language == "sh":
+            for words in block.commands():
+                self.run(words, apart=block.mark == "slow" and "process" in block.reason)
+
+    def run_python(self, block: Block) -> None:
+        with self.importing(str(self.folder)), contextlib.chdir(self.folder), contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+
+    def run(self, words: list[str], *, apart: bool) -> None:
+        if words[0] == "export":
+            name, _, value = words[1].partition("=")
+            self.variables[name] = value
+        elif words[0] in CHECKED:
+            self.check(words)
+        elif words[0].startswith("mpt-") and not apart:
+            path = self.variables.get("PYTHONPATH")
+            with self.importing(*([str(self.folder / path)] if path else [])):
+                console.command(words[0].removeprefix("mpt-"), *words[1:], cwd=self.folder, environment=self.variables)
+        else:
+            environment = os.environ | self.variables | {"PATH": f"{console.COMMANDS}:{os.environ['PATH']}"}
+            done = subprocess.run(
+                words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=250
+            )
+            assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+
+    def check(self, words: list[str]) -> None:
+        """A command that installs or enters the checkout names what is there; ``make demo`` runs what it says."""
+        check_named(words)
+        if words[:2] == ["make", "demo"]:
+            recipe = re.search(r"(?m)^demo:.*\n((?:\t.*\n)+)", MAKEFILE)[1]
+            for command in re.findall(r"\$\(BIN\)/(mpt-.*)", recipe):
+                self.run(shlex.split(command), apart=False)
+
+    @contextlib.contextmanager
+    def importing(self, *paths: str):
+        """``paths`` first where Python looks for modules; what was imported from there is forgotten afterwards."""
+        with mock.patch.object(sys, "path", [*paths, *sys.path]):
+            try:
+                yield
+            finally:
+                for name, module in list(sys.modules.items()):
+                    if str(getattr(module, "__file__", None) or "").startswith(str(self.folder)):
+                        del sys.modules[name]
+
+
+def check_named(words):
+    """A checkout, a target of make, an extra of pip, a file of the environment: each is there under this name."""
+    match words:
+        case ["git", "clone", url]:
+            assert url == PROJECT["urls"]["Repository"]
+        case ["cd", folder]:
+            assert folder == PROJECT["urls"]["Repository"].rpartition("/")[2]
+        case ["make", target, *_]:
+            assert target in TARGETS
+        case ["pip", "install", name]:
+            extras = re.fullmatch(rf"(?:\.|{PROJECT['name']})(?:\[([\w,]+)\])?", name)
+            assert extras, name
+            assert set(filter(None, (extras[1] or "").split(","))) <= set(PROJECT["optional-dependencies"])
+        case ["source", file]:
+            assert file == re.search(r"(?m)^BIN := (.*)$", MAKEFILE)[1] + "/activate"
+        case _:
+            raise AssertionError(words)
+
+
+def compose(words):
+    """The configuration that ``mpt-train`` with these words would run, of each axis the first value."""
+    without = {"-m", "--help", "--dry-run", "--cfg", "job"}
+    console.compose(*(word if set("[{") & set(word) else word.split(",")[0] for word in words if word not in without))
+
+
+def check_without_running(block, folder):
+    for words in block.commands() if block.language == "sh" else ():
+        if words[0] in CHECKED:
+            check_named(words)
+        elif words[0] == "mpt-train":
+            compose(words[1:])
+        elif block.mark == "needs" and words[0] != "mpt-status":
+            done = console.command(words[0].removeprefix("mpt-"), *words[1:], cwd=folder, check=False)
+            named = [word.partition("=")[2] or word for word in words[1:]]
+            assert done.returncode == 1
+            assert any(name in done.stderr for name in named), done.stderr
+        else:
+            assert words[0] in PROJECT["scripts"] or words[0] == "export"
+    if block.language == "python":
+        compile(block.text, str(block), "exec")
+
+
+@pytest.fixture
+def reader(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path.home() / ".cache"))  # matplotlib's list of fonts takes long to make
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "empty").mkdir()
+    return Reader(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_runs_from_an_empty_directory(page, reader):
+    for block in blocks(page):
+        if block.mark in ("slow", "needs"):
+            check_without_running(block, reader.folder)
+        else:
+            reader.follow(block)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(block.mark == "slow" for block in blocks(page))], ids=lambda page: page.stem
+)
+def test_every_slow_block_runs_too(page, reader):
+    for block in blocks(page):
+        if block.mark != "needs":
+            reader.follow(block)
+    if page.name == "README.md":
+        check_numbers(Ticket.load(reader.folder / "runs" / "demo" / "ticket.safetensors"), reader.folder)
+
+
+def check_numbers(ticket, folder):
+    """The README's three numbers of ``make demo``; of one seed, the accuracy within what 3 seeds vary by."""
+    acc, bits, size, dense = re.search(
+        r"\| ([\d.]+) % \| ([\d.]+) \| (\d+) kB; float32 takes ([\d.]+) MB", README
+    ).groups()
+    row = console.row_of(folder / "runs" / "demo")
+    assert abs(100 * row["test_acc"] - float(acc)) < 1.5
+    assert f"{ticket.bits / ticket.num_weights:.2f}" == bits
+    assert round(row["ticket_bytes"] / 1000) == int(size)
+    assert f"{4 * ticket.num_weights / 1e6:.1f}" == dense
+
+
+def test_every_block_says_its_language_and_none_needs_editing():
+    found = [block for page in PAGES for block in blocks(page)]
+    assert len(found) > 40
+    assert sum(page.read_text().count("```") for page in PAGES) == 2 * len(found)
+    for block in found:
+        assert block.language in LANGUAGES, block
+        assert (block.language == "yaml") <= (block.mark == "file"), block
+        if block.language == "sh":
+            assert not re.search(r"\b[A-Z]{3,}\b", re.sub(r"PYTHONPATH|CIFAR-10-C|#.*", "", block.text)), block
+        if block.mark == "file":  # the reader cannot see the comment
+            before = block.page.read_text().splitlines()[: block.line - 2]
+            assert f"`{block.reason}`" in " ".join(before[-4:]), block
+
+
+INLINE = sorted(
+    {
+        found
+        for page in [*PAGES, ROOT / "results/README.md"]
+        for found in re.findall(r"`(mpt-train [^`]*)`", page.read_text())
+    }
+)
+
+
+@pytest.mark.parametrize("command", INLINE)
+def test_a_command_within_the_text_composes(command):
+    words = shlex.split(command)[1:]
+    if "--config-dir" not in words:  # a file of the reader's own, which a block of that page makes
+        compose(words)
+
+
+def test_what_the_text_says_of_make_and_pip_is_there():
+    for page in [*PAGES, *OTHERS]:
+        for found in re.findall(r"`((?:make|pip install) [^`]*)`", page.read_text()):
+            check_named(shlex.split(found))
+
+
+def test_nothing_installs_the_package_of_somebody_else():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    paths = listed.stdout.split() if listed.returncode == 0 else [str(p.relative_to(ROOT)) for p in ROOT.rglob("*.md")]
+    texts = {path: (ROOT / path).read_text(errors="ignore") for path in paths if (ROOT / path).is_file()}
+    old = re.compile(r"(?<![\w-])mpt" + r"\[[a-z]|pip install '?mpt\b|version\(\"mpt\"\)|dist/mpt")
+    assert len(texts) > 20
+    assert [path for path, text in texts.items() if path != "tests/test_documents.py" and old.search(text)] == []
+    assert PROJECT["name"] == "multiprize"
+
+
+def slug(heading):
+    """The anchor that a forge gives a heading."""
+    return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page):
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in map(slug, re.findall(r"(?m)^#+ (.*)$", target.read_text())), link
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_names_is_there(page):
+    folders = "src|conf|tests|docs|benchmarks|results|notebooks|sweeps"
+    for name in re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text()):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_readme_is_short_and_its_first_60_lines_install_find_and_use_a_ticket():
+    assert len(README.split()) <= 1000
+    first = "\n".join(README.splitlines()[:60])
+    assert "pip install ." in first
+    assert "make demo" in first
+    assert first.count("```") == 2 * len([*re.finditer("^```$", first, re.MULTILINE)])  # no block is cut
+    uses = first.index("Ticket.load")
+    assert first.index("Ticket.from_network") < uses
+    assert "argmax" in first[uses:]
+
+
+def test_the_readme_defines_its_words_before_it_uses_them():
+    for word in ("P", "MPT-1/32", "MPT-1/1", "+BN"):
+        assert f"*{word}*" in README, word
+        assert not re.search(rf"(?<![\w/]){re.escape(word)}(?![\w/])", README.partition(f"*{word}*")[0]), word
+
+
+def percent(path, **where):
+    """Mean test accuracy over the runs of a committed table with these values, in percent with one digit."""
+    rows = list(csv.DictReader((ROOT / path).read_text().splitlines()))
+    accs = [float(row["test_acc"]) for row in rows if all(row[key] == value for key, value in where.items())]
+    assert accs, where
+    return f"{100 * sum(accs) / len(accs):.1f} %"
+
+
+def test_the_numbers_of_the_readme_stand_in_the_committed_tables():
+    assert f"mean of 3 seeds | {percent('results/digits/demo.csv', variant='MPT-1/32', prune='0.8')} |" in README
+    fig2 = {"path": "results/mini/fig2.csv", "model": "conv4"}
+    ticket, dense = percent(**fig2, variant="MPT-1/32", prune="0.5"), percent(**fig2, variant="dense")
+    assert f"{ticket}, dense {dense}: the picture above" in README
+    table = (ROOT / "results" / "README.md").read_text()
+    for ours, there in (("49.5 %", "| 49.5 (48.7-50.1) | 3 |"), ("72.2 %", "| 72.23 |"), ("71.6 %", "| 71.63 |")):
+        assert ours in README
+        assert there in table
+    published = csv.DictReader((PACKAGE / "analysis" / "published.csv").read_text().splitlines())
+    paper = {row["top_1"] for row in published if (row["method"], row["network"]) == ("MPT (80)", "ResNet-18")}
+    assert paper == set(re.findall(r"\| ResNet-18, P = \.8 \| ([\d.]+) % \|", README))
+
+
+def test_the_readme_s_first_program_has_ten_lines():
+    program = next(block for block in blocks(ROOT / "README.md") if block.language == "python")
+    assert len([line for line in program.text.splitlines() if line.strip()]) <= 10
+
+
+def rooms():
+    """Room -> what CONTRIBUTING.md says that it may import."""
+    rows = re.findall(r"(?m)^\| `([a-z_]+)(?:/|\.py)` \| [^|]+ \|([^|]*)\|$", CONTRIBUTING)
+    return {room: set(re.findall(r"`(\w+)`", names)) for room, names in rows}
+
+
+def test_contributing_names_every_room():
+    there = {path.name for path in PACKAGE.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    assert {path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__"} | there == set(rooms())
+
+
+def test_contributing_s_rule_of_imports_is_the_one_that_is_held():
+    for room, allowed in ALLOWED.items():
+        assert rooms()[room] == allowed - {room}, room
+
+
+def test_the_version_is_one():
+    cited = re.search(r"(?m)^version: (.*)$", (ROOT / "CITATION.cff").read_text())[1]
+    assert f"\n## {PROJECT['version']}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert cited == PROJECT["version"]
