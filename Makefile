@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-light lint wheel bench bench-results bench-compare golden figures clean
+.PHONY: help demo test test-all test-light lint wheel bench bench-results bench-compare docs golden figures clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench-results: .venv/.installed  ## benchmarks/RESULTS.md from the last make ben
 bench-compare: .venv/.installed  ## compare the last make bench with an earlier one: make bench-compare BASE=earlier.json
 	@test -n "$(BASE)" || { echo "name the earlier results: make bench-compare BASE=earlier.json"; exit 1; }
 	$(BIN)/python -m benchmarks.report benchmarks/results.json --base $(BASE)
+
+docs: .venv/.installed  ## docs/results.md from the schema of results
+	$(BIN)/python -m docs.make
 
 golden: .venv/.installed  ## write tests/golden again, after a change that alters a number (say so in CHANGELOG, Numbers)
 	$(BIN)/python -m tests.golden.make

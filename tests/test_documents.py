@@ -25,6 +25,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from docs import make
 
 from mpt import Ticket
 from tests import console
@@ -354,3 +355,7 @@ def test_the_version_is_one():
     cited = re.search(r"(?m)^version: (.*)$", (ROOT / "CITATION.cff").read_text())[1]
     assert f"\n## {PROJECT['version']}\n" in (ROOT / "CHANGELOG.md").read_text()
     assert cited == PROJECT["version"]
+
+
+def test_the_page_of_results_is_the_schema_s():
+    assert make.PAGE.read_text() == make.page()  # else: make docs

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import fields
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import mpt
 from mpt.analysis.details import load_rows
 from mpt.analysis.plotting import plot
 from mpt.experiment.module import TicketModule
+from mpt.run import result as schema
 from mpt.search.mask import flips
 from tests import reference
 from tests.console import COMMANDS, SMALL, command, compose, process, row_of
@@ -77,7 +79,7 @@ def test_a_run_ends_with_its_five_files_and_an_honest_row(run_here):
     row, directory = run_here("prune=0.8")
     files = {"config.yaml", "metrics.jsonl", "last.ckpt", "ticket.safetensors", "result.json"}
     assert {path.name for path in directory.iterdir()} == files
-    assert set(row) == RESULT_KEYS
+    assert set(row) == RESULT_KEYS == {f.name for f in fields(schema.Result) if not f.metadata["optional"]}
     assert row == row_of(directory)
     ticket = mpt.Ticket.load(directory / "ticket.safetensors")
     assert (row["num_weights"], row["num_kept"]) == (ticket.num_weights, ticket.num_kept)
@@ -111,6 +113,8 @@ def test_metrics_have_their_frozen_names_one_row_an_epoch(run_here):
     written = rows(directory)
     assert [row["epoch"] for row in written] == [1, 2, 3]
     assert all(set(row) == METRICS for row in written)
+    documented = {name.replace("<layer>", layer) for name in schema.METRICS for layer in LAYERS}
+    assert documented - METRICS == {"val/loss", "val/acc"}
     assert all(row["ticket/density"] == pytest.approx(0.2, abs=1e-3) for row in written)
     assert written[0]["ticket/flips"] > 0
     assert [row["lr"] for row in written] == pytest.approx([0.1, 0.075, 0.025])

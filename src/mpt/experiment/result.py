@@ -19,6 +19,7 @@ from mpt.experiment.evaluate import accuracy
 from mpt.experiment.trainer import monitor_of
 from mpt.files import PACKAGE, version
 from mpt.run.name import purpose
+from mpt.run.result import Result
 from mpt.run.settings import Settings, plain
 from mpt.search.methods import Method
 from mpt.ticket.ticket import Ticket
@@ -53,8 +54,9 @@ def measure(
     trainer: L.Trainer,
     path: Path,
     backbone: torch.nn.Module,
-) -> dict[str, Any]:
-    """The result of a run, as ``result.json`` holds it.
+    **more: Any,
+) -> Result:
+    """The result of a run.
 
     Args:
         ticket: read back from its file at ``path``: ``test_acc`` is measured on it.
@@ -64,6 +66,7 @@ def measure(
         trainer: that has trained.
         path: of the ticket file.
         backbone: the plain network.
+        more: optional keys.
     """
     net, device = ticket.network(backbone), trainer.strategy.root_device
     splits = {"test": data.test} | ({"val": data.val} if data.val is not None else {})
@@ -71,38 +74,39 @@ def measure(
     monitor = monitor_of(trainer)
     rows, best = monitor.rows, monitor.best("test/acc")
     assert best is not None
-    return {
-        "status": "done",
-        "test_acc": accs["test"],
-        "test_acc_max": best["test/acc"],
-        "test_acc_max_epoch": best["epoch"],
-        **({"val_acc": accs["val"]} if "val" in accs else {}),
-        "train_acc": rows[ticket.header["epoch"] - 1]["train/acc"],
-        "epoch": ticket.header["epoch"],
-        "model": settings.model.name,
-        "method": settings.method.name,
-        "width": settings.width,
-        "prune": method.prune,
-        "density": ticket.density,
-        "num_weights": ticket.num_weights,
-        "num_kept": ticket.num_kept,
-        "ticket_bytes": path.stat().st_size,
-        "seconds": sum(row["seconds"] for row in rows),
-        "images_per_second": sorted(row["images_per_second"] for row in rows)[len(rows) // 2],
-        "epochs": settings.epochs,
-        "seed": settings.seed,
-        "data": settings.data.name,
-        "num_train": len(data.train),
-        "num_test": len(data.test),
-        "processes": trainer.world_size,
-        "precision": str(trainer.precision),
-        "sweep": settings.sweep,
-        "budget": settings.budget,
-        "config": plain(settings),
-        "commit": _commit(),
-        "versions": _versions(),
-        "hardware": _hardware(device),
-    }
+    return Result(
+        status="done",
+        test_acc=accs["test"],
+        test_acc_max=best["test/acc"],
+        test_acc_max_epoch=best["epoch"],
+        val_acc=accs.get("val"),
+        train_acc=rows[ticket.header["epoch"] - 1]["train/acc"],
+        epoch=ticket.header["epoch"],
+        model=settings.model.name,
+        method=settings.method.name,
+        width=settings.width,
+        prune=method.prune,
+        density=ticket.density,
+        num_weights=ticket.num_weights,
+        num_kept=ticket.num_kept,
+        ticket_bytes=path.stat().st_size,
+        seconds=sum(row["seconds"] for row in rows),
+        images_per_second=sorted(row["images_per_second"] for row in rows)[len(rows) // 2],
+        epochs=settings.epochs,
+        seed=settings.seed,
+        data=settings.data.name,
+        num_train=len(data.train),
+        num_test=len(data.test),
+        processes=trainer.world_size,
+        precision=str(trainer.precision),
+        sweep=settings.sweep,
+        budget=settings.budget,
+        config=plain(settings),
+        commit=_commit(),
+        versions=_versions(),
+        hardware=_hardware(device),
+        **more,
+    )
 
 
 def print_result(result: dict[str, Any], directory: Path, settings: Settings) -> None:

@@ -118,7 +118,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
             ticket = _ticket(net, data, settings, monitor_of(trainer), directory)
             Ticket(ticket.header | header, ticket.tensors).save(path)
             ticket = Ticket.load(path)  # what is reported is measured on the file
-            result = measure(ticket, settings, method, data, trainer, path, backbone) | more
+            result = measure(ticket, settings, method, data, trainer, path, backbone, **more).as_dict()
             if settings.report and method.searched:
                 _report(ticket, path, backbone, directory)
             loggers.log_result(opened, path, result)

@@ -14,7 +14,7 @@ from mpt.search.layers import ticket_layers
 from mpt.streams import stream_generator
 from tests.console import SMALL, command, row_of
 
-YAML = "defaults: [biprop, _self_]\nname: {name}\ntarget: tests.experiment.test_doors.{target}\n"
+YAML = "defaults: [biprop, _self_]\nname: {name}\ntarget: tests.test_own_method.{target}\n"
 
 
 @dataclass(frozen=True, kw_only=True)
