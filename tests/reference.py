@@ -31,7 +31,7 @@ def global_masks(scores: list[np.ndarray], prune: float, *, score_abs: bool = Tr
     return [m.reshape(s.shape) for m, s in zip(masks, scores, strict=True)]
 
 
-def ramped(prune: float, epoch: int, ramp: int) -> float:
+def prune_in_epoch(prune: float, epoch: int, ramp: int) -> float:
     if prune < 0.5 or epoch >= ramp:
         return prune
     c = (1 - epoch / ramp) ** 3

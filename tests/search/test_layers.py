@@ -137,7 +137,7 @@ def test_frozen_ends_with_an_error_inside(mlp):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
     with pytest.raises(RuntimeError), mpt.frozen(net):
         net(torch.randn(2, 5))
-    assert net[0].made is None
+    assert net[0].frozen_ticket is None
 
 
 def test_a_mask_made_in_inference_mode_can_be_used_for_gradients(mlp):

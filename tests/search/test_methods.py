@@ -41,7 +41,7 @@ import mpt
         ({"prune": 0.5, "score_init": "normal"}, "score_init must be one of uniform, constant, got 'normal'"),
         ({"prune": 0.5, "score_start": "rooted"}, "score_start must be one of plain, matched, got 'rooted'"),
         ({"prune": 0.5, "prune_layers": {"0": 1.5}}, r"prune_layers\['0'\] is the fraction removed and must be in"),
-        ({"prune": 0.5, "prune_layers": 0.3}, "prune_layers gives the fraction removed of layers by name or pattern"),
+        ({"prune": 0.5, "prune_layers": 0.3}, "prune_layers gives the fraction removed from layers by name or pattern"),
         ({"prune": 0.5, "prune_layers": {"0": 0.3}, "selection": "global"}, "layer by layer, which selection=global"),
     ],
 )
@@ -79,13 +79,13 @@ def test_a_ramp_lasts_only_where_the_fraction_removed_rises(choices, epochs):
     assert mpt.Biprop(**choices).ramp_epochs == epochs
 
 
-def test_a_method_with_masks_of_its_own_selects_layer_by_layer():
+def test_a_method_with_its_own_mask_selects_layer_by_layer():
     class Own(mpt.Biprop):
         def mask(self, scores, *, kept):
             return super().mask(-scores, kept=kept)
 
     assert Own(prune=0.5).selection == "layerwise"
-    with pytest.raises(ValueError, match="Own makes masks of its own, layer by layer: selection must be layerwise"):
+    with pytest.raises(ValueError, match="Own defines its own mask, layer by layer: selection must be layerwise"):
         Own(prune=0.5, selection="global")
 
 

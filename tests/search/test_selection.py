@@ -281,7 +281,7 @@ def test_a_ramp_prunes_more_every_epoch_and_its_end_is_the_ticket(mlp, selection
     for epoch in range(6):
         mpt.start_epoch(net, epoch)
         seen.append(density())
-        assert seen[-1] == pytest.approx(1 - reference.ramped(0.8, epoch, 4), abs=0.01)
+        assert seen[-1] == pytest.approx(1 - reference.prune_in_epoch(0.8, epoch, 4), abs=0.01)
         if epoch < 4:
             with pytest.raises(ValueError, match=rf"epoch {epoch + 1} of the 4 .*no ticket yet, train on"):
                 mpt.Ticket.from_network(net)

@@ -34,13 +34,13 @@ def test_gain_and_ticket_weight_agree_with_the_reference():
     gain = weights.gain(weight, mask)
     assert gain.item() == pytest.approx(reference.gain(weight.numpy(), mask.numpy()), rel=1e-7)
     expected = reference.ticket_weight(weight.numpy(), mask.numpy())
-    np.testing.assert_allclose(weights.binary(weight, mask, gain), expected, rtol=1e-6)
+    np.testing.assert_allclose(weights.binary_weight(weight, mask, gain), expected, rtol=1e-6)
 
 
 def test_sign_of_zero_and_of_minus_zero_is_plus_one():
     zeros = torch.tensor([0.0, -0.0, -1.0])
     assert weights.signs(zeros).tolist() == [1.0, 1.0, -1.0]
-    assert weights.binary(zeros, torch.ones(3, dtype=torch.bool), torch.tensor(0.5)).tolist() == [0.5, 0.5, -0.5]
+    assert weights.binary_weight(zeros, torch.ones(3, dtype=torch.bool), torch.tensor(0.5)).tolist() == [0.5, 0.5, -0.5]
 
 
 def test_gain_of_equal_magnitudes_is_that_magnitude_to_the_bit():

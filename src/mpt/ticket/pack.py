@@ -14,9 +14,9 @@ from mpt.ticket.format import pack_bits
 
 def pack_layer(name: str, layer: TicketLayer, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """Put the packed tensors of one layer into ``tensors``; its header row."""
-    made = layer.current()
-    mask = made.mask.cpu().contiguous().numpy().ravel()
-    kept = made.ticket_weight.detach().float().cpu().contiguous().numpy().ravel()[mask]
+    ticket = layer.ticket()
+    mask = ticket.mask.cpu().contiguous().numpy().ravel()
+    kept = ticket.ticket_weight.detach().float().cpu().contiguous().numpy().ravel()[mask]
     tensors[f"{name}.mask"] = torch.from_numpy(pack_bits(mask))
     binary = bool((np.abs(kept) == np.abs(kept[0])).all())
     if binary:

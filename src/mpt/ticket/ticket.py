@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from mpt import backbones
 from mpt.files import version
-from mpt.search.binarize import put
+from mpt.search.binarize import apply_signs
 from mpt.search.conversion import Conversion, Signs
 from mpt.search.convert import add_ticket_layers, plain_layers
-from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrapped
+from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrap
 from mpt.search.methods import Biprop, Dense, EdgePopup, Method, own_prune
 from mpt.search.parameters import child, strip
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
@@ -51,7 +51,7 @@ class Ticket:
             net: a network from :func:`mpt.convert`, or what ``torch.compile`` or data parallelism made of it.
             about: further header entries, plain JSON (``data``, ``class_names``, ``normalization``, ``parameters``).
         """
-        net = unwrapped(net)
+        net = unwrap(net)
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
         tensors: dict[str, Tensor] = {}
         layers: list[dict[str, Any]] = []
@@ -109,9 +109,9 @@ class Ticket:
         Raises:
             ValueError: the ticket is for another backbone, or the backbone is needed and was not given.
         """
-        net, signs = copy.deepcopy(unwrapped(backbone)) if backbone is not None else self._build(), self._signs()
+        net, signs = copy.deepcopy(unwrap(backbone)) if backbone is not None else self._build(), self._signs()
         if signs is not None:
-            put(signs, net)
+            apply_signs(signs, net)
         self._check_backbone(net)
         names = {layer["name"] for layer in self.header["layers"]}
         method = self._method()
