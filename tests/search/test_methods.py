@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import mpt
+from mpt.search.layers import ticket_layers
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,17 @@ def test_a_method_is_frozen_and_compares_by_its_choices():
     assert hash(mpt.Biprop(prune=0.5, prune_layers={"0": 0.1}))
     with pytest.raises(AttributeError):
         mpt.Biprop(prune=0.5).prune = 0.6
+
+
+def test_a_penalty_is_none_unless_a_method_has_one_whose_gradient_reaches_the_scores(mlp):
+    class SmallScores(mpt.Biprop):
+        def penalty(self, layers):
+            return sum(0.5 * layer.scores.square().sum() for layer in layers.values())
+
+    plain, net = (mpt.convert(mlp, kind(prune=0.5), seed=0).train() for kind in (mpt.Biprop, SmallScores))
+    assert plain.conversion.method.penalty(ticket_layers(plain)) is None
+    x = torch.randn(4, 6)
+    plain(x).sum().backward()
+    (net(x).sum() + net.conversion.method.penalty(ticket_layers(net))).backward()
+    for one, other in zip(ticket_layers(plain).values(), ticket_layers(net).values(), strict=True):
+        torch.testing.assert_close(other.scores.grad, one.scores.grad + one.scores)

@@ -8,6 +8,7 @@ import mpt
 from mpt.search import weight as weights
 from mpt.search.layers import TicketWeight
 from tests import reference
+from tests.own_methods import PerChannel
 
 
 def drawn(shape=(8, 4, 3, 3)):
@@ -70,6 +71,27 @@ def test_score_gradient_agrees_with_the_reference(kind, power, score_grad, score
         score_grad=score_grad,
         score_abs=score_abs,
         power=power,
+    )
+    np.testing.assert_allclose(scores.grad, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 3, 3), (7, 30)])
+@pytest.mark.parametrize("score_abs", [True, False])
+@pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
+def test_score_gradient_with_one_gain_per_channel_agrees_with_the_reference(score_grad, score_abs, shape):
+    weight, scores = drawn(shape)
+    scores.requires_grad_()
+    method = PerChannel(prune=0.6, score_grad=score_grad, score_abs=score_abs)
+    mask = method.mask(scores, kept=method.num_kept(scores.numel()))
+    upstream = torch.randn_like(weight)
+    TicketWeight.apply(scores, weight, method, mask).backward(upstream)
+    expected = reference.score_gradient(
+        upstream.numpy(),
+        weight.numpy(),
+        scores.detach().numpy(),
+        reference.channel_gains(weight.numpy(), mask.numpy()),
+        score_grad=score_grad,
+        score_abs=score_abs,
     )
     np.testing.assert_allclose(scores.grad, expected, rtol=1e-5)
 

@@ -52,21 +52,25 @@ class Updates:
         """Remove the hook from the network."""
         self._hook.remove()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before_forward(self, net: nn.Module, _: Any) -> None:
-        step = self.steps.begin(net)
-        if step is not None:
-            _update(net, step)
+        if torch.compiler.is_compiling():
+            torch.compiler.disable(_update)(net, self.steps)  # a graph break: compiled code must not contain the update
+        else:
+            _update(net, self.steps)
 
 
-@torch.no_grad()
-def _update(net: nn.Module, step: int) -> None:
+def _update(net: nn.Module, steps: Steps) -> None:
+    """Count a forward of ``net``; if it begins a step, call the method's update."""
+    step = steps.begin(net)
+    if step is None:
+        return
     conversion: Conversion = net.conversion  # type: ignore[assignment]
     layers: dict[int, tuple[str, TicketLayer]] = {}  # by the identity of the weight: tied layers come once
     for name, layer in ticket_layers(net).items():
         layers.setdefault(id(layer.weight), (name, layer))
     epoch, seed = conversion.epoch or 0, conversion.seed or 0
-    conversion.method.update(dict(layers.values()), seed=seed, epoch=epoch, step=step)
+    with torch.no_grad():
+        conversion.method.update(dict(layers.values()), seed=seed, epoch=epoch, step=step)
 
 
 def attach_updates(net: nn.Module, method: Method) -> None:
