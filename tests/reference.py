@@ -31,7 +31,7 @@ def global_masks(scores: list[np.ndarray], prune: float, *, score_abs: bool = Tr
     return [m.reshape(s.shape) for m, s in zip(masks, scores, strict=True)]
 
 
-def ramped(prune: float, epoch: int, ramp: int) -> float:
+def prune_in_epoch(prune: float, epoch: int, ramp: int) -> float:
     if prune < 0.5 or epoch >= ramp:
         return prune
     c = (1 - epoch / ramp) ** 3
@@ -55,15 +55,25 @@ def gain(weight: np.ndarray, mask: np.ndarray) -> float:
     return float(np.abs(weight.astype(np.float64))[mask].sum() / mask.sum())
 
 
-def ticket_weight(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return gain(weight, mask) * mask * sign(weight)
+def channel_gains(weight: np.ndarray, mask: np.ndarray, *, dim: int = 0) -> np.ndarray:
+    """One gain per index of ``dim``, 0 where nothing is kept, in a shape that broadcasts to the weight's."""
+    gains = np.zeros([n if d == dim else 1 for d, n in enumerate(weight.shape)])
+    for channel in range(weight.shape[dim]):
+        kept = np.take(mask, channel, axis=dim)
+        if kept.any():
+            gains[(slice(None),) * dim + (channel,)] = gain(np.take(weight, channel, axis=dim), kept)
+    return gains
+
+
+def ticket_weight(weight: np.ndarray, mask: np.ndarray, gains: np.ndarray | None = None) -> np.ndarray:
+    return (gain(weight, mask) if gains is None else gains) * mask * sign(weight)
 
 
 def score_gradient(
     grad: np.ndarray,
     weight: np.ndarray,
     scores: np.ndarray,
-    gain: float,
+    gain: float | np.ndarray,
     *,
     score_grad: str,
     score_abs: bool = True,

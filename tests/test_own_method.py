@@ -9,31 +9,11 @@ import pytest
 import torch
 
 import mpt
-from mpt.search.initializers import random_weight
 from mpt.search.layers import ticket_layers
-from mpt.streams import stream_generator
 from tests.console import SMALL, command, row_of
+from tests.own_methods import IteRand
 
-YAML = "defaults: [biprop, _self_]\nname: {name}\ntarget: tests.test_own_method.{target}\n"
-
-
-@dataclass(frozen=True, kw_only=True)
-class IteRand(mpt.Biprop):
-    """Draws a share of the pruned weights again every ``period`` steps (Chijiwa et al. 2021)."""
-
-    period: int = 4
-    share: float = 0.5
-
-    def update(self, layers, *, seed, epoch, step):
-        if step % self.period != self.period - 1:
-            return
-        for name, layer in layers.items():
-            stream = f"{name}/epoch {epoch}/step {step}"
-            options = {"init": self.init, "scale_fan": self.scale_fan, "prune": self.layer_prune(name)}
-            fresh = random_weight(layer.weight.shape, seed=seed, layer=stream, **options)
-            drawn = stream_generator(seed, f"iterand/{stream}").random(fresh.numel()) < self.share
-            chosen = torch.from_numpy(drawn).view_as(fresh) & ~layer.mask()
-            layer.weight.copy_(torch.where(chosen, fresh, layer.weight))
+YAML = "defaults: [biprop, _self_]\nname: {name}\ntarget: {target}\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +26,16 @@ class Decayed(mpt.Biprop):
         return self.strength * sum(layer.scores.square().mean() for layer in layers.values())
 
 
-@dataclass(frozen=True, kw_only=True)
-class PerChannel(mpt.Biprop):
-    """One gain for each output channel: the mean magnitude of the weights that it keeps."""
-
-    def gain(self, weight, mask):
-        axes = tuple(range(1, weight.dim()))
-        return (weight.abs() * mask).sum(axes, keepdim=True) / mask.sum(axes, keepdim=True).clamp(min=1)
-
-
 @pytest.fixture
 def mine(tmp_path):
     """A folder with ``method=iterand``, ``decayed`` and ``channels`` in ``conf``."""
     (tmp_path / "conf" / "method").mkdir(parents=True)
-    for name, target in (("iterand", "IteRand"), ("decayed", "Decayed"), ("channels", "PerChannel")):
+    targets = {
+        "iterand": "tests.own_methods.IteRand\nperiod: 4\nshare: 0.5",
+        "decayed": "tests.test_own_method.Decayed",
+        "channels": "tests.own_methods.PerChannel",
+    }
+    for name, target in targets.items():
         (tmp_path / "conf" / "method" / f"{name}.yaml").write_text(YAML.format(name=name, target=target))
     return tmp_path
 

@@ -262,7 +262,7 @@ def test_what_cannot_be_built_is_refused_before_anything_is_made(run_here, tmp_p
 def test_global_pruning_ramps_and_only_what_comes_after_counts(run_here):
     row, directory = run_here("prune=0.8", "method.selection=global", "method.ramp=3", "epochs=5")
     written = rows(directory)
-    kept = [1 - reference.ramped(0.8, epoch, 3) for epoch in range(5)]
+    kept = [1 - reference.prune_in_epoch(0.8, epoch, 3) for epoch in range(5)]
     assert [r["ticket/density"] for r in written] == pytest.approx(kept, abs=1e-4)
     best = max(written[3:], key=lambda r: r["test/acc"])
     assert (row["test_acc_max"], row["test_acc_max_epoch"]) == (best["test/acc"], best["epoch"])

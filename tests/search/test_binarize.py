@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import mpt
 from mpt import backbones, data
 from mpt.search.activations import BinaryActivation
-from mpt.search.binarize import MaxPool2d, Signs, binarize, put
+from mpt.search.binarize import MaxPool2d, Signs, apply_signs, binarize
 from mpt.search.layers import kind_of, ticket_layers
 
 HALF = mpt.Biprop(prune=0.5)
@@ -193,10 +193,10 @@ def test_a_backbone_with_signs_of_its_own_is_checked_and_not_rewritten():
 def test_the_same_rewrite_is_put_on_a_plain_backbone_again():
     one, other = NETWORKS["wide_resnet34"](), NETWORKS["wide_resnet34"]()
     signs = binarize(one, torch.zeros(2, 3, 32, 32), t=1.0)
-    put(Signs.from_dict(signs.as_dict()), other)
+    apply_signs(Signs.from_dict(signs.as_dict()), other)
     assert str(one) == str(other)
     with pytest.raises(ValueError, match="another backbone: this one has no module"):
-        put(signs, nn.Sequential(nn.ReLU()))
+        apply_signs(signs, nn.Sequential(nn.ReLU()))
 
 
 def test_the_rewrite_leaves_the_backbone_its_mode_and_its_in_place_activations_alone():

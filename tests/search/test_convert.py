@@ -223,10 +223,10 @@ def test_a_seed_that_is_no_whole_number_is_refused(mlp):
 def test_a_copy_made_inside_frozen_is_not_frozen(mlp):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
     with mpt.frozen(net):
-        made = copy.deepcopy(net)
-    made[0].scores.data.neg_().add_(0.3)
-    assert torch.equal(made[0].ticket_weight() != 0, made[0].mask())
-    assert made[0].made is None
+        other = copy.deepcopy(net)
+    other[0].scores.data.neg_().add_(0.3)
+    assert torch.equal(other[0].ticket_weight() != 0, other[0].mask())
+    assert other[0].frozen_ticket is None
 
 
 def test_options_that_the_dense_baseline_cannot_honour_are_refused(mlp):

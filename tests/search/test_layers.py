@@ -13,6 +13,7 @@ from mpt.search import mask as masks
 from mpt.search.fast import loops
 from mpt.search.layers import ticket_layers
 from tests import reference
+from tests.own_methods import PerChannel
 
 LAYERS = {
     "conv1d": (lambda: nn.Conv1d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2), (3, 4, 17)),
@@ -39,6 +40,54 @@ def test_a_ticket_layer_computes_what_the_plain_layer_does_with_the_ticket_weigh
         if not bias:
             plain.bias = None
     torch.testing.assert_close(net(x), plain(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "dim"), [*((kind, 0) for kind in LAYERS), ("transpose", 1)])
+def test_a_ticket_layer_computes_with_one_gain_per_channel(kind, dim):
+    make, shape = LAYERS[kind]
+    plain, x = make(), torch.randn(shape)
+    net = mpt.convert(plain, PerChannel(prune=0.5, dim=dim), seed=0, example=x)
+    weight, mask = net.weight.detach().numpy(), reference.mask(net.scores.detach().numpy(), 0.5)
+    gains = reference.channel_gains(weight, mask, dim=dim)
+    assert net.gain().shape == gains.shape
+    with torch.no_grad():
+        plain.weight.copy_(torch.from_numpy(reference.ticket_weight(weight, mask, gains)))
+        plain.bias = None
+    torch.testing.assert_close(net(x), plain(x), rtol=1e-5, atol=1e-6)
+    dense = mpt.to_dense(net.eval())
+    with mpt.frozen(net):
+        assert torch.equal(net(x), dense(x))
+        assert net.gain() is net.gain()
+
+
+def test_layers_with_one_gain_per_channel_select_together_and_train():
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+    method = PerChannel(prune=0.5, selection="global", ramp=0)
+    net = mpt.convert(backbone, method, seed=0, example=torch.ones(1, 3, 6, 6))
+    optim = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.1)
+    x, y = torch.randn(20, 3, 6, 6), torch.arange(20) % 5
+    losses = []
+    for _ in range(30):
+        optim.zero_grad()
+        loss = nn.functional.cross_entropy(net.train()(x), y)
+        loss.backward()
+        optim.step()
+        losses.append(loss.item())
+        assert sum(int(layer.mask().sum()) for layer in ticket_layers(net).values()) == 214
+    assert losses[-1] < 0.8 * losses[0]
+    assert torch.equal(mpt.to_dense(net.eval())(x), net(x))
+
+
+def test_magnitudes_are_one_per_gain_or_none_at_all(mlp):
+    for method in (mpt.Biprop(prune=0.5), mpt.EdgePopup(prune=0.5), PerChannel(prune=0.5)):
+        for layer in ticket_layers(mpt.convert(mlp, method, seed=0)).values():
+            assert torch.equal(layer.ticket().magnitudes(), layer.gain())
+    real = mpt.convert(mlp, mpt.EdgePopup(prune=0.5, init="kaiming_normal"), seed=0)
+    assert real[0].ticket().magnitudes() is None
+    net = mpt.convert(mlp, PerChannel(prune=0.5), seed=0)
+    net[0].scores.data[3] = 0.0  # prunes the whole channel
+    assert net[0].gain().flatten()[3] == net[0].ticket().magnitudes().flatten()[3] == 0
+    assert torch.isfinite(net(torch.randn(2, 6))).all()
 
 
 OPTIMIZERS = {
@@ -137,7 +186,7 @@ def test_frozen_ends_with_an_error_inside(mlp):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
     with pytest.raises(RuntimeError), mpt.frozen(net):
         net(torch.randn(2, 5))
-    assert net[0].made is None
+    assert net[0].frozen_ticket is None
 
 
 def test_a_mask_made_in_inference_mode_can_be_used_for_gradients(mlp):

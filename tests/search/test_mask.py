@@ -84,13 +84,15 @@ def test_the_kth_largest_of_several_tensors_is_that_of_their_sorted_entries():
 
 
 def test_the_ramp_is_the_one_of_the_authors_update():
-    kept = [f"{1 - masks.ramped(0.8, epoch=epoch, ramp=10):.3f}"[1:] for epoch in range(11)]
+    kept = [f"{1 - masks.prune_in_epoch(0.8, epoch=epoch, ramp=10):.3f}"[1:] for epoch in range(11)]
     assert " ".join(kept) == ".500 .419 .354 .303 .265 .237 .219 .208 .202 .200 .200"
 
 
 @given(prune=st.floats(0, 0.99), epoch=st.integers(0, 30), ramp=st.integers(0, 20))
 def test_the_ramp_agrees_with_the_reference(prune, epoch, ramp):
-    assert masks.ramped(prune, epoch=epoch, ramp=ramp) == pytest.approx(reference.ramped(prune, epoch, ramp))
+    assert masks.prune_in_epoch(prune, epoch=epoch, ramp=ramp) == pytest.approx(
+        reference.prune_in_epoch(prune, epoch, ramp)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import mpt
+from mpt.search.layers import ticket_layers
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ import mpt
         ({"prune": 0.5, "score_init": "normal"}, "score_init must be one of uniform, constant, got 'normal'"),
         ({"prune": 0.5, "score_start": "rooted"}, "score_start must be one of plain, matched, got 'rooted'"),
         ({"prune": 0.5, "prune_layers": {"0": 1.5}}, r"prune_layers\['0'\] is the fraction removed and must be in"),
-        ({"prune": 0.5, "prune_layers": 0.3}, "prune_layers gives the fraction removed of layers by name or pattern"),
+        ({"prune": 0.5, "prune_layers": 0.3}, "prune_layers gives the fraction removed from layers by name or pattern"),
         ({"prune": 0.5, "prune_layers": {"0": 0.3}, "selection": "global"}, "layer by layer, which selection=global"),
     ],
 )
@@ -79,13 +81,13 @@ def test_a_ramp_lasts_only_where_the_fraction_removed_rises(choices, epochs):
     assert mpt.Biprop(**choices).ramp_epochs == epochs
 
 
-def test_a_method_with_masks_of_its_own_selects_layer_by_layer():
+def test_a_method_with_its_own_mask_selects_layer_by_layer():
     class Own(mpt.Biprop):
         def mask(self, scores, *, kept):
             return super().mask(-scores, kept=kept)
 
     assert Own(prune=0.5).selection == "layerwise"
-    with pytest.raises(ValueError, match="Own makes masks of its own, layer by layer: selection must be layerwise"):
+    with pytest.raises(ValueError, match="Own defines its own mask, layer by layer: selection must be layerwise"):
         Own(prune=0.5, selection="global")
 
 
@@ -99,3 +101,17 @@ def test_a_method_is_frozen_and_compares_by_its_choices():
     assert hash(mpt.Biprop(prune=0.5, prune_layers={"0": 0.1}))
     with pytest.raises(AttributeError):
         mpt.Biprop(prune=0.5).prune = 0.6
+
+
+def test_a_penalty_is_none_unless_a_method_has_one_whose_gradient_reaches_the_scores(mlp):
+    class SmallScores(mpt.Biprop):
+        def penalty(self, layers):
+            return sum(0.5 * layer.scores.square().sum() for layer in layers.values())
+
+    plain, net = (mpt.convert(mlp, kind(prune=0.5), seed=0).train() for kind in (mpt.Biprop, SmallScores))
+    assert plain.conversion.method.penalty(ticket_layers(plain)) is None
+    x = torch.randn(4, 6)
+    plain(x).sum().backward()
+    (net(x).sum() + net.conversion.method.penalty(ticket_layers(net))).backward()
+    for one, other in zip(ticket_layers(plain).values(), ticket_layers(net).values(), strict=True):
+        torch.testing.assert_close(other.scores.grad, one.scores.grad + one.scores)

@@ -207,6 +207,19 @@ def test_a_calibrated_threshold_is_set_every_few_training_steps():
     assert off(1.002) == 0  # the first step of an epoch
 
 
+def test_a_calibrated_threshold_is_refreshed_by_optimizer_steps_not_forwards():
+    net = mpt.convert(nn.Sequential(nn.Linear(60, 50), nn.ReLU(), nn.Linear(50, 40)), TOGETHER["calibrated"], seed=0)
+    mpt.start_epoch(net, 0, accumulate=2)
+    thresholds = []
+    for _ in range(14):
+        for layer in ticket_layers(net).values():
+            layer.scores.data.mul_(1.0005)
+        net(torch.randn(4, 60))
+        thresholds.append(net[0].threshold.item())
+    changes = [i for i in range(1, 14) if thresholds[i] != thresholds[i - 1]]
+    assert changes == [6, 12]  # refresh=3 steps of two forwards each
+
+
 def test_a_calibrated_threshold_is_in_the_state_dict_to_the_bit(mlp):
     net = mpt.convert(mlp, TOGETHER["calibrated"], seed=0)
     assert set(net.state_dict()) == {f"{n}.{k}" for n in "02" for k in ("weight", "scores", "threshold")}
@@ -281,7 +294,7 @@ def test_a_ramp_prunes_more_every_epoch_and_its_end_is_the_ticket(mlp, selection
     for epoch in range(6):
         mpt.start_epoch(net, epoch)
         seen.append(density())
-        assert seen[-1] == pytest.approx(1 - reference.ramped(0.8, epoch, 4), abs=0.01)
+        assert seen[-1] == pytest.approx(1 - reference.prune_in_epoch(0.8, epoch, 4), abs=0.01)
         if epoch < 4:
             with pytest.raises(ValueError, match=rf"epoch {epoch + 1} of the 4 .*no ticket yet, train on"):
                 mpt.Ticket.from_network(net)

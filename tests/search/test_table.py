@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import pytest
+import torch
 import torchvision
+from torch import nn
 
 import mpt
+from tests import reference
+from tests.own_methods import PerChannel
 
 
 def test_the_table_lists_shape_kept_gain_and_bits_of_every_layer(mlp):
@@ -20,6 +25,16 @@ def test_the_table_lists_shape_kept_gain_and_bits_of_every_layer(mlp):
 def test_real_weights_cost_32_bits_each(mlp):
     net = mpt.convert(mlp, mpt.EdgePopup(prune=0.5, init="kaiming_normal"), seed=0)
     assert mpt.layer_table(net).layers[0].bits == 48 + 24 * 32
+
+
+def test_gains_of_channels_cost_32_bits_each_and_show_their_mean():
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 5))
+    net = mpt.convert(backbone, PerChannel(prune=0.5), seed=0, example=torch.ones(1, 3, 4, 4))
+    conv, linear = mpt.layer_table(net).layers
+    assert (conv.bits, linear.bits) == (108 + 54 + 4 * 32, 80 + 40 + 5 * 32)
+    weight, mask = net[0].weight.detach().numpy(), net[0].mask().numpy()
+    assert conv.gain == pytest.approx(reference.channel_gains(weight, mask).mean(), rel=1e-6)
+    assert f"{conv.gain:.4g}" in str(mpt.layer_table(net))
 
 
 def test_every_parameter_of_the_backbone_is_in_the_table():

@@ -8,6 +8,7 @@ import mpt
 from mpt.search import weight as weights
 from mpt.search.layers import TicketWeight
 from tests import reference
+from tests.own_methods import PerChannel
 
 
 def drawn(shape=(8, 4, 3, 3)):
@@ -34,13 +35,13 @@ def test_gain_and_ticket_weight_agree_with_the_reference():
     gain = weights.gain(weight, mask)
     assert gain.item() == pytest.approx(reference.gain(weight.numpy(), mask.numpy()), rel=1e-7)
     expected = reference.ticket_weight(weight.numpy(), mask.numpy())
-    np.testing.assert_allclose(weights.binary(weight, mask, gain), expected, rtol=1e-6)
+    np.testing.assert_allclose(weights.binary_weight(weight, mask, gain), expected, rtol=1e-6)
 
 
 def test_sign_of_zero_and_of_minus_zero_is_plus_one():
     zeros = torch.tensor([0.0, -0.0, -1.0])
     assert weights.signs(zeros).tolist() == [1.0, 1.0, -1.0]
-    assert weights.binary(zeros, torch.ones(3, dtype=torch.bool), torch.tensor(0.5)).tolist() == [0.5, 0.5, -0.5]
+    assert weights.binary_weight(zeros, torch.ones(3, dtype=torch.bool), torch.tensor(0.5)).tolist() == [0.5, 0.5, -0.5]
 
 
 def test_gain_of_equal_magnitudes_is_that_magnitude_to_the_bit():
@@ -70,6 +71,27 @@ def test_score_gradient_agrees_with_the_reference(kind, power, score_grad, score
         score_grad=score_grad,
         score_abs=score_abs,
         power=power,
+    )
+    np.testing.assert_allclose(scores.grad, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 3, 3), (7, 30)])
+@pytest.mark.parametrize("score_abs", [True, False])
+@pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
+def test_score_gradient_with_one_gain_per_channel_agrees_with_the_reference(score_grad, score_abs, shape):
+    weight, scores = drawn(shape)
+    scores.requires_grad_()
+    method = PerChannel(prune=0.6, score_grad=score_grad, score_abs=score_abs)
+    mask = method.mask(scores, kept=method.num_kept(scores.numel()))
+    upstream = torch.randn_like(weight)
+    TicketWeight.apply(scores, weight, method, mask).backward(upstream)
+    expected = reference.score_gradient(
+        upstream.numpy(),
+        weight.numpy(),
+        scores.detach().numpy(),
+        reference.channel_gains(weight.numpy(), mask.numpy()),
+        score_grad=score_grad,
+        score_abs=score_abs,
     )
     np.testing.assert_allclose(scores.grad, expected, rtol=1e-5)
 

@@ -252,7 +252,7 @@ def test_a_backbone_that_would_read_other_files_is_never_built():
     ticket = mpt.Ticket.from_network(mpt.convert(BACKBONES["conv2"](), mpt.Biprop(prune=0.8), seed=0))
     arguments = {"name": "resnet10t", "checkpoint_path": "/etc/passwd"}
     ticket.header["backbone"] = {"target": "mpt.backbones.timm", "arguments": arguments}
-    with pytest.raises(ValueError, match="never built with checkpoint_path"):
+    with pytest.raises(ValueError, match="never built from a file with checkpoint_path"):
         ticket.network()
 
 

@@ -20,7 +20,7 @@ from mpt.data import ImageData
 from mpt.run.settings import Choice
 from mpt.search.methods import Method
 from mpt.search.parameters import BATCH_NORMS
-from mpt.search.probe import evaluating
+from mpt.search.probe import evaluation_mode
 from mpt.streams import stream_key
 
 
@@ -158,7 +158,7 @@ def check_bf16_strides(net: nn.Module, data: ImageData) -> None:
         if isinstance(layer, nn.modules.conv._ConvNd) and any(p.requires_grad for p in layer.parameters())
     ]
     try:
-        with evaluating(net):
+        with evaluation_mode(net):
             net(torch.zeros(2, data.channels, data.image_size, data.image_size))
     finally:
         for hook in hooks:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mpt.experiment.averaging import averaged
 from mpt.experiment.module import TicketModule
 from mpt.files import write_atomically
-from mpt.search.layers import Made, TicketLayer, one_selection, ticket_layers
+from mpt.search.layers import LayerTicket, TicketLayer, one_selection, ticket_layers
 from mpt.search.mask import flips, kept_fraction
 from mpt.search.selection import current_masks, start_epoch
 
@@ -120,17 +120,17 @@ def ticket_metrics(module: TicketModule, before: list[Tensor], after: list[Tenso
     metrics = {"ticket/density": kept_fraction(after) if after else 1.0, "ticket/flips": flips(before, after)}
     with one_selection(module.net):
         for (name, layer), old, new in zip(ticket_layers(module.net).items(), before, after, strict=True):
-            made = layer.current()
+            ticket = layer.ticket()
             metrics[f"ticket/flips/{name}"] = flips([old], [new])
-            metrics[f"ticket/gain/{name}"] = float(made.gain.mean())  # a method may have several per layer
-            metrics[f"ticket/binarization_error/{name}"] = binarization_error(layer, made)
+            metrics[f"ticket/gain/{name}"] = ticket.mean_gain
+            metrics[f"ticket/binarization_error/{name}"] = binarization_error(layer, ticket)
     return metrics
 
 
-def binarization_error(layer: TicketLayer, made: Made) -> float:
+def binarization_error(layer: TicketLayer, ticket: LayerTicket) -> float:
     """``||m (w - g sign(w))||``, Euclidean, of the paper's equation 1."""
-    error = layer.weight.detach().abs() - made.gain
-    return float(torch.linalg.vector_norm(error[made.mask]))
+    errors = layer.weight.detach().abs() - ticket.gain
+    return float(torch.linalg.vector_norm(errors[ticket.mask]))
 
 
 def _wait(device: torch.device) -> None:

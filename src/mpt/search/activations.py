@@ -1,8 +1,8 @@
 """The binary activation of MPT-1/1, and how its layers save memory: autograd keeps one tensor per activation, not two.
 
-A sign keeps its own input for its backward. The layer behind the sign would keep the signs as well; instead, its
-backward recomputes them (:func:`recompute_signs`). A max-pool in front of a sign needs the shape of its input alone
-(:class:`MaxPool2d`). Both give the bits that torch's own operations give.
+A sign saves its own input for its backward. The layer behind the sign would save the signs as well; instead, its
+backward recomputes them (:func:`recompute_signs`). A max-pool in front of a sign needs only the shape of its input
+(:class:`MaxPool2d`). Both give the same bits as torch's own operations.
 """
 
 from __future__ import annotations

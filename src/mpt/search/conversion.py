@@ -1,4 +1,4 @@
-"""The record of a conversion: what :func:`mpt.convert` did to a backbone, as a network and its ticket keep it."""
+"""The record of a conversion: what :func:`mpt.convert` did to a backbone; a network and its ticket keep it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Sign:
 
     Args:
         activation: name of its module.
-        behind: name of the pool or batch-norm that the sign follows; None: the sign takes the activation's place.
+        behind: name of the pool or batch-norm that the sign follows; None if the sign takes the activation's place.
         features: number of features of the batch-norm in front of the sign; None for no batch-norm.
         dims: dimensions of the sign's input, batch included; they decide the kind of batch-norm.
     """
@@ -54,5 +54,5 @@ class Conversion:
     dropped: tuple[str, ...] = ()  # the backbone's parameters that the copy lacks: biases, batch-norm scales
     signs: Signs | None = None  # the activations rewritten for binary activations, if any
     binary_inputs: tuple[str, ...] = ()  # layers that see only -1 and +1
-    epoch: int | None = None  # last told by start_epoch
+    epoch: int | None = None  # from the last call of start_epoch
     from_file: bool = False  # the network was built from a ticket file: its layers keep what the file says

@@ -1,14 +1,14 @@
-"""Any backbone to the same backbone with ticket layers, and back.
+"""From any backbone to the same backbone with ticket layers, and back.
 
     net   = convert(backbone, Biprop(prune=0.8), seed=0)     a converted copy; the backbone stays as it is
     dense = to_dense(net)                                    plain torch layers that carry the ticket's weights
 
-Conversion copies the backbone and changes the class of each Conv1d/2d/3d, ConvTranspose2d and Linear in the copy, so
-that whatever the layer was (grouped, strided, dilated, padded, shared, hooked) it still is. Everything that is not a
-searched weight is frozen unless named in ``trained``, as prize 2 of the paper wants it.
+Conversion copies the backbone and changes the class of each Conv1d/2d/3d, ConvTranspose2d and Linear in the copy. So a
+layer stays whatever it was: grouped, strided, dilated, padded, shared, hooked. Everything except the scores is frozen,
+as prize 2 of the paper requires, unless ``trained`` names it.
 
-One probe forward in evaluation mode then proves that the network really computes with the ticket: a converted layer
-that is never called, or whose ``weight`` is read past the layer (as attention often does), is refused by name.
+A probe then runs the network in evaluation mode to prove that it really computes with the ticket. It refuses by name a
+converted layer that is never called, or whose ``weight`` is read past the layer (as attention often does).
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from mpt.search.layers import (
     PLAIN_LAYERS,
     TICKET_LAYERS,
     TicketLayer,
-    frozen,
     kind_of,
+    one_selection,
     ticket_layers,
-    unwrapped,
+    unwrap,
 )
 from mpt.search.methods import Method
 from mpt.search.parameters import check_patterns, drop_biases, freeze, set_batchnorm
 from mpt.search.probe import probe
-from mpt.search.selection import choose_together, hooks_of, update_between_steps
+from mpt.search.selection import attach_selection, hooks_of
+from mpt.search.steps import attach_updates
 
 
 def convert(
@@ -56,28 +57,27 @@ def convert(
     """A copy of ``backbone`` whose layers are searched by ``method``.
 
     Args:
-        backbone: any module; it is left as it is. What ``torch.compile`` or data parallelism has wrapped around it is
-            not in the copy.
-        method: :class:`mpt.Biprop`, :class:`mpt.EdgePopup`, :class:`mpt.Dense` or a method of one's own.
-        seed: weights and scores are drawn from it, layer by layer and by name; None keeps the backbone's own weights
-            (the scores are then those of seed 0).
+        backbone: any module; it stays as it is. The copy leaves out wrappers of ``torch.compile`` and data parallelism.
+        method: :class:`mpt.Biprop`, :class:`mpt.EdgePopup`, :class:`mpt.Dense` or a method of your own.
+        seed: the weights and scores of each layer are drawn from the seed and the layer's name. None keeps the
+            backbone's own weights (the scores then come from seed 0).
         dense: names of layers to leave out of the search, or patterns with ``*``; they keep the backbone's values.
         trained: names or patterns of parameters, not searched, that are trained instead of frozen.
         learn_batchnorm: batch-norm has a learned scale and shift (+BN); otherwise it has none.
-        binary_activations: MPT-1/1: signs in the place of ReLUs, by the rules of :mod:`mpt.search.binarize`, so that
-            every searched convolution but the first sees only -1 and +1. A backbone that has
-            :class:`mpt.BinaryActivation` of its own is not rewritten, only checked.
+        binary_activations: MPT-1/1: signs in place of ReLUs, by the rules of :mod:`mpt.search.binarize`, so that every
+            searched convolution but the first sees only -1 and +1. A backbone that already has
+            :class:`mpt.BinaryActivation` is checked but not rewritten.
         spline_t: ``t`` of the signs, see :class:`mpt.BinaryActivation`.
-        example: one input batch (a tuple for several inputs) for the probe forward; by default usual shapes are tried.
+        example: one input batch (a tuple for several inputs) for the probe; by default it tries usual shapes.
 
     Returns:
         The converted copy, on the device and in the dtypes of ``backbone``.
 
     Raises:
-        ValueError: a pattern that matches nothing, a layer that cannot be converted or that is never called, a prune
-            or threshold that leaves nothing of a layer.
+        ValueError: a pattern matches nothing, a layer cannot be converted or is never called, or ``prune`` or
+            ``threshold`` leaves nothing of a layer.
     """
-    backbone = unwrapped(backbone)
+    backbone = unwrap(backbone)
     check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if kind_of(layer)])
     net = copy.deepcopy(backbone)
     signs = binarize(net, example, t=spline_t) if binary_activations else None
@@ -92,16 +92,19 @@ def convert(
         raise ValueError(f"{type(method).__name__} trains every parameter: leave out learn_batchnorm and trained")
     binary = _binary_inputs(net, example, refuse=binary_activations)
     _draw(net, method, seed=seed, left_out=_matching(dense, plain_layers(net)))
-    left = {name for name, _ in net.named_parameters()}
-    dropped = tuple(name for name, _ in backbone.named_parameters() if name not in left)
+    parameters = {name for name, _ in net.named_parameters()}
+    dropped = tuple(name for name, _ in backbone.named_parameters() if name not in parameters)
     net.conversion = Conversion(method, seed, dropped, signs, binary)  # type: ignore[assignment]
-    choose_together(net, method)
-    update_between_steps(net, method)  # their hook runs first
+    attach_selection(net, method)
+    attach_updates(net, method)
     return net
 
 
 def _binary_inputs(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, *, refuse: bool) -> tuple[str, ...]:
-    """Layers that see only -1 and +1, if ``net`` has signs at all; ValueError if a searched convolution does not."""
+    """Names of the layers that see only -1 and +1; empty if ``net`` has no binary activation.
+
+    With ``refuse``, ValueError if a searched convolution other than the first sees anything else.
+    """
     if not any(isinstance(module, BinaryActivation) for module in net.modules()):
         return ()
     binary = binary_inputs(net, example)
@@ -111,29 +114,29 @@ def _binary_inputs(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, 
 
 
 def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str] = ()) -> None:
-    """Turn the layers of ``net`` into ticket layers in place; scores are 0 and all weights are what they were."""
+    """Turn the layers of ``net`` into ticket layers in place, with scores of 0 and unchanged weights."""
     layers = {name: layer for name, layer in plain_layers(net).items() if name not in left_out}
     if not layers:
         raise ValueError("nothing to search: the backbone has no convolution or linear layer, or all are left out")
     _check_convertible(net, layers)
-    scores: dict[int, nn.Parameter] = {}  # by the identity of the weight: layers that share it share the scores
+    scores: dict[int, nn.Parameter] = {}  # by the identity of the weight: layers that share it share their scores
     for name, layer in layers.items():
         if layer.weight.is_inference():
-            raise ValueError(f"layer {name!r} was made under inference_mode: build the backbone outside it")
+            raise ValueError(f"layer {name!r} was built under inference_mode: build the backbone outside it")
         learned = scores.setdefault(id(layer.weight), nn.Parameter(torch.zeros_like(layer.weight)))
         layer.__class__ = TICKET_LAYERS[kind_of(layer)]  # type: ignore[index, assignment]
         layer.weight.requires_grad_(False)
         layer.register_parameter("scores", learned)
         layer.register_buffer("threshold", None)
         layer.method, layer.num_kept = method, method.num_kept(layer.weight.numel(), layer=name)  # type: ignore[assignment]
-        layer.selection, layer.place, layer.made = LAYERWISE, 0, None  # type: ignore[assignment]
+        layer.selection, layer.place, layer.frozen_ticket = LAYERWISE, 0, None  # type: ignore[assignment]
 
 
 def to_dense(net: nn.Module) -> nn.Module:
     """A copy of ``net`` with plain torch layers that carry the ticket's weights: bit for bit the same logits."""
-    net = unwrapped(net)
-    with frozen(net):
-        weights = {name: layer.current().ticket_weight.clone() for name, layer in ticket_layers(net).items()}
+    net = unwrap(net)
+    with one_selection(net):
+        weights = {name: layer.ticket().ticket_weight.clone() for name, layer in ticket_layers(net).items()}
     dense = copy.deepcopy(net)
     shared: dict[int, nn.Parameter] = {}
     for hooks in hooks_of(dense):
@@ -141,7 +144,7 @@ def to_dense(net: nn.Module) -> nn.Module:
     for name, layer in ticket_layers(dense).items():
         weight = shared.setdefault(id(layer.weight), nn.Parameter(weights[name]))
         layer.__class__ = PLAIN_LAYERS[type(layer)]  # type: ignore[assignment]
-        for attribute in ("method", "num_kept", "selection", "place", "made"):
+        for attribute in ("method", "num_kept", "selection", "place", "frozen_ticket"):
             del layer.__dict__[attribute]
         del layer.scores, layer.threshold
         layer.weight = weight
@@ -151,12 +154,12 @@ def to_dense(net: nn.Module) -> nn.Module:
 
 
 def plain_layers(net: nn.Module) -> dict[str, Any]:
-    """The layers of ``net`` that a method can search, by name, a shared one once."""
+    """The layers of ``net`` that a method can search, by name; a shared layer comes once."""
     return {name: layer for name, layer in net.named_modules() if kind_of(layer)}
 
 
 def _check_convertible(net: nn.Module, layers: dict[str, Any]) -> None:
-    """Refuse by name what would not compute what it did: own forwards, parametrizations, weights tied elsewhere."""
+    """Refuse by name any layer that conversion would break: a forward of its own, a parametrized or tied weight."""
     own = {id(parameter) for layer in layers.values() for parameter in layer.parameters(recurse=False)}
     for name, layer in layers.items():
         kind = kind_of(layer)
@@ -198,12 +201,12 @@ def _matching(patterns: Sequence[str], layers: dict[str, Any]) -> list[str]:
 
 @torch.no_grad()
 def _draw(net: nn.Module, method: Method, *, seed: int | None, left_out: Sequence[str]) -> None:
-    """Weights (if there is a seed) and scores of all layers, each from the stream of its name."""
-    drawn: set[int] = set()
+    """Draw weights (if there is a seed) and scores of all layers, each from the stream of its layer's name."""
+    done: set[int] = set()  # identities of weights
     for name, layer in plain_layers(net).items():
-        if name in left_out or id(layer.weight) in drawn:
+        if name in left_out or id(layer.weight) in done:
             continue
-        drawn.add(id(layer.weight))
+        done.add(id(layer.weight))
         shape = layer.weight.shape
         if seed is not None:
             layer.weight.copy_(

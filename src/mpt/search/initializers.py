@@ -1,14 +1,11 @@
-"""The frozen random weights and the first scores, from one seed, the same on every device and in every release.
+"""The frozen random weights and the first scores: drawn from one seed, the same on every device and in every release.
 
-Three independent streams come out of one seed, each from NumPy's counter-based Philox generator under the key
+Each layer has three independent streams of the seed (:mod:`mpt.streams`), named ``<stream>/<layer name>``:
 
-    (seed, blake2b-64 of "<stream>/<layer name>")
-
-* the **signs** of a layer's weights are the raw bits of the stream ``signs``: weight ``i`` is positive where bit
-  ``i % 64`` of word ``i // 64`` is 1. Raw Philox words are specified and never change, so the signs of a ticket can be
-  made again from its seed in any future release (:func:`random_signs`);
-* magnitudes (stream ``magnitudes``) and scores (stream ``scores``) come from NumPy's ``Generator`` over the same kind
-  of key.
+* the **signs** of the weights are the raw bits of the stream ``signs``: weight ``i`` is positive where bit ``i % 64``
+  of word ``i // 64`` is 1. Raw Philox words are specified and never change, so any future release can recompute the
+  signs of a ticket from its seed (:func:`random_signs`);
+* magnitudes (stream ``magnitudes``) and scores (stream ``scores``) come from NumPy's ``Generator``.
 
 With fan ``f`` of a layer (times ``1 - P`` for ``scale_fan="kept"``, times ``P`` for ``"published"``) and the gain
 ``sqrt(2)`` of a ReLU:
@@ -18,9 +15,10 @@ With fan ``f`` of a layer (times ``1 - P`` for ``scale_fan="kept"``, times ``P``
     xavier_normal       N(0, 2 / (f_in + f_out))      xavier_constant     +-sqrt(2 / (f_in + f_out))
 
 Scores start uniform in ``+-1 / sqrt(fan_in)`` (``kaiming_uniform(a=sqrt(5))``), or ``constant`` at the standard
-deviation of that, ``+1 / sqrt(3 fan_in)``: all equal, so that the first mask of a layer is its lowest indices, and
-positive, because the sign of a score changes nothing where ``|s|`` decides. With a power ``a`` a ``matched`` start
-takes ``sign(u) |u|^(1/a)`` of each of these, so that ``S = s |s|^(a-1)`` starts at them. All is drawn in float32.
+deviation of that distribution, ``+1 / sqrt(3 fan_in)``. Constant scores are all equal, so the first mask of a layer is
+its lowest indices; they are positive because signs do not matter where ``|s|`` decides. With a power ``a``, a
+``matched`` start turns each score ``u`` into ``sign(u) |u|^(1/a)``, so that ``S = s |s|^(a-1)`` starts at ``u``. All
+numbers are drawn in float32.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ def _constant(generator: np.random.Generator, n: int, std: float) -> np.ndarray:
     return np.full(n, std, dtype=np.float32)
 
 
-# name -> (magnitudes of n weights of standard deviation std, fan rule)
+# name -> (function that draws the magnitudes of n weights of standard deviation std, fan rule)
 INITIALIZERS: dict[str, tuple[Callable[[np.random.Generator, int, float], np.ndarray], str]] = {
     "kaiming_normal": (_normal, "in"),
     "kaiming_uniform": (_uniform, "in"),
@@ -84,7 +82,7 @@ def random_weight(shape: torch.Size, *, seed: int, layer: str, init: str, scale_
 def random_scores(
     shape: torch.Size, *, seed: int, layer: str, init: str = "uniform", start: str = "plain", power: float = 1.0
 ) -> Tensor:
-    """First scores of one layer, float32 on the CPU: drawn by ``init``, and rooted for ``power`` if ``matched``."""
+    """First scores of one layer, float32 on the CPU: drawn by ``init``, and rooted by ``power`` if ``matched``."""
     bound = 1 / math.sqrt(fans(shape)[0])
     if init == "constant":
         values = np.full(shape.numel(), bound / math.sqrt(3), dtype=np.float32)

@@ -1,12 +1,12 @@
 """Layers that compute with a ticket: a torch layer whose weight is frozen and whose scores are learned.
 
-A ticket layer is the torch layer of the same kind with one change: where that one uses ``weight``, this one uses
-``ticket_weight()``. Its state dict has ``weight`` (frozen) and ``scores`` (learned), both of the layer's own shape.
+A ticket layer is the torch layer of the same kind with one change: it computes with ``ticket_weight()`` in place of
+``weight``. Its state dict has ``weight`` (frozen) and ``scores`` (learned), both of the shape of the layer's weight.
 
-In training every forward selects the mask again, so that it always follows from the current scores, whoever wrote them:
-an optimizer (fused ones do not raise a tensor's version counter), ``load_state_dict`` or a write to ``.data``. Layers
-that select together (:mod:`mpt.search.selection`) do so once per forward of the network. Evaluation works the same way,
-except inside :func:`frozen`, which computes each layer's ticket weight once.
+Every forward in training selects the mask again, so it always follows from the current scores, whether an optimizer,
+``load_state_dict`` or a write to ``.data`` changed them. (A tensor's version counter would not tell: fused optimizers
+do not raise it.) Layers that select together (:mod:`mpt.search.selection`) do so once per forward of the network.
+Evaluation works the same way, except inside :func:`frozen`, which computes each layer's ticket weight once.
 """
 
 from __future__ import annotations
@@ -25,16 +25,35 @@ if TYPE_CHECKING:
     from mpt.search.methods import Method
 
 
-class Made(NamedTuple):
-    """Mask, gain and ticket weight of one layer, as :func:`frozen` keeps them."""
+class LayerTicket(NamedTuple):
+    """The ticket of one layer: mask, gain and ticket weight at one moment."""
 
     mask: Tensor  # bool, shape of the weight
-    gain: Tensor  # 0-d, or of a shape that spreads over the weight's
+    gain: Tensor  # 0-d, or several gains in a shape that broadcasts to the weight's
     ticket_weight: Tensor  # shape of the weight
+
+    @property
+    def mean_gain(self) -> float:
+        """The gain as one number, for tables and metrics: the mean where there are several."""
+        return float(self.gain.mean())
+
+    def magnitudes(self) -> Tensor | None:
+        """One magnitude per gain, in the gain's shape; None if kept weights that share a gain differ in magnitude.
+
+        A gain whose weights are all pruned has magnitude 0.
+        """
+        kept = torch.where(self.mask, self.ticket_weight.detach().abs(), 0)
+        shape = (1,) * (kept.dim() - self.gain.dim()) + tuple(self.gain.shape)
+        shared = [dim for dim, size in enumerate(shape) if size == 1]  # along which the gain is broadcast
+        largest = kept.amax(shared, keepdim=True) if shared else kept
+        return largest.reshape(self.gain.shape) if bool((kept == largest)[self.mask].all()) else None
 
 
 class TicketWeight(torch.autograd.Function):
-    """Frozen weights and a mask to the ticket weight; backward is straight through, by the method's formulas."""
+    """Computes the ticket weight from frozen weights and a mask; the backward passes the gradient straight through.
+
+    Both follow the formulas of the method.
+    """
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, weight: Tensor, method: Method, mask: Tensor) -> Tensor:
@@ -53,14 +72,17 @@ class TicketWeight(torch.autograd.Function):
 
 
 class Selection:
-    """Which weights are kept: here each layer selects its own number. :mod:`mpt.search.selection` has the others."""
+    """Decides which weights are kept: here, each layer selects its own number of them.
+
+    :mod:`mpt.search.selection` has the selections that look beyond one layer.
+    """
 
     def mask(self, layer: TicketLayer) -> Tensor:
         """Mask of the current scores of ``layer``, bool, of the shape of its weight."""
         return layer.method.mask(layer.scores, kept=layer.num_kept)
 
     def open(self) -> AbstractContextManager[None]:
-        """Inside, no score changes, so that layers that select together need to do so only once."""
+        """Inside, no score changes, so layers that select together do so only once."""
         return nullcontext()
 
     def empty(self, layer: TicketLayer, name: str) -> ValueError:
@@ -75,15 +97,16 @@ LAYERWISE = Selection()
 
 
 class TicketLayer(nn.Module):
-    """Mixin in front of a torch layer: scores next to the weight, and the ticket weight that follows from both.
+    """Mixin in front of a torch layer: adds scores, and computes the ticket weight from them and the weight.
 
     Attributes:
         weight: frozen random weights.
         scores: learned, one per weight, same shape.
         method: the search method, shared by the layers of a network.
-        num_kept: number of weights that the mask keeps, where the layer selects for itself.
-        selection: what makes the mask; ``place`` is the layer's place in it.
-        threshold: number that the importance of a kept weight exceeds, 0-d, where the network has a calibrated one.
+        num_kept: number of weights that the mask keeps if the layer selects for itself.
+        selection: selects the mask; ``place`` is the layer's index in it.
+        threshold: number that the importance of a kept weight exceeds, 0-d; None unless the selection is calibrated.
+        frozen_ticket: what evaluation inside :func:`frozen` computes with; None outside it.
     """
 
     weight: Any
@@ -94,35 +117,40 @@ class TicketLayer(nn.Module):
     selection: Selection
     place: int
     threshold: Tensor | None
-    made: Made | None
+    frozen_ticket: LayerTicket | None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "made": None}  # a copy made inside frozen is not frozen itself
+        return {**self.__dict__, "frozen_ticket": None}  # a copy of a frozen network is not frozen itself
 
     def mask(self) -> Tensor:
-        """Mask of the current scores (inside :func:`frozen`: of those at its start), bool, shape of the weight."""
-        return self.current().mask
+        """Mask of the current scores (inside :func:`frozen`, of the scores at its start), bool, shape of the weight."""
+        return self.ticket().mask
 
     def gain(self) -> Tensor:
-        """Scale of the layer: the mean magnitude of the kept weights, 0-d; or as the method's ``gain`` shapes it."""
-        return self.current().gain
+        """Scale of the layer: the mean magnitude of the kept weights, 0-d, or as the method's ``gain`` shapes it."""
+        return self.ticket().gain
 
     def ticket_weight(self) -> Tensor:
         """The weight that the layer computes with, shape of ``weight``; in training, differentiable in the scores."""
-        if self.made is not None and not self.training:
-            return self.made.ticket_weight
+        if self.frozen_ticket is not None and not self.training:
+            return self.frozen_ticket.ticket_weight
         weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, self._select())
         return weight
 
-    def current(self) -> Made:
-        """Mask, gain and ticket weight together, not differentiable: of now, or of the start of :func:`frozen`."""
-        return self.made if self.made is not None and not self.training else self._make()
+    def ticket(self) -> LayerTicket:
+        """Mask, gain and ticket weight of the current scores, or inside :func:`frozen` of the scores at its start.
 
-    def _make(self) -> Made:
-        with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be saved for a backward
+        They are not differentiable.
+        """
+        frozen_ticket = None if self.training else self.frozen_ticket
+        return self._compute_ticket() if frozen_ticket is None else frozen_ticket
+
+    def _compute_ticket(self) -> LayerTicket:
+        """:meth:`ticket` of the current scores, even inside :func:`frozen`."""
+        with torch.inference_mode(False), torch.no_grad():  # autograd could not save an inference tensor
             mask = self._select()
             gain = self.method.gain(self.weight, mask)
-            return Made(mask, gain, self.method.ticket_weight(self.weight, mask, gain))
+            return LayerTicket(mask, gain, self.method.ticket_weight(self.weight, mask, gain))
 
     @torch.no_grad()
     def _select(self) -> Tensor:
@@ -194,30 +222,30 @@ PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 
 
 def kind_of(layer: nn.Module) -> type[nn.Module] | None:
-    """The torch class that ``layer`` is or derives from, of those that can be searched."""
+    """The torch class, among those that can be searched, that ``layer`` belongs to; None if it belongs to none."""
     return next((kind for kind in TICKET_LAYERS if isinstance(layer, kind)), None)
 
 
-def some(names: list[str], most: int = 8) -> str:
-    """The first names, and how many more."""
+def first_names(names: list[str], most: int = 8) -> str:
+    """The first ``most`` names as text, followed by the number of names left out."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def unwrapped(net: nn.Module) -> nn.Module:
-    """What ``torch.compile`` or data parallelism has wrapped, whose layers have their own names; ``net`` otherwise."""
+def unwrap(net: nn.Module) -> nn.Module:
+    """The network inside wrappers of ``torch.compile`` and data parallelism, which prefix the names of its layers."""
     while "_orig_mod" in net._modules or isinstance(net, PARALLEL):
         net = net._orig_mod if "_orig_mod" in net._modules else net.module  # type: ignore[assignment]
     return net
 
 
 def ticket_layers(net: nn.Module) -> dict[str, TicketLayer]:
-    """The ticket layers of ``net`` by name, a shared one once, in the order of ``named_modules``."""
+    """The ticket layers of ``net`` by name, in the order of ``named_modules``; a shared layer comes once."""
     return {name: module for name, module in net.named_modules() if isinstance(module, TicketLayer)}
 
 
 @contextmanager
 def one_selection(net: nn.Module) -> Iterator[None]:
-    """Inside, layers of ``net`` that select together do so once: for reading several of them while no score changes."""
+    """Inside, layers of ``net`` that select together do so only once: to read several layers while no score changes."""
     selections = {id(layer.selection): layer.selection for layer in ticket_layers(net).values()}
     with ExitStack() as stack:
         for selection in selections.values():
@@ -227,16 +255,16 @@ def one_selection(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(net: nn.Module) -> Iterator[nn.Module]:
-    """Make the mask, gain and ticket weight of each layer of ``net`` once, for all forwards in evaluation mode inside.
+    """Compute the ticket weight of each layer of ``net`` once; all forwards in evaluation mode inside use it.
 
-    A forward in training mode is not affected. Contexts nest; the outer one's ticket weights stay in force.
+    A forward in training mode is not affected. Contexts nest: inside two of them the outer one's ticket weights hold.
     """
-    layers = [layer for layer in ticket_layers(net).values() if layer.made is None]
+    layers = [layer for layer in ticket_layers(net).values() if layer.frozen_ticket is None]
     try:
         with one_selection(net):
             for layer in layers:
-                layer.made = layer._make()
+                layer.frozen_ticket = layer._compute_ticket()
         yield net
     finally:
         for layer in layers:
-            layer.made = None
+            layer.frozen_ticket = None

@@ -1,21 +1,21 @@
-"""Scores to mask: exactly the right number of weights, never by sorting.
+"""From scores to mask: keeps exactly the right number of weights, without sorting.
 
-For a layer of ``n`` weights and a pruned fraction ``P`` the mask keeps exactly
+For a layer of ``n`` weights and a fraction removed ``P`` the mask keeps exactly
 
     k = max(1, n - floor(P n + 1/2))
 
-weights, those of largest importance; among equals the lowest flat index is kept first. Importance is ``|s|``, or ``s``
-itself where a method says so.
+weights: the most important ones, and among equals the lowest flat index first. Importance is ``|s|``, or ``s`` itself
+for some methods.
 
 On the CPU ``np.partition`` finds the k-th largest value in the tensor's own memory. For a large layer it searches only
 near the previous threshold (:mod:`mpt.search.fast.threshold`); surplus ties are dropped, last index first. On any other
-device ``torch.topk`` finds it and every count stays there, so that the host never waits. Both give the same mask.
+device ``torch.topk`` finds it, and counts stay on the device, so that the host never waits. Both give the same mask.
 
-:func:`select_jointly` does the same for several layers together (global pruning): it keeps exactly ``k`` of all their
-weights and at least one of each layer, which counts among the ``k``; among equals the earlier layer comes first.
+:func:`select_jointly` does the same for several layers together (global pruning). It keeps exactly ``k`` of all their
+weights, among them at least one of each layer; among equals the earlier layer comes first.
 
-``torch.compile`` traces the device's operations. On the CPU it calls each selection as one operation of torch's
-dispatcher (``mpt::select_jointly``), so that a compiled network has the same masks.
+On the CPU ``torch.compile`` calls each selection as one operation of torch's dispatcher (``mpt::select_jointly``); on
+other devices it traces the operations. So a compiled network has the same masks.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from mpt.search.fast.threshold import introselect, near_last
 
 def check_prune(prune: float, *, name: str = "prune") -> None:
     """Raise ValueError unless ``prune``, the fraction removed, lies in [0, 1)."""
-    if not isinstance(prune, (int, float)) or not 0 <= prune < 1:  # also refuses nan
+    if not isinstance(prune, (int, float)) or not 0 <= prune < 1:  # also refuses NaN
         raise ValueError(f"{name} is the fraction removed and must be in [0, 1), got {prune}")
 
 
 def num_kept(n: int, *, prune: float) -> int:
-    """Number of weights kept of ``n``: ``max(1, n - floor(prune n + 1/2))``."""
+    """Number of weights to keep of ``n``: ``max(1, n - floor(prune n + 1/2))``."""
     check_prune(prune)
     return max(1, n - math.floor(prune * n + 0.5))
 
 
-def ramped(prune: float, *, epoch: int, ramp: int) -> float:
-    """Fraction removed in ``epoch`` (from 0) while it rises from 1/2 to ``prune`` over the first ``ramp`` epochs.
+def prune_in_epoch(prune: float, *, epoch: int, ramp: int) -> float:
+    """Fraction removed in ``epoch`` (from 0) if it rises from 1/2 to ``prune`` over the first ``ramp`` epochs.
 
-    ``P + (1/2 - P) (1 - e / E)^3`` for ``e < E``, then ``P``; a ``P`` below 1/2 does not rise but is ``P`` at once.
+    ``P + (1/2 - P) (1 - e / E)^3`` for ``e < E``, then ``P``. A ``P`` below 1/2 applies from the first epoch on.
     Source: the ramp of the authors' update for global pruning, E = 10.
     """
     if prune < 0.5 or epoch >= ramp:
@@ -59,7 +59,7 @@ def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
     """Mask of the ``kept`` largest entries of ``importance``; among equals the lowest flat index comes first.
 
     Args:
-        importance: any shape, floating point, ``n`` entries without NaN. Its contents are left alone.
+        importance: any shape, floating point, ``n`` entries without NaN; it is not changed.
         kept: how many entries to keep, ``1 <= kept <= n``.
         absolute: take ``|importance|`` instead.
 
@@ -67,7 +67,7 @@ def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
         bool tensor of the shape, device and memory format of ``importance`` with exactly ``kept`` ones.
 
     Raises:
-        ValueError: an entry is NaN (noticed on the CPU only; elsewhere looking would make the host wait).
+        ValueError: an entry is NaN (checked on the CPU only; elsewhere the host would have to wait).
     """
     n = importance.numel()
     if not 1 <= kept <= n:
@@ -78,7 +78,7 @@ def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
         return select_on_device(importance.abs() if absolute else importance, kept=kept)
     if torch.compiler.is_compiling():
         return select_jointly([importance], kept=kept, absolute=absolute)[0]
-    if masks := _selected([importance], kept, absolute=absolute):
+    if masks := _select_on_cpu([importance], kept, absolute=absolute):
         return masks[0]
     raise ValueError("scores are not numbers any more (NaN): the search diverged, lower optim.lr")
 
@@ -89,26 +89,26 @@ def select_on_device(importance: Tensor, *, kept: int) -> Tensor:
     above = importance > threshold
     equal = importance == threshold
     missing = kept - above.sum()  # 0-d, stays on the device
-    rank = equal.flatten().cumsum(0, dtype=torch.int64).view(importance.shape)  # 1 for the first equal, then 2 ...
+    rank = equal.flatten().cumsum(0, dtype=torch.int64).view(importance.shape)  # 1 at the first equal entry, then 2 ...
     return torch.empty_like(above).copy_(above | (equal & (rank <= missing)))
 
 
 def select_jointly(importances: Sequence[Tensor], *, kept: int, absolute: bool = False) -> list[Tensor]:
     """Masks of the ``kept`` largest entries of all ``importances`` together, at least one of each.
 
-    Among equals the earlier tensor comes first, then the lowest flat index. A tensor that has none among the largest
-    keeps its own largest (the first of them) in the place of the least important one of the others.
+    Among equals the earlier tensor comes first, then the lowest flat index. A tensor without any of the largest entries
+    keeps its own (first) largest entry, in place of the least important entry of the others.
 
     Args:
-        importances: one tensor a layer, as for :func:`select`.
-        kept: how many entries to keep of all ``n``, at least one a tensor.
+        importances: one tensor per layer, as for :func:`select`.
+        kept: how many of all ``n`` entries to keep, at least one per tensor.
         absolute: take ``|importance|`` instead.
 
     Returns:
         One bool tensor for each, with exactly ``kept`` ones together.
 
     Raises:
-        ValueError: ``kept`` is out of range; an entry is NaN (noticed on the CPU only).
+        ValueError: ``kept`` is out of range, or an entry is NaN (checked on the CPU only).
     """
     n = sum(importance.numel() for importance in importances)
     if not len(importances) <= kept <= n:
@@ -117,9 +117,9 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int, absolute: bool =
         )
     on_cpu = all(importance.device.type == "cpu" for importance in importances)
     if on_cpu and torch.compiler.is_compiling():
-        chosen: list[Tensor] = _select_jointly_op(list(importances), kept, absolute)
-        return chosen
-    if on_cpu and (masks := _selected(importances, kept, absolute=absolute)):
+        compiled: list[Tensor] = _select_jointly_op(list(importances), kept, absolute)
+        return compiled
+    if on_cpu and (masks := _select_on_cpu(importances, kept, absolute=absolute)):
         return masks
     importances = [importance.abs() if absolute else importance for importance in importances]
     return _select_jointly_first_of_each(importances, kept)
@@ -127,7 +127,7 @@ def select_jointly(importances: Sequence[Tensor], *, kept: int, absolute: bool =
 
 @torch.library.custom_op("mpt::select_jointly", mutates_args=())
 def _select_jointly_op(importances: list[Tensor], kept: int, absolute: bool) -> list[Tensor]:
-    """:func:`select_jointly` on the CPU as one operation, which torch.compile calls without looking into it."""
+    """:func:`select_jointly` on the CPU as one operation, which torch.compile calls without tracing it."""
     return select_jointly(importances, kept=kept, absolute=absolute)
 
 
@@ -136,8 +136,8 @@ def _(importances: list[Tensor], kept: int, absolute: bool) -> list[Tensor]:
     return [torch.empty_like(importance, dtype=torch.bool) for importance in importances]
 
 
-def _selected(importances: Sequence[Tensor], kept: int, *, absolute: bool) -> list[Tensor] | None:
-    """Masks of the ``kept`` largest of CPU tensors together; None if one would have no entry, or has NaN."""
+def _select_on_cpu(importances: Sequence[Tensor], kept: int, *, absolute: bool) -> list[Tensor] | None:
+    """Masks of the ``kept`` largest entries of CPU tensors together; None if a mask would be empty or there is NaN."""
     threshold = kth_largest(importances, kept, absolute=absolute)
     masks = [_at_least(importance, threshold, absolute=absolute) for importance in importances]
     ones = [int(np.count_nonzero(entries(mask).numpy())) for mask in masks]
@@ -153,40 +153,40 @@ def _selected(importances: Sequence[Tensor], kept: int, *, absolute: bool) -> li
 
 
 def _at_least(importance: Tensor, threshold: Tensor, *, absolute: bool) -> Tensor:
-    """Mask of what is ``threshold`` (0-d) or more, of a CPU tensor."""
+    """Mask of the entries of a CPU tensor that are ``threshold`` (0-d) or more."""
     mask = torch.empty_like(importance, dtype=torch.bool)
-    if found := loops.arrays(importance, mask):
-        loops.run(loops.at_least, *found, threshold.numpy()[()], absolute)
+    if arrays := loops.arrays(importance, mask):
+        loops.run(loops.at_least, *arrays, threshold.numpy()[()], absolute)
         return mask
     return torch.ge(importance.abs() if absolute else importance, threshold, out=mask)
 
 
 def _drop_last_equals(mask: Tensor, importance: Tensor, threshold: Tensor, most: int, *, absolute: bool) -> int:
-    """Take the last ``most`` entries that equal ``threshold`` out of ``mask``; how many there were."""
+    """Remove the last ``most`` entries that equal ``threshold`` from ``mask``; the number removed."""
     values, value = entries(importance).numpy(), entries(threshold).numpy()[0]
     equal = values == value
     if absolute:
         equal |= values == -value
-    found = np.flatnonzero(equal)
+    ties = np.flatnonzero(equal)
     plain = importance.is_contiguous() or importance.dim() != 4
-    if not plain and importance.is_contiguous(memory_format=torch.channels_last):  # memory has them in another order
+    if not plain and importance.is_contiguous(memory_format=torch.channels_last):  # memory has another order
         out, channels, height, width = importance.shape
-        i, y, x, j = np.unravel_index(found, (out, height, width, channels))
-        found = np.sort(np.ravel_multi_index((i, j, y, x), importance.shape))
-    last = found[-most:]
+        i, y, x, j = np.unravel_index(ties, (out, height, width, channels))
+        ties = np.sort(np.ravel_multi_index((i, j, y, x), importance.shape))
+    last = ties[-most:]
     mask.numpy()[np.unravel_index(last, mask.shape)] = False
     return len(last)
 
 
 def _select_jointly_first_of_each(importances: Sequence[Tensor], kept: int) -> list[Tensor]:
-    """:func:`select_jointly` of one long tensor in which the first largest entry of each layer outweighs all others."""
+    """:func:`select_jointly` on one long tensor in which the first largest entry of each layer exceeds all others."""
     flats = [importance.flatten() for importance in importances]
     firsts = []
     for flat in flats:
         largest = flat == flat.amax()
         firsts.append(largest & (largest.cumsum(0) == 1))
-    chosen = select(torch.cat(flats).masked_fill(torch.cat(firsts), torch.inf), kept=kept)
-    parts = torch.split(chosen, [flat.numel() for flat in flats])
+    mask = select(torch.cat(flats).masked_fill(torch.cat(firsts), torch.inf), kept=kept)
+    parts = torch.split(mask, [flat.numel() for flat in flats])
     return [
         torch.empty_like(importance, dtype=torch.bool).copy_(part.view(importance.shape))
         for importance, part in zip(importances, parts, strict=True)
@@ -194,14 +194,14 @@ def _select_jointly_first_of_each(importances: Sequence[Tensor], kept: int) -> l
 
 
 def kth_largest(importances: Sequence[Tensor], k: int, *, absolute: bool = False) -> Tensor:
-    """The ``k``-th largest of all entries together (of ``|entry|`` if ``absolute``), 0-d, of their dtype and device."""
+    """The ``k``-th largest of all entries together (of ``|entry|`` if ``absolute``), 0-d, on their device."""
     if torch.compiler.is_compiling() and importances[0].device.type == "cpu":
         value: Tensor = _kth_largest_op(list(importances), k, absolute)
         return value
     large = any(importance.numel() >= loops.LARGE for importance in importances)
-    found = [loops.arrays(importance, least=1) for importance in importances] if large else [None]
-    if all(found):
-        return torch.from_numpy(np.asarray(near_last([x for one in found for x in one or ()], k, absolute=absolute)))
+    arrays = [loops.arrays(importance, least=1) for importance in importances] if large else [None]
+    if all(arrays):
+        return torch.from_numpy(np.asarray(near_last([x for one in arrays for x in one or ()], k, absolute=absolute)))
     importances = [importance.abs() if absolute else importance for importance in importances]
     if all(importance.device.type == "cpu" for importance in importances):
         values = np.concatenate([entries(importance).numpy() for importance in importances])

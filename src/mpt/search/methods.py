@@ -1,25 +1,25 @@
-"""A search method: a small frozen dataclass of choices, four formulas and two doors.
+"""A search method: a small frozen dataclass of choices, with four formulas and two hooks.
 
-A method says how scores become a mask, the mask a gain, and both a ticket weight, and how the gradient of the loss
-returns to the scores. It may add a term to the loss (:meth:`Method.penalty`) and act between steps
+The formulas turn scores into a mask, the mask into a gain, both into a ticket weight, and the gradient of the loss into
+one of the scores. The hooks add a term to the loss (:meth:`Method.penalty`) and change weights or scores between steps
 (:meth:`Method.update`). Everything else (layers, conversion, training, the ticket file) is the same for every method. A
-new one is a subclass of :class:`Method` that overrides the formula in which it differs, plus one YAML file in
+new method is a subclass of :class:`Method` that overrides the formula in which it differs, plus one YAML file in
 ``conf/method``.
 
     Biprop      b = g m sign(w)     one bit a weight (Diffenderfer & Kailkhura 2021)
     EdgePopup   b = m w             real weights (Ramanujan et al. 2020), a signed constant by default
-    Dense       b = w               nothing is searched: all weights are trained, the baseline
+    Dense       b = w               the baseline: all weights are trained, nothing is searched
 
-Which weights are kept, ``selection``, of the importance ``|S|`` where ``S = s |s|^(a-1)``, ``a`` the ``power``:
+``selection`` says which weights are kept, by their importance ``|S|`` with ``S = s |s|^(a-1)`` and ``a`` the ``power``:
 
-    layerwise    the right number in each layer
+    layerwise    the right number of the most important weights in each layer
     global       the right number in the whole network, at least one in each layer
-    threshold    those above a fixed number; how many that are comes out
-    calibrated   those above a number that is set every ``refresh`` steps so that it keeps the right number in the
-                 whole network; between two settings one comparison selects, and the number kept drifts a little
+    threshold    all weights above a fixed number, however many they are
+    calibrated   all weights above a number that is set every ``refresh`` steps to keep the right number in the whole
+                 network; between two settings one comparison selects, and the number kept drifts a little
 
-The mask of given scores is the same for every ``a`` (``S`` grows with ``s``), so no power is ever taken to select: a
-threshold ``t`` on ``|S|`` is one of ``t^(1/a)`` on ``|s|``.
+The mask is the same for every ``a``, because ``S`` grows with ``s``. So selection never computes a power: a threshold
+``t`` on ``|S|`` is a threshold ``t^(1/a)`` on ``|s|``.
 """
 
 from __future__ import annotations
@@ -36,34 +36,35 @@ from mpt.search import weight as weights
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS, SCORE_INITS, SCORE_STARTS
 
 SELECTIONS = ("layerwise", "global", "threshold", "calibrated")
-RAMP = 10  # epochs over which global pruning rises to prune, as the authors' update has it
+RAMP = 10  # epochs over which the fraction removed rises in global pruning, as in the authors' update
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """The choices common to all methods that learn one score a weight.
+    """The choices common to all methods that learn one score per weight.
 
     Args:
         prune: fraction of each layer's weights that is removed, in [0, 1).
         score_grad: ``weight``, ``sign`` or ``gain``: the factor of the score gradient (see :mod:`mpt.search.weight`).
         score_abs: select on ``|s|`` (True) or on ``s`` itself.
         init: distribution of the frozen random weights (see :mod:`mpt.search.initializers`).
-        scale_fan: ``none``, ``kept`` or ``published``: what the fan in the initializer is multiplied with.
+        scale_fan: ``none``, ``kept`` or ``published``: the factor of the fan in the initializer.
         bias: keep the biases of converted layers, frozen at the backbone's values.
         selection: ``layerwise``, ``global``, ``threshold`` or ``calibrated``: which weights are kept (see above). With
-            ``threshold`` the fraction removed is an outcome, and ``prune`` matters to ``scale_fan`` alone.
-        threshold: with ``selection=threshold`` the importance that a kept weight exceeds.
-        refresh: with ``selection=calibrated`` the optimizer steps between two settings of the threshold, counted from
+            ``threshold`` the fraction removed is an outcome, and only ``scale_fan`` uses ``prune``.
+        threshold: with ``selection=threshold``, the importance that a kept weight exceeds.
+        refresh: with ``selection=calibrated``, the optimizer steps between two settings of the threshold, counted from
             the start of each epoch.
-        ramp: epochs over which the fraction removed rises from 1/2 to ``prune`` (see :func:`mpt.search.mask.ramped`);
-            0 for none, None for 10 with ``selection=global`` and else 0. It needs :func:`mpt.start_epoch`.
-        prune_layers: fraction removed of layers by name or pattern, ``{"classifier.*": 0.5}``; ``prune`` holds where
-            none matches. With ``selection=layerwise`` only.
-        power: ``a >= 1`` of power-propagation; 1 is none.
-        score_init: first scores: ``uniform`` in ``+-1 / sqrt(fan_in)``, or ``constant``, all of a layer the same.
+        ramp: epochs over which the fraction removed rises from 1/2 to ``prune``, by the formula of
+            :func:`mpt.search.mask.prune_in_epoch`. None means 10 with ``selection=global`` and otherwise 0, no ramp.
+            The training loop must call :func:`mpt.start_epoch`.
+        prune_layers: fraction removed from layers by name or pattern, ``{"classifier.*": 0.5}``; ``prune`` applies to
+            all other layers. Only with ``selection=layerwise``.
+        power: the exponent ``a >= 1`` of power-propagation; 1 for none.
+        score_init: first scores: ``uniform`` in ``+-1 / sqrt(fan_in)``, or ``constant``, the same for all of a layer.
         score_start: with a power, ``plain`` starts ``s`` at the first scores, ``matched`` starts ``S`` there.
-        learn_scores: False leaves the scores, and so the mask, as drawn from the seed: with ``learn_batchnorm`` the
-            control that trains batch-norm alone on a random mask (Frankle, Schwab & Morcos 2020).
+        learn_scores: False leaves the scores, and so the mask, as drawn from the seed. With ``learn_batchnorm`` this is
+            the control that trains only batch-norm on a random mask (Frankle, Schwab & Morcos 2020).
     """
 
     prune: float
@@ -110,14 +111,14 @@ class Method:
         if self.threshold is not None:
             least = 0 if self.score_abs else -float("inf")
             _check_number("threshold", "an importance and must be 0 or more", self.threshold, least=least)
-        _check_whole("refresh", "the steps between two settings of the threshold", self.refresh, least=1)
+        check_whole("refresh", "the steps between two settings of the threshold", self.refresh, least=1)
         if self.ramp is not None:
-            _check_whole("ramp", "the epochs over which the fraction removed rises to prune", self.ramp, least=0)
+            check_whole("ramp", "the epochs over which the fraction removed rises to prune", self.ramp, least=0)
         if self.ramp and self.selection == "threshold":
             raise ValueError("ramp lets prune rise, which selection=threshold does not use: leave ramp out")
         if self.selection != "layerwise" and type(self).mask is not Method.mask:
             raise ValueError(
-                f"{type(self).__name__} makes masks of its own, layer by layer: selection must be layerwise, got "
+                f"{type(self).__name__} defines its own mask, layer by layer: selection must be layerwise, got "
                 f"{self.selection}"
             )
 
@@ -127,12 +128,12 @@ class Method:
             return
         if not isinstance(self.prune_layers, Mapping):
             raise ValueError(
-                "prune_layers gives the fraction removed of layers by name or pattern, as {classifier.*: 0.5}, got "
+                "prune_layers gives the fraction removed from layers by name or pattern, as {classifier.*: 0.5}, got "
                 f"{self.prune_layers!r}"
             )
         if self.selection != "layerwise":
             raise ValueError(
-                f"prune_layers sets the fraction removed layer by layer, which selection={self.selection} finds by "
+                f"prune_layers sets the fraction removed layer by layer, which selection={self.selection} decides by "
                 "itself: take selection=layerwise or leave prune_layers out"
             )
         for pattern, prune in self.prune_layers.items():
@@ -141,54 +142,55 @@ class Method:
 
     @property
     def ramp_epochs(self) -> int:
-        """Epochs that end before the network is pruned as far as it shall be: what they find is no ticket."""
+        """Number of epochs of the ramp, in which the network is not yet pruned enough to be a ticket."""
         rises = any(prune > 0.5 for prune in (self.prune, *(self.prune_layers or {}).values()))
         ramp = self.ramp if self.ramp is not None else RAMP if self.selection == "global" else 0
         return ramp if rises else 0
 
     @property
     def score_threshold(self) -> float:
-        """``threshold`` as one of the scores' own: ``sign(t) |t|^(1/a)``."""
+        """``threshold`` in terms of the scores ``s``: ``sign(t) |t|^(1/a)``."""
         assert self.threshold is not None
         return weights.root(self.threshold, power=self.power)
 
     def layer_prune(self, layer: str) -> float:
-        """Fraction removed of the layer of this name."""
+        """Fraction removed from the layer of this name."""
         own = own_prune(self.prune_layers, layer)
         return self.prune if own is None else own
 
     def num_kept(self, n: int, *, layer: str = "", epoch: int | None = None) -> int:
-        """How many of ``n`` weights, of a layer or of the network, are kept in an epoch of the ramp; None: after it."""
+        """How many of the ``n`` weights of a layer or network are kept in ``epoch``, or with None after the ramp."""
         prune = self.layer_prune(layer)
         if epoch is not None:
-            prune = masks.ramped(prune, epoch=epoch, ramp=self.ramp_epochs)
+            prune = masks.prune_in_epoch(prune, epoch=epoch, ramp=self.ramp_epochs)
         return masks.num_kept(n, prune=prune)
 
     def importance(self, scores: Tensor) -> Tensor:
-        """What decides which weights are kept: ``|s|``, or ``s`` with ``score_abs=False``; shape of ``scores``."""
+        """The importance by which weights are kept: ``|s|``, or ``s`` if not ``score_abs``; shape of ``scores``."""
         return scores.detach().abs() if self.score_abs else scores.detach()
 
-    def ranked(self, scores: Tensor) -> tuple[Tensor, bool]:
-        """:meth:`importance` as values and whether their magnitudes count, which saves a copy of the magnitudes."""
+    def ranking(self, scores: Tensor) -> tuple[Tensor, bool]:
+        """:meth:`importance` as (values, whether their magnitude counts), which saves a copy of the magnitudes."""
         if type(self).importance is Method.importance:
             return scores.detach(), self.score_abs
         return self.importance(scores), False
 
     def mask(self, scores: Tensor, *, kept: int) -> Tensor:
         """Mask of the ``kept`` most important weights, bool, of the shape of ``scores``."""
-        values, absolute = self.ranked(scores)
+        values, absolute = self.ranking(scores)
         return masks.select(values, kept=kept, absolute=absolute)
 
     def gain(self, weight: Tensor, mask: Tensor) -> Tensor:
         """Scale of the layer, 0-d: ``sum(m |w|) / sum(m)``.
 
-        A method of your own may return several, in a shape that spreads over the weight's: (O, 1, 1, 1) for one per
-        output channel of a convolution.
+        Your own method may return several gains in a shape that broadcasts to the weight's: for one per output channel
+        (O, 1, 1, 1) in a convolution, (O, 1) in a linear layer, (1, O, 1, 1) in a transposed convolution. Gains must be
+        finite, also where a channel keeps no weight.
         """
         return weights.gain(weight, mask)
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
-        """What the layer computes with, of the shape of ``weight``."""
+        """The weight that the layer computes with, of the shape of ``weight``; 0 where ``mask`` is False."""
         raise NotImplementedError(f"{type(self).__name__} must define ticket_weight")
 
     def score_gradient(self, grad: Tensor, weight: Tensor, scores: Tensor, gain: Tensor) -> Tensor:
@@ -197,48 +199,50 @@ class Method:
         return ds if self.power == 1 else ds.mul_(weights.power_slope(scores, power=self.power))
 
     def weight_gradient(self, grad: Tensor, scores: Tensor, gain: Tensor) -> Tensor | None:
-        """dL/dw from dL/db; None where weights are never trained, as in every search."""
+        """dL/dw from dL/db; None if weights are never trained, as in every search."""
         return None
 
     def penalty(self, layers: Mapping[str, Any]) -> Tensor | None:
         """A term of the loss, 0-d and differentiable in the scores of ``layers``; None, as here, for no term.
 
-        ``mpt-train`` adds it to the loss that is minimised; a training loop of your own adds it itself. The losses
-        reported stay the plain cross-entropy.
+        ``mpt-train`` adds it to the loss that it minimises and still reports the plain cross-entropy. Your own training
+        loop must add it itself.
         """
         return None
 
     def update(self, layers: Mapping[str, Any], *, seed: int, epoch: int, step: int) -> None:
-        """Change weights or scores between two optimizer steps, in place; nothing, as here, for most methods.
+        """Change weights or scores in place between two optimizer steps; most methods, as here, change nothing.
 
-        Called without gradients before the first forward in training of each step, and before its masks are selected.
-        Draw random numbers from a stream named after ``epoch`` and ``step``, see :func:`mpt.streams.stream_generator`:
-        then an interrupted run ends in the same ticket, and all processes of a run agree.
+        The network calls it, without gradients, before the first forward in training of each step and before that
+        forward selects masks. Draw random numbers from a stream named after ``epoch`` and ``step``
+        (:func:`mpt.streams.stream_generator`): then an interrupted run that resumes ends in the same ticket, and all
+        processes of a run agree.
 
         Args:
-            layers: the ticket layers (:class:`mpt.search.layers.TicketLayer`) by name.
-            seed: that the network was drawn from, 0 if from none.
-            epoch: from 0, as :func:`mpt.start_epoch` said last.
-            step: optimizer steps since the start of the epoch.
+            layers: the ticket layers (:class:`mpt.search.layers.TicketLayer`) by name; layers that share a weight come
+                once, by the first name.
+            seed: the seed of the network, 0 if it has none.
+            epoch: the epoch, from 0, that :func:`mpt.start_epoch` began last.
+            step: the number of optimizer steps since the start of the epoch.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Biprop(Method):
-    """Binarize-prune: ``b = g m sign(w)``, one bit a weight and one gain a layer (MPT-1/32)."""
+    """Biprop, binarize and prune: ``b = g m sign(w)``, one bit per weight and one gain per layer (MPT-1/32)."""
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
-        return weights.binary(weight, mask, gain)
+        return weights.binary_weight(weight, mask, gain)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EdgePopup(Method):
-    """Edge-popup: ``b = m w``, real weights; a signed constant by default, as its authors start."""
+    """Edge-popup: ``b = m w``, real weights; by default a signed constant, as in its authors' code."""
 
     init: str = "signed_constant"
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
-        return weights.masked(weight, mask)
+        return weights.masked_weight(weight, mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +267,7 @@ class Dense(Method):
 
 
 def own_prune(prune_layers: Mapping[str, float] | None, layer: str) -> float | None:
-    """What ``prune_layers`` says of the layer of this name; None if it says nothing."""
+    """The fraction that ``prune_layers`` gives for the layer of this name; None if it gives none."""
     return next((prune for pattern, prune in (prune_layers or {}).items() if fnmatchcase(layer, pattern)), None)
 
 
@@ -278,6 +282,6 @@ def _check_number(name: str, meaning: str, value: float, *, least: float) -> Non
         raise ValueError(f"{name} is {meaning}, got {value!r}")
 
 
-def _check_whole(name: str, meaning: str, value: int, *, least: int) -> None:
+def check_whole(name: str, meaning: str, value: int, *, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is {meaning} and must be a whole number of at least {least}, got {value!r}")

@@ -1,4 +1,4 @@
-"""What a converted network has besides searched weights: biases, batch-norm scales, and which of them are trained."""
+"""The parameters of a converted network besides searched weights: biases and batch-norm, removed, frozen or trained."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpt.search.layers import some, ticket_layers
+from mpt.search.layers import first_names, ticket_layers
 from mpt.search.methods import Method
 
-BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # of one, two and three dimensions, synchronised, or derived
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # in one, two and three dimensions, synchronised, and subclasses
 
 
 def drop_biases(net: nn.Module, method: Method) -> None:
+    """Remove the biases of ticket layers unless the method keeps them."""
     for layer in ticket_layers(net).values() if not method.bias else ():
         layer.bias = None
 
@@ -33,12 +34,12 @@ def strip(net: nn.Module, *, keep: set[str]) -> None:
 
 
 def child(name: str, attribute: str) -> str:
-    """State-dict name of an attribute of the module ``name``; the network itself has the empty name."""
+    """State-dict name of an attribute of the module ``name``; the empty name is the network itself."""
     return f"{name}.{attribute}" if name else attribute
 
 
 def _give_scale(norm: Any) -> None:
-    """Scale 1 and shift 0, unless the batch-norm has them already."""
+    """Add a scale of 1 and a shift of 0, unless the batch-norm already has both."""
     if norm.weight is None:
         like = (
             {"dtype": norm.running_mean.dtype, "device": norm.running_mean.device} if norm.track_running_stats else {}
@@ -48,7 +49,14 @@ def _give_scale(norm: Any) -> None:
 
 
 def set_batchnorm(net: nn.Module, *, learn_batchnorm: bool, reset: bool) -> None:
-    """+BN: scale 1 and shift 0, to be learned. Else none, unless the backbone's own are kept and say something."""
+    """Give batch-norms a scale of 1 and a shift of 0 to learn (+BN), or else remove both.
+
+    Args:
+        net: the converted network, changed in place.
+        learn_batchnorm: whether scale and shift are learned.
+        reset: whether to reset running statistics, scale and shift. Without it, a scale or shift that changes
+            anything stays, frozen.
+    """
     norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
     if learn_batchnorm and not norms:
         raise ValueError("learn_batchnorm trains batch-norm's scale and shift, and this backbone has no batch-norm")
@@ -68,6 +76,7 @@ def set_batchnorm(net: nn.Module, *, learn_batchnorm: bool, reset: bool) -> None
 
 
 def freeze(net: nn.Module, *, trained: Sequence[str], learn_batchnorm: bool) -> None:
+    """Freeze all parameters except scores, the ones that ``trained`` names, and batch-norms if they are learned."""
     searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
     others = {name: p for name, p in net.named_parameters() if id(p) not in searched}
     check_patterns("trained", trained, list(others))
@@ -89,4 +98,4 @@ def check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -
         raise ValueError(f"{option} is a list of names, got the text {patterns!r}")
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"{option} names {pattern!r}, which is none of {some(list(names))}")
+            raise ValueError(f"{option} names {pattern!r}, which is none of {first_names(list(names))}")

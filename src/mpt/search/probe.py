@@ -1,8 +1,10 @@
-"""The probe: one forward that proves that a converted network really computes with its ticket.
+"""The probe: proves that a converted network really computes with its ticket.
 
-In evaluation mode, with the ticket weights made beforehand: a converted layer that nobody asks for its ticket weight is
-never called; and where the network's output turns NaN once all frozen weights are NaN, somebody reads a layer's
-``weight`` past the layer, as attention often does. Both are refused by name.
+It runs the network in evaluation mode, with ticket weights computed beforehand, and refuses two kinds of layer by name:
+
+* a layer whose ticket weight nothing asks for: it is never called;
+* a layer whose ``weight`` is read directly, past the layer, as attention often does: with NaN in all frozen weights the
+  network's output becomes NaN.
 """
 
 from __future__ import annotations
@@ -15,37 +17,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import Made, TicketLayer, frozen, kind_of, some, ticket_layers
+from mpt.search.layers import TicketLayer, first_names, frozen, kind_of, ticket_layers
 
-_SIZES = (32, 64, 224, 28, 16, 8, 96, 128, 299)  # image sides tried when the backbone tells none
+_SIZES = (32, 64, 224, 28, 16, 8, 96, 128, 299)  # image sides to try if the backbone does not state its own
 
 
 def probe(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> None:
     """Raise ValueError naming the layers of ``net`` that are not called, or whose weight is read past them.
 
     Args:
-        net: with ticket layers; left as it was, its mode and torch's generator too.
-        example: its input, or a tuple of inputs; by default a few usual shapes are tried, and if none fits, warned of.
+        net: a network with ticket layers; the probe changes neither it, nor its mode, nor torch's generator.
+        example: its input, or a tuple of inputs. By default the probe tries a few usual shapes and warns if none fits.
     """
     layers, called = ticket_layers(net), set[str]()
-    with evaluating(net):
+    with evaluation_mode(net):
         with frozen(net):
             inputs = inputs_of(net, example)
             if inputs is None:
                 return
             for name, layer in layers.items():
-                layer.made = _Watched(*_made(layer), name=name, called=called)  # type: ignore[assignment]
+                ticket = layer.ticket()
+                layer.frozen_ticket = _WatchedTicket(*ticket, name=name, called=called)  # type: ignore[assignment]
             net(*inputs)
             _refuse_uncalled([name for name in layers if name not in called])
-            with _poisoned(list(layers.values())):
+            with _nan_weights(list(layers.values())):
                 bypassed = not _finite(net(*inputs))
         if bypassed:
             _refuse_bypassed(net, layers, inputs)
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Inside, ``net`` is in evaluation mode and no gradients are kept; its modes and torch's generator come back."""
+def evaluation_mode(net: nn.Module) -> Iterator[None]:
+    """Inside, ``net`` is in evaluation mode, without gradients; afterwards restore its modes and torch's generator."""
     was_training = {module: module.training for module in net.modules()}
     try:
         net.eval()
@@ -56,9 +59,11 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-class _Watched:
-    """What ``frozen`` keeps of a layer, and a note of who asks for its ticket weight. Not a forward hook: torch's
-    transformer layers take another way, which reads weights, unless a hook is there."""
+class _WatchedTicket:
+    """A layer's frozen ticket that notes in ``called`` when something asks for the ticket weight.
+
+    A forward hook would not do: with a hook, torch's transformer layers leave the fast path that reads weights.
+    """
 
     def __init__(self, mask: Tensor, gain: Tensor, weight: Tensor, *, name: str, called: set[str]) -> None:
         self.mask, self.gain, self._weight, self._name, self._called = mask, gain, weight, name, called
@@ -69,13 +74,8 @@ class _Watched:
         return self._weight
 
 
-def _made(layer: TicketLayer) -> Made:
-    assert layer.made is not None
-    return layer.made
-
-
 def inputs_of(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
-    """``example`` as a tuple, or the first guess that ``net`` takes; None, and a warning, if it takes none."""
+    """``example`` as a tuple, or the first guess that ``net`` accepts; None, and a warning, if it accepts none."""
     if example is not None:
         return example if isinstance(example, tuple) else (example,)
     for shape in _guesses(net):
@@ -83,7 +83,7 @@ def inputs_of(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> tu
         guess = torch.ones(shape, device=parameter.device, dtype=parameter.dtype)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of a guess that does not fit
+                warnings.simplefilter("ignore")  # about a guess that does not fit
                 net(guess)
             return (guess,)
         except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError, KeyError):
@@ -97,12 +97,12 @@ def inputs_of(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> tu
 
 
 def _guesses(net: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Input shapes worth trying, from the first layer that can be searched and what the backbone says of itself."""
+    """Input shapes to try, from the first layer that can be searched and the sizes that the backbone states."""
     first: Any = next((layer for layer in net.modules() if kind_of(layer)), None)
-    told = (
+    own_size = (
         getattr(net, "image_size", None) or (getattr(net, "default_cfg", None) or {}).get("input_size", (0, 0, None))[2]
     )
-    sizes = ((told,) if isinstance(told, int) else ()) + _SIZES
+    sizes = ((own_size,) if isinstance(own_size, int) else ()) + _SIZES
     channels: Any = getattr(net, "in_channels", None) or getattr(first, "in_channels", 3)
     if isinstance(first, nn.Linear):
         yield (2, first.in_features)
@@ -114,13 +114,13 @@ def _guesses(net: nn.Module) -> Iterator[tuple[int, ...]]:
 def _refuse_uncalled(names: list[str]) -> None:
     if names:
         raise ValueError(
-            f"{some(names)}: converted, but never called in a forward pass (attention often reads a layer's weight "
-            f"directly), so the search could not reach it; leave it out with dense=({_patterns(names)})"
+            f"{first_names(names)}: converted, but never called in a forward pass (attention often reads a layer's "
+            f"weight directly), so the search could not reach it; leave it out with dense=({_patterns(names)})"
         )
 
 
 def _patterns(names: list[str]) -> str:
-    """Layer names as they would be typed, numbers as ``*`` where there are many."""
+    """Layer names as the user would type them; if there are many, patterns that match them."""
     if len(names) <= 3:
         return ", ".join(f"'{name}'" for name in names) + ","
     starred = dict.fromkeys("*." + name.rsplit(".", 1)[-1] for name in names)
@@ -128,8 +128,8 @@ def _patterns(names: list[str]) -> str:
 
 
 @contextmanager
-def _poisoned(layers: list[TicketLayer]) -> Iterator[None]:
-    """Inside, the weight of each layer is NaN: whoever reads it instead of calling the layer is found out."""
+def _nan_weights(layers: list[TicketLayer]) -> Iterator[None]:
+    """Inside, the weight of each layer is NaN: code that reads it directly, past the layer, produces NaN."""
     weights = [layer.weight for layer in layers]
     try:
         for layer in layers:
@@ -152,9 +152,9 @@ def _refuse_bypassed(net: nn.Module, layers: dict[str, TicketLayer], inputs: tup
     names = []
     with frozen(net):
         if not _finite(net(*inputs)):
-            return  # the network's own output is not finite: nothing was learned about its weights
+            return  # the network's output is not finite anyway, which says nothing about its weights
         for name, layer in layers.items():
-            with _poisoned([layer]):
+            with _nan_weights([layer]):
                 if not _finite(net(*inputs)):
                     names.append(name)
     _refuse_uncalled(names)

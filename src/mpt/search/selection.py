@@ -1,19 +1,18 @@
-"""Selections that look beyond one layer, and methods that act between steps.
+"""Selections that look beyond one layer, and the epochs of a search.
 
-A network converted with ``selection=layerwise`` needs none of this: each of its layers selects its own number. For the
-other selections :func:`choose_together` gives all ticket layers of a network one object:
+With ``selection=layerwise`` each layer selects its own number of weights. For the other selections
+:func:`attach_selection` gives all ticket layers of a network one object:
 
-    Global       selects the masks of all layers together, at the first layer that asks in a forward of the network.
-                 They hold until the end of that forward, within which no score changes. A layer called by itself
-                 selects again, so a mask always follows from the current scores
+    Global       selects the masks of all layers together, when the first layer asks in a forward of the network. They
+                 hold until the end of that forward, within which no score changes. A layer called by itself selects
+                 again, so a mask always follows from the current scores
     Threshold    keeps a weight whose importance exceeds a fixed number
-    Calibrated   does the same with a number that is set to keep the right share of the whole network: before the first
-                 step of an epoch (:func:`start_epoch`), before every ``refresh``-th step after it, and by
-                 :func:`calibrate`. Each layer's buffer ``threshold`` holds it, so checkpoints do too. A layer that
-                 would keep nothing gets a lower one
+    Calibrated   keeps a weight whose importance exceeds a number that is set so that the right share of the whole
+                 network is kept: before the first step of an epoch (:func:`start_epoch`), before every ``refresh``-th
+                 step after it, and by :func:`calibrate`. Each layer holds the number in its buffer ``threshold``, so
+                 checkpoints hold it too. A layer that would keep nothing gets a lower number
 
-The fraction removed may rise over the first epochs: :func:`start_epoch` says which epoch begins. A method may also
-change weights or scores before a step: :class:`Updates` calls its :meth:`mpt.Method.update`.
+The fraction removed may rise over the first epochs: :func:`start_epoch` says which epoch begins.
 """
 
 from __future__ import annotations
@@ -30,38 +29,20 @@ from torch import Tensor, nn
 
 from mpt.search.conversion import Conversion
 from mpt.search.fast.memory import entries
-from mpt.search.layers import Selection, TicketLayer, one_selection, ticket_layers, unwrapped
+from mpt.search.layers import Selection, TicketLayer, one_selection, ticket_layers, unwrap
 from mpt.search.mask import kth_largest, select_jointly
-from mpt.search.methods import Method
+from mpt.search.methods import Method, check_whole
+from mpt.search.steps import Steps, Updates
 
 TOLERANCE = 0.005  # of the density of a calibrated threshold
 
 
-class Steps:
-    """Optimizer steps of an epoch, counted by the forwards in training: ``parts`` of them make one step."""
-
-    def __init__(self) -> None:
-        self.start(parts=1)
-
-    def start(self, *, parts: int) -> None:
-        """Begin an epoch in which each step takes ``parts`` forwards."""
-        self.forwards, self.parts = 0, parts
-
-    def begin(self, net: nn.Module) -> int | None:
-        """Number, from 0, of the step that this forward of ``net`` begins; None if it begins none."""
-        if not net.training or not torch.is_grad_enabled():
-            return None
-        step, part = divmod(self.forwards, self.parts)
-        self.forwards += 1
-        return step if part == 0 else None
-
-
 class Together(Selection):
-    """Makes the masks of the ticket layers of one network; each layer has it as ``selection`` and a ``place`` in it.
+    """Selects the masks of all ticket layers of one network: their common ``selection``, with a ``place`` for each.
 
     Attributes:
-        layers: one for each scores tensor, the first that has it; ``names`` are their names.
-        kept: number of weights kept in all of them.
+        layers: the first layer of each scores tensor; ``names`` are their names.
+        kept: number of weights kept in all layers together.
     """
 
     def __init__(self, net: nn.Module, method: Method) -> None:
@@ -81,10 +62,10 @@ class Together(Selection):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "opened": False, "masks": []}  # a copy made inside a forward is outside of it
+        return {**self.__dict__, "opened": False, "masks": []}  # a copy is not inside the forward that is running
 
     def start_epoch(self, epoch: int | None) -> None:
-        """Keep the number that ``epoch`` (from 0) of the ramp keeps, or with None the number after the ramp."""
+        """Keep as many weights as the ramp keeps in ``epoch`` (from 0), or with None as many as after the ramp."""
         n = sum(layer.weight.numel() for layer in self.layers)
         self.kept = self.method.num_kept(n, epoch=epoch)
         if self.kept < len(self.layers):
@@ -107,7 +88,7 @@ class Together(Selection):
             hook.remove()
 
     def _ranked(self) -> tuple[list[Tensor], bool]:
-        ranked = [self.method.ranked(layer.scores) for layer in self.layers]
+        ranked = [self.method.ranking(layer.scores) for layer in self.layers]
         return [values for values, _ in ranked], ranked[0][1]
 
     def _before_forward(self, net: nn.Module, _: Any) -> None:
@@ -118,7 +99,7 @@ class Together(Selection):
 
 
 class Global(Together):
-    """The right number in the whole network, at least one weight in each layer."""
+    """Keeps the right number of weights in the whole network, and at least one in each layer."""
 
     def mask(self, layer: TicketLayer) -> Tensor:
         if self.masks:
@@ -130,17 +111,17 @@ class Global(Together):
 
 
 class Threshold(Together):
-    """The weights whose importance exceeds ``method.threshold``; the number kept is an outcome."""
+    """Keeps the weights whose importance exceeds ``method.threshold``, however many they are."""
 
     def start_epoch(self, epoch: int | None) -> None:
-        """The threshold is the same in all epochs."""
+        """Do nothing: the threshold is the same in all epochs."""
 
     def mask(self, layer: TicketLayer) -> Tensor:
         """Mask of the current scores of ``layer``.
 
         Raises:
-            ValueError: it keeps nothing (noticed on the CPU only, and not under torch.compile; :func:`current_masks`
-                looks everywhere).
+            ValueError: the mask keeps nothing (checked on the CPU only, and not under torch.compile;
+                :func:`current_masks` checks everywhere).
         """
         mask = self.method.importance(layer.scores) > self.method.score_threshold
         if _is_visible(mask) and not entries(mask).numpy().any():
@@ -156,7 +137,7 @@ class Threshold(Together):
 
 
 class Calibrated(Together):
-    """The weights whose importance exceeds a number that is set again every ``method.refresh`` steps."""
+    """Keeps the weights whose importance exceeds a number that is set again every ``method.refresh`` steps."""
 
     def __init__(self, net: nn.Module, method: Method) -> None:
         super().__init__(net, method)
@@ -175,8 +156,8 @@ class Calibrated(Together):
         """Set the threshold so that ``kept`` weights exceed it.
 
         Raises:
-            ValueError: so many scores are equal that no threshold is within 0.5 points of the density (noticed on the
-                CPU only).
+            ValueError: so many scores are equal that no threshold is within 0.5 points of the density (checked on
+                the CPU only).
         """
         values, absolute = self._ranked()
         n = sum(layer.numel() for layer in values)
@@ -192,14 +173,14 @@ class Calibrated(Together):
             )
 
     def _is_off(self) -> bool:
-        """Whether the threshold misses the density by over 0.5 points; never on a device, where looking costs time."""
+        """Whether the threshold misses the density by over 0.5 points; False on other devices, which would wait."""
         if self.layers[0].scores.device.type != "cpu":
             return False
         n = sum(layer.weight.numel() for layer in self.layers)
         return bool(abs(self._ones() - self.kept) > max(TOLERANCE * n, len(self.layers)))
 
     def _ones(self) -> int:
-        """Number of weights that the threshold keeps; inside a forward the masks hold until its end."""
+        """Number of weights that the threshold keeps; inside a forward the masks then hold until its end."""
         self.masks = []
         masks = [self.mask(layer) for layer in self.layers]
         self.masks = masks if self.opened else []
@@ -215,38 +196,13 @@ class Calibrated(Together):
 KINDS: dict[str, type[Together]] = {"global": Global, "threshold": Threshold, "calibrated": Calibrated}
 
 
-class Updates:
-    """Calls :meth:`mpt.Method.update` at the first forward of each step in training, before any mask is selected."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.steps = Steps()
-        self._hook = net.register_forward_pre_hook(self._before_forward, prepend=True)
-
-    def remove(self) -> None:
-        """Remove the hook from the network."""
-        self._hook.remove()
-
-    def _before_forward(self, net: nn.Module, _: Any) -> None:
-        step = self.steps.begin(net)
-        if step is not None:
-            _update(net, step)
-
-
-@torch.compiler.disable
-@torch.no_grad()
-def _update(net: nn.Module, step: int) -> None:
-    conversion: Conversion = net.conversion  # type: ignore[assignment]
-    layers = ticket_layers(net)
-    conversion.method.update(layers, seed=conversion.seed or 0, epoch=conversion.epoch or 0, step=step)
-
-
 def _is_visible(x: Tensor) -> bool:
-    """Whether reading the values of ``x`` costs nothing: on the CPU, but not where torch.compile traces."""
+    """Whether reading the values of ``x`` costs nothing: on the CPU, unless torch.compile is tracing."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _above(importance: Tensor, threshold: Tensor) -> Tensor:
-    """Mask of the entries that exceed ``threshold`` (0-d), or of the largest where none does."""
+    """Mask of the entries that exceed ``threshold`` (0-d), or of the largest entries if none does."""
     if not _is_visible(importance):
         return _above_on_device(importance, threshold)
     mask = importance > threshold
@@ -254,39 +210,37 @@ def _above(importance: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _above_on_device(importance: Tensor, threshold: Tensor) -> Tensor:
-    """:func:`_above` without reading the mask, for which the host would wait."""
+    """:func:`_above` without reading the mask, so that the host does not wait."""
     largest = importance.amax()
     below = torch.nextafter(largest, torch.full_like(largest, -torch.inf))
     return importance > torch.minimum(threshold, below)
 
 
-def choose_together(net: nn.Module, method: Method) -> None:
-    """Give the ticket layers of ``net`` the selection that ``method`` asks for, if it is not layer by layer."""
+def attach_selection(net: nn.Module, method: Method) -> None:
+    """Give the ticket layers of ``net`` the selection that ``method`` names, unless it is ``layerwise``."""
     if method.selection != "layerwise":
         KINDS[method.selection](net, method)
         calibrate(net)
-        current_masks(net)  # refuses a threshold that keeps nothing of a layer
-
-
-def update_between_steps(net: nn.Module, method: Method) -> None:
-    """Call ``method.update`` between the steps of ``net``, if the method has one."""
-    if type(method).update is not Method.update:
-        net.updates = Updates(net)  # type: ignore[assignment]
+        current_masks(net)  # raises if a threshold keeps nothing of a layer
 
 
 def start_epoch(net: nn.Module, epoch: int, *, accumulate: int = 1) -> None:
     """Say that ``epoch`` (from 0) of the training of ``net`` begins.
 
-    A method with a ramp prunes accordingly from now on, and steps count from 0 again: those between two settings of a
-    calibrated threshold, and the ``step`` of :meth:`mpt.Method.update`. For other methods nothing changes. A network
-    that was never told has the method's ``prune``, as after the ramp.
+    A method with a ramp now prunes as this epoch requires. Optimizer steps count from 0 again, for ``refresh`` of a
+    calibrated threshold and for ``step`` of :meth:`mpt.Method.update`. Nothing else depends on the epoch. Without this
+    call a network has the method's ``prune``, as after the ramp, and its steps count on.
 
     Args:
-        net: from :func:`mpt.convert`; one from a ticket file keeps what the file says.
+        net: from :func:`mpt.convert`; a network from a ticket file keeps what the file says.
         epoch: number of epochs finished before.
-        accumulate: forwards per optimizer step, where gradients are accumulated.
+        accumulate: forwards per optimizer step, if the training loop accumulates gradients.
+
+    Raises:
+        ValueError: ``accumulate`` is not a whole number of at least 1.
     """
-    net = unwrapped(net)
+    check_whole("accumulate", "the number of forwards per optimizer step", accumulate, least=1)
+    net = unwrap(net)
     conversion: Conversion | None = getattr(net, "conversion", None)
     if conversion is None or conversion.from_file:
         return
@@ -296,11 +250,11 @@ def start_epoch(net: nn.Module, epoch: int, *, accumulate: int = 1) -> None:
     for selection in selections(net):
         selection.start_epoch(epoch)
     for hooks in hooks_of(net):
-        hooks.steps.start(parts=accumulate)
+        hooks.steps.start_epoch(parts=accumulate)
 
 
 def calibrate(net: nn.Module) -> None:
-    """Set a calibrated threshold to the scores as they are now; any other selection has nothing to set."""
+    """Set a calibrated threshold by the current scores; without one, do nothing."""
     for selection in selections(net):
         if isinstance(selection, Calibrated):
             with torch.inference_mode(False):
@@ -308,10 +262,10 @@ def calibrate(net: nn.Module) -> None:
 
 
 def current_masks(net: nn.Module) -> dict[str, Tensor]:
-    """The masks of all ticket layers of ``net`` by name, of the scores as they are now.
+    """The masks of all ticket layers of ``net`` by name, selected by the current scores.
 
     Raises:
-        ValueError: a mask keeps nothing of its layer; the host waits for the device to see that.
+        ValueError: a mask keeps nothing of its layer. The host waits for the device to check this.
     """
     with one_selection(net):
         masks = {name: layer.mask() for name, layer in ticket_layers(net).items()}
@@ -328,6 +282,6 @@ def selections(net: nn.Module) -> list[Together]:
 
 
 def hooks_of(net: nn.Module) -> Sequence[Together | Updates]:
-    """Everything that hooks into the forwards of ``net`` on behalf of its method."""
+    """All objects with hooks on the forwards of ``net``."""
     updates: Updates | None = getattr(net, "updates", None)
     return [*selections(net), *([updates] if updates else [])]

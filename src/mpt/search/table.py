@@ -1,4 +1,4 @@
-"""The layer table people read: what is searched, what it costs in bits, and what is not searched."""
+"""The layer table for readers: which layers are searched, how many bits they take, and which parameters are not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mpt.search.conversion import Conversion
-from mpt.search.layers import one_selection, some, ticket_layers, unwrapped
+from mpt.search.layers import TicketLayer, first_names, one_selection, ticket_layers, unwrap
 from mpt.search.methods import own_prune
 
 
@@ -19,10 +19,10 @@ class LayerRow:
     shape: tuple[int, ...]
     num_weights: int
     num_kept: int
-    gain: float
-    bits: int  # 0 for a weight tied to that of an earlier layer: it is stored once
+    gain: float  # the mean, where the method has several
+    bits: int  # 0 if the weight is tied to an earlier layer's: it is stored once
     binary_input: bool  # sees only -1 and +1, before zero padding
-    prune: float | None = None  # the layer's own, by the method's prune_layers
+    prune: float | None = None  # the layer's own fraction removed, from the method's prune_layers
     tied: str | None = None  # name of that earlier layer
 
 
@@ -39,7 +39,7 @@ class ParameterRow:
 
 @dataclass(frozen=True)
 class LayerTable:
-    """Searched layers and all other parameters of a network; ``str()`` is the printed table."""
+    """Searched layers and all other parameters of a network; ``str()`` prints the table."""
 
     method: str
     layers: tuple[LayerRow, ...]
@@ -48,12 +48,12 @@ class LayerTable:
 
     @property
     def num_weights(self) -> int:
-        """Weights of all searched layers, tied ones once."""
+        """Weights of all searched layers; tied ones count once."""
         return sum(row.num_weights for row in self.layers if not row.tied)
 
     @property
     def num_kept(self) -> int:
-        """Weights kept in all searched layers, tied ones once."""
+        """Weights kept in all searched layers; tied ones count once."""
         return sum(row.num_kept for row in self.layers if not row.tied)
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class LayerTable:
                 f"{row.gain:.4g}",
                 f"{row.bits:,}",
                 "+-1" if row.binary_input else "real",
-                _what(row),
+                _state(row),
             )
             for row in self.layers
         ]
@@ -90,39 +90,33 @@ class LayerTable:
         ]
         widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
         lines = [
-            "  ".join(
-                _aligned(cell, width, column) for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
+            "  ".join(_align(cell, width, column) for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
             for row in [head, *rows]
         ]
         if any(row.binary_input for row in self.layers):
             real = [row.name for row in self.layers if not row.binary_input]
-            lines.append(f"real inputs in spite of binary activations: {some(real)}" if real else "all inputs are +-1")
+            lines.append(
+                f"real inputs in spite of binary activations: {first_names(real)}" if real else "all inputs are +-1"
+            )
         if self.dropped:
-            lines.append(f"dropped: {some(list(self.dropped))}")
+            lines.append(f"dropped: {first_names(list(self.dropped))}")
         return "\n".join(line.rstrip() for line in lines)
 
 
 def layer_table(net: nn.Module) -> LayerTable:
     """Every searched layer of ``net`` with shape, kept, gain, bits and input, and every other parameter with its state.
 
-    Bits of a searched layer: one a weight for the mask, and for each kept weight one for its sign, or 32 where the
-    kept weights do not have one magnitude (edge-popup's real weights); 32 for the gain.
+    Bits of a searched layer: one per weight for the mask, one per kept weight for its sign, and 32 per gain. If kept
+    weights that share a gain differ in magnitude (edge-popup's real weights): one per weight and 32 per kept weight.
     """
-    net = unwrapped(net)
+    net = unwrap(net)
     conversion: Conversion | None = getattr(net, "conversion", None)
     binary = conversion.binary_inputs if conversion else ()
-    layers, searched, first = [], set(), dict[int, str]()
+    layers, searched, owners = list[LayerRow](), set[int](), dict[int, str]()  # owners by the identity of the weight
     with one_selection(net):
         for name, layer in ticket_layers(net).items():
-            owner = first.setdefault(id(layer.weight), name)
-            made = layer.current()
-            n, kept = layer.weight.numel(), int(made.mask.sum())
-            magnitudes = made.ticket_weight[made.mask].abs()
-            bits = n + (kept + 32 if bool((magnitudes == magnitudes[0]).all()) else 32 * kept)
-            tied, own = None if owner == name else owner, own_prune(layer.method.prune_layers, name)
-            shape, seen = tuple(layer.weight.shape), name in binary
-            layers.append(LayerRow(name, shape, n, kept, float(made.gain), 0 if tied else bits, seen, own, tied))
+            owner = owners.setdefault(id(layer.weight), name)
+            layers.append(_layer_row(name, layer, owner=owner, binary_input=name in binary))
             searched |= {id(layer.weight), id(layer.scores)}
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())
@@ -133,15 +127,33 @@ def layer_table(net: nn.Module) -> LayerTable:
     return LayerTable(method, tuple(layers), tuple(parameters), conversion.dropped if conversion else ())
 
 
+def _layer_row(name: str, layer: TicketLayer, *, owner: str, binary_input: bool) -> LayerRow:
+    """The row of one layer; ``owner`` is the name of the first layer that has its weight."""
+    ticket = layer.ticket()
+    n, kept, magnitudes = layer.weight.numel(), int(ticket.mask.sum()), ticket.magnitudes()
+    bits = n + (32 * kept if magnitudes is None else kept + 32 * magnitudes.numel())
+    return LayerRow(
+        name,
+        shape=tuple(layer.weight.shape),
+        num_weights=n,
+        num_kept=kept,
+        gain=ticket.mean_gain,
+        bits=bits if owner == name else 0,
+        binary_input=binary_input,
+        prune=own_prune(layer.method.prune_layers, name),
+        tied=None if owner == name else owner,
+    )
+
+
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def _aligned(cell: str, width: int, column: int) -> str:
+def _align(cell: str, width: int, column: int) -> str:
     return cell.ljust(width) if column in (0, 1, 6, 7) else cell.rjust(width)
 
 
-def _what(row: LayerRow) -> str:
+def _state(row: LayerRow) -> str:
     if row.tied:
         return f"tied to {row.tied}"
     return "searched" if row.prune is None else f"searched, prune {row.prune:g}"

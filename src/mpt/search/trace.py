@@ -1,7 +1,7 @@
-"""One forward pass, looked at: where the inputs of a network's activations come from and who takes their outputs.
+"""A trace of one forward pass: where the inputs of a network's activations come from, and what uses their outputs.
 
-Unlike symbolic tracing this takes any backbone that runs. Torch functions are seen as they are called, and modules by
-hooks, so that what a forward calls as a function (``F.relu``) can at least be said by name.
+Unlike symbolic tracing this works for any backbone that runs. A mode of torch intercepts functions, hooks intercept
+modules, so an error can at least name an activation that a forward calls as a function (``F.relu``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mpt.search.layers import kind_of, some
+from mpt.search.layers import first_names, kind_of
 from mpt.search.parameters import BATCH_NORMS
 
 RELUS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU)
@@ -35,7 +35,7 @@ _OTHERS = (
 )
 NOT_RELUS: tuple[type[nn.Module], ...] = (nn.MultiheadAttention, *(getattr(nn, name) for name in _OTHERS))
 
-# torch functions by name: what normalises, what multiplies with weights, what acts without a module to replace
+# names of torch functions: those that normalise, multiply by weights, or are activations without a module to replace
 NORMS = {"batch_norm", "instance_norm", "layer_norm", "group_norm", "rms_norm"}
 PRODUCTS = {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"}
 PRODUCTS |= {"matmul", "__matmul__", "mm", "bmm", "addmm", "einsum", "scaled_dot_product_attention"}
@@ -44,21 +44,21 @@ FUNCTIONAL = {"relu", "relu_", "relu6", "leaky_relu", "leaky_relu_", "prelu", "g
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module: what its input was, and which tensors went in and came out."""
+    """One call of a module: the source of its input, and the identities of input and output."""
 
-    source: str | None  # the torch function that multiplied with weights, if nothing has normalised since
+    source: str | None  # the torch function that multiplied by weights, unless something has normalised since
     shape: tuple[int, ...]
-    taken: int  # id of the input
-    given: int  # id of the output
+    input_id: int
+    output_id: int
 
 
 class Trace(TorchFunctionMode):
-    """One forward pass, looked at: where its activations' inputs come from and who takes their outputs.
+    """Records one forward pass of ``net``.
 
     Attributes:
-        calls: of each activation module of the ReLU family.
-        layers: names of the convolutions and linear layers in the order in which they are called.
-        others: activation modules and attention that are not of that family, with their class.
+        calls: the calls of each activation module of the ReLU family, by name.
+        layers: names of the convolutions and linear layers, in the order of their first calls.
+        unsupported: names and classes of attention and of activation modules outside that family.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -66,24 +66,24 @@ class Trace(TorchFunctionMode):
         self.net = net
         self.calls: dict[str, list[Call]] = {}
         self.layers: dict[str, None] = {}
-        self.others: list[str] = []
-        self._takers: dict[str, list[Call]] = {}  # calls of max-pools and batch-norms
+        self.unsupported: list[str] = []
+        self._consumers: dict[str, list[Call]] = {}  # calls of max-pools and batch-norms
         self._functions: dict[str, str] = {}  # name of a module -> activation that its forward calls as a function
-        self._within: list[str] = []  # names of the modules whose forward is running
-        self._source: dict[int, str | None] = {}
-        self._users: Counter[int] = Counter()
-        self._alive: list[Tensor] = []  # so that no id is used twice
+        self._running: list[str] = []  # names of the modules whose forward is running
+        self._source: dict[int, str | None] = {}  # id of a tensor -> as Call.source
+        self._uses: Counter[int] = Counter()  # id of a tensor -> functions that use it
+        self._alive: list[Tensor] = []  # keeps tensors alive, so that no id is used twice
 
     def run(self, inputs: tuple[Tensor, ...]) -> None:
-        """The forward pass; activations do not work in place in it."""
+        """Run the forward pass, with in-place activations switched to out of place."""
         in_place = [module for module in self.net.modules() if getattr(module, "inplace", False) is True]
         hooks: list[Any] = []
         try:
             for module in in_place:
                 module.inplace = False  # type: ignore[assignment]
             for name, module in self.net.named_modules():
-                hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._within.append(name)))
-                hooks.append(module.register_forward_hook(self._called))
+                hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._running.append(name)))
+                hooks.append(module.register_forward_hook(self._after_call))
             with self:
                 self.net(*inputs)
         finally:
@@ -94,49 +94,50 @@ class Trace(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        made = list(_tensors(out))
-        if made:  # not a mere look at a shape
+        outputs = list(_tensors(out))
+        if outputs:  # not just a question about a shape
             name, inputs = getattr(func, "__name__", ""), list(_tensors([args, kwargs or {}]))
             sources = [self._source.get(id(x)) for x in inputs]
             source = name if name in PRODUCTS else next((s for s in sources if s), None)
-            self._users.update(id(x) for x in inputs)
-            for x in made:
+            self._uses.update(id(x) for x in inputs)
+            for x in outputs:
                 self._source[id(x)] = None if name in NORMS else source
-            self._alive += made
-            within = self._within[-1]
-            if name in FUNCTIONAL and not isinstance(self.net.get_submodule(within), (*RELUS, *NOT_RELUS)):
-                self._functions[within] = name
+            self._alive += outputs
+            caller = self._running[-1]
+            if name in FUNCTIONAL and not isinstance(self.net.get_submodule(caller), (*RELUS, *NOT_RELUS)):
+                self._functions[caller] = name
         return out
 
-    def _called(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        name = self._within.pop()
+    def _after_call(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        name = self._running.pop()
         if isinstance(module, (*RELUS, *MAX_POOLS, *BATCH_NORMS)) and args and isinstance(out, Tensor):
             call = Call(self._source.get(id(args[0])), tuple(args[0].shape), id(args[0]), id(out))
-            (self.calls if isinstance(module, RELUS) else self._takers).setdefault(name, []).append(call)
+            (self.calls if isinstance(module, RELUS) else self._consumers).setdefault(name, []).append(call)
             if isinstance(module, RELUS):
-                self._source[id(out)] = None  # it will be a sign
+                self._source[id(out)] = None  # it will become a sign
         elif isinstance(module, NOT_RELUS):
-            self.others.append(f"{name} ({type(module).__name__})")
+            self.unsupported.append(f"{name} ({type(module).__name__})")
         elif kind_of(module):
             self.layers[name] = None
 
     def behind(self, name: str) -> list[str]:
-        """The max-pools and batch-norms that alone take the output of the activation ``name``, one after the other."""
-        chain, given = list[str](), [call.given for call in self.calls[name]]
-        while len(given) == 1 and self._users[given[0]] == 1:
-            taker = next((n for n, calls in self._takers.items() if [call.taken for call in calls] == given), None)
-            if taker is None:
+        """The chain of max-pools and batch-norms behind the activation ``name``: each alone uses the output before."""
+        chain, outputs = list[str](), [call.output_id for call in self.calls[name]]
+        while len(outputs) == 1 and self._uses[outputs[0]] == 1:
+            inputs_of = {name: [call.input_id for call in calls] for name, calls in self._consumers.items()}
+            consumer = next((name for name, inputs in inputs_of.items() if inputs == outputs), None)
+            if consumer is None:
                 break
-            chain.append(taker)
-            given = [call.given for call in self._takers[taker]]
+            chain.append(consumer)
+            outputs = [call.output_id for call in self._consumers[consumer]]
         return chain
 
     def hint(self) -> str:
-        """What may be the reason that something could not be rewritten, for an error's sentence."""
+        """A possible reason why something could not be rewritten, as part of an error's sentence."""
         if not self._functions:
             return ""
-        shown = [f"{name or 'the backbone itself'} calls {what}" for name, what in self._functions.items()]
-        return f" ({some(shown, 3)} as a function, which cannot be replaced: make it a nn.ReLU module)"
+        calls = [f"{name or 'the backbone itself'} calls {function}" for name, function in self._functions.items()]
+        return f" ({first_names(calls, 3)} as a function, which cannot be replaced: make it a nn.ReLU module)"
 
 
 def _tensors(x: Any) -> Iterator[Tensor]:

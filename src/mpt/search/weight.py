@@ -1,22 +1,25 @@
-"""Mask to gain to ticket weight, and the straight-through gradient of the scores.
+"""From mask to gain to ticket weight, and the straight-through gradient of the scores.
 
-Of a layer's frozen random weights ``w`` and its mask ``m``:
+For a layer with frozen random weights ``w`` and mask ``m``:
 
     gain            g = sum(m |w|) / sum(m)
     ticket weight   b = g m sign(w)            every entry exactly -g, 0 or +g
-    backward        dL/ds = dL/db * f          straight through the mask, f as below; w gets no gradient
+    backward        dL/ds = dL/db * f          straight through the mask, f as below; w has no gradient
 
     score_grad      f (score_abs=True)         f (score_abs=False)
     "weight"        w sign(s)                  w               the authors' current code, the default
-    "sign"          sign(w) sign(s)            sign(w)         their first release
+    "sign"          sign(w) sign(s)            sign(w)         the authors' first release
     "gain"          g sign(w) sign(s)          g sign(w)       section 2.2.1 of the paper
 
-With power-propagation the score is ``S = s |s|^(a-1)``, and ``dL/ds = dL/dS a |s|^(a-1)``, where ``f`` gives dL/dS.
+The gain is one number, or several in a shape that broadcasts to the weight's: (O, 1, 1, 1) for one per output channel
+of a convolution.
+
+With power-propagation the score is ``S = s |s|^(a-1)``, and ``dL/ds = dL/dS a |s|^(a-1)`` with ``dL/dS = dL/db * f``.
 
 ``sign(0) = +1`` here and everywhere in mpt (``torch.sign`` gives 0).
 
-Source: Diffenderfer & Kailkhura, "Multi-Prize Lottery Ticket Hypothesis", ICLR 2021, section 2.2, algorithm 1; of
-power-propagation Cheng et al., "Efficient MPT".
+Sources: Diffenderfer & Kailkhura, "Multi-Prize Lottery Ticket Hypothesis", ICLR 2021, section 2.2, algorithm 1; for
+power-propagation, Cheng et al., "Efficient MPT".
 """
 
 from __future__ import annotations
@@ -36,44 +39,44 @@ SCORE_GRADS = ("weight", "sign", "gain")
 def gain(weight: Tensor, mask: Tensor) -> Tensor:
     """``sum(m |w|) / sum(m)`` as a 0-d tensor of the dtype of ``weight``.
 
-    Summed in float64 (float32 where a device has none), so that a layer of equal magnitudes has exactly that gain and
-    a ticket read back from its file has the gain that was written.
+    The sum is in float64 (float32 on devices without it). So a layer of equal magnitudes has exactly that gain, and a
+    ticket loaded from its file has the gain that was saved.
     """
-    if found := loops.arrays(weight, mask):
-        return (_kept_sum(*found) / int(np.count_nonzero(found[1]))).to(weight.dtype)
+    if arrays := loops.arrays(weight, mask):
+        return (_kept_sum(*arrays) / int(np.count_nonzero(arrays[1]))).to(weight.dtype)
     kept = weight.abs().mul_(as_numbers(mask, weight.dtype))
     return (exact_sum(kept) / torch.count_nonzero(mask)).to(weight.dtype)
 
 
 def _kept_sum(weight: np.ndarray, mask: np.ndarray) -> Tensor:
-    """``sum(m |w|)``, 0-d float64, to the bit what NumPy adds up: whole chunks compiled, the rest by NumPy itself."""
+    """``sum(m |w|)``, 0-d float64, with NumPy's bits: compiled loops sum whole chunks, NumPy itself sums the rest."""
     whole = weight.size - weight.size % loops.CHUNK
     sums = loops.run(loops.kept_sums, weight, mask)
     rest = np.add.reduce(np.abs(weight[whole:]) * mask[whole:], dtype=np.float64)
     return torch.from_numpy(np.asarray(np.add.accumulate(np.append(np.concatenate(sums), rest))[-1]))  # one by one
 
 
-def binary(weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
+def binary_weight(weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
     """``g m sign(w)``: exactly -g, 0 or +g, in the dtype and memory format of ``weight``."""
     out = empty_like(weight)
-    if gain.numel() == 1 and (found := loops.arrays(weight, mask, out)):
-        loops.run(loops.binary, *found, gain.numpy()[()])
+    if gain.dim() == 0 and (arrays := loops.arrays(weight, mask, out)):
+        loops.run(loops.binary_weight, *arrays, gain.numpy()[()])
         return out
-    return signs(weight, magnitude=gain).mul_(as_numbers(mask, weight.dtype)).add_(0.0)  # no -0.0 is left
+    return signs(weight, magnitude=gain).mul_(as_numbers(mask, weight.dtype)).add_(0.0)  # turns -0.0 into +0.0
 
 
-def masked(weight: Tensor, mask: Tensor) -> Tensor:
+def masked_weight(weight: Tensor, mask: Tensor) -> Tensor:
     """``m w``, without -0.0."""
     return (weight * as_numbers(mask, weight.dtype)).add_(0.0)
 
 
 def as_numbers(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A bool mask as zeros and ones of ``dtype``; by way of uint8, which torch converts ten times faster than bool."""
+    """A bool mask as zeros and ones of ``dtype``, through uint8, which torch converts ten times faster than bool."""
     return mask.view(torch.uint8).to(dtype)
 
 
 def exact_sum(x: Tensor) -> Tensor:
-    """Sum of all entries, 0-d, added up in float64 (float32 where a device has none)."""
+    """Sum of all entries, 0-d, in float64 (float32 on devices without it)."""
     if x.device.type != "cpu":
         return x.sum(dtype=torch.float32 if x.device.type == "mps" else torch.float64)
     if torch.compiler.is_compiling():
@@ -84,7 +87,7 @@ def exact_sum(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("mpt::exact_sum", mutates_args=())
 def _exact_sum_op(x: Tensor) -> Tensor:
-    """:func:`exact_sum` on the CPU as one operation, which torch.compile calls without looking into it."""
+    """:func:`exact_sum` on the CPU as one operation, which torch.compile calls without tracing it."""
     return exact_sum(x)
 
 
@@ -94,7 +97,7 @@ def _(x: Tensor) -> Tensor:
 
 
 def signs(x: Tensor, *, magnitude: Tensor | None = None) -> Tensor:
-    """+1 where ``x >= 0``, else -1, times ``magnitude`` (0-d), as a new tensor of the dtype of ``x``."""
+    """+1 where ``x >= 0``, else -1, times ``magnitude`` (0-d or broadcast), as a new tensor like ``x``."""
     one = torch.ones((), dtype=x.dtype, device=x.device) if magnitude is None else magnitude
     out = x.detach() + 0.0  # -0.0 + 0.0 = +0.0, so that sign(0) = +1
     return torch.copysign(one, out, out=out)
@@ -103,11 +106,12 @@ def signs(x: Tensor, *, magnitude: Tensor | None = None) -> Tensor:
 def score_gradient(
     grad: Tensor, weight: Tensor, scores: Tensor, gain: Tensor, *, score_grad: str, score_abs: bool
 ) -> Tensor:
-    """dL/ds from dL/db by the table of this file; all of one shape, ``gain`` 0-d."""
+    """dL/ds from dL/db by the table of this file; all tensors but ``gain`` have one shape."""
     out = empty_like(weight)
-    if gain.numel() == 1 and (found := loops.arrays(grad, weight, scores, out)):
+    one_factor = gain.dim() == 0 or score_grad != "gain"
+    if one_factor and (arrays := loops.arrays(grad, weight, scores, out)):
         magnitude = gain.numpy()[()] if score_grad == "gain" else np.float32(1)
-        loops.run(loops.gradient, *found, magnitude, score_grad != "weight", score_abs)
+        loops.run(loops.gradient, *arrays, magnitude, score_grad != "weight", score_abs)
         return out
     ds = signs(scores).mul_(grad) if score_abs else grad.clone()
     if score_grad == "weight":

@@ -50,7 +50,7 @@ class Finetune(Method):
         return scores.detach() > 0
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
-        return formulas.binary(weight, mask, gain) if self.binary else formulas.masked(weight, mask)
+        return formulas.binary_weight(weight, mask, gain) if self.binary else formulas.masked_weight(weight, mask)
 
     def weight_gradient(self, grad: Tensor, scores: Tensor, gain: Tensor) -> Tensor:
         return grad * scores * gain if self.binary else grad * scores

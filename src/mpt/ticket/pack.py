@@ -14,7 +14,7 @@ from mpt.ticket.layer import StoredLayer, StoredState
 
 def pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredLayer:
     """The stored form of one ticket layer: binary if its kept weights have one magnitude, else real."""
-    current = layer.current()
+    current = layer.ticket()
     mask = current.mask.cpu().contiguous().numpy().ravel()
     kept = current.ticket_weight.detach().float().cpu().contiguous().numpy().ravel()[mask]
     parts = {"mask": torch.from_numpy(pack_bits(mask))}

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from mpt import backbones
 from mpt.files import version
 from mpt.search import methods
-from mpt.search.binarize import put
+from mpt.search.binarize import apply_signs
 from mpt.search.conversion import Conversion, Signs
 from mpt.search.convert import add_ticket_layers, plain_layers
 from mpt.search.initializers import random_weight
-from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrapped
+from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrap
 from mpt.search.methods import Dense, EdgePopup, Method, own_prune
 from mpt.search.parameters import child, strip
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
@@ -56,7 +56,7 @@ class Ticket:
         Raises:
             ValueError: the network is in an epoch of a ramp, in which it keeps more than the ticket will.
         """
-        net = unwrapped(net)
+        net = unwrap(net)
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
         _refuse_ramp(conversion)
         layers, searched = _searched(net, conversion)
@@ -139,9 +139,9 @@ class Ticket:
         Raises:
             ValueError: the ticket is for another backbone, or the backbone is needed and missing.
         """
-        net, signs = copy.deepcopy(unwrapped(backbone)) if backbone is not None else self._build(), self._signs()
+        net, signs = copy.deepcopy(unwrap(backbone)) if backbone is not None else self._build(), self._signs()
         if signs is not None:
-            put(signs, net)
+            apply_signs(signs, net)
         self._check_backbone(net)
         names, method = {layer.name for layer in self.layers}, self._method()
         if names:

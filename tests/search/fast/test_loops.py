@@ -12,6 +12,7 @@ from mpt.search import weight as weights
 from mpt.search.fast import loops, threshold
 from mpt.search.layers import TicketWeight
 from tests import reference
+from tests.own_methods import PerChannel
 
 LARGE = loops.LARGE
 TWO_PARTS = loops.PART + 3 * loops.CHUNK + 777
@@ -59,6 +60,17 @@ def test_compiled_loops_give_the_bits_of_the_operations_they_replace(kind, score
     found = stepped(method, *drawn())
     no_loops()
     assert_same_bits(found, stepped(method, *drawn()))
+
+
+@pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gains_of_channels_give_the_same_bits_with_and_without_the_loops(channels, score_grad, no_loops):
+    method = PerChannel(prune=0.8, score_grad=score_grad)
+    layer = [x.view(channels, -1) for x in drawn(3 * LARGE)]
+    found = stepped(method, *layer)
+    assert found[1].shape == (channels, 1)
+    no_loops()
+    assert_same_bits(found, stepped(method, *layer))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

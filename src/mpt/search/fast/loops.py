@@ -1,15 +1,16 @@
-"""The CPU's inner loops: what a search adds to a layer's step, each formula in one pass over memory.
+"""The inner loops of a search on the CPU: each formula in one pass over memory.
 
-    around       how many scores lie above and below a narrow window, and those inside    reads 4 bytes a weight
-    at_least     the mask of a threshold                                                  reads 4, writes 1
-    kept_sums    sum(m |w|) in float64                                                    reads 5
-    binary       g m sign(w)                                                              reads 5, writes 4
-    gradient     dL/db w sign(s), and its variants                                        reads 12, writes 4
+    loop             computes                                                     bytes per weight
+    around           the scores inside a narrow window, and counts of the others  reads 4
+    at_least         the mask of a threshold                                      reads 4, writes 1
+    kept_sums        sum(m |w|) in float64                                        reads 5
+    binary_weight    g m sign(w)                                                  reads 5, writes 4
+    gradient         dL/db w sign(s), and its variants                            reads 12, writes 4
 
-They are plain Python, compiled by numba at the first large layer and kept on disk by it; :func:`run` calls them, on
-the threads that torch computes with. Every one gives the bits of the torch and NumPy operations that are used where
-numba, a dtype or a layout does not fit, and on any other device; :func:`arrays` says where they fit. None of them knows
-a method: a formula of one's own takes their place.
+The loops are plain Python. Numba compiles them at the first large layer and keeps the result on disk; :func:`run` calls
+them on the threads that torch computes with. Each loop gives the same bits as the torch and NumPy operations that run
+in all other cases: no numba, another dtype or layout, another device. :func:`arrays` decides. The loops know no method:
+a method that overrides a formula bypasses them.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ import torch
 from torch import Tensor
 
 LARGE = 32_768  # weights; below, importing numba costs more than a short run could gain
-PART = 131_072  # weights that one thread takes at the least, some 0.1 ms: more than it costs to hand them over
-CHUNK = 8192  # entries that NumPy casts to float64 at a time: a chunk's sum is pairwise, chunks are added one by one
-PAIRWISE = 128  # entries that NumPy's pairwise sum adds up in eight running sums
+PART = 131_072  # least weights per thread: about 0.1 ms of work, more than starting a thread costs
+CHUNK = 8192  # entries that NumPy casts to float64 at a time: it sums a chunk pairwise and adds chunks one by one
+PAIRWISE = 128  # entries that NumPy's pairwise sum adds in eight running sums
 BLOCK = 64  # entries that `around` counts at a time
 FITTING = (torch.float32, torch.bool)
 F32, F64 = np.float32, np.float64
 
 
 def arrays(*tensors: Tensor, least: int = LARGE) -> list[np.ndarray] | None:
-    """The memory of ``tensors``, (n,) each and all in one order, if the loops fit them; None otherwise.
+    """The memory of ``tensors``, (n,) each and all in one order, if the loops support them; None otherwise.
 
-    They fit float32 (and bool) tensors of one shape, of ``least`` entries or more, on the CPU, contiguous or
-    channels-last.
+    They support float32 (and bool) tensors of one shape with at least ``least`` entries, on the CPU, all contiguous or
+    all channels-last.
     """
     first = tensors[0]
     if first.numel() < least or torch.compiler.is_compiling() or not available():
@@ -53,35 +54,35 @@ def arrays(*tensors: Tensor, least: int = LARGE) -> list[np.ndarray] | None:
 
 
 def run(loop: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """``loop`` compiled, on each part of the arrays among ``arguments``, all (n,); what it returns for each, in order.
+    """Run ``loop``, compiled, on each part of the arrays, all (n,), among ``arguments``; its results in order.
 
-    Parts are as few as threads: between two of them a thread has to wait for Python's lock.
+    There is one part per thread, because between two parts a thread has to wait for Python's lock.
     """
     function, n = compiled(loop), arguments[0].size
     size = max(PART, CHUNK * math.ceil(n / CHUNK / threads()))
     if n <= size:
         return [function(*arguments)]
-    todo, results, failed = iter(range(0, n, size)), [None] * -(-n // size), list[BaseException]()
+    todo, results, errors = iter(range(0, n, size)), [None] * -(-n // size), list[BaseException]()
 
     def work(_: Any = None) -> None:
         try:
             for start in todo:
                 part = slice(start, start + size)
                 results[start // size] = function(*(x[part] if isinstance(x, np.ndarray) else x for x in arguments))
-        except BaseException as error:  # Ctrl-C too: what leaves a function that C has called is lost
-            failed.append(error)
+        except BaseException as error:  # Ctrl-C too: an exception cannot pass through the C code that calls this
+            errors.append(error)
 
     if parallel := _parallel():
         parallel(_WORK(work), None, min(threads(), len(results)), 0)
     else:
         work()
-    if failed:
-        raise failed[0]
+    if errors:
+        raise errors[0]
     return results
 
 
 def threads() -> int:
-    """How many take part: all that torch uses, or one where they cannot be asked."""
+    """Number of threads: as many as torch uses, or one if its OpenMP cannot be called."""
     return torch.get_num_threads() if _parallel() else 1
 
 
@@ -90,9 +91,9 @@ _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 @cache
 def _parallel() -> Any:
-    """``GOMP_parallel(work, data, threads, flags)`` of the OpenMP that torch computes with; None if it is another.
+    """``GOMP_parallel(work, data, threads, flags)`` of GNU's OpenMP; None if torch computes with another.
 
-    Threads of our own would have to wait for torch's, which spin for a while when they have computed something.
+    Separate threads would compete with torch's, which keep spinning for a while after their work.
     """
     try:
         function = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD).GOMP_parallel
@@ -104,7 +105,7 @@ def _parallel() -> Any:
 
 @cache
 def available() -> bool:
-    """Whether numba can be imported: it is slow to follow a new Python or NumPy."""
+    """Whether numba is available; it often lags behind new releases of Python and NumPy."""
     try:
         import numba  # noqa: F401
     except ImportError:
@@ -114,26 +115,26 @@ def available() -> bool:
 
 @cache
 def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """``loop`` compiled, free of the GIL; from numba's cache on disk where there is one and it can be written."""
+    """``loop`` compiled to run without the GIL; from numba's cache on disk if numba can write one."""
     from numba import njit
 
     try:
         return njit(nogil=True, cache=True)(loop)  # type: ignore[no-any-return]
-    except RuntimeError:  # no directory that numba could write to
+    except RuntimeError:  # numba can write to no directory
         return njit(nogil=True)(loop)  # type: ignore[no-any-return]
 
 
 def around(
     x: np.ndarray, inside: np.ndarray, low: np.float32, high: np.float32, absolute: bool
 ) -> tuple[int, int, np.ndarray]:
-    """Counts of ``x >= high`` and of ``x < low``, and those between, copied to the front of ``inside``.
+    """Count the entries ``x >= high`` and ``x < low``, and copy the entries between to the front of ``inside``.
 
-    NaN is in none of them.
+    NaN is in none of the three groups.
     """
-    above, below, found = 0, 0, 0
+    above, below, copied = 0, 0, 0
     for start in range(0, x.size, BLOCK):
         block = x[start : start + BLOCK]
-        a, b = np.int32(0), np.int32(0)  # counted apart, so that this loop is done eight at a time
+        a, b = np.int32(0), np.int32(0)  # counts of this block: 32 bits, so that eight entries are counted at a time
         for i in range(block.size):
             value = abs(block[i]) if absolute else block[i]
             a += np.int32(value >= high)
@@ -143,9 +144,9 @@ def around(
         if a + b < block.size:
             for i in range(block.size):
                 value = abs(block[i]) if absolute else block[i]
-                inside[found] = value  # to be overwritten unless it counts
-                found += (value >= low) & (value < high)
-    return above, below, inside[:found]
+                inside[copied] = value  # the next entry overwrites it unless it is in the window
+                copied += (value >= low) & (value < high)
+    return above, below, inside[:copied]
 
 
 def at_least(x: np.ndarray, mask: np.ndarray, threshold: np.float32, absolute: bool) -> None:
@@ -156,7 +157,7 @@ def at_least(x: np.ndarray, mask: np.ndarray, threshold: np.float32, absolute: b
 
 
 def kept_sums(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """``sum(m |w|)`` of each whole chunk, to the bit as ``np.add.reduce(m |w|, dtype=np.float64)`` adds it up."""
+    """``sum(m |w|)`` of each whole chunk, with the bits of ``np.add.reduce(m |w|, dtype=np.float64)``."""
     totals, values = np.empty(weight.size // CHUNK, F64), np.empty(PAIRWISE, F64)
     sums = np.empty(CHUNK // PAIRWISE, F64)
     for chunk in range(totals.size):
@@ -176,16 +177,16 @@ def kept_sums(weight: np.ndarray, mask: np.ndarray) -> np.ndarray:
                 r6 += values[i + 6]
                 r7 += values[i + 7]
             sums[block] = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
-        left = sums.size
-        while left > 1:
-            left //= 2
-            for i in range(left):
+        pairs = sums.size
+        while pairs > 1:
+            pairs //= 2
+            for i in range(pairs):
                 sums[i] = sums[2 * i] + sums[2 * i + 1]
         totals[chunk] = sums[0]
     return totals
 
 
-def binary(weight: np.ndarray, mask: np.ndarray, out: np.ndarray, gain: np.float32) -> None:
+def binary_weight(weight: np.ndarray, mask: np.ndarray, out: np.ndarray, gain: np.float32) -> None:
     """``out = g m sign(w)``."""
     for i in range(weight.size):
         value = np.copysign(gain, weight[i] + F32(0))  # -0.0 + 0.0 = +0.0, so that sign(0) = +1

@@ -1,12 +1,12 @@
-"""Memory that a search needs again in every step, kept instead of returned to the system.
+"""Keeps memory that a search needs in every step, instead of returning it to the system.
 
-A tensor of megabytes that is freed goes back to the system, which clears every page of the next one: that takes longer
-than the search's formulas. Two remedies:
+The memory of a large tensor goes back to the system when the tensor is freed, and the system clears every page before
+it hands the memory out again. That takes longer than the formulas of the search. Two remedies:
 
 * :func:`empty_like` keeps the memory of a layer's ticket weight and score gradient for as long as the layer's weight
-  lives. It lends that memory again once no tensor uses it: not autograd, a view, an optimizer or a user. Each loan is a
-  NumPy array over the memory. The storage of the tensor made from the array holds it, so a dead weak reference ends the
-  loan.
+  lives. It lends that memory again once nothing uses it: no autograd graph, view, optimizer or user. Each loan is a
+  NumPy array over the memory, which the storage of the tensor over it keeps alive. So the loan has ended when the weak
+  reference to the array is dead.
 * :func:`freed_memory_kept` tells the C library to keep all freed memory while a network is trained.
 """
 
@@ -26,13 +26,13 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mpt.search.fast.loops import LARGE
 
-MOST = 2  # loans per tensor; memory still in use after a step is abandoned to its user
+MOST = 2  # loans per tensor; older memory that is still in use is left to its user
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # mallopt's parameters, malloc.h
 _LARGEST = 32 * 2**20  # bytes; glibc's own thresholds grow to this and, where memory is returned, to twice as much
 
 
 class Loan(NamedTuple):
-    """Memory, and the array through which a tensor uses it."""
+    """Memory, and a reference to the array through which a tensor uses it."""
 
     memory: Tensor
     user: weakref.ref[np.ndarray]
@@ -42,7 +42,7 @@ _loans = WeakTensorKeyDictionary()  # tensor -> the loans of tensors like it, ol
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """:func:`torch.empty_like`; for a large tensor on the CPU in memory lent before, if that is free."""
+    """:func:`torch.empty_like`; for a large tensor on the CPU, in memory from an earlier loan if that has ended."""
     plain = type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.numel() >= LARGE
     if not plain or torch.compiler.is_compiling():
         return torch.empty_like(x)
@@ -54,7 +54,7 @@ def empty_like(x: Tensor) -> Tensor:
 
 
 def _free(loans: list[Loan], x: Tensor) -> Tensor:
-    """Memory like ``x``: taken out of ``loans`` if one of them has ended, else new; the newest loans stay."""
+    """Memory like ``x``: that of an ended loan, which leaves ``loans``, or else new; the newest loans stay."""
     for _ in range(len(loans)):
         loan = loans.pop(0)  # so that no other thread lends it too
         if loan.user() is not None:
@@ -74,10 +74,10 @@ def entries(x: Tensor) -> Tensor:
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """Inside, glibc returns no freed memory to the system (with another C library nothing changes).
+    """Inside, glibc returns no freed memory to the system; with another C library nothing changes.
 
-    Otherwise each tensor of many megabytes is new memory that the system clears page by page: a fifth of a training
-    step of Conv2 on a CPU. The process stays as large as its largest step.
+    Otherwise the system clears the memory of each large tensor page by page, which takes a fifth of a training step of
+    Conv2 on a CPU. Inside, the process stays as large as its largest step.
     """
     libc = _glibc()
     if libc is None:

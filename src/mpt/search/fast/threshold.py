@@ -21,17 +21,17 @@ class Window(NamedTuple):
     reach: float  # to both sides
 
 
-# address of a layer's scores -> its window: a hint for speed, which may be stale, of another tensor or absent
+# address of a layer's scores -> its window: a hint for speed, which may be stale, absent or that of another tensor
 _windows: dict[int, Window] = {}
 _MOST_WINDOWS = 10_000
 
 
 def near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.float32:
-    """Value of the ``kept``-th largest of all ``scores`` (of ``|s|`` if ``absolute``), looked for near the last one.
+    """Value of the ``kept``-th largest of all ``scores`` (of ``|s|`` if ``absolute``), searched near the previous one.
 
     The next window reaches four times as far as the threshold has just moved and at least half as far as this one. It
-    holds about one score in a thousand or more. A window that held more than one in sixteen shrinks to a sixteenth:
-    the first steps, in which thresholds leap, leave such windows.
+    holds at least about one score in a thousand. A window that held more than one in sixteen, as after the leaps of the
+    first steps, shrinks to a sixteenth.
     """
     key, n = scores[0].ctypes.data, sum(x.size for x in scores)
     last = _windows.get(key)
