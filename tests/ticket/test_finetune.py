@@ -55,7 +55,7 @@ def test_where_the_signs_are_not_the_seeds_the_latent_magnitudes_are_drawn_again
     assert (ticket.header["seed"], ticket.weight_seed) == (0, None)
     for layer in ticket.layers:
         latent, mask = latent_weight(ticket, layer, seed=5), layer.mask()
-        assert torch.allclose(weight.binary(latent, mask, weight.gain(latent, mask)), layer.weight(), rtol=1e-6)
+        assert torch.allclose(weight.binary_weight(latent, mask, weight.gain(latent, mask)), layer.weight(), rtol=1e-6)
         ratio = (latent / searched.get_submodule(layer.name).weight)[mask].abs()
         assert ratio.std() > 0.1 * ratio.mean() or layer.kept < 20  # not the seed's magnitudes
 
