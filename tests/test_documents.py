@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "mpt"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHERS = [*ROOT.glob("C*.md"), ROOT / "SECURITY.md", *(ROOT / "results").rglob("*.md")]
+QUICK = [ROOT / "README.md", ROOT / "docs" / "use-a-ticket.md"]  # of the others the slow tests run every block
 README, CONTRIBUTING = ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -187,8 +188,8 @@ def reader(tmp_path, monkeypatch):
     return Reader(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_block_runs_from_an_empty_directory(page, reader):
+@pytest.mark.parametrize("page", QUICK, ids=lambda page: page.stem)
+def test_every_quick_block_of_the_first_pages_runs_from_an_empty_directory(page, reader):
     for block in blocks(page):
         if block.mark in ("slow", "needs"):
             check_without_running(block, reader.folder)
@@ -196,12 +197,17 @@ def test_every_block_runs_from_an_empty_directory(page, reader):
             reader.follow(block)
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in QUICK], ids=lambda page: page.stem)
+def test_blocks_of_the_other_pages_that_need_what_is_not_here_compose_or_say_what_is_missing(page, tmp_path):
+    for block in blocks(page):
+        if block.mark == "needs":
+            check_without_running(block, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(block.mark == "slow" for block in blocks(page))], ids=lambda page: page.stem
-)
-def test_every_slow_block_runs_too(page, reader):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_runs_from_an_empty_directory(page, reader):
     for block in blocks(page):
         if block.mark != "needs":
             reader.follow(block)

@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpt import backbones, data
-from mpt.experiment.build import build_backbone, build_method, converted
+from mpt.experiment.build import build_backbone, build_method, convert
 from mpt.experiment.train import run
 from mpt.run.settings import CONF
 from tests.console import compose
@@ -175,4 +175,4 @@ def started(recipe, small):
     backbone = build_backbone(made.model, images, width=made.width, seed=0, **signs)
     method = build_method(made.method, prune=made.prune)
     options = {key: getattr(made, key) for key in ("dense", "learn_batchnorm", "spline_t")} | signs
-    return converted(backbone, method, images, seed=0, name=recipe, **options).state_dict().items()
+    return convert(backbone, method, images, seed=0, name=recipe, **options).state_dict().items()

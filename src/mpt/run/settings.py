@@ -41,9 +41,9 @@ def above(bound: int) -> Range:
     return Range(lambda v: bound < v < math.inf, f"above {bound}")
 
 
-def fraction(*, closed: bool = False) -> Range:
-    """Numbers in [0, 1), or in [0, 1]."""
-    return Range(lambda v: 0 <= v <= 1 and (closed or v < 1), "in [0, 1]" if closed else "in [0, 1)")
+def fraction() -> Range:
+    """Numbers in [0, 1)."""
+    return Range(lambda v: 0 <= v < 1, "in [0, 1)")
 
 
 def one_of(*words: str) -> Range:
@@ -52,6 +52,7 @@ def one_of(*words: str) -> Range:
 
 
 PRUNE = Range(fraction().accepts, "the fraction removed and must be in [0, 1)")
+PROBABILITY = Range(lambda v: 0 <= v <= 1, "a probability in [0, 1]")
 SEED = Range(lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
 
 
@@ -104,7 +105,7 @@ class Data:
     std: list[float] | None = dial(None, "per channel, in [0, 1]")
     augment: str = dial("none", "of training images, beyond crop and flip", one_of("none", "augmix"))
     noise_std: float = dial(0.0, "Gaussian noise on training images, in units of [0, 1]", at_least(0))
-    noise_probability: float = dial(1.0, "probability that a training image gets noise", fraction(closed=True))
+    noise_probability: float = dial(1.0, "probability that a training image gets noise", PROBABILITY)
     resized_crop: bool | None = dial(None, "image folders: crops of random area and shape, as imagenet takes them")
     stream: bool | None = dial(
         None, "image folders: read them batch by batch; null where memory is too small", of="machine"

@@ -149,6 +149,7 @@ def around(error):
     return before, inside, behind, left(1024)  # for which nothing that was freed has room
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     _glibc() is None or sys.platform != "linux", reason="the C library is not glibc, or the system has no /proc"
 )
