@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mpt import backbones, data
 from mpt.experiment.build import build_backbone, build_method, convert
 from mpt.experiment.train import run
-from mpt.run.settings import CONF
+from mpt.files import CONF
 from tests.console import compose
 
 FILES = {path.stem: path.read_text() for path in (CONF / "recipe").glob("*_*.yaml")}
@@ -86,8 +86,8 @@ def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
     method = build_method(made.method, prune=made.prune)
     row = (made.model.name, *(getattr(optim, key) for key in OPTIM), *(getattr(made, key) for key in RUN), method.init)
     model, name, lr, momentum, *others = (TABLES | OURS)[recipe]
-    assert row == (model, name, lr, optim["momentum"] if momentum is None else momentum, *others)
-    assert optim["nesterov"] is (recipe in ("fast_conv", "fast_resnet18"))
+    assert row == (model, name, lr, optim.momentum if momentum is None else momentum, *others)
+    assert optim.nesterov is (recipe in ("fast_conv", "fast_resnet18"))
     assert made.data.crop == (0 if recipe.startswith("fast_") else None)
     expected = DEFAULTS | ({"prune": 0.0} if dense else {}) | ROWS.get(recipe, {})
     assert {key: getattr(made, key) for key in expected} == expected
@@ -95,8 +95,8 @@ def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
     assert made.method.arguments.get("selection", "layerwise") == SELECTIONS.get(recipe, "layerwise")
     imagenet = recipe.startswith(IMAGENET)
     assert made.data.name == ("imagenet" if imagenet else "cifar10")
-    assert optim["schedule"] == ("multi_step" if recipe == "mpt_resnet34_dense" else "cosine")
-    assert optim["warmup"] == (5 if imagenet and recipe in TABLES else 0)
+    assert optim.schedule == ("multi_step" if recipe == "mpt_resnet34_dense" else "cosine")
+    assert optim.warmup == (5 if imagenet and recipe in TABLES else 0)
 
 
 @pytest.mark.slow
