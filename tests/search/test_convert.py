@@ -112,12 +112,12 @@ def test_batchnorm_has_no_scale_and_shift_unless_learned():
     assert all(m.weight.grad.abs().sum() > 0 and m.bias.grad.abs().sum() > 0 for m in norms)
 
 
-def test_learning_batchnorm_on_a_net_without_is_refused(mlp):
+def test_learning_batchnorm_without_a_batchnorm_is_refused(mlp):
     with pytest.raises(ValueError, match=r"learn_batchnorm.*no batch-norm"):
         mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0, learn_batchnorm=True)
 
 
-def test_a_batchnorm_that_says_something_is_kept_frozen_with_the_backbones_weights():
+def test_a_batchnorm_that_is_no_identity_is_kept_frozen_with_the_backbones_weights():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
     nn.init.constant_(backbone[1].weight, 2.0)
     kept = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=None)
@@ -229,7 +229,7 @@ def test_a_copy_made_inside_frozen_is_not_frozen(mlp):
     assert other[0].frozen_ticket is None
 
 
-def test_options_that_the_dense_baseline_cannot_honour_are_refused(mlp):
+def test_options_that_the_dense_baseline_does_not_support_are_refused(mlp):
     with pytest.raises(ValueError, match="Dense trains every parameter"):
         mpt.convert(mlp, mpt.Dense(), seed=0, learn_batchnorm=True)
 
@@ -315,7 +315,7 @@ def test_scores_have_the_dtype_of_the_backbone(mlp, dtype):
     assert int(net[0].mask().sum()) == 24
 
 
-def test_an_input_that_cannot_be_guessed_is_said():
+def test_an_input_that_cannot_be_guessed_raises_a_warning():
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
@@ -350,7 +350,7 @@ def norms_of(net):
     return [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
-def test_batchnorm_is_learned_whatever_holds_it_and_otherwise_has_no_parameters():
+def test_batchnorm_is_learned_in_any_module_and_otherwise_has_no_parameters():
     learned = mpt.convert(Nested(), mpt.Biprop(prune=0.5), learn_batchnorm=True).train()
     assert len(norms_of(learned)) == 4
     F.cross_entropy(learned(torch.randn(8, 3, 6, 6)), torch.arange(8) % 2).backward()

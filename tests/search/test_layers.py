@@ -154,16 +154,16 @@ def test_training_never_changes_a_bit_of_the_frozen_weights(mlp):
         assert torch.equal(layer.weight.view(torch.int32), before[name].view(torch.int32))
 
 
-def counted(monkeypatch):
+def count_selections(monkeypatch):
     calls = []
     select = masks.select
     monkeypatch.setattr(masks, "select", lambda scores, **options: calls.append(1) or select(scores, **options))
     return calls
 
 
-def test_inside_frozen_each_mask_is_made_once(mlp, monkeypatch):
+def test_inside_frozen_each_mask_is_selected_once(mlp, monkeypatch):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
-    calls = counted(monkeypatch)
+    calls = count_selections(monkeypatch)
     with torch.inference_mode(), mpt.frozen(net):
         for _ in range(5):
             net(torch.randn(2, 6))
@@ -189,7 +189,7 @@ def test_frozen_ends_with_an_error_inside(mlp):
     assert net[0].frozen_ticket is None
 
 
-def test_a_mask_made_in_inference_mode_can_be_used_for_gradients(mlp):
+def test_a_mask_from_inference_mode_can_be_used_for_gradients(mlp):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
     x = torch.randn(2, 6, requires_grad=True)
     with torch.inference_mode():
@@ -233,7 +233,7 @@ def test_a_binary_activation_keeps_dtype_and_memory_format_and_changes_no_input(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_convolution_makes_the_signs_it_sees_again_instead_of_keeping_them(dtype):
+def test_a_convolution_recomputes_the_signs_it_sees_instead_of_saving_them(dtype):
     act = mpt.BinaryActivation()
     conv = mpt.convert(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), mpt.Biprop(prune=0.5))[0].to(dtype)
     x = torch.randn(2, 3, 5, 5, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -246,8 +246,8 @@ def test_a_convolution_makes_the_signs_it_sees_again_instead_of_keeping_them(dty
 
     plain = gradients(lambda: conv._conv_forward(act(x), conv.ticket_weight(), None))
     assert plain[1].any()
-    for found, expected in zip(gradients(lambda: conv(act(x))), plain, strict=True):
-        assert torch.equal(found, expected)
+    for actual, expected in zip(gradients(lambda: conv(act(x))), plain, strict=True):
+        assert torch.equal(actual, expected)
     for forward, kept in ((conv, False), (lambda x: conv._conv_forward(x, conv.ticket_weight(), None), True)):
         signs = act(x)
         memory = StorageWeakRef(signs.untyped_storage())
@@ -262,7 +262,7 @@ def test_a_convolution_makes_the_signs_it_sees_again_instead_of_keeping_them(dty
 
 
 @pytest.mark.parametrize("t", [0, -1.0, float("nan"), float("inf")])
-def test_a_spline_of_no_width_is_refused(t):
+def test_a_spline_without_a_width_is_refused(t):
     with pytest.raises(ValueError, match="spline_t is half the width"):
         mpt.BinaryActivation(t)
 
