@@ -4,7 +4,6 @@ import pytest
 import torch
 import torchvision
 from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
 import mpt
@@ -260,41 +259,6 @@ def test_200_steps_lower_the_loss_by_a_tenth_and_reach_every_score(network, bina
     assert all(bool(parameter.any()) for parameter in reached.values())
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert all((m.weight is not None) == learn_batchnorm for m in norms)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(
-    "settings", [{}, {"stride": 1, "padding": 1}, {"dilation": 2}, {"ceil_mode": True}, {"return_indices": True}]
-)
-def test_a_max_pool_in_front_of_a_sign_has_torchs_numbers_and_saves_no_input(settings, layout):
-    plain = nn.MaxPool2d(3, **settings)
-    lean = MaxPool2d.like(plain)
-    assert repr(lean) == repr(plain)
-    outs, grads, kept = [], [], []
-    for pool in (plain, lean):
-        leaf = torch.randn(2, 5, 8, 9, generator=torch.Generator().manual_seed(1)).to(memory_format=layout)
-        x = leaf.requires_grad_() * 2
-        memory = StorageWeakRef(x.untyped_storage())
-        out = pool(x)
-        del x
-        kept.append(not memory.expired())
-        out = out[0] if "return_indices" in settings else out
-        (out * torch.arange(out.numel()).view(out.shape)).sum().backward()
-        outs.append(out)
-        grads.append(leaf.grad)
-    assert kept == [True, False]
-    assert torch.equal(*outs)
-    assert torch.equal(*grads)
-    assert grads[1].abs().sum() > 0
-
-
-def test_a_max_pool_in_front_of_a_sign_takes_an_empty_batch_and_can_be_traced():
-    pool = MaxPool2d(2)
-    empty = torch.zeros(0, 3, 6, 6, requires_grad=True)
-    pool(empty).sum().backward()
-    assert empty.grad.shape == empty.shape
-    x = torch.randn(2, 3, 6, 6)
-    assert torch.equal(torch.fx.symbolic_trace(nn.Sequential(pool))(x), nn.MaxPool2d(2)(x))
 
 
 def test_only_a_plain_max_pool_in_front_of_a_sign_is_replaced():

@@ -86,8 +86,7 @@ def test_training_sees_the_current_masks_whatever_wrote_the_scores(mlp, name):
 def test_a_copy_selects_by_its_own_scores(mlp, name):
     net = mpt.convert(mlp, TOGETHER[name], seed=0).train()
     x = torch.randn(4, 6)
-    before = net(x)
-    other = copy.deepcopy(net)
+    before, other = net(x), copy.deepcopy(net)
     other[0].scores.data.mul_(torch.rand_like(other[0].scores) + 0.5)
     assert_current(other, x)
     assert torch.equal(net(x), before)
@@ -216,8 +215,7 @@ def test_a_calibrated_threshold_is_refreshed_by_optimizer_steps_not_forwards():
             layer.scores.data.mul_(1.0005)
         net(torch.randn(4, 60))
         thresholds.append(net[0].threshold.item())
-    changes = [i for i in range(1, 14) if thresholds[i] != thresholds[i - 1]]
-    assert changes == [6, 12]  # refresh=3 steps of two forwards each
+    assert [i for i in range(1, 14) if thresholds[i] != thresholds[i - 1]] == [6, 12]  # 3 steps of two forwards
 
 
 def test_a_calibrated_threshold_is_in_the_state_dict_to_the_bit(mlp):

@@ -77,9 +77,8 @@ def test_gains_of_channels_give_the_same_bits_with_and_without_the_loops(channel
 def test_the_number_of_threads_changes_no_bit(threads, no_loops, monkeypatch):
     monkeypatch.setattr(loops, "threads", lambda: threads)
     method = mpt.Biprop(prune=0.8)
-    with_loops = [
-        run_formulas(method, *random_layer(5 * loops.PART + 1)) for _ in range(3)
-    ]  # the second searches near the last threshold
+    # the second and third time search near the previous threshold
+    with_loops = [run_formulas(method, *random_layer(5 * loops.PART + 1)) for _ in range(3)]
     no_loops()
     for one in with_loops:
         assert_same_bits(one, run_formulas(method, *random_layer(5 * loops.PART + 1)))
