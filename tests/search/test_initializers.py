@@ -20,7 +20,7 @@ def weight(**changes):
 
 
 def test_signs_are_the_raw_philox_words_of_seed_and_layer_name_forever():
-    # the words below must never change: signs of old tickets are made again from them
+    # the words below must never change: the signs of old tickets are computed from them
     words = np.random.Philox(key=np.array(stream_key(7, "signs/conv1"), dtype=np.uint64)).random_raw(2)
     assert [int(word) for word in words] == [GOLDEN_WORD_0, GOLDEN_WORD_1]
     bits = [(int(words[i // 64]) >> (i % 64)) & 1 for i in range(100)]
@@ -32,7 +32,7 @@ GOLDEN_WORD_1 = 7695171049293002346
 
 
 @pytest.mark.parametrize("init", [name for name in INITIALIZERS if name != "unsigned_constant"])
-def test_signs_of_a_weight_can_be_made_again_from_its_seed(init):
+def test_signs_of_a_weight_follow_from_its_seed(init):
     signs = random_signs(SHAPE.numel(), seed=3, layer="a.b")
     assert np.array_equal(np.sign(weight(init=init, seed=3, layer="a.b").numpy().ravel()), signs)
 
@@ -49,11 +49,11 @@ def test_signs_of_a_weight_can_be_made_again_from_its_seed(init):
     ],
 )
 def test_initializers_have_the_published_spread(init, std):
-    drawn = weight(init=init)
-    assert drawn.square().mean().sqrt().item() == pytest.approx(std, rel=0.03)
+    values = weight(init=init)
+    assert values.square().mean().sqrt().item() == pytest.approx(std, rel=0.03)
     if init.endswith("constant"):
-        assert torch.equal(drawn.abs().unique(), torch.tensor([std], dtype=torch.float32))
-    assert bool((drawn > 0).all()) is (init == "unsigned_constant")
+        assert torch.equal(values.abs().unique(), torch.tensor([std], dtype=torch.float32))
+    assert bool((values > 0).all()) is (init == "unsigned_constant")
 
 
 @pytest.mark.parametrize(("scale_fan", "factor"), [("none", 1.0), ("kept", 0.2), ("published", 0.8)])
@@ -63,9 +63,9 @@ def test_scale_fan_multiplies_the_fan(scale_fan, factor):
 
 
 def test_kaiming_normal_is_normal():
-    drawn = weight().flatten().double() / math.sqrt(2 / FAN_IN)
-    assert drawn.mean().item() == pytest.approx(0, abs=0.03)
-    assert drawn.pow(4).mean().item() == pytest.approx(3, rel=0.1)
+    values = weight().flatten().double() / math.sqrt(2 / FAN_IN)
+    assert values.mean().item() == pytest.approx(0, abs=0.03)
+    assert values.pow(4).mean().item() == pytest.approx(3, rel=0.1)
 
 
 def test_scores_are_uniform_within_one_over_the_root_of_fan_in():
@@ -92,10 +92,10 @@ def test_a_seed_out_of_range_is_refused(seed):
 
 def test_constant_scores_are_the_standard_deviation_of_uniform_ones():
     shape = torch.Size((64, 32, 3, 3))
-    drawn = random_scores(shape, seed=0, layer="x")
+    uniform = random_scores(shape, seed=0, layer="x")
     constant = random_scores(shape, seed=0, layer="x", init="constant")
     assert len(constant.unique()) == 1
-    assert constant[0, 0, 0, 0].item() == pytest.approx(drawn.std().item(), rel=0.02)
+    assert constant[0, 0, 0, 0].item() == pytest.approx(uniform.std().item(), rel=0.02)
 
 
 @pytest.mark.parametrize("init", ["uniform", "constant"])

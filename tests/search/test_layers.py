@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.multiprocessing.reductions import StorageWeakRef
 
 import mpt
 from mpt.search import mask as masks
@@ -154,16 +152,16 @@ def test_training_never_changes_a_bit_of_the_frozen_weights(mlp):
         assert torch.equal(layer.weight.view(torch.int32), before[name].view(torch.int32))
 
 
-def counted(monkeypatch):
+def count_selections(monkeypatch):
     calls = []
     select = masks.select
     monkeypatch.setattr(masks, "select", lambda scores, **options: calls.append(1) or select(scores, **options))
     return calls
 
 
-def test_inside_frozen_each_mask_is_made_once(mlp, monkeypatch):
+def test_inside_frozen_each_mask_is_selected_once(mlp, monkeypatch):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
-    calls = counted(monkeypatch)
+    calls = count_selections(monkeypatch)
     with torch.inference_mode(), mpt.frozen(net):
         for _ in range(5):
             net(torch.randn(2, 6))
@@ -189,7 +187,7 @@ def test_frozen_ends_with_an_error_inside(mlp):
     assert net[0].frozen_ticket is None
 
 
-def test_a_mask_made_in_inference_mode_can_be_used_for_gradients(mlp):
+def test_a_mask_from_inference_mode_can_be_used_for_gradients(mlp):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0).eval()
     x = torch.randn(2, 6, requires_grad=True)
     with torch.inference_mode():
@@ -208,63 +206,6 @@ def test_autocast_to_bf16_computes_with_one_magnitude(mlp):
     out.float().sum().backward()
     assert net[0].scores.grad.dtype == torch.float32
     assert len(net[0].ticket_weight().bfloat16().abs().unique()) == 2
-
-
-@pytest.mark.parametrize("t", [1.0, 0.5, 3.0])
-def test_a_binary_activation_is_the_sign_and_its_gradient_the_slope_of_the_spline(t):
-    edges = torch.tensor([0.0, -0.0, t, -t, t / 2, -t / 2, 2 * t, -2 * t], dtype=torch.float64)
-    x = torch.cat([edges, torch.randn(100, dtype=torch.float64)]).requires_grad_()
-    upstream = torch.randn(108, dtype=torch.float64)
-    out = mpt.BinaryActivation(t)(x)
-    out.backward(upstream)
-    values = x.detach().numpy()
-    np.testing.assert_array_equal(out.detach().numpy(), reference.sign(values))
-    np.testing.assert_allclose(x.grad.numpy(), upstream.numpy() * reference.spline_slope(values, t), rtol=1e-12)
-    assert out[:2].tolist() == [1.0, 1.0]
-
-
-def test_a_binary_activation_keeps_dtype_and_memory_format_and_changes_no_input():
-    x = torch.randn(2, 3, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    before = x.clone()
-    out = mpt.BinaryActivation()(x)
-    assert out.dtype == torch.bfloat16
-    assert out.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(x, before)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_convolution_makes_the_signs_it_sees_again_instead_of_keeping_them(dtype):
-    act = mpt.BinaryActivation()
-    conv = mpt.convert(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1)), mpt.Biprop(prune=0.5))[0].to(dtype)
-    x = torch.randn(2, 3, 5, 5, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
-    upstream = torch.randn(2, 4, 5, 5, dtype=dtype)
-
-    def gradients(forward):
-        x.grad = conv.scores.grad = None
-        forward().backward(upstream)
-        return x.grad, conv.scores.grad
-
-    plain = gradients(lambda: conv._conv_forward(act(x), conv.ticket_weight(), None))
-    assert plain[1].any()
-    for found, expected in zip(gradients(lambda: conv(act(x))), plain, strict=True):
-        assert torch.equal(found, expected)
-    for forward, kept in ((conv, False), (lambda x: conv._conv_forward(x, conv.ticket_weight(), None), True)):
-        signs = act(x)
-        memory = StorageWeakRef(signs.untyped_storage())
-        out = forward(signs)
-        del signs
-        assert memory.expired() is not kept
-    assert out.requires_grad, "and with it the graph, which is what keeps tensors"
-    signs = act(x)
-    signs.sum().backward()
-    with torch.no_grad():
-        assert torch.equal(conv(signs), conv(signs.detach())), "what the sign kept is gone, and not needed here"
-
-
-@pytest.mark.parametrize("t", [0, -1.0, float("nan"), float("inf")])
-def test_a_spline_of_no_width_is_refused(t):
-    with pytest.raises(ValueError, match="spline_t is half the width"):
-        mpt.BinaryActivation(t)
 
 
 COMPILED = {

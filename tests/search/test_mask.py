@@ -62,17 +62,20 @@ def test_joint_selections_agree_with_the_sorted_reference(values, prune, score_a
             masks.select_jointly(importances, kept=kept)
         return
     expected = reference.global_masks(scores, prune, score_abs=score_abs)
-    for made in (masks.select_jointly(importances, kept=kept), masks._select_jointly_first_of_each(importances, kept)):
-        assert all(np.array_equal(mask.numpy(), e) for mask, e in zip(made, expected, strict=True))
+    for actual in (
+        masks.select_jointly(importances, kept=kept),
+        masks._select_jointly_first_of_each(importances, kept),
+    ):
+        assert all(np.array_equal(mask.numpy(), e) for mask, e in zip(actual, expected, strict=True))
 
 
 def test_joint_selection_does_not_depend_on_the_memory_format():
     importances = [torch.rand(8, 4, 3, 3), torch.ones(4, 3, 2, 2), torch.rand(5, 7)]
     last = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in importances]
     for kept in (3, 50, 200, 371):
-        made, other = masks.select_jointly(importances, kept=kept), masks.select_jointly(last, kept=kept)
-        assert all(torch.equal(a, b) for a, b in zip(made, other, strict=True))
-        assert sum(int(mask.sum()) for mask in made) == kept
+        plain, other = masks.select_jointly(importances, kept=kept), masks.select_jointly(last, kept=kept)
+        assert all(torch.equal(a, b) for a, b in zip(plain, other, strict=True))
+        assert sum(int(mask.sum()) for mask in plain) == kept
 
 
 def test_the_kth_largest_of_several_tensors_is_that_of_their_sorted_entries():
@@ -83,7 +86,7 @@ def test_the_kth_largest_of_several_tensors_is_that_of_their_sorted_entries():
         assert masks.kth_largest_on_device(torch.cat([part.flatten() for part in parts]), k) == ordered[k - 1]
 
 
-def test_the_ramp_is_the_one_of_the_authors_update():
+def test_the_ramp_is_the_ramp_of_the_authors_update():
     kept = [f"{1 - masks.prune_in_epoch(0.8, epoch=epoch, ramp=10):.3f}"[1:] for epoch in range(11)]
     assert " ".join(kept) == ".500 .419 .354 .303 .265 .237 .219 .208 .202 .200 .200"
 
@@ -104,7 +107,7 @@ def test_both_selections_give_the_same_mask_in_every_dtype(dtype, kept):
     assert torch.equal(mask, masks.select_on_device(importance, kept=kept))
 
 
-def test_ties_are_cut_by_flat_index_whatever_the_memory_format():
+def test_ties_are_dropped_by_flat_index_whatever_the_memory_format():
     importance = torch.ones(4, 3, 2, 2)
     expected = (torch.arange(48) < 20).view(4, 3, 2, 2)
     for select in (masks.select, masks.select_on_device):
@@ -126,7 +129,7 @@ def test_ties_are_cut_by_flat_index_whatever_the_memory_format():
         lambda x: x.flatten(1).t(),
     ],
 )
-def test_ties_are_cut_by_flat_index_however_the_importance_lies_in_memory(view):
+def test_ties_are_dropped_by_flat_index_however_the_importance_lies_in_memory(view):
     importance = view(torch.randint(-3, 4, (8, 6, 4, 4), generator=torch.Generator().manual_seed(1)).float())
     order = np.argsort(-importance.abs().flatten().numpy(), kind="stable")
     for kept in range(1, len(order), 5):
@@ -158,7 +161,7 @@ def test_flips_is_the_share_of_all_mask_bits_that_changed():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_joint_equals_are_left_out_whatever_order_memory_is_in(channels, layout):
+def test_joint_ties_are_dropped_by_flat_index_in_any_memory_format(channels, layout):
     tied = torch.full((8, channels, 3, 3), 0.5).to(memory_format=layout)
     other = torch.ones(10)
     first, second = masks.select_jointly([other, tied], kept=12)

@@ -61,7 +61,7 @@ def test_a_converted_network_has_the_masks_of_the_reference(mlp, name):
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_training_sees_the_current_masks_whoever_wrote_the_scores(mlp, name):
+def test_training_sees_the_current_masks_whatever_wrote_the_scores(mlp, name):
     net = mpt.convert(mlp, TOGETHER[name], seed=0).train()
     optim = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], 0.1, momentum=0.9, fused=True)
     x, y = torch.randn(16, 6), torch.randint(0, 3, (16,))
@@ -86,8 +86,7 @@ def test_training_sees_the_current_masks_whoever_wrote_the_scores(mlp, name):
 def test_a_copy_selects_by_its_own_scores(mlp, name):
     net = mpt.convert(mlp, TOGETHER[name], seed=0).train()
     x = torch.randn(4, 6)
-    before = net(x)
-    other = copy.deepcopy(net)
+    before, other = net(x), copy.deepcopy(net)
     other[0].scores.data.mul_(torch.rand_like(other[0].scores) + 0.5)
     assert_current(other, x)
     assert torch.equal(net(x), before)
@@ -122,7 +121,7 @@ def test_evaluation_plain_layers_and_the_ticket_have_the_same_masks(mlp, name, t
     assert mpt.Ticket.from_network(again).tensors.keys() == ticket.tensors.keys()
 
 
-def test_global_masks_are_made_once_a_forward(mlp, monkeypatch):
+def test_global_masks_are_selected_once_per_forward(mlp, monkeypatch):
     calls = []
     select = selections.select_jointly
     monkeypatch.setattr(selections, "select_jointly", lambda *a, **k: calls.append(1) or select(*a, **k))
@@ -154,7 +153,7 @@ def test_a_layer_that_global_pruning_would_empty_keeps_its_most_important_weight
 
 
 @pytest.mark.parametrize("selection", ["global", "calibrated"])
-def test_a_prune_that_leaves_less_than_one_weight_a_layer_is_refused(mlp, selection):
+def test_a_prune_that_leaves_less_than_one_weight_per_layer_is_refused(mlp, selection):
     with pytest.raises(ValueError, match=r"prune=0.99 keeps 1 of the network's 72 weights.* its 2 layers: lower prune"):
         mpt.convert(mlp, mpt.Biprop(prune=0.99, selection=selection), seed=0)
 
@@ -172,7 +171,7 @@ def test_a_threshold_that_empties_a_layer_is_refused_at_once_and_in_training(mlp
         selections.current_masks(net)
 
 
-def test_a_threshold_is_one_on_the_propagated_scores(mlp):
+def test_a_threshold_applies_to_the_propagated_scores(mlp):
     plain = mpt.convert(mlp, THRESHOLD, seed=0)
     method = mpt.Biprop(prune=0.5, selection="threshold", threshold=0.15**3, power=3.0)
     powered = mpt.convert(mlp, method, seed=0)
@@ -216,8 +215,7 @@ def test_a_calibrated_threshold_is_refreshed_by_optimizer_steps_not_forwards():
             layer.scores.data.mul_(1.0005)
         net(torch.randn(4, 60))
         thresholds.append(net[0].threshold.item())
-    changes = [i for i in range(1, 14) if thresholds[i] != thresholds[i - 1]]
-    assert changes == [6, 12]  # refresh=3 steps of two forwards each
+    assert [i for i in range(1, 14) if thresholds[i] != thresholds[i - 1]] == [6, 12]  # 3 steps of two forwards
 
 
 def test_a_calibrated_threshold_is_in_the_state_dict_to_the_bit(mlp):
@@ -289,14 +287,14 @@ def test_a_ramp_prunes_more_every_epoch_and_its_end_is_the_ticket(mlp, selection
         net(torch.randn(2, 6))
         return sum(int(layer.mask().sum()) for layer in ticket_layers(net).values()) / 72
 
-    assert density() == pytest.approx(0.2, abs=0.01)  # who says nothing of epochs has no ramp
-    seen = []
+    assert density() == pytest.approx(0.2, abs=0.01)  # without start_epoch there is no ramp
+    densities = []
     for epoch in range(6):
         mpt.start_epoch(net, epoch)
-        seen.append(density())
-        assert seen[-1] == pytest.approx(1 - reference.prune_in_epoch(0.8, epoch, 4), abs=0.01)
+        densities.append(density())
+        assert densities[-1] == pytest.approx(1 - reference.prune_in_epoch(0.8, epoch, 4), abs=0.01)
         if epoch < 4:
             with pytest.raises(ValueError, match=rf"epoch {epoch + 1} of the 4 .*no ticket yet, train on"):
                 mpt.Ticket.from_network(net)
-    assert seen == sorted(seen, reverse=True)
+    assert densities == sorted(densities, reverse=True)
     assert mpt.Ticket.from_network(net).density == pytest.approx(0.2, abs=0.01)

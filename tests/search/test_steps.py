@@ -90,13 +90,13 @@ def test_steps_count_optimizer_steps_of_the_epoch_however_many_forwards_make_one
 
 
 @pytest.mark.parametrize("accumulate", [0, -1, 1.5, True])
-def test_a_step_of_no_whole_number_of_forwards_is_refused(mlp, accumulate):
+def test_accumulate_must_be_a_whole_number_of_forwards(mlp, accumulate):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0)
     with pytest.raises(ValueError, match="accumulate is the number of forwards per optimizer step and must be a whole"):
         mpt.start_epoch(net, 0, accumulate=accumulate)
 
 
-def test_evaluation_and_forwards_without_gradients_are_no_steps(mlp, recorder):
+def test_evaluation_and_forwards_without_gradients_do_not_count_as_steps(mlp, recorder):
     method, notes = recorder
     net = mpt.convert(mlp, method, seed=0).eval()
     net(torch.randn(2, 6)).sum().backward()
@@ -123,7 +123,7 @@ def test_a_copy_counts_its_own_steps_and_changes_its_own_weights():
     assert torch.equal(net[0].weight, other[0].weight)
 
 
-def test_plain_layers_have_the_weights_of_the_moment_and_no_hook():
+def test_plain_layers_have_the_current_weights_and_no_hook():
     net = mpt.convert(wide(), ITERAND, seed=0).train()
     for _ in range(3):
         train_step(net)
@@ -134,7 +134,7 @@ def test_plain_layers_have_the_weights_of_the_moment_and_no_hook():
     assert len(net._forward_pre_hooks) == 1
 
 
-def test_a_network_from_a_ticket_has_the_weights_of_the_moment_and_changes_none():
+def test_a_network_from_a_ticket_has_the_current_weights_and_changes_none():
     net = mpt.convert(wide(), IteRand(prune=0.5, period=1), seed=0).train()
     for _ in range(3):
         train_step(net)
@@ -166,19 +166,21 @@ def test_masks_follow_from_the_scores_that_the_update_leaves(mlp, selection):
             layers["0"].scores.copy_(layers["0"].scores.flip(0, 1))
 
     net = mpt.convert(mlp, Reverse(prune=0.5, **SELECTIONS[selection]), seed=0).train()
-    seen = {}
+    masks = {}
     for name, layer in ticket_layers(net).items():
-        layer.register_forward_hook(lambda layer, *_, name=name: seen.update({name: layer.mask()}))
+        layer.register_forward_hook(lambda layer, *_, name=name: masks.update({name: layer.mask()}))
     for _ in range(2):
         before = net[0].scores.detach().clone()
         train_step(net)
         scores = [layer.scores.detach().numpy() for layer in ticket_layers(net).values()]
         assert torch.equal(net[0].scores, before.mul(1.5).flip(0, 1))
-        expected = {
-            "layerwise": lambda scores=scores: [reference.mask(s, 0.5) for s in scores],
-            "threshold": lambda scores=scores: [reference.above(s, 0.15) for s in scores],
-        }.get(selection, lambda scores=scores: reference.global_masks(scores, 0.5))()
-        assert all((seen[name].numpy() == mask).all() for name, mask in zip(seen, expected, strict=True))
+        if selection == "layerwise":
+            expected = [reference.mask(s, 0.5) for s in scores]
+        elif selection == "threshold":
+            expected = [reference.above(s, 0.15) for s in scores]
+        else:
+            expected = reference.global_masks(scores, 0.5)
+        assert all((masks[name].numpy() == mask).all() for name, mask in zip(masks, expected, strict=True))
 
 
 def test_layers_that_share_a_weight_are_updated_once_by_the_first_name():

@@ -11,14 +11,14 @@ from tests import reference
 from tests.own_methods import PerChannel
 
 
-def drawn(shape=(8, 4, 3, 3)):
+def random_layer(shape=(8, 4, 3, 3)):
     generator = torch.Generator().manual_seed(1)
     return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_every_entry_is_exactly_minus_gain_zero_or_plus_gain(dtype):
-    weight, scores = (x.to(dtype) for x in drawn())
+    weight, scores = (x.to(dtype) for x in random_layer())
     method = mpt.Biprop(prune=0.7)
     mask = method.mask(scores, kept=method.num_kept(scores.numel()))
     gain = method.gain(weight, mask)
@@ -30,7 +30,7 @@ def test_every_entry_is_exactly_minus_gain_zero_or_plus_gain(dtype):
 
 
 def test_gain_and_ticket_weight_agree_with_the_reference():
-    weight, scores = drawn()
+    weight, scores = random_layer()
     mask = torch.from_numpy(reference.mask(scores.numpy(), 0.7))
     gain = weights.gain(weight, mask)
     assert gain.item() == pytest.approx(reference.gain(weight.numpy(), mask.numpy()), rel=1e-7)
@@ -55,7 +55,7 @@ def test_gain_of_equal_magnitudes_is_that_magnitude_to_the_bit():
 @pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 4.0])
 @pytest.mark.parametrize("kind", [mpt.Biprop, mpt.EdgePopup])
 def test_score_gradient_agrees_with_the_reference(kind, power, score_grad, score_abs):
-    weight, scores = drawn()
+    weight, scores = random_layer()
     scores[0, 0, 0, 0] = 0.0  # sign(0) = +1 here too
     upstream = torch.randn_like(weight)
     method = kind(prune=0.6, score_grad=score_grad, score_abs=score_abs, power=power)
@@ -79,7 +79,7 @@ def test_score_gradient_agrees_with_the_reference(kind, power, score_grad, score
 @pytest.mark.parametrize("score_abs", [True, False])
 @pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
 def test_score_gradient_with_one_gain_per_channel_agrees_with_the_reference(score_grad, score_abs, shape):
-    weight, scores = drawn(shape)
+    weight, scores = random_layer(shape)
     scores.requires_grad_()
     method = PerChannel(prune=0.6, score_grad=score_grad, score_abs=score_abs)
     mask = method.mask(scores, kept=method.num_kept(scores.numel()))
@@ -99,7 +99,7 @@ def test_score_gradient_with_one_gain_per_channel_agrees_with_the_reference(scor
 @pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
 @pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
 def test_the_power_s_gradient_is_that_of_the_propagated_score(power, score_grad):
-    weight, scores = drawn()
+    weight, scores = random_layer()
     leaf = scores.clone().requires_grad_()
     propagated = leaf * leaf.abs() ** (power - 1)  # autograd takes the derivative that the reference writes down
     plain = mpt.Biprop(prune=0.6, score_grad=score_grad)
@@ -131,7 +131,7 @@ def test_the_mask_of_given_scores_is_the_same_for_every_power(mlp, selection, po
 
 
 def test_edge_popup_keeps_real_weights():
-    weight, scores = drawn()
+    weight, scores = random_layer()
     method = mpt.EdgePopup(prune=0.6)
     mask = method.mask(scores, kept=100)
     b = method.ticket_weight(weight, mask, method.gain(weight, mask))

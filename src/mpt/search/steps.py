@@ -1,11 +1,10 @@
-"""Optimizer steps, counted by forwards, and the call of a method's own changes between them.
+"""Counts optimizer steps by forwards, and lets a method change weights or scores between them.
 
-:meth:`mpt.Method.update` may change weights or scores before a step. :class:`Updates` calls it from a hook on the
-network, so it works in any training loop:
+The change is :meth:`mpt.Method.update`. :class:`Updates` calls it from a hook on the network, in any training loop:
 
 * a forward counts if the network is in training mode and gradients are enabled;
 * :func:`mpt.start_epoch` starts the count again and says how many forwards make one step (``accumulate``);
-* the hook runs before those of a selection (:mod:`mpt.search.selection`), so masks follow from the changed scores.
+* the hook runs before the hooks of a selection (:mod:`mpt.search.selection`), so masks follow from the changed scores.
 """
 
 from __future__ import annotations
@@ -54,7 +53,8 @@ class Updates:
 
     def _before_forward(self, net: nn.Module, _: Any) -> None:
         if torch.compiler.is_compiling():
-            torch.compiler.disable(_update)(net, self.steps)  # type: ignore[no-untyped-call]  # a graph break: compiled code must not contain the update
+            untraced = torch.compiler.disable(_update)  # type: ignore[no-untyped-call]
+            untraced(net, self.steps)  # breaks the graph: dynamo must not trace the update
         else:
             _update(net, self.steps)
 

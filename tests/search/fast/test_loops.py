@@ -29,7 +29,7 @@ def no_loops(monkeypatch):
     return lambda: monkeypatch.setattr(loops, "arrays", lambda *tensors, least=0: None)
 
 
-def drawn(n=TWO_PARTS, *, seed=1):
+def random_layer(n=TWO_PARTS, *, seed=1):
     generator = torch.Generator().manual_seed(seed)
     weight, scores, grad = torch.randn(3, n, generator=generator)
     for x in (weight, scores, grad):
@@ -37,15 +37,15 @@ def drawn(n=TWO_PARTS, *, seed=1):
     return weight, scores, grad
 
 
-def stepped(method, weight, scores, grad):
+def run_formulas(method, weight, scores, grad):
     """Mask, gain, ticket weight and score gradient of one layer."""
     mask = method.mask(scores, kept=method.num_kept(scores.numel()))
     gain = method.gain(weight, mask)
     return mask, gain, method.ticket_weight(weight, mask, gain), method.score_gradient(grad, weight, scores, gain)
 
 
-def assert_same_bits(found, expected):
-    for x, y in zip(found, expected, strict=True):
+def assert_same_bits(actual, expected):
+    for x, y in zip(actual, expected, strict=True):
         assert x.dtype == y.dtype
         assert x.stride() == y.stride()
         assert torch.equal(x, y)
@@ -57,30 +57,31 @@ def assert_same_bits(found, expected):
 @pytest.mark.parametrize("kind", [mpt.Biprop, mpt.EdgePopup])
 def test_compiled_loops_give_the_bits_of_the_operations_they_replace(kind, score_grad, score_abs, no_loops):
     method = kind(prune=0.8, score_grad=score_grad, score_abs=score_abs)
-    found = stepped(method, *drawn())
+    with_loops = run_formulas(method, *random_layer())
     no_loops()
-    assert_same_bits(found, stepped(method, *drawn()))
+    assert_same_bits(with_loops, run_formulas(method, *random_layer()))
 
 
 @pytest.mark.parametrize("score_grad", weights.SCORE_GRADS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gains_of_channels_give_the_same_bits_with_and_without_the_loops(channels, score_grad, no_loops):
     method = PerChannel(prune=0.8, score_grad=score_grad)
-    layer = [x.view(channels, -1) for x in drawn(3 * LARGE)]
-    found = stepped(method, *layer)
-    assert found[1].shape == (channels, 1)
+    layer = [x.view(channels, -1) for x in random_layer(3 * LARGE)]
+    with_loops = run_formulas(method, *layer)
+    assert with_loops[1].shape == (channels, 1)
     no_loops()
-    assert_same_bits(found, stepped(method, *layer))
+    assert_same_bits(with_loops, run_formulas(method, *layer))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_the_number_of_threads_changes_no_bit(threads, no_loops, monkeypatch):
     monkeypatch.setattr(loops, "threads", lambda: threads)
     method = mpt.Biprop(prune=0.8)
-    found = [stepped(method, *drawn(5 * loops.PART + 1)) for _ in range(3)]  # the second looks near the last threshold
+    # the second and third time search near the previous threshold
+    with_loops = [run_formulas(method, *random_layer(5 * loops.PART + 1)) for _ in range(3)]
     no_loops()
-    for one in found:
-        assert_same_bits(one, stepped(method, *drawn(5 * loops.PART + 1)))
+    for one in with_loops:
+        assert_same_bits(one, run_formulas(method, *random_layer(5 * loops.PART + 1)))
 
 
 @pytest.mark.skipif(loops._parallel() is None, reason="torch computes with another OpenMP than GNU's")
@@ -102,8 +103,8 @@ def test_parts_are_computed_side_by_side_and_their_errors_reach_the_caller(monke
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "mixed", "strided", "transposed"])
-def test_loops_fit_only_tensors_that_lie_in_memory_in_one_order(layout, no_loops):
-    weight, scores, grad = (x.view(64, 64, 3, 3) for x in drawn(64 * 64 * 9))
+def test_loops_support_only_tensors_with_one_order_in_memory(layout, no_loops):
+    weight, scores, grad = (x.view(64, 64, 3, 3) for x in random_layer(64 * 64 * 9))
     if layout in ("channels_last", "mixed"):
         weight, scores = (x.contiguous(memory_format=torch.channels_last) for x in (weight, scores))
         grad = grad.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else grad
@@ -112,11 +113,11 @@ def test_loops_fit_only_tensors_that_lie_in_memory_in_one_order(layout, no_loops
     elif layout == "transposed":
         weight, scores, grad = (x.transpose(0, 1) for x in (weight, scores, grad))
     assert (loops.arrays(weight, scores, grad) is not None) == (layout in ("contiguous", "channels_last"))
-    found = stepped(mpt.Biprop(prune=0.7), weight, scores, grad)
+    with_loops = run_formulas(mpt.Biprop(prune=0.7), weight, scores, grad)
     no_loops()
-    for x, y in zip(found, stepped(mpt.Biprop(prune=0.7), weight, scores, grad), strict=True):
+    for x, y in zip(with_loops, run_formulas(mpt.Biprop(prune=0.7), weight, scores, grad), strict=True):
         assert torch.equal(x, y)
-    assert found[0].stride() == scores.stride()
+    assert with_loops[0].stride() == scores.stride()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -128,10 +129,10 @@ def test_loops_leave_other_dtypes_and_small_layers_to_torch(dtype):
 
 def test_without_numba_a_large_layer_is_searched_with_the_same_bits(monkeypatch):
     method = mpt.Biprop(prune=0.8)
-    found = stepped(method, *drawn())
+    with_loops = run_formulas(method, *random_layer())
     monkeypatch.setattr(loops, "available", lambda: False)
     assert loops.arrays(torch.rand(LARGE)) is None
-    assert_same_bits(found, stepped(method, *drawn()))
+    assert_same_bits(with_loops, run_formulas(method, *random_layer()))
 
 
 @pytest.mark.parametrize("n", [LARGE, LARGE + 1, 5 * loops.CHUNK + 129, loops.PART, 2 * loops.PART + 8191])
@@ -162,40 +163,40 @@ def moves(scores):
 
 @pytest.mark.parametrize("kept", [1, 7000, LARGE - 2, LARGE])
 @pytest.mark.parametrize("absolute", [True, False])
-def test_looking_near_the_last_threshold_never_changes_the_mask(kept, absolute):
+def test_searching_near_the_last_threshold_never_changes_the_mask(kept, absolute):
     scores = torch.randn(LARGE + 1)
-    for moved in moves(scores):
-        importance = moved.abs() if absolute else moved
+    for scores_now in moves(scores):
+        importance = scores_now.abs() if absolute else scores_now
         order = np.argsort(-importance.numpy(), kind="stable")
         expected = np.zeros(len(order), dtype=bool)
         expected[order[:kept]] = True
-        assert np.array_equal(masks.select(moved, kept=kept, absolute=absolute).numpy(), expected)
+        assert np.array_equal(masks.select(scores_now, kept=kept, absolute=absolute).numpy(), expected)
 
 
 @pytest.mark.parametrize("prune", [0.0, 0.5, 0.999])
 @pytest.mark.parametrize("score_abs", [True, False])
-def test_looking_near_the_last_threshold_never_changes_joint_masks(prune, score_abs):
+def test_searching_near_the_last_threshold_never_changes_joint_masks(prune, score_abs):
     layers = [
         torch.randn(40, 27),
         torch.randn(LARGE + 1),
         torch.randn(9, 8, 3, 3).to(memory_format=torch.channels_last),
     ]
     kept = masks.num_kept(sum(layer.numel() for layer in layers), prune=prune)
-    for moved in moves(layers[1]):
-        if moved.isinf().any():
+    for scores_now in moves(layers[1]):
+        if scores_now.isinf().any():
             continue  # the first of each layer counts as infinite
         layers[0].mul_(0.9)  # until it has none among the largest
         layers[2].add_(torch.randn(layers[2].shape), alpha=1e-4)
-        made = masks.select_jointly(layers, kept=kept, absolute=score_abs)
+        selected = masks.select_jointly(layers, kept=kept, absolute=score_abs)
         flats = [layer.abs().flatten().numpy() if score_abs else layer.flatten().numpy() for layer in layers]
         later = np.concatenate([np.arange(flat.size) != np.argmax(flat) for flat in flats])  # the first of each is sure
         expected = np.zeros(later.size, dtype=bool)
         expected[np.lexsort((np.arange(later.size), -np.concatenate(flats), later))[:kept]] = True
-        assert np.array_equal(np.concatenate([mask.flatten().numpy() for mask in made]), expected)
-        assert made[2].is_contiguous(memory_format=torch.channels_last)
+        assert np.array_equal(np.concatenate([mask.flatten().numpy() for mask in selected]), expected)
+        assert selected[2].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_joint_thresholds_that_hardly_moved_are_found_among_few_scores(monkeypatch):
+def test_a_joint_threshold_that_hardly_moves_is_searched_among_few_scores(monkeypatch):
     sizes, layers = [], [torch.randn(10, 10), torch.randn(4 * LARGE)]
     monkeypatch.setattr(threshold, "_windows", {})
     kth_largest = threshold.introselect
@@ -210,7 +211,7 @@ def test_joint_thresholds_that_hardly_moved_are_found_among_few_scores(monkeypat
 @pytest.mark.parametrize(
     "window", [(0.0, 0.0), (0.5, 0.1), (-9.0, 1.0), (9.0, 1.0), (float("nan"), 1.0), (0.5, float("inf")), (0.5, 0.5)]
 )
-def test_whatever_window_was_kept_the_mask_is_that_of_the_reference(window):
+def test_any_earlier_window_gives_the_mask_of_the_reference(window):
     scores = torch.rand(LARGE)
     threshold._windows[scores.data_ptr()] = threshold.Window(*window)
     expected = reference.mask(scores.numpy(), 0.8)
@@ -218,9 +219,9 @@ def test_whatever_window_was_kept_the_mask_is_that_of_the_reference(window):
         assert np.array_equal(mpt.Biprop(prune=0.8).mask(scores, kept=int(expected.sum())).numpy(), expected)
 
 
-def test_a_threshold_that_hardly_moved_is_found_among_few_scores(monkeypatch):
+def test_a_threshold_that_hardly_moves_is_searched_among_few_scores(monkeypatch):
     sizes, scores = [], torch.randn(4 * LARGE)
-    monkeypatch.setattr(threshold, "_windows", {})  # that of other scores may lie at this address
+    monkeypatch.setattr(threshold, "_windows", {})  # one of other scores may have this address
     kth_largest = threshold.introselect
     monkeypatch.setattr(threshold, "introselect", lambda x, kept: sizes.append(x.size) or kth_largest(x, kept))
     for _ in range(12):
@@ -231,19 +232,19 @@ def test_a_threshold_that_hardly_moved_is_found_among_few_scores(monkeypatch):
     assert sizes[-1] < LARGE / 32
 
 
-def test_after_a_leap_of_the_threshold_it_is_soon_found_among_few_scores_again(monkeypatch):
+def test_soon_after_a_leap_the_threshold_is_searched_among_few_scores_again(monkeypatch):
     sizes, scores = [], torch.randn(4 * LARGE)
     monkeypatch.setattr(threshold, "_windows", {})
     kth_largest = threshold.introselect
     monkeypatch.setattr(threshold, "introselect", lambda x, kept: sizes.append(x.size) or kth_largest(x, kept))
     for leap in (1, 100, 0.01, 1, 1, 1, 1):
         masks.select(scores.mul_(leap), kept=LARGE, absolute=True)
-    assert sizes[:4] == [4 * LARGE] * 4  # the last leap has left a window that holds them all
+    assert sizes[:4] == [4 * LARGE] * 4  # the last leap leaves a window that holds them all
     assert sizes[6] < LARGE / 2
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_equals_of_a_large_layer_are_cut_by_flat_index_among_few_scores(layout, monkeypatch):
+def test_ties_in_a_large_layer_are_dropped_by_flat_index_among_few_scores(layout, monkeypatch):
     sizes = []
     scores = torch.randn(64, 256, 3, 3).mul(1024).round().div(1024).to(memory_format=layout)  # some 60 of each value
     monkeypatch.setattr(threshold, "_windows", {})
@@ -269,7 +270,7 @@ def test_large_layers_whose_scores_are_not_numbers_are_refused_with_advice():
 
 
 class Own(mpt.Biprop):
-    """Other formulas: the smallest scores, twice the largest weight, tanh, minus the gradient."""
+    """Other formulas: the smallest scores, twice the largest weight, tanh, the negative gradient."""
 
     def mask(self, scores, *, kept):
         return masks.select(-scores.detach().abs(), kept=kept)
@@ -284,8 +285,8 @@ class Own(mpt.Biprop):
         return -grad
 
 
-def test_a_method_with_formulas_of_its_own_gets_them_in_large_layers_too():
-    weight, scores, grad = drawn(LARGE)
+def test_large_layers_use_the_formulas_of_your_own_method():
+    weight, scores, grad = random_layer(LARGE)
     scores.requires_grad_()
     method = Own(prune=0.5)
     ticket_weight = TicketWeight.apply(scores, weight, method, method.mask(scores, kept=100))

@@ -36,7 +36,7 @@ def like():
     return torch.zeros(LARGE)
 
 
-def test_memory_that_was_given_back_is_lent_again(like):
+def test_memory_is_lent_again_once_nothing_uses_it(like):
     address = empty_like(like).data_ptr()
     first, second = empty_like(like), empty_like(like)
     assert first.data_ptr() == address != second.data_ptr()
@@ -46,15 +46,15 @@ def test_memory_that_was_given_back_is_lent_again(like):
 
 @pytest.mark.parametrize("how", KEPT)
 def test_memory_that_something_uses_is_not_lent(how, like):
-    made = empty_like(like)
-    address, kept = made.data_ptr(), KEPT[how](made)
-    del made
+    lent = empty_like(like)
+    address, kept = lent.data_ptr(), KEPT[how](lent)
+    del lent
     assert address not in {empty_like(like).data_ptr() for _ in range(3)}
     del kept
     assert address in {one.data_ptr() for one in [empty_like(like) for _ in range(MOST)]}
 
 
-def test_no_more_is_kept_than_a_step_uses(like):
+def test_only_the_memory_of_one_step_is_kept(like):
     tensors = [empty_like(like) for _ in range(5)]
     assert len({x.data_ptr() for x in tensors}) == 5
     assert len(memory._loans[like]) == MOST
@@ -63,7 +63,7 @@ def test_no_more_is_kept_than_a_step_uses(like):
     assert [x.unique().item() for x in tensors] == [0, 1, 2, 3, 4]
 
 
-def test_memory_goes_with_the_tensor_that_it_is_like():
+def test_memory_is_freed_with_the_tensor_that_it_is_like():
     like = torch.zeros(LARGE)
     empty_like(like)
     lent = weakref.ref(memory._loans[like][0].memory)
@@ -71,26 +71,26 @@ def test_memory_goes_with_the_tensor_that_it_is_like():
     assert lent() is None
 
 
-def test_the_layout_and_the_dtype_of_the_moment_are_met():
+def test_lent_memory_has_the_current_layout_and_dtype():
     weight = nn.Parameter(torch.zeros(64, 64, 3, 3), requires_grad=False)
     assert empty_like(weight).stride() == weight.stride()
     for change in (lambda x: x.to(memory_format=torch.channels_last), lambda x: x.double()):
         weight.data = change(weight.data)
-        made = empty_like(weight)
-        assert (made.shape, made.stride(), made.dtype) == (weight.shape, weight.stride(), weight.dtype)
-        assert not made.requires_grad
+        lent = empty_like(weight)
+        assert (lent.shape, lent.stride(), lent.dtype) == (weight.shape, weight.stride(), weight.dtype)
+        assert not lent.requires_grad
         assert len(memory._loans[weight]) == 1  # what does not fit any more is forgotten
-        del made
+        del lent
 
 
 def test_small_tensors_and_other_devices_are_left_to_torch():
     for x in (torch.zeros(LARGE - 1), torch.zeros(LARGE, device="meta")):
-        made = empty_like(x)
-        assert (made.shape, made.device) == (x.shape, x.device)
+        lent = empty_like(x)
+        assert (lent.shape, lent.device) == (x.shape, x.device)
         assert x not in memory._loans
 
 
-def test_gradients_of_several_forwards_before_one_backward_are_those_of_memory_of_their_own(monkeypatch):
+def test_several_forwards_before_one_backward_give_the_gradients_of_fresh_memory(monkeypatch):
     def gradient():
         backbone = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
         net = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=1)
@@ -103,9 +103,9 @@ def test_gradients_of_several_forwards_before_one_backward_are_those_of_memory_o
             sum(losses).backward()
         return net[0].scores.grad
 
-    found = gradient()
+    gradient_in_lent_memory = gradient()
     monkeypatch.setattr(weights, "empty_like", torch.empty_like)
-    assert torch.equal(found, gradient())
+    assert torch.equal(gradient_in_lent_memory, gradient())
 
 
 def test_two_threads_are_never_lent_the_same_memory(like):
@@ -131,7 +131,7 @@ def resident():
 
 
 def left(mebi=64):
-    """MiB that are resident in addition when a tensor of so many has been made and freed."""
+    """MiB by which the resident memory grows when a tensor of ``mebi`` MiB is created and freed."""
     before = resident()
     torch.ones(mebi * MEBI, dtype=torch.uint8)
     return resident() - before
@@ -154,7 +154,7 @@ def around(error):
     _glibc() is None or sys.platform != "linux", reason="the C library is not glibc, or the system has no /proc"
 )
 @pytest.mark.parametrize("error", [False, True])
-def test_inside_freed_memory_is_used_again_and_outside_it_is_given_back(error):
+def test_freed_memory_is_used_again_inside_and_returned_outside(error):
     # in a process of its own: what the heap of this one has room for depends on the tests before
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         before, inside, behind, after = pool.submit(around, error).result()
