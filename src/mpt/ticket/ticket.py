@@ -28,6 +28,7 @@ from mpt.search.methods import Dense, EdgePopup, Method, own_prune
 from mpt.search.parameters import child, strip
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
 from mpt.ticket import format as files
+from mpt.ticket.keeping import keep_ticket_weights
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.pack import origin_of_signs, other_state, pack_layer, tensors_of
 
@@ -131,7 +132,9 @@ class Ticket:
     def network(self, backbone: nn.Module | None = None) -> nn.Module:
         """Build the ticket's network, in evaluation mode, on the CPU, in float32.
 
-        Its ticket layers hold +-gain as weights and the mask (0 or 1) as scores.
+        Its ticket layers hold +-gain as weights and the mask (0 or 1) as scores, which do not learn unless their
+        ``requires_grad`` is set. In evaluation a layer computes its ticket weight once (:mod:`mpt.ticket.keeping`), so
+        that a forward costs as much as one of :func:`mpt.to_dense`.
 
         Args:
             backbone: the plain network, which stays as it is; needed where ``mpt.backbones`` cannot build it.
@@ -149,6 +152,7 @@ class Ticket:
             strip(net, keep={state.name for state in self.others})
         self._load_layers(net)
         self._load_others(net)
+        keep_ticket_weights(net)
         binary = tuple(layer.name for layer in self.layers if layer.binary_input)
         seed = self.header["seed"]
         net.conversion = Conversion(method, seed, signs=signs, binary_inputs=binary, from_file=True)  # type: ignore[assignment]
@@ -274,6 +278,7 @@ class Ticket:
             layer.num_kept = stored.kept
             layer.weight.copy_(stored.weight())
             layer.scores.copy_(stored.mask())
+            layer.scores.requires_grad_(False)
 
     @torch.no_grad()
     def _load_others(self, net: nn.Module) -> None:
