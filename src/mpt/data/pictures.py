@@ -1,4 +1,4 @@
-"""One picture from its file: RGB, a square, uint8. Run by many threads or processes at a time."""
+"""Read one picture from its file as a square RGB array of uint8. Many threads or processes do this at once."""
 
 from __future__ import annotations
 
@@ -11,66 +11,84 @@ EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm",
 
 
 def common_side(file: Path) -> int:
-    """Side of the square picture in ``file``, in pixels; ValueError if it is no square."""
+    """Side of the square picture in ``file``, in pixels; ValueError if it is not square."""
     with _open(file) as picture:
         width, height = picture.size
     if width != height:
-        raise ValueError(f"{file} is {width}x{height}, not a square: choose a side with data.image_size=")
+        raise ValueError(f"{file} is {width}x{height}, which is not square: choose a side with data.image_size=")
     return width
 
 
 def square(file: Path, side: int, *, resize: bool) -> np.ndarray:
-    """The picture as uint8 (side, side, 3): its shorter side resized, then its centre.
+    """Read the picture as uint8 (side, side, 3): resize its shorter side, then crop the centre.
 
     Raises:
-        ValueError: it cannot be read, or has another size and ``resize`` is off.
+        ValueError: the picture cannot be read, or has another size and ``resize`` is off.
     """
-    rgb = _rgb(file)
+    rgb = decode(file)
     if not resize and rgb.size != (side, side):
         raise ValueError(
-            f"{file} is {rgb.size[0]}x{rgb.size[1]} where others are {side}x{side}: choose data.image_size="
+            f"{file} is {rgb.size[0]}x{rgb.size[1]} and other pictures are {side}x{side}: "
+            "choose one side for all with data.image_size="
         )
-    if rgb.size != (side, side):
-        scale = side / min(rgb.size)
-        width, height = (max(side, round(length * scale)) for length in rgb.size)
+    return fit_square(rgb, side)
+
+
+def fit_square(picture: Image.Image, side: int) -> np.ndarray:
+    """Resize the shorter side and crop the centre: uint8 (side, side, 3), or (side, side) if the picture is grey."""
+    if picture.size != (side, side):
+        scale = side / min(picture.size)
+        width, height = (max(side, round(length * scale)) for length in picture.size)
         left, top = (width - side) // 2, (height - side) // 2
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
-    return np.asarray(rgb)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
+    return np.asarray(picture)
 
 
 def central_crop(file: Path, side: int) -> np.ndarray:
-    """The picture as uint8 (side, side, 3): its shorter side resized to 8/7 of ``side`` (256 for 224), then its centre.
+    """Read the picture as uint8 (side, side, 3): resize its shorter side to 8/7 of ``side``, then crop the centre.
 
-    As ImageNet is evaluated; ValueError if it cannot be read.
+    This is the usual evaluation on ImageNet (256 for 224). ValueError if the picture cannot be read.
     """
+    return fit_central_crop(decode(file), side)
+
+
+def fit_central_crop(picture: Image.Image, side: int) -> np.ndarray:
+    """Resize and crop as :func:`central_crop` does."""
     from torchvision.transforms.v2 import functional as transforms
 
-    resized = transforms.resize(_rgb(file), [round(side * 256 / 224)])
+    resized = transforms.resize(picture, [round(side * 256 / 224)])
     return np.asarray(transforms.center_crop(resized, [side]))
 
 
 def random_crop(file: Path, side: int) -> np.ndarray:
-    """The picture as uint8 (side, side, 3): a crop of 8 to 100 % of its area and of ratio 3/4 to 4/3, resized.
+    """Read the picture as uint8 (side, side, 3): crop 8 to 100 % of its area at a ratio of 3/4 to 4/3, then resize.
 
-    As ImageNet is trained on; drawn from torch's generator. ValueError if it cannot be read.
+    This is the usual augmentation on ImageNet. The crop is drawn from torch's generator. ValueError if the picture
+    cannot be read.
     """
     from torchvision.transforms import v2
 
-    return np.asarray(v2.RandomResizedCrop(side)(_rgb(file)))
+    return np.asarray(v2.RandomResizedCrop(side)(decode(file)))
 
 
 def _open(file: Path) -> Image.Image:
     try:
         return Image.open(file)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} is not a readable picture: remove or replace it") from error
+        raise ValueError(f"{file} is not a readable picture: delete or replace it") from error
 
 
-def _rgb(file: Path) -> Image.Image:
+def decode(file: Path, *, mode: str = "RGB") -> Image.Image:
+    """Read the picture in one of PIL's modes, ``RGB`` or ``L`` (grey); ValueError if it cannot be read."""
     with _open(file) as picture:
-        if picture.mode.startswith(("I", "F")):
-            raise ValueError(f"{file} has more than 8 bits a channel ({picture.mode}): convert it to 8 bits")
-        try:
-            return picture.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{file} is a broken picture ({error}): remove or replace it") from error
+        return convert(picture, mode=mode, name=str(file))
+
+
+def convert(picture: Image.Image, *, mode: str, name: str) -> Image.Image:
+    """Convert ``picture``, called ``name`` in errors, to one of PIL's modes; ValueError if it is deep or broken."""
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError(f"{name} has more than 8 bits per channel ({picture.mode}): convert it to 8 bits")
+    try:
+        return picture.convert(mode)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{name} is a broken picture ({error}): delete or replace it") from error

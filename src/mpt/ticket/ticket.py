@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ from mpt.ticket import format as files
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.network import build_network
 from mpt.ticket.pack import origin_of_signs, other_state, pack_layer, tensors_of
+
+if TYPE_CHECKING:
+    from mpt.ticket.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,24 @@ class Ticket:
         """
         return build_network(self.header, self.layers, self.others, backbone=backbone)
 
+    def classifier(
+        self, *, backbone: nn.Module | None = None, batch: int = 64, device: torch.device | str = "cpu"
+    ) -> Classifier:
+        """What classifies pictures with this ticket, by the transform and the class names of its header.
+
+        Args:
+            backbone: see :meth:`network`.
+            batch: pictures per forward.
+            device: where the network computes.
+
+        Raises:
+            ValueError: the header does not say how images are normalised; see also :meth:`network`.
+        """
+        from mpt.ticket.classifier import Classifier  # brings PIL and the data room, which a file alone does not need
+
+        net = self.network(backbone)
+        return Classifier(net, self.header, image=self.image_shape, batch=batch, device=device)
+
     def table(self) -> LayerTable:
         """The layer table of :func:`mpt.layer_table`, from the file alone; it counts the bits of the packed tensors."""
         layers = tuple(
@@ -220,6 +241,13 @@ class Ticket:
         """
         seed: int | None = self.header["seed"]
         return seed if self.header.get("signs", "seed") == "seed" else None
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Channels and side of the images that the network takes, as far as the header says (else 3 and 32)."""
+        data, built = self.header.get("data", {}), (self.header["backbone"] or {}).get("arguments", {})
+        channels = data.get("channels") or built.get("in_channels") or 3
+        return channels, data.get("image_size") or built.get("image_size") or 32
 
     def layer_prune(self, layer: str) -> float:
         """Fraction that the search removed of the layer of this name."""
