@@ -251,6 +251,7 @@ BOMBS = {
             "signs": [{"activation": "features.1", "behind": None, "features": 2**40, "dims": 4}],
         },
     ),
+    "nested 40 deep": lambda c: bomb(c, header__parameters=json.loads('{"a":' * 40 + "1" + "}" * 40)),
     "large text": lambda c: b" " * (MAX_HEADER + 1) + json.dumps(c).encode(),
     "infinity": lambda c: json.dumps(bomb(c, header__seed=float("inf"))).encode(),
     "an infinite number": lambda c: json.dumps(c).replace('"prune": 0.8', '"prune": 1e999').encode(),

@@ -211,6 +211,11 @@ def test_a_newer_format_is_refused_with_the_reason(saved):
         ({"method": {"name": "Biprop"}}, "its header's method is {'name': 'Biprop'}"),
         ({"backbone": "x"}, "its header's backbone is 'x'"),
         ({"format": 0}, "ticket format 0"),
+        ({"format": float("inf")}, "is not a ticket"),
+        ({"format": "x"}, "is not a ticket"),
+        ({"parameters": json.loads('{"a":' * 400 + "1" + "}" * 400)}, "is not a ticket"),
+        ({"layers": [{"name": "x", "shape": [1] * 400_000, "kept": 1, "form": "real"}]}, "entry of a layer is"),
+        ({"class_names": {"0": "a"}}, "its header's class_names is"),
     ],
 )
 def test_a_file_that_is_not_consistent_is_refused(saved, changes, sentence):

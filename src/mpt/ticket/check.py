@@ -25,8 +25,10 @@ _DTYPES = (torch.float32, torch.int64, torch.bool)  # of what is not a searched 
 def check_header(header: dict[str, Any]) -> None:
     """ValueError unless every entry of ``header`` that mpt reads has its type and range."""
     for key, (accepts, needed) in _ENTRIES.items():
-        if (key in header or needed) and not accepts(header.get(key)):
-            raise ValueError(f"its header's {key} is {_cut(header.get(key, 'missing'))}")
+        if key not in header and needed:
+            raise ValueError(f"its header's {key} is missing")
+        if key in header and not accepts(header[key]):
+            raise ValueError(f"its header's {key} is {_cut(header[key])}")
     for row in header["layers"]:
         if not _is_layer(row):
             raise ValueError(f"the header's entry of a layer is {_cut(row)}")

@@ -20,6 +20,7 @@ from __future__ import annotations
 import bz2
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from mpt.ticket.coding import decode_mask, encode_mask
 from mpt.ticket.layer import StoredLayer
 
 MAX_HEADER = 2**23  # bytes of JSON
+MAX_DEPTH = 32  # of lists and objects in one another
 _STATES = {"floats": torch.float32, "integers": torch.int64, "booleans": torch.bool}
 _DTYPES = {
     "header": torch.uint8,
@@ -120,9 +122,19 @@ def parse(text: str | bytes) -> Any:
         raise ValueError(f"{name} is not a number of JSON")
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("its header is nested too deep") from error
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return value
+    raise ValueError("its header is nested too deep")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _expand_layer(

@@ -90,6 +90,23 @@ class Ticket:
         """
         files.write(path, self.header, self.tensors, format=format)
 
+    def __repr__(self) -> str:
+        target = (self.header["backbone"] or {}).get("target", "your own backbone").removeprefix("mpt.backbones.")
+        method, seed, classes = self.header["method"]["name"], self.header["seed"], self.header.get("class_names", ())
+        kept = f"{self.num_kept:,} of {self.num_weights:,} weights kept ({100 * self.density:.2f} %)"
+        named = f"{len(classes)} classes, " if classes else ""
+        return (
+            f"Ticket of {target[:60]!r}, method {method[:60]!r}, seed {seed}\n"
+            f"  {kept} in {len(self.layers)} layers\n"
+            f"  {named}digest {self.digest}"
+        )
+
+    def _repr_html_(self) -> str:
+        from mpt.ticket import html
+
+        first = self.layers[0].weight() if self.layers else None
+        return html.render(repr(self), self.table().layers, first, image=self.image_shape)
+
     @property
     def digest(self) -> str:
         """A hash of the whole content, which identifies the ticket."""
