@@ -20,7 +20,7 @@ ALLOWED = {  # room -> the rooms and ground-floor files that it may import besid
     "data": {"files", "streams"},
     "run": {"errors", "files"},
     "analysis": {"run", "files"},
-    "ticket": {"search", "backbones", "files", "streams"},
+    "ticket": {"search", "backbones", "data", "files", "streams"},
     "experiment": {"ticket", "run", "data", "search", "backbones", *GROUND},
     "multirun": {"experiment", "run", "data", *GROUND},
     "commands": {"multirun", "experiment", "ticket", "analysis", "run", "data", "search", "backbones", *GROUND},

@@ -8,6 +8,7 @@ import mpt
 from mpt import backbones
 from mpt.search.layers import ticket_layers
 from mpt.ticket.controls import CONTROLS, control
+from tests.ticket.test_pack import ChannelGains
 
 
 @pytest.fixture
@@ -108,6 +109,21 @@ def test_a_control_is_a_ticket_whose_file_is_whole_and_follows_from_its_seed(tmp
     again, other = control(ticket, name, seed=3), control(ticket, name, seed=4)
     assert all(torch.equal(again.tensors[key], value) for key, value in made.tensors.items())
     assert not all(torch.equal(other.weight(row["name"]), made.weight(row["name"])) for row in made.header["layers"])
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_keeps_a_gain_for_each_channel_and_gives_one_to_channels_without_a_weight(tmp_path, name):
+    method = ChannelGains(prune=0.99)
+    ticket = mpt.Ticket.from_network(mpt.convert(backbones.conv2(width=0.25, image_size=8), method, seed=0))
+    made = control(ticket, name, seed=3)
+    made.save(tmp_path / "t")
+    again = mpt.Ticket.load(tmp_path / "t")
+    assert any(layer.has_channel_gains and (layer.gain == 0).any() for layer in ticket.layers)
+    for before, after in zip(ticket.layers, again.layers, strict=True):
+        assert (after.kept_values() != 0).all()
+        if before.has_channel_gains:
+            used = before.gain > 0
+            assert torch.equal(after.gain[used], before.gain[used])
 
 
 class Tied(nn.Module):

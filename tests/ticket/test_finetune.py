@@ -13,6 +13,7 @@ from mpt.search import weight
 from mpt.search.layers import ticket_layers
 from mpt.ticket.finetune import chosen_layers, finetuning_network, history, latent_weight
 from tests import reference
+from tests.ticket.test_pack import ChannelGains
 
 LAYERS = ["features.0", "features.2", "classifier.0", "classifier.2", "classifier.4"]
 
@@ -123,6 +124,28 @@ def test_fine_tuning_turns_signs_lowers_the_loss_and_gives_a_binary_ticket(ticke
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(tuned.network()(x), net.eval()(x))
     assert history(tuned, layers="last")[0] == tuned.header["history"][0]
+
+
+def test_a_ticket_with_a_gain_for_each_channel_is_tuned_with_a_gain_for_each_channel(tmp_path):
+    ticket = mpt.Ticket.from_network(mpt.convert(backbone(), ChannelGains(prune=0.9), seed=0))
+    net = finetuning_network(ticket, backbone(), layers="all", seed=0)
+    for name, layer in ticket_layers(net).items():
+        assert torch.allclose(layer.ticket_weight(), ticket.weight(name), rtol=1e-5, atol=0)
+        drawn = ticket.random_weight(ticket.layer(name), seed=0, stream=name)
+        ratio = (layer.weight / drawn).abs().flatten(1)  # within a channel the magnitudes are the seed's
+        assert torch.allclose(ratio, ratio[:, :1].expand_as(ratio), rtol=1e-4)
+    losses = [step(net, lr=1.0) for _ in range(10)]
+    assert losses[-1] < losses[0]
+    tuned = mpt.Ticket.from_network(net)
+    assert [layer.form for layer in tuned.layers] == ["binary"] * 5
+    for layer in tuned.layers:
+        w, mask = net.get_submodule(layer.name).weight.detach(), layer.mask()
+        for channel in range(layer.shape[0]):
+            kept = w[channel][mask[channel]].abs()
+            assert float(layer.gain[channel].max()) == pytest.approx(float(kept.mean()) if len(kept) else 0.0, rel=1e-5)
+    tuned.save(tmp_path / "t")
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(mpt.Ticket.load(tmp_path / "t").network(backbone())(x), net.eval()(x))
 
 
 def test_a_ticket_that_was_fine_tuned_before_starts_again_as_itself(ticket):

@@ -1,14 +1,58 @@
 from __future__ import annotations
 
-import numpy as np
+import json
+from pathlib import Path
+
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
-from mpt.ticket.format import pack_bits, unpack_bits
+import mpt
+from mpt import backbones
+
+OLD = Path(__file__).parent / "files"
+DIGESTS = {"biprop": "e6e42f2872a510e0a9169f0241f67257", "edge_popup": "b9324b3c055db3ccb8d7ea8ec0d648a9"}
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 1000])
-def test_packed_bits_come_back_and_take_a_bit_each(n):
-    bits = np.random.default_rng(n).random(n) < 0.5
-    packed = pack_bits(bits)
-    assert packed.nbytes == (n + 7) // 8
-    assert np.array_equal(unpack_bits(packed, n=n), bits)
+@pytest.mark.parametrize("name", DIGESTS)
+def test_tickets_of_mpt_0_1_0_are_read_and_keep_their_digest_in_either_format(tmp_path, name):
+    ticket = mpt.Ticket.load(OLD / f"{name}-0.1.0.safetensors")
+    assert ticket.digest == DIGESTS[name]
+    assert (ticket.header["format"], "signs" in ticket.header) == (2, False)
+    ticket.save(tmp_path / "2", format=2)
+    ticket.save(tmp_path / "3")
+    assert (tmp_path / "2").read_bytes() == (OLD / f"{name}-0.1.0.safetensors").read_bytes()
+    again = mpt.Ticket.load(tmp_path / "3")
+    assert again.digest == DIGESTS[name]
+    again.save(tmp_path / "2 again", format=2)
+    assert (tmp_path / "2 again").read_bytes() == (tmp_path / "2").read_bytes()
+    channels, side = (3, 4) if name == "biprop" else (1, 4)
+    x = torch.randn(2, channels, side, side)
+    assert torch.equal(again.network()(x), ticket.network()(x))
+
+
+def test_format_2_is_the_tensors_of_the_content_and_their_header(tmp_path):
+    ticket = mpt.Ticket.from_network(mpt.convert(backbones.conv2(width=0.25, image_size=8), mpt.Biprop(prune=0.8)))
+    ticket.save(tmp_path / "t", format=2)
+    content = json.dumps({"digest": ticket.digest, "header": ticket.header}, sort_keys=True)
+    assert (tmp_path / "t").read_bytes() == save(ticket.tensors, {"ticket": content})
+
+
+def test_an_older_mpt_sees_a_newer_format_in_the_header(tmp_path):
+    ticket = mpt.Ticket.from_network(mpt.convert(backbones.conv2(width=0.25, image_size=8), mpt.Biprop(prune=0.8)))
+    ticket.save(tmp_path / "t")
+    with safe_open(tmp_path / "t", "pt") as file:
+        about = json.loads(file.metadata()["ticket"])
+    assert about["header"]["format"] == 3
+    assert about["digest"] == ticket.digest
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": "0"}, {"class_names": "abc"}, {"normalization": {"mean": [0.0], "std": [0.0]}}]
+)
+def test_a_header_that_could_not_be_read_again_is_not_written(tmp_path, change):
+    ticket = mpt.Ticket.from_network(mpt.convert(backbones.conv2(width=0.25, image_size=8), mpt.Biprop(prune=0.8)))
+    with pytest.raises(ValueError, match=f"its header's {next(iter(change))} is"):
+        mpt.Ticket(ticket.header | change, ticket.tensors).save(tmp_path / "t")
+    assert not list(tmp_path.iterdir())

@@ -25,18 +25,23 @@ def square(file: Path, side: int, *, resize: bool) -> np.ndarray:
     Raises:
         ValueError: the picture cannot be read, or has another size and ``resize`` is off.
     """
-    rgb = _rgb(file)
+    rgb = decode(file)
     if not resize and rgb.size != (side, side):
         raise ValueError(
             f"{file} is {rgb.size[0]}x{rgb.size[1]} and other pictures are {side}x{side}: "
             "choose one side for all with data.image_size="
         )
-    if rgb.size != (side, side):
-        scale = side / min(rgb.size)
-        width, height = (max(side, round(length * scale)) for length in rgb.size)
+    return fit_square(rgb, side)
+
+
+def fit_square(picture: Image.Image, side: int) -> np.ndarray:
+    """Resize the shorter side and crop the centre: uint8 (side, side, 3), or (side, side) if the picture is grey."""
+    if picture.size != (side, side):
+        scale = side / min(picture.size)
+        width, height = (max(side, round(length * scale)) for length in picture.size)
         left, top = (width - side) // 2, (height - side) // 2
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
-    return np.asarray(rgb)
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
+    return np.asarray(picture)
 
 
 def central_crop(file: Path, side: int) -> np.ndarray:
@@ -44,9 +49,14 @@ def central_crop(file: Path, side: int) -> np.ndarray:
 
     This is the usual evaluation on ImageNet (256 for 224). ValueError if the picture cannot be read.
     """
+    return fit_central_crop(decode(file), side)
+
+
+def fit_central_crop(picture: Image.Image, side: int) -> np.ndarray:
+    """Resize and crop as :func:`central_crop` does."""
     from torchvision.transforms.v2 import functional as transforms
 
-    resized = transforms.resize(_rgb(file), [round(side * 256 / 224)])
+    resized = transforms.resize(picture, [round(side * 256 / 224)])
     return np.asarray(transforms.center_crop(resized, [side]))
 
 
@@ -58,7 +68,7 @@ def random_crop(file: Path, side: int) -> np.ndarray:
     """
     from torchvision.transforms import v2
 
-    return np.asarray(v2.RandomResizedCrop(side)(_rgb(file)))
+    return np.asarray(v2.RandomResizedCrop(side)(decode(file)))
 
 
 def _open(file: Path) -> Image.Image:
@@ -68,11 +78,17 @@ def _open(file: Path) -> Image.Image:
         raise ValueError(f"{file} is not a readable picture: delete or replace it") from error
 
 
-def _rgb(file: Path) -> Image.Image:
+def decode(file: Path, *, mode: str = "RGB") -> Image.Image:
+    """Read the picture in one of PIL's modes, ``RGB`` or ``L`` (grey); ValueError if it cannot be read."""
     with _open(file) as picture:
-        if picture.mode.startswith(("I", "F")):
-            raise ValueError(f"{file} has more than 8 bits per channel ({picture.mode}): convert it to 8 bits")
-        try:
-            return picture.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{file} is a broken picture ({error}): delete or replace it") from error
+        return convert(picture, mode=mode, name=str(file))
+
+
+def convert(picture: Image.Image, *, mode: str, name: str) -> Image.Image:
+    """Convert ``picture``, called ``name`` in errors, to one of PIL's modes; ValueError if it is deep or broken."""
+    if picture.mode.startswith(("I", "F")):
+        raise ValueError(f"{name} has more than 8 bits per channel ({picture.mode}): convert it to 8 bits")
+    try:
+        return picture.convert(mode)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{name} is a broken picture ({error}): delete or replace it") from error

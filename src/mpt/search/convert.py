@@ -27,7 +27,6 @@ from mpt.search.conversion import Conversion
 from mpt.search.initializers import random_scores, random_weight
 from mpt.search.layers import (
     LAYERWISE,
-    PLAIN_LAYERS,
     TICKET_LAYERS,
     TicketLayer,
     kind_of,
@@ -143,9 +142,9 @@ def to_dense(net: nn.Module) -> nn.Module:
         hooks.remove()
     for name, layer in ticket_layers(dense).items():
         weight = shared.setdefault(id(layer.weight), nn.Parameter(weights[name]))
-        layer.__class__ = PLAIN_LAYERS[type(layer)]  # type: ignore[assignment]
-        for attribute in ("method", "num_kept", "selection", "place", "frozen_ticket"):
-            del layer.__dict__[attribute]
+        layer.__class__ = kind_of(layer)  # type: ignore[assignment]
+        for attribute in ("method", "num_kept", "selection", "place", "frozen_ticket", "kept"):
+            layer.__dict__.pop(attribute, None)
         del layer.scores, layer.threshold
         layer.weight = weight
     for attribute in ("conversion", "updates"):

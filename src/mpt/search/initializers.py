@@ -62,9 +62,14 @@ INITIALIZERS: dict[str, tuple[Callable[[np.random.Generator, int, float], np.nda
 
 def random_signs(n: int, *, seed: int, layer: str) -> np.ndarray:
     """The signs of the ``n`` random weights of the layer named ``layer``: float32 (n,) of -1 and +1, flat order."""
-    words = philox(seed, f"signs/{layer}").random_raw((n + 63) // 64)
-    bits = np.unpackbits(words.astype("<u8").view(np.uint8), count=n, bitorder="little")
+    bits = np.unpackbits(random_sign_bits(n, seed=seed, layer=layer), count=n, bitorder="little")
     return bits.astype(np.float32) * 2 - 1
+
+
+def random_sign_bits(n: int, *, seed: int, layer: str) -> np.ndarray:
+    """The signs of :func:`random_signs` as bits, 1 = positive, lowest bit first: uint8 (ceil(n / 8),) or a few more."""
+    words: np.ndarray = philox(seed, f"signs/{layer}").random_raw((n + 63) // 64)
+    return words.astype("<u8").view(np.uint8)
 
 
 def random_weight(shape: torch.Size, *, seed: int, layer: str, init: str, scale_fan: str, prune: float) -> Tensor:

@@ -209,7 +209,7 @@ class TicketLinear(TicketLayer, nn.Linear):
         return F.linear(x, self.ticket_weight(), self.bias)
 
 
-# torch layer -> its ticket layer; PLAIN_LAYERS is the inverse
+# torch layer -> its ticket layer; kind_of is the inverse
 TICKET_LAYERS: dict[type[nn.Module], type[TicketLayer]] = {
     nn.Conv1d: TicketConv1d,
     nn.Conv2d: TicketConv2d,
@@ -217,7 +217,6 @@ TICKET_LAYERS: dict[type[nn.Module], type[TicketLayer]] = {
     nn.ConvTranspose2d: TicketConvTranspose2d,
     nn.Linear: TicketLinear,
 }
-PLAIN_LAYERS: dict[type[TicketLayer], type[nn.Module]] = {ticket: plain for plain, ticket in TICKET_LAYERS.items()}
 PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 
 

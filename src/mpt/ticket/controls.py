@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from mpt.streams import stream_generator
-from mpt.ticket.format import pack_bits
+from mpt.ticket.coding import pack_bits
 from mpt.ticket.layer import StoredLayer
 from mpt.ticket.ticket import Ticket
 
@@ -94,9 +94,9 @@ def _counts(ticket: Ticket, *, seed: int) -> dict[str, int]:
 def _with_mask(layer: StoredLayer, mask: np.ndarray) -> StoredLayer:
     """``layer`` with another mask, bool (n,)."""
     parts = {**layer.parts, "mask": torch.from_numpy(pack_bits(mask))}
-    if layer.form == "binary" and layer.gain.dim():
-        used = layer.gain[layer.gain > 0]
-        parts["gain"] = torch.where(layer.gain > 0, layer.gain, used.mean() if len(used) else 0.0)
+    if layer.has_channel_gains:
+        used = layer.gain > 0
+        parts["gain"] = torch.where(used, layer.gain, layer.gain[used].mean())
     return replace(layer, kept=int(mask.sum()), parts=parts)
 
 

@@ -16,6 +16,9 @@ again. The signs are the file's, and each layer's magnitudes are scaled so that 
 therefore starts as the ticket. A small weight turns its sign early and a large one late; with equal magnitudes
 (``+-g``) all would turn late, and together.
 
+A layer whose file has a gain for each channel keeps one for each channel: sums and scales are then those of the
+channel.
+
 Source: Cheng et al., "Efficient Multi-Prize Lottery Tickets", section 3, equations 2 and 3; the start is ours.
 """
 
@@ -42,12 +45,21 @@ class Finetune(Method):
 
     Args:
         binary: ``b = g m sign(w)`` (True) or ``b = m w``.
+        axis: of the weight along which each channel has a gain of its own; None for one gain.
     """
 
     binary: bool = True
+    axis: int | None = None
 
     def mask(self, scores: Tensor, *, kept: int) -> Tensor:
         return scores.detach() > 0
+
+    def gain(self, weight: Tensor, mask: Tensor) -> Tensor:
+        if self.axis is None:
+            return super().gain(weight, mask)
+        others = [dim for dim in range(weight.dim()) if dim != self.axis]
+        kept = mask.sum(others, keepdim=True).clamp_min(1)  # a channel that keeps nothing has gain 0
+        return ((weight.abs() * mask).sum(others, keepdim=True, dtype=torch.float64) / kept).to(weight.dtype)
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         return formulas.binary_weight(weight, mask, gain) if self.binary else formulas.masked_weight(weight, mask)
@@ -77,7 +89,7 @@ def finetuning_network(ticket: Ticket, backbone: nn.Module, *, layers: str, seed
     for stored in ticket.layers:
         layer = net.get_submodule(stored.name)
         assert isinstance(layer, TicketLayer)
-        layer.method = Finetune(prune=ticket.header["method"]["prune"], binary=stored.form == "binary")
+        layer.method = _method(ticket, stored)
         with torch.no_grad():
             layer.weight.copy_(latent_weight(ticket, stored, seed=seed))
         layer.weight.requires_grad_(layer.weight.requires_grad or stored.name in chosen)  # a tied one if either is
@@ -112,9 +124,14 @@ def latent_weight(ticket: Ticket, layer: StoredLayer, *, seed: int) -> Tensor:
     drawn = ticket.random_weight(layer, seed=seed if own is None else own, stream=layer.stored_as)
     if layer.form == "real":
         return torch.where(mask, kept, drawn)
-    gain, target = formulas.gain(drawn, mask), layer.gain
-    scale = 1.0 if torch.equal(gain, target) else target / gain
+    gain, target = _method(ticket, layer).gain(drawn, mask), layer.gain
+    scale = torch.where(gain == target, 1.0, target / gain)  # 1 where a channel keeps nothing and both are 0
     return torch.where(mask, drawn.abs().copysign(kept), drawn) * scale
+
+
+def _method(ticket: Ticket, layer: StoredLayer) -> Finetune:
+    axis = layer.gain.shape.index(max(layer.gain.shape)) if layer.has_channel_gains else None
+    return Finetune(prune=ticket.header["method"]["prune"], binary=layer.form == "binary", axis=axis)
 
 
 def history(ticket: Ticket, **about: Any) -> list[dict[str, Any]]:

@@ -1,183 +1,141 @@
-"""The ticket file: safetensors with one JSON header, and everything that is checked when it is read.
+"""The ticket file: safetensors with a JSON header, read without running any code from it and checked to the last bit.
 
-For each searched layer ``<layer>`` of ``n`` weights, ``k`` of them kept:
+**Content.** A ticket is a header (plain JSON) and tensors. For each searched layer ``<layer>`` of ``n`` weights, ``k``
+of them kept:
 
     <layer>.mask     uint8 (ceil(n / 8),)    one bit a weight in flat order, lowest bit first
     <layer>.signs    uint8 (ceil(k / 8),)    one bit a kept weight, 1 = positive         } form "binary": +-gain
-    <layer>.gain     float32 ()              the magnitude of all kept weights           }
+    <layer>.gain     float32 ()              magnitude of the kept weights, or of the    }
+                     or (O, 1, ...)          kept weights of each channel                }
     <layer>.values   float32 (k,)            the kept weights themselves                   form "real"
 
-A layer whose weight is tied to that of an earlier one has a header row with ``tied: <that layer>`` and no tensors: the
-bits of a weight are stored, and counted, once.
+A layer that shares its weight with an earlier one has a header row with ``tied: <that layer>`` and no tensors, so the
+bits of a weight are stored, and counted, once. Every other parameter and buffer (batch-norm, biases, layers left out, a
+dense baseline) stands under its state-dict name, floating point as float32.
 
-Every other parameter and buffer (batch-norm, biases, layers left out, a dense baseline) stands under its state-dict
-name, floating point as float32. The metadata has one entry (safetensors writes several in random order, and one seed
-shall give one file): ``ticket``, the JSON of ``header`` and ``digest``, the BLAKE2b of header and tensors. Reading runs
-no code from the file and refuses whatever does not fit to the last bit.
+The **digest**, the BLAKE2b of header and tensors, identifies the content, whatever the format of its file.
+
+**File.** The metadata have one entry (safetensors writes several in random order, and one content must give one file):
+``ticket``, a JSON object with the digest.
+
+    format 1, 2   the tensors are those of the content, and the object holds ``header``
+    format 3      the tensors are those of :mod:`mpt.ticket.compact`, about half as many bytes; ``stored`` is their own
+                  BLAKE2b, which is compared before anything is decoded
+
+The header's ``format`` is the first format that can hold the content: 2, or 3 where a layer has a gain for each channel
+(1 had no binary activations).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from mpt.files import write_atomically
+from mpt.ticket.check import check_header, check_tensors
+from mpt.ticket.compact import MAX_HEADER, compact, expand, parse
 
-FORMAT = 2  # version of the layout above; a reader refuses a higher one. 2: binary activations, fixed scores
-_DTYPES = (torch.float32, torch.int64, torch.bool)  # of what is not a searched layer
-_KEYS: dict[str, tuple[type, ...]] = {
-    "backbone": (dict, type(None)),
-    "layers": (list,),
-    "method": (dict,),
-    "mpt": (str,),
-    "others": (list,),
-    "seed": (int, type(None)),
-}
+FORMAT = 3  # of a new file; a reader refuses a higher one
+PLAIN, CHANNEL_GAINS = 2, 3  # the first formats for a gain for each layer and for each channel
 
 
-def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write a ticket file atomically."""
-    content = json.dumps({"digest": digest_of(header, tensors), "header": header}, sort_keys=True)
-    write_atomically(path, to_bytes(tensors, {"ticket": content}))
+def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor], *, format: int = FORMAT) -> None:
+    """Write a ticket file, whole or not at all; ValueError for a content that ``format`` cannot hold."""
+    write_atomically(path, encode(header, tensors, format=format))
+
+
+def encode(header: dict[str, Any], tensors: dict[str, Tensor], *, format: int = FORMAT) -> bytes:
+    """The bytes of a ticket file.
+
+    Args:
+        header: of the content.
+        tensors: of the content.
+        format: 3, or 2 for readers older than mpt 0.2.
+
+    Raises:
+        ValueError: ``format`` is neither, or cannot hold the content; or an entry of ``header`` is of the wrong type.
+    """
+    if format not in (PLAIN, FORMAT):
+        raise ValueError(f"format of a ticket file must be {PLAIN} or {FORMAT}, got {format!r}")
+    if format < header["format"]:
+        raise ValueError(
+            f"a ticket with a gain for each channel does not fit into format {format}: write format {FORMAT}"
+        )
+    check_header(header)
+    digest = digest_of(header, tensors)
+    if format == PLAIN:
+        return to_bytes(tensors, {"ticket": json.dumps({"digest": digest, "header": header}, sort_keys=True)})
+    stored = compact(header, tensors)
+    about = {"digest": digest, "header": {"format": FORMAT}, "stored": digest_of({}, stored)}
+    return to_bytes(stored, {"ticket": json.dumps(about, sort_keys=True)})
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a ticket file.
+    """Header and tensors of the content of a ticket file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, altered, from a newer mpt, or no ticket at all; the sentence says which.
+        ValueError: it is truncated, altered, from a newer mpt, or not a ticket; the sentence says which.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no ticket at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            header, digest = _header(path, file.metadata() or {})
+            about, version = _about(path, file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole ticket file, it is truncated or altered ({error})") from error
-    if digest != digest_of(header, tensors):
-        raise ValueError(f"{path} was altered: its content does not fit its digest; take the original file")
+        raise ValueError(f"{path} is not a whole ticket file: it is truncated or altered ({error})") from error
+    header = about["header"]
+    if digest_of({} if version == FORMAT else header, tensors) != about["stored" if version == FORMAT else "digest"]:
+        raise ValueError(f"{path} was altered: its content does not match its digest; take the original file")
     try:
-        _check(header, tensors)
-    except (KeyError, TypeError, AttributeError) as error:
+        if version == FORMAT:
+            header, tensors = expand(tensors)
+        else:
+            check_header(header)
+        check_tensors(header, tensors)
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         raise ValueError(f"{path} has a broken header: {error!r}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not consistent: {error}") from error
+    if version == FORMAT and digest_of(header, tensors) != about["digest"]:
+        raise ValueError(f"{path} was altered: its content does not match its digest; take the original file")
     return header, tensors
 
 
-def _header(path: Path, metadata: dict[str, str]) -> tuple[dict[str, Any], str]:
+def _about(path: Path, metadata: dict[str, str]) -> tuple[dict[str, Any], int]:
+    """The object in a file's metadata, and the version of its format."""
     try:
-        content = json.loads(metadata["ticket"])
-        header, digest = dict(content["header"]), str(content["digest"])
-        version = int(header["format"])
-    except (KeyError, TypeError, ValueError) as error:
+        if len(metadata["ticket"]) > MAX_HEADER:
+            raise ValueError(f"the header takes more than {MAX_HEADER} bytes")
+        about = dict(parse(metadata["ticket"]))
+        about |= {"header": dict(about["header"]), "digest": str(about["digest"])}
+        version = int(about["header"]["format"])
+        about |= {"stored": str(about["stored"])} if version == FORMAT else {}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is not a ticket: it has no readable ticket header") from error
     if version < 1:
-        raise ValueError(f"{path} has ticket format {version}, which there is not: it was altered")
+        raise ValueError(f"{path} has ticket format {version}, which does not exist: it was altered")
     if version > FORMAT:
         raise ValueError(
-            f"{path} has ticket format {version} and this mpt reads up to {FORMAT}: it was made by a newer mpt, upgrade"
+            f"{path} has ticket format {version} and this mpt reads up to {FORMAT}: a newer mpt wrote it, upgrade"
         )
-    return header, digest
+    return about, version
 
 
 def digest_of(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
-    """BLAKE2b of header and tensors, 32 hexadecimal digits: what identifies a ticket."""
+    """BLAKE2b of header and tensors, 32 hexadecimal digits: it identifies a ticket."""
     digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
-
-
-def _check(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    for key, kind in _KEYS.items():
-        if not isinstance(header[key], kind):
-            raise ValueError(f"its header's {key} is {header[key]!r}")
-    if not isinstance(header["method"]["name"], str) or not isinstance(header["method"]["prune"], (int, float)):
-        raise ValueError(f"its header's method is {header['method']!r}")
-    names = [row["name"] for row in (*header["layers"], *header["others"])]
-    if len(set(names)) != len(names):
-        raise ValueError("its header lists a name twice")
-    expected: set[str] = set()
-    rows = {layer["name"]: layer for layer in header["layers"]}
-    for layer in header["layers"]:
-        expected |= _check_tied(layer, rows) if "tied" in layer else _check_layer(layer, tensors)
-    for other in header["others"]:
-        expected.add(other["name"])
-        tensor = _tensor(tensors, other["name"])
-        if list(tensor.shape) != other["shape"]:
-            raise ValueError(f"{other['name']} has shape {list(tensor.shape)}, the header says {other['shape']}")
-        if tensor.dtype not in _DTYPES or other["trained"] not in (True, False, None):
-            raise ValueError(f"{other['name']} is of a kind that a ticket does not have ({tensor.dtype})")
-    if extra := sorted(set(tensors) - expected):
-        raise ValueError(f"it holds {extra[0]}, which the header does not list")
-
-
-def stored_as(layer: dict[str, Any]) -> str:
-    """Name under which the file holds the tensors of the header row ``layer``."""
-    return str(layer.get("tied", layer["name"]))
-
-
-def _check_tied(layer: dict[str, Any], rows: dict[str, Any]) -> set[str]:
-    owner = rows.get(layer["tied"], {"tied": None})
-    if "tied" in owner or any(layer[key] != owner[key] for key in ("shape", "kept", "form")):
-        raise ValueError(f"the header's entry of {layer['name']} is {layer!r}, tied to what does not fit it")
-    return set()
-
-
-def _check_layer(layer: dict[str, Any], tensors: dict[str, Tensor]) -> set[str]:
-    name, kept, n = layer["name"], layer["kept"], math.prod(layer["shape"])
-    if not isinstance(kept, int) or not 1 <= kept <= n or layer["form"] not in ("binary", "real"):
-        raise ValueError(f"the header's entry of {name} is {layer!r}")
-    if _ones(_tensor(tensors, f"{name}.mask"), n, f"{name}.mask") != kept:
-        raise ValueError(f"the mask of {name} does not keep the {kept} weights that the header says")
-    if layer["form"] == "real":
-        values = _tensor(tensors, f"{name}.values")
-        if values.shape != (kept,) or values.dtype != torch.float32 or not bool(torch.isfinite(values).all()):
-            raise ValueError(f"{name}.values is not one number for each of {kept} kept weights")
-        return {f"{name}.mask", f"{name}.values"}
-    _ones(_tensor(tensors, f"{name}.signs"), kept, f"{name}.signs")
-    gain = _tensor(tensors, f"{name}.gain")
-    if gain.shape != () or gain.dtype != torch.float32 or not 0 <= float(gain) < math.inf:
-        raise ValueError(f"the gain of {name} is not one number of 0 or more")
-    return {f"{name}.mask", f"{name}.signs", f"{name}.gain"}
-
-
-def _ones(packed: Tensor, n: int, name: str) -> int:
-    """Number of ones among ``n`` packed bits, after checking the length and that the padding is zero."""
-    if packed.dtype != torch.uint8 or packed.shape != ((n + 7) // 8,):
-        raise ValueError(f"{name} has {packed.numel()} bytes where {n} bits take {(n + 7) // 8}")
-    ones = int(np.bitwise_count(packed.numpy()).sum())
-    if ones != int(unpack_bits(packed.numpy(), n=n).sum()):
-        raise ValueError(f"{name} has bits behind its end")
-    return ones
-
-
-def _tensor(tensors: dict[str, Tensor], name: str) -> Tensor:
-    if name not in tensors:
-        raise ValueError(f"{name} is missing")
-    return tensors[name]
-
-
-def pack_bits(bits: np.ndarray) -> np.ndarray:
-    """Eight bits per byte, lowest bit first, zeros behind the last: bool (n,) -> uint8 (ceil(n / 8),)."""
-    return np.packbits(bits.ravel(), bitorder="little")
-
-
-def unpack_bits(packed: np.ndarray, *, n: int) -> np.ndarray:
-    """The first ``n`` bits of :func:`pack_bits`: uint8 (ceil(n / 8),) -> bool (n,)."""
-    return np.unpackbits(packed, count=n, bitorder="little").astype(bool)

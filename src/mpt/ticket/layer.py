@@ -15,10 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mpt.ticket.format import unpack_bits
+from mpt.search.initializers import random_sign_bits
+from mpt.ticket.coding import entropy, pack_bits, select_bits, unpack_bits
+
+PARTS = {"binary": ("mask", "signs", "gain"), "real": ("mask", "values")}  # of a layer of each form
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,7 @@ class StoredLayer:
     def from_row(cls, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StoredLayer:
         """The layer of a header row, with its parts from all tensors of the ticket."""
         tied = row.get("tied")
-        names = ("mask", "signs", "gain") if row["form"] == "binary" else ("mask", "values")
-        parts = {part: tensors[f"{tied or row['name']}.{part}"] for part in names}
+        parts = {part: tensors[f"{tied or row['name']}.{part}"] for part in PARTS[row["form"]]}
         binary_input = bool(row.get("binary_input"))
         return cls(row["name"], tuple(row["shape"]), row["kept"], row["form"], tied, binary_input, parts)
 
@@ -68,6 +71,22 @@ class StoredLayer:
         return 0 if self.tied else sum(8 * part.nbytes for part in self.parts.values())
 
     @property
+    def has_channel_gains(self) -> bool:
+        """Whether the layer has a gain for each channel, instead of one."""
+        return self.form == "binary" and self.gain.dim() > 0
+
+    def entropy_bits(self, *, seed_signs: bool) -> float:
+        """The information in the layer: ``n H(k / n)`` for the mask, a bit a kept weight for signs, 32 a gain or value.
+
+        Args:
+            seed_signs: the signs are the seed's and count nothing.
+        """
+        mask = entropy(self.num_weights, self.kept)
+        if self.form == "real":
+            return mask + 32 * self.kept
+        return mask + 32 * self.gain.numel() + (0 if seed_signs else self.kept)
+
+    @property
     def gain(self) -> Tensor:
         """Magnitude of the kept weights of form "binary", float32: 0-d, or spread over the weight's shape."""
         assert self.form == "binary", f"{self.name} holds real weights and has no gain"
@@ -83,6 +102,25 @@ class StoredLayer:
             return torch.ones(self.kept).copysign(self.parts["values"])
         positive = torch.from_numpy(unpack_bits(self.parts["signs"].numpy(), n=self.kept))
         return positive.float().mul_(2).sub_(1)
+
+    def seed_signs(self, *, seed: int, init: str) -> np.ndarray:
+        """The signs that ``seed`` draws for the kept weights, as bits: uint8 (ceil(kept / 8),).
+
+        Args:
+            seed: of the search; the stream has the name of the layer.
+            init: initializer of the search, see :mod:`mpt.search.initializers`.
+        """
+        if init == "unsigned_constant":
+            return pack_bits(np.ones(self.kept, dtype=bool))
+        drawn = random_sign_bits(self.num_weights, seed=seed, layer=self.stored_as)
+        return select_bits(drawn, self.parts["mask"].numpy(), n=self.num_weights)
+
+    def has_seed_signs(self, *, seed: int | None, init: str | None) -> bool:
+        """Whether the signs of the kept weights are those that ``seed`` draws; False without a seed."""
+        if seed is None or init is None:
+            return False
+        own = self.parts["signs"].numpy() if self.form == "binary" else pack_bits((self.signs() > 0).numpy())
+        return bool(np.array_equal(self.seed_signs(seed=seed, init=init), own))
 
     def kept_values(self) -> Tensor:
         """Ticket weights of the kept weights in flat order, float32 (kept,)."""

@@ -6,46 +6,52 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpt.search.initializers import random_signs
 from mpt.search.layers import TicketLayer
-from mpt.ticket.format import pack_bits
+from mpt.ticket.check import channel_shape
+from mpt.ticket.coding import pack_bits
 from mpt.ticket.layer import StoredLayer, StoredState
 
 
 def pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredLayer:
-    """The stored form of one ticket layer: binary if its kept weights have one magnitude, else real."""
+    """The stored form of one ticket layer.
+
+    It is binary if all kept weights have one magnitude, or all kept weights of each channel have one and storing those
+    takes fewer bits than storing the weights. It is real otherwise.
+    """
     current = layer.ticket()
-    mask = current.mask.cpu().contiguous().numpy().ravel()
-    kept = current.ticket_weight.detach().float().cpu().contiguous().numpy().ravel()[mask]
+    mask = current.mask.cpu().contiguous().numpy()
+    weight = current.ticket_weight.detach().float().cpu().contiguous().numpy()
+    kept, gain = weight[mask], _gain(weight, mask)
     parts = {"mask": torch.from_numpy(pack_bits(mask))}
-    binary = bool((np.abs(kept) == np.abs(kept[0])).all())
-    if binary:
-        parts |= {"signs": torch.from_numpy(pack_bits(kept >= 0)), "gain": torch.tensor(np.abs(kept[0]))}
-    else:
+    if gain is None:
         parts["values"] = torch.from_numpy(kept)
-    form = "binary" if binary else "real"
-    return StoredLayer(name, tuple(layer.weight.shape), int(mask.sum()), form, None, binary_input, parts)
+    else:
+        parts |= {"signs": torch.from_numpy(pack_bits(kept >= 0)), "gain": torch.from_numpy(gain)}
+    form = "real" if gain is None else "binary"
+    return StoredLayer(name, mask.shape, len(kept), form, None, binary_input, parts)
+
+
+def _gain(weight: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    """The magnitude of the kept weights, 0-d or one for each channel (0 where it keeps none); None if they have more.
+
+    Channels are output channels: axis 0, or axis 1 of a transposed convolution.
+    """
+    magnitudes, kept = np.abs(weight), int(mask.sum())
+    largest = magnitudes[mask].max()
+    if (magnitudes[mask] == largest).all():
+        return np.asarray(largest)
+    for axis in range(min(2, weight.ndim)):
+        others = tuple(dim for dim in range(weight.ndim) if dim != axis)
+        gain: np.ndarray = magnitudes.max(axis=others, where=mask, initial=0).reshape(channel_shape(weight.shape, axis))
+        if kept + 32 * gain.size < 32 * kept and bool((magnitudes == gain)[mask].all()):
+            return gain
+    return None
 
 
 def origin_of_signs(layers: list[StoredLayer], *, seed: int | None, init: str | None) -> str:
     """The header's ``signs``: ``seed`` if ``seed`` draws the signs of all kept weights, else ``stored``."""
     own = [layer for layer in layers if not layer.tied]
-    return "seed" if all(has_seed_signs(layer, seed=seed, init=init) for layer in own) else "stored"
-
-
-def has_seed_signs(layer: StoredLayer, *, seed: int | None, init: str | None) -> bool:
-    """Whether ``seed`` draws the signs of the kept weights, for the layer's name and the initializer ``init``."""
-    if seed is None or init is None:
-        return False
-    return bool(torch.equal(seed_signs(layer, seed=seed, init=init), layer.signs()))
-
-
-def seed_signs(layer: StoredLayer, *, seed: int, init: str) -> Tensor:
-    """The signs that ``seed`` draws for the kept weights, float32 (kept,), as :meth:`StoredLayer.signs` has them."""
-    if init == "unsigned_constant":
-        return torch.ones(layer.kept)
-    drawn = random_signs(layer.num_weights, seed=seed, layer=layer.stored_as)
-    return torch.from_numpy(drawn)[layer.mask().flatten()]
+    return "seed" if all(layer.has_seed_signs(seed=seed, init=init) for layer in own) else "stored"
 
 
 def tensors_of(layers: list[StoredLayer], others: list[StoredState]) -> dict[str, Tensor]:
@@ -58,10 +64,19 @@ def tensors_of(layers: list[StoredLayer], others: list[StoredState]) -> dict[str
 
 def other_state(net: nn.Module, searched: set[int]) -> list[StoredState]:
     """Every parameter and saved buffer of ``net`` whose identity is not in ``searched``."""
+    return [
+        StoredState(name, value.requires_grad if isinstance(value, nn.Parameter) else None, _stored(name, value))
+        for name, value in unsearched(net, searched).items()
+    ]
+
+
+def unsearched(net: nn.Module, searched: set[int]) -> dict[str, Tensor]:
+    """The parameters of ``net``, then its saved buffers, by name, without those whose identity is in ``searched``."""
     saved = net.state_dict().keys()
-    parameters = [(name, p, p.requires_grad) for name, p in net.named_parameters() if id(p) not in searched]
-    buffers = [(name, b, None) for name, b in net.named_buffers() if name in saved and id(b) not in searched]
-    return [StoredState(name, trained, _stored(name, value)) for name, value, trained in (*parameters, *buffers)]
+    buffers = {name: buffer for name, buffer in net.named_buffers() if name in saved}
+    return {
+        name: value for name, value in (dict(net.named_parameters()) | buffers).items() if id(value) not in searched
+    }
 
 
 def _stored(name: str, value: Tensor) -> Tensor:

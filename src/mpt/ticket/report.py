@@ -99,9 +99,8 @@ def report_file(
 
 def image_of(ticket: Ticket, *, size: int | None = None) -> tuple[int, int]:
     """Channels and side of the images that the ticket takes; ``size`` overrides the side."""
-    header, built = ticket.header.get("data", {}), (ticket.header["backbone"] or {}).get("arguments", {})
-    channels = header.get("channels") or built.get("in_channels") or 3
-    return channels, size or header.get("image_size") or built.get("image_size") or 32
+    channels, side = ticket.image_shape
+    return channels, size or side
 
 
 def blank(channels: int, size: int) -> Tensor:

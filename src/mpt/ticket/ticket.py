@@ -6,30 +6,28 @@ ticket = Ticket.load(path);         net = ticket.network()
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mpt import backbones
 from mpt.files import version
-from mpt.search import methods
-from mpt.search.binarize import apply_signs
-from mpt.search.conversion import Conversion, Signs
-from mpt.search.convert import add_ticket_layers, plain_layers
+from mpt.search.conversion import Conversion
 from mpt.search.initializers import random_weight
-from mpt.search.layers import TicketLayer, one_selection, ticket_layers, unwrap
-from mpt.search.methods import Dense, EdgePopup, Method, own_prune
-from mpt.search.parameters import child, strip
+from mpt.search.layers import one_selection, ticket_layers, unwrap
+from mpt.search.methods import Dense, own_prune
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
 from mpt.ticket import format as files
 from mpt.ticket.layer import StoredLayer, StoredState
+from mpt.ticket.network import build_network
 from mpt.ticket.pack import origin_of_signs, other_state, pack_layer, tensors_of
+
+if TYPE_CHECKING:
+    from mpt.ticket.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Ticket:
         layers, searched = _searched(net, conversion)
         others = other_state(net, searched)
         header = {
-            "format": files.FORMAT,
+            "format": files.CHANNEL_GAINS if any(layer.has_channel_gains for layer in layers) else files.PLAIN,
             "mpt": version(),
             "backbone": getattr(net, "origin", None),
             "method": {"name": type(conversion.method).__name__, **asdict(conversion.method)},
@@ -80,9 +78,34 @@ class Ticket:
         """Read and check a ticket file; FileNotFoundError or ValueError with the reason if it is not whole."""
         return cls(*files.read(path))
 
-    def save(self, path: str | Path) -> None:
-        """Write the ticket file, whole or not at all."""
-        files.write(path, self.header, self.tensors)
+    def save(self, path: str | Path, *, format: int = files.FORMAT) -> None:
+        """Write the ticket file, whole or not at all.
+
+        Args:
+            path: of the file.
+            format: 3, or 2 for readers older than mpt 0.2; the digest is the same.
+
+        Raises:
+            ValueError: format 2 for a ticket with a gain for each channel.
+        """
+        files.write(path, self.header, self.tensors, format=format)
+
+    def __repr__(self) -> str:
+        target = (self.header["backbone"] or {}).get("target", "your own backbone").removeprefix("mpt.backbones.")
+        method, seed, classes = self.header["method"]["name"], self.header["seed"], self.header.get("class_names", ())
+        kept = f"{self.num_kept:,} of {self.num_weights:,} weights kept ({100 * self.density:.2f} %)"
+        named = f"{len(classes)} classes, " if classes else ""
+        return (
+            f"Ticket of {target[:60]!r}, method {method[:60]!r}, seed {seed}\n"
+            f"  {kept} in {len(self.layers)} layers\n"
+            f"  {named}digest {self.digest}"
+        )
+
+    def _repr_html_(self) -> str:
+        from mpt.ticket import html
+
+        first = self.layers[0].weight() if self.layers else None
+        return html.render(repr(self), self.table().layers, first, image=self.image_shape)
 
     @property
     def digest(self) -> str:
@@ -131,7 +154,9 @@ class Ticket:
     def network(self, backbone: nn.Module | None = None) -> nn.Module:
         """Build the ticket's network, in evaluation mode, on the CPU, in float32.
 
-        Its ticket layers hold +-gain as weights and the mask (0 or 1) as scores.
+        Its ticket layers hold +-gain as weights and the mask (0 or 1) as scores, which do not learn unless their
+        ``requires_grad`` is set. In evaluation a layer computes its ticket weight once (:mod:`mpt.ticket.keeping`), so
+        that a forward costs as much as one of :func:`mpt.to_dense`.
 
         Args:
             backbone: the plain network, which stays as it is; needed where ``mpt.backbones`` cannot build it.
@@ -139,20 +164,25 @@ class Ticket:
         Raises:
             ValueError: the ticket is for another backbone, or the backbone is needed and missing.
         """
-        net, signs = copy.deepcopy(unwrap(backbone)) if backbone is not None else self._build(), self._signs()
-        if signs is not None:
-            apply_signs(signs, net)
-        self._check_backbone(net)
-        names, method = {layer.name for layer in self.layers}, self._method()
-        if names:
-            add_ticket_layers(net, method, left_out=[name for name in plain_layers(net) if name not in names])
-            strip(net, keep={state.name for state in self.others})
-        self._load_layers(net)
-        self._load_others(net)
-        binary = tuple(layer.name for layer in self.layers if layer.binary_input)
-        seed = self.header["seed"]
-        net.conversion = Conversion(method, seed, signs=signs, binary_inputs=binary, from_file=True)  # type: ignore[assignment]
-        return net.eval()
+        return build_network(self.header, self.layers, self.others, backbone=backbone)
+
+    def classifier(
+        self, *, backbone: nn.Module | None = None, batch: int = 64, device: torch.device | str = "cpu"
+    ) -> Classifier:
+        """What classifies pictures with this ticket, by the transform and the class names of its header.
+
+        Args:
+            backbone: see :meth:`network`.
+            batch: pictures per forward.
+            device: where the network computes.
+
+        Raises:
+            ValueError: the header does not say how images are normalised; see also :meth:`network`.
+        """
+        from mpt.ticket.classifier import Classifier  # brings PIL and the data room, which a file alone does not need
+
+        net = self.network(backbone)
+        return Classifier(net, self.header, image=self.image_shape, batch=batch, device=device)
 
     def table(self) -> LayerTable:
         """The layer table of :func:`mpt.layer_table`, from the file alone; it counts the bits of the packed tensors."""
@@ -198,8 +228,26 @@ class Ticket:
 
     @property
     def bits(self) -> int:
-        """Bits of all tensors, without the header."""
+        """Bits of all tensors with plain masks and signs (a bit each), without the header."""
         return sum(8 * tensor.nbytes for tensor in self.tensors.values())
+
+    @cached_property
+    def file_bits(self) -> int:
+        """Bits of the file that :meth:`save` writes: masks, signs, gains, every other tensor, and the header."""
+        return 8 * len(files.encode(self.header, self.tensors))
+
+    @property
+    def entropy_bits(self) -> float:
+        """The information in the searched layers, in bits: see :meth:`mpt.ticket.layer.StoredLayer.entropy_bits`.
+
+        Signs count only in layers whose signs are not the seed's. Of a dense baseline, 32 for each parameter.
+        """
+        if not self.layers:
+            return 32.0 * self.num_weights
+        seed, init = self.header["seed"], self.header["method"].get("init")
+        return sum(
+            layer.entropy_bits(seed_signs=layer.has_seed_signs(seed=seed, init=init)) for layer in self.stored_layers()
+        )
 
     @property
     def weight_seed(self) -> int | None:
@@ -210,6 +258,13 @@ class Ticket:
         """
         seed: int | None = self.header["seed"]
         return seed if self.header.get("signs", "seed") == "seed" else None
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Channels and side of the images that the network takes, as far as the header says (else 3 and 32)."""
+        data, built = self.header.get("data", {}), (self.header["backbone"] or {}).get("arguments", {})
+        channels = data.get("channels") or built.get("in_channels") or 3
+        return channels, data.get("image_size") or built.get("image_size") or 32
 
     def layer_prune(self, layer: str) -> float:
         """Fraction that the search removed of the layer of this name."""
@@ -234,63 +289,6 @@ class Ticket:
             scale_fan=method.get("scale_fan", "none"),
             prune=self.layer_prune(layer.stored_as),
         )
-
-    def _method(self) -> Method:
-        """The header's method, if it is one of mpt's own; else edge-popup, whose formula b = m w always holds."""
-        choices = dict(self.header["method"])
-        own = {method.__name__: method for method in Method.__subclasses__() if method.__module__ == methods.__name__}
-        method = own.get(choices.pop("name"))
-        try:
-            return method(**choices) if method else EdgePopup(prune=choices.get("prune", 0.0))
-        except TypeError as error:
-            raise ValueError(f"the ticket's method cannot be read: {error}") from error
-
-    def _signs(self) -> Signs | None:
-        """The activations of the plain backbone that become signs, if any."""
-        plain = self.header.get("binary_activations")
-        return Signs.from_dict(plain) if plain is not None else None
-
-    def _build(self) -> nn.Module:
-        if self.header["backbone"] is None:
-            raise ValueError("the ticket does not say how its backbone is built: pass the plain network as backbone=")
-        return backbones.build(self.header["backbone"])
-
-    def _check_backbone(self, net: nn.Module) -> None:
-        layers = plain_layers(net)
-        for layer in self.layers:
-            if layer.name not in layers:
-                raise ValueError(f"the ticket is for another backbone: this one has no layer {layer.name!r}")
-            _check_shape(f"layer {layer.name!r}", layer.shape, layers[layer.name].weight)
-        known = {layer.name for layer in self.layers} | {state.name for state in self.others}
-        for name in layers:
-            if name not in known and child(name, "weight") not in known:
-                raise ValueError(f"the ticket is for another backbone: the ticket has no layer {name!r}")
-
-    @torch.no_grad()
-    def _load_layers(self, net: nn.Module) -> None:
-        for stored in self.layers:
-            layer = net.get_submodule(stored.name)
-            assert isinstance(layer, TicketLayer)
-            layer.num_kept = stored.kept
-            layer.weight.copy_(stored.weight())
-            layer.scores.copy_(stored.mask())
-
-    @torch.no_grad()
-    def _load_others(self, net: nn.Module) -> None:
-        searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
-        targets = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-        targets = {name: value for name, value in targets.items() if id(value) not in searched}
-        needed, stored = {state.name for state in other_state(net, searched)}, {state.name for state in self.others}
-        if needed != stored:
-            name = sorted(needed ^ stored)[0]
-            where = "the backbone" if name in needed else "the ticket"
-            raise ValueError(f"the ticket is for another backbone: only {where} has {name!r}")
-        for state in self.others:
-            target = targets[state.name]
-            _check_shape(state.name, tuple(state.value.shape), target)
-            target.copy_(state.value)
-            if state.trained is not None:
-                target.requires_grad_(state.trained)
 
 
 def _refuse_ramp(conversion: Conversion) -> None:
@@ -317,12 +315,3 @@ def _searched(net: nn.Module, conversion: Conversion) -> tuple[list[StoredLayer]
             layers.append(stored)
             searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
     return layers, searched
-
-
-def _check_shape(what: str, shape: tuple[int, ...], value: Tensor) -> None:
-    """ValueError unless ``value``, of the backbone, has the ticket's ``shape``."""
-    if shape != tuple(value.shape):
-        raise ValueError(
-            f"the ticket is for another backbone: {what} is {list(shape)} in the ticket and {list(value.shape)} in "
-            "this one"
-        )

@@ -1,0 +1,144 @@
+"""``mpt-predict``: the classes that a ticket sees in pictures, and the accuracy where folders name the classes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from mpt.data.pictures import EXTENSIONS
+from mpt.ticket.ticket import Ticket
+
+MAX_TEXT = 60  # characters of a name in the table
+
+
+class Picture(NamedTuple):
+    """A picture to classify, and the name of its class where a folder gives it."""
+
+    path: Path
+    class_name: str | None
+
+
+def predict(
+    path: Path,
+    pictures: Sequence[Path],
+    *,
+    backbone: nn.Module | None = None,
+    batch: int = 64,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Classify pictures with the ticket at ``path``.
+
+    Args:
+        path: the ticket file.
+        pictures: picture files, and folders of them. In a folder, subfolders with names of classes give the classes.
+        backbone: plain network, where the ticket cannot build its own.
+        batch: pictures per forward.
+        device: where the network computes.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        ``ticket``; ``predictions``, a list of ``picture``, ``class`` (None where no folder names it), ``label``,
+        ``index`` and ``probabilities``; ``class_names``; ``num_images``; ``acc``, None unless all classes are known.
+
+    Raises:
+        FileNotFoundError: no ticket, no such picture, or a folder without pictures.
+        ValueError: a picture that cannot be read, or a ticket that cannot classify pictures.
+    """
+    ticket = Ticket.load(path)
+    classify = ticket.classifier(backbone=backbone, batch=batch, device=device)
+    files = find_pictures(pictures, class_names=classify.class_names)
+    predictions = _track(classify.predict(picture.path for picture in files), len(files), show=progress)
+    rows = [
+        {
+            "picture": str(picture.path),
+            "class": picture.class_name,
+            "label": prediction.label,
+            "index": prediction.index,
+            "probabilities": list(prediction.probabilities),
+        }
+        for picture, prediction in zip(files, predictions, strict=True)
+    ]
+    known = all(row["class"] is not None for row in rows)
+    return {
+        "ticket": str(path),
+        "class_names": list(classify.class_names),
+        "num_images": len(rows),
+        "acc": sum(row["class"] == row["label"] for row in rows) / len(rows) if known else None,
+        "predictions": rows,
+    }
+
+
+def find_pictures(paths: Iterable[Path], *, class_names: Sequence[str]) -> list[Picture]:
+    """The files among ``paths`` and the pictures in the folders among them, each folder sorted; hidden files are not.
+
+    Raises:
+        FileNotFoundError: nothing at a path, a folder without pictures, or no path at all.
+    """
+    files: list[Picture] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(_walk(path))
+            if not inside:
+                raise FileNotFoundError(f"{path} holds no pictures ({' '.join(sorted(EXTENSIONS))})")
+            tops = [file.relative_to(path).parts for file in inside]
+            classes = [parts[0] if len(parts) > 1 and parts[0] in class_names else None for parts in tops]
+            files += [Picture(file, name) for file, name in zip(inside, classes, strict=True)]
+        elif path.is_file():
+            files.append(Picture(path, None))
+        else:
+            raise FileNotFoundError(f"there is no picture or folder at {path}")
+    if not files:
+        raise FileNotFoundError("no picture is named: give picture files, or folders of pictures")
+    return files
+
+
+def table(content: dict[str, Any], *, top: int = 1) -> str:
+    """The predictions of :func:`predict` as lines of text, each with its ``top`` most probable classes."""
+    rows = [
+        (_plain(row["picture"], cut=False), _most_probable(row, content["class_names"], top))
+        for row in content["predictions"]
+    ]
+    wide = max(len(picture) for picture, _ in rows)
+    lines = [f"{picture:<{wide}}  {classes}" for picture, classes in rows]
+    if content["acc"] is not None:
+        right = round(content["acc"] * content["num_images"])
+        lines.append(f"accuracy  {100 * content['acc']:.2f} % ({right:,} of {content['num_images']:,} pictures)")
+    return "\n".join(lines)
+
+
+def _most_probable(row: dict[str, Any], class_names: list[str], top: int) -> str:
+    order = sorted(range(len(row["probabilities"])), key=lambda index: -row["probabilities"][index])
+    names = class_names or [str(index) for index in order]
+    return ", ".join(f"{_plain(names[index])} {100 * row['probabilities'][index]:.1f} %" for index in order[:top])
+
+
+def _plain(text: str, *, cut: bool = True) -> str:
+    """``text`` for a terminal: control characters are escaped, and long names cut."""
+    printable = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return f"{printable[:MAX_TEXT]}..." if cut and len(printable) > MAX_TEXT else printable
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(path, file) for file in files if not file.startswith(".") and _is_picture(file))
+
+
+def _is_picture(file: str) -> bool:
+    return Path(file).suffix.lower() in EXTENSIONS
+
+
+def _track(predictions: Iterable[Any], total: int, *, show: bool) -> Iterable[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    quiet = not (show and sys.stderr.isatty())
+    return track(predictions, f"classifying {total:,} pictures", total, disable=quiet, transient=True, console=console)

@@ -1,0 +1,142 @@
+"""From a ticket back to a network: a plain backbone takes the ticket's layers, masks, signs and every other value.
+
+What a file says of its backbone is tried first without memory (torch's meta device), and its shapes are compared with
+the ticket's: a file could name a network of any size. Only backbones of :mod:`mpt.backbones` are built from a file, and
+only methods of :mod:`mpt.search.methods`; nothing that a file names is imported.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpt import backbones
+from mpt.search import methods
+from mpt.search.binarize import apply_signs
+from mpt.search.conversion import Conversion, Signs
+from mpt.search.convert import add_ticket_layers, plain_layers
+from mpt.search.layers import TicketLayer, ticket_layers, unwrap
+from mpt.search.methods import EdgePopup, Method
+from mpt.search.parameters import child, strip
+from mpt.ticket.keeping import keep_ticket_weights
+from mpt.ticket.layer import StoredLayer, StoredState
+from mpt.ticket.pack import unsearched
+
+
+def build_network(
+    header: dict[str, Any],
+    layers: Sequence[StoredLayer],
+    others: Sequence[StoredState],
+    *,
+    backbone: nn.Module | None,
+) -> nn.Module:
+    """The network of a ticket with this content; see :meth:`mpt.Ticket.network`."""
+    plain = copy.deepcopy(unwrap(backbone)) if backbone is not None else _build(header, layers, others)
+    net = _assemble(plain, header, layers, others)
+    _load_layers(net, layers)
+    _load_others(net, others)
+    keep_ticket_weights(net)
+    return net.eval()
+
+
+def _build(header: dict[str, Any], layers: Sequence[StoredLayer], others: Sequence[StoredState]) -> nn.Module:
+    """The header's plain backbone, after a trial without memory."""
+    if (origin := header["backbone"]) is None:
+        raise ValueError("the ticket does not say how its backbone is built: pass the plain network as backbone=")
+    try:
+        with torch.device("meta"):
+            _assemble(backbones.build(origin), header, layers, others)
+    except (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"the ticket's backbone {origin['target']} cannot be built: {reason}") from error
+    return backbones.build(origin)
+
+
+def _assemble(
+    net: nn.Module, header: dict[str, Any], layers: Sequence[StoredLayer], others: Sequence[StoredState]
+) -> nn.Module:
+    """Turn the plain backbone ``net`` into the ticket's network, still without its values.
+
+    Raises:
+        ValueError: the ticket is for another backbone.
+    """
+    plain = header.get("binary_activations")
+    signs, method = Signs.from_dict(plain) if plain is not None else None, _method(header)
+    if signs is not None:
+        apply_signs(signs, net)
+    _check_layers(net, layers, others)
+    names = {layer.name for layer in layers}
+    if names:
+        add_ticket_layers(net, method, left_out=[name for name in plain_layers(net) if name not in names])
+        strip(net, keep={state.name for state in others})
+    _check_others(net, others)
+    binary = tuple(layer.name for layer in layers if layer.binary_input)
+    seed = header["seed"]
+    net.conversion = Conversion(method, seed, signs=signs, binary_inputs=binary, from_file=True)  # type: ignore[assignment]
+    return net
+
+
+def _method(header: dict[str, Any]) -> Method:
+    """The header's method, if it is one of mpt's own; else edge-popup, whose formula b = m w always holds."""
+    choices = dict(header["method"])
+    own = {method.__name__: method for method in Method.__subclasses__() if method.__module__ == methods.__name__}
+    method = own.get(choices.pop("name"))
+    try:
+        return method(**choices) if method else EdgePopup(prune=choices.get("prune", 0.0))
+    except TypeError as error:
+        raise ValueError(f"the ticket's method cannot be read: {error}") from error
+
+
+def _check_layers(net: nn.Module, layers: Sequence[StoredLayer], others: Sequence[StoredState]) -> None:
+    plain = plain_layers(net)
+    for layer in layers:
+        if layer.name not in plain:
+            raise ValueError(f"the ticket is for another backbone: this one has no layer {layer.name!r}")
+        _check_shape(f"layer {layer.name!r}", layer.shape, plain[layer.name].weight)
+    known = {layer.name for layer in layers} | {state.name for state in others}
+    for name in plain:
+        if name not in known and child(name, "weight") not in known:
+            raise ValueError(f"the ticket is for another backbone: the ticket has no layer {name!r}")
+
+
+def _check_others(net: nn.Module, others: Sequence[StoredState]) -> None:
+    searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
+    needed, stored = unsearched(net, searched), {state.name: state for state in others}
+    for name in sorted(needed.keys() ^ stored.keys()):
+        where = "the backbone" if name in needed else "the ticket"
+        raise ValueError(f"the ticket is for another backbone: only {where} has {name!r}")
+    for name, state in stored.items():
+        _check_shape(name, tuple(state.value.shape), needed[name])
+
+
+def _check_shape(what: str, shape: tuple[int, ...], value: Tensor) -> None:
+    """ValueError unless ``value``, of the backbone, has the ticket's ``shape``."""
+    if shape != tuple(value.shape):
+        raise ValueError(
+            f"the ticket is for another backbone: {what} is {list(shape)} in the ticket and {list(value.shape)} in "
+            "this one"
+        )
+
+
+@torch.no_grad()
+def _load_layers(net: nn.Module, layers: Sequence[StoredLayer]) -> None:
+    for stored in layers:
+        layer = net.get_submodule(stored.name)
+        assert isinstance(layer, TicketLayer)
+        layer.num_kept = stored.kept
+        layer.weight.copy_(stored.weight())
+        layer.scores.copy_(stored.mask())
+        layer.scores.requires_grad_(False)
+
+
+@torch.no_grad()
+def _load_others(net: nn.Module, others: Sequence[StoredState]) -> None:
+    targets = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    for state in others:
+        targets[state.name].copy_(state.value)
+        if state.trained is not None:
+            targets[state.name].requires_grad_(state.trained)

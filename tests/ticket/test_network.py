@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import mpt
+from mpt import backbones
+from mpt.search.methods import EdgePopup
+
+
+@pytest.fixture
+def ticket():
+    net = mpt.convert(backbones.conv2(width=0.25, image_size=8), mpt.Biprop(prune=0.5), seed=0)
+    return mpt.Ticket.from_network(net)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"width": 600}, "layer 'features.0' is"),
+        ({"width": 1e9}, "cannot be built"),
+        ({"width": -1}, "width multiplies the channels"),
+        ({"width": "x"}, "cannot be built"),
+        ({"image_size": 10**6}, "another backbone"),
+        ({"unknown": 1}, "cannot be built"),
+    ],
+)
+def test_a_backbone_of_another_size_is_refused_before_it_takes_memory(monkeypatch, ticket, arguments, sentence):
+    ticket.header["backbone"]["arguments"] |= arguments
+    devices, register = set(), nn.Module.register_parameter
+
+    def watch(module, name, parameter):
+        devices.add(parameter.device.type if parameter is not None else None)
+        register(module, name, parameter)
+
+    monkeypatch.setattr(nn.Module, "register_parameter", watch)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        ticket.network()
+    assert devices <= {"meta", None}
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_method_that_is_not_one_of_mpts_own_is_never_imported(ticket):
+    for name in ("os.system", "Finetune", "Method", "Mine"):
+        ticket.header["method"] = {"name": name, "prune": 0.5, "init": "kaiming_normal"}
+        assert type(ticket.network().conversion.method) is EdgePopup
+
+
+def test_the_scores_of_a_ticket_do_not_learn_unless_they_are_asked_to(ticket):
+    net = ticket.network()
+    assert not any(p.requires_grad for p in net.parameters())
+    net.features[0].scores.requires_grad_(True)
+    net(torch.randn(2, 3, 8, 8)).sum().backward()
+    assert net.features[0].scores.grad.abs().sum() > 0
