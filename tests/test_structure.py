@@ -153,7 +153,7 @@ COVERED_BY_OTHERS = {  # source files that have no test file of their name: the 
     *("errors", "streams", "analysis/claims", "analysis/figures", "commands/help", "commands/schemas"),
     *("data/augment", "data/decoded", "data/pictures", "experiment/kinds", "experiment/monitor", "experiment/result"),
     *("experiment/stored", "experiment/trainer", "multirun/tuning", "run/check", "run/compose", "run/result"),
-    *("search/activations", "search/conversion", "search/fast/threshold", "search/parameters", "search/probe"),
+    *("search/conversion", "search/fast/threshold"),
     "search/trace",
 }
 

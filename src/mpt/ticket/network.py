@@ -130,7 +130,6 @@ def _load_layers(net: nn.Module, layers: Sequence[StoredLayer]) -> None:
         layer.num_kept = stored.kept
         layer.weight.copy_(stored.weight())
         layer.scores.copy_(stored.mask())
-        layer.scores.requires_grad_(False)
 
 
 @torch.no_grad()

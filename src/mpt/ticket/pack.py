@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import TicketLayer
+from mpt.search.conversion import Conversion
+from mpt.search.layers import TicketLayer, one_selection, ticket_layers
 from mpt.ticket.check import channel_shape
 from mpt.ticket.coding import pack_bits
 from mpt.ticket.layer import StoredLayer, StoredState
@@ -87,3 +90,29 @@ def _stored(name: str, value: Tensor) -> Tensor:
     if value.dtype == torch.bool:
         return value.clone()
     return value.to(torch.float32 if value.is_floating_point() else torch.int64, copy=True)
+
+
+def refuse_ramp(conversion: Conversion) -> None:
+    ramp = conversion.method.ramp_epochs
+    if conversion.epoch is not None and conversion.epoch < ramp:
+        raise ValueError(
+            f"the network is in epoch {conversion.epoch + 1} of the {ramp} in which the fraction removed still rises "
+            "to prune: what it keeps now is no ticket yet, train on"
+        )
+
+
+def searched_layers(net: nn.Module, conversion: Conversion) -> tuple[list[StoredLayer], set[int]]:
+    """The searched layers of ``net``, and the identities of their tensors."""
+    layers: list[StoredLayer] = []
+    first: dict[int, StoredLayer] = {}  # by the identity of the weight: the first layer that has it
+    searched: set[int] = set()
+    with one_selection(net):
+        for name, layer in ticket_layers(net).items():
+            binary_input, owner = name in conversion.binary_inputs, first.get(id(layer.weight))
+            if owner is None:
+                stored = first[id(layer.weight)] = pack_layer(name, layer, binary_input=binary_input)
+            else:
+                stored = replace(owner, name=name, tied=owner.name, binary_input=binary_input)
+            layers.append(stored)
+            searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
+    return layers, searched

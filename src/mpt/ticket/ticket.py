@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from mpt.files import version
 from mpt.search.conversion import Conversion
 from mpt.search.initializers import random_weight
-from mpt.search.layers import one_selection, ticket_layers, unwrap
+from mpt.search.layers import unwrap
 from mpt.search.methods import Dense, own_prune
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
 from mpt.ticket import format as files
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.network import build_network
-from mpt.ticket.pack import origin_of_signs, other_state, pack_layer, tensors_of
+from mpt.ticket.pack import origin_of_signs, other_state, refuse_ramp, searched_layers, tensors_of
 
 if TYPE_CHECKING:
     from mpt.ticket.classifier import Classifier
@@ -56,8 +56,8 @@ class Ticket:
         """
         net = unwrap(net)
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
-        _refuse_ramp(conversion)
-        layers, searched = _searched(net, conversion)
+        refuse_ramp(conversion)
+        layers, searched = searched_layers(net, conversion)
         others = other_state(net, searched)
         header = {
             "format": files.CHANNEL_GAINS if any(layer.has_channel_gains for layer in layers) else files.PLAIN,
@@ -154,9 +154,8 @@ class Ticket:
     def network(self, backbone: nn.Module | None = None) -> nn.Module:
         """Build the ticket's network, in evaluation mode, on the CPU, in float32.
 
-        Its ticket layers hold +-gain as weights and the mask (0 or 1) as scores, which do not learn unless their
-        ``requires_grad`` is set. In evaluation a layer computes its ticket weight once (:mod:`mpt.ticket.keeping`), so
-        that a forward costs as much as one of :func:`mpt.to_dense`.
+        Its ticket layers hold +-gain as weights and the mask (0 or 1) as scores. In evaluation a layer computes its
+        ticket weight once (:mod:`mpt.ticket.keeping`), so that a forward costs as much as one of :func:`mpt.to_dense`.
 
         Args:
             backbone: the plain network, which stays as it is; needed where ``mpt.backbones`` cannot build it.
@@ -289,29 +288,3 @@ class Ticket:
             scale_fan=method.get("scale_fan", "none"),
             prune=self.layer_prune(layer.stored_as),
         )
-
-
-def _refuse_ramp(conversion: Conversion) -> None:
-    ramp = conversion.method.ramp_epochs
-    if conversion.epoch is not None and conversion.epoch < ramp:
-        raise ValueError(
-            f"the network is in epoch {conversion.epoch + 1} of the {ramp} in which the fraction removed still rises "
-            "to prune: what it keeps now is no ticket yet, train on"
-        )
-
-
-def _searched(net: nn.Module, conversion: Conversion) -> tuple[list[StoredLayer], set[int]]:
-    """The searched layers of ``net``, and the identities of their tensors."""
-    layers: list[StoredLayer] = []
-    first: dict[int, StoredLayer] = {}  # by the identity of the weight: the first layer that has it
-    searched: set[int] = set()
-    with one_selection(net):
-        for name, layer in ticket_layers(net).items():
-            binary_input, owner = name in conversion.binary_inputs, first.get(id(layer.weight))
-            if owner is None:
-                stored = first[id(layer.weight)] = pack_layer(name, layer, binary_input=binary_input)
-            else:
-                stored = replace(owner, name=name, tied=owner.name, binary_input=binary_input)
-            layers.append(stored)
-            searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
-    return layers, searched
