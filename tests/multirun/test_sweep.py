@@ -51,7 +51,7 @@ def test_commands_that_list_their_runs_at_the_same_moment_lose_none(tmp_path):
     runs = [SimpleNamespace(directory=tmp_path / f"run{i}", overrides=[f"seed={i}"]) for i in range(40)]
     with ThreadPoolExecutor(8) as commands:
         list(commands.map(lambda run: _list(tmp_path, [run]), runs))
-    assert status.listed(tmp_path) == {f"run{i}": [f"seed={i}"] for i in range(40)}
+    assert status.read_list(tmp_path) == {f"run{i}": [f"seed={i}"] for i in range(40)}
     assert [path.name for path in tmp_path.iterdir()] == [status.LIST]
 
 
@@ -150,10 +150,10 @@ def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_a
     made = compose()
     before = time.time() - 10
     status.record_failure(tmp_path, made, ValueError("broken"))
-    assert status.failed_since(tmp_path, before)
-    assert not status.failed_since(tmp_path, time.time() + 10)
+    assert status.has_failed_since(tmp_path, before)
+    assert not status.has_failed_since(tmp_path, time.time() + 10)
     status.record_failure(tmp_path, made, KeyboardInterrupt())  # another user's Ctrl-C: the run is still missing
-    assert not status.failed_since(tmp_path, before)
+    assert not status.has_failed_since(tmp_path, before)
 
 
 def test_what_cannot_be_run_stops_no_other_and_is_listed_with_its_reason(mine):

@@ -184,12 +184,12 @@ def _job(composed: Any) -> None:
 
 def _single(settings: Settings, directory: Path) -> None:
     from mpt.experiment.kinds import run
-    from mpt.run.claim import claimed
+    from mpt.run.claim import hold_claim
     from mpt.run.status import record_failure
 
     child = APART in os.environ  # its parent holds the claim
     try:
-        run(settings, directory, claim=claimed(directory) if is_first() and not child else None)
+        run(settings, directory, claim=hold_claim(directory) if is_first() and not child else None)
     except Exception as error:
         if is_first() and child:
             record_failure(directory, settings, error)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mpt.experiment.kinds import run
-from mpt.run.apart import cuda_devices, devices_held, follow_sweep, needs_processes, run_apart
-from mpt.run.claim import ClaimedError, claimed, holder, slurm_job
+from mpt.run.apart import cuda_devices, follow_sweep, hold_devices, needs_processes, run_apart
+from mpt.run.claim import ClaimedError, hold_claim, holder, slurm_job
 from mpt.run.settings import Settings
-from mpt.run.status import failed_since, finished_result, reason, record_failure, result
+from mpt.run.status import finished_result, has_failed_since, reason, record_failure, result
 
 
 def job(settings: Settings, directory: Path, hydra: Any) -> None:
@@ -38,15 +38,15 @@ def job(settings: Settings, directory: Path, hydra: Any) -> None:
 
 
 def _job(settings: Settings, directory: Path, hydra: Any, started: float) -> None:
-    if finished_result(settings, directory) or failed_since(directory, started):
+    if finished_result(settings, directory) or has_failed_since(directory, started):
         return
     print(f"\n{directory.name}: {' '.join(_axes(hydra))}", flush=True)
     if int(os.environ.get("SLURM_PROCID", 0)) > 0 and not needs_processes(settings.trainer):
         if _first_task_runs(directory):
             _attempt(settings, directory, record=False)
         return
-    with claimed(directory) as claim:
-        if failed_since(directory, started):
+    with hold_claim(directory) as claim:
+        if has_failed_since(directory, started):
             return
         if needs_processes(settings.trainer) or _devices_wanted(settings, hydra):
             _apart(settings, directory, hydra, claim.fileno())
@@ -92,7 +92,7 @@ def _apart(settings: Settings, directory: Path, hydra: Any, claim: int) -> None:
     with ExitStack() as stack:
         environment = {}
         if count := _devices_wanted(settings, hydra):
-            devices = stack.enter_context(devices_held(count, cuda_devices()))
+            devices = stack.enter_context(hold_devices(count, cuda_devices()))
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         failure = run_apart(
             hydra.overrides.task, flags, directory, claim=claim, environment=environment, cwd=hydra.runtime.cwd

@@ -21,7 +21,7 @@ from mpt.multirun.expand import Run, expand_axes
 from mpt.multirun.tuning import Tuning, quoted
 from mpt.run import status
 from mpt.run.claim import NAME as CLAIM
-from mpt.run.claim import claimed, is_claimed
+from mpt.run.claim import hold_claim, is_claimed
 from mpt.run.settings import Settings
 
 
@@ -115,8 +115,8 @@ def _announce(master: DictConfig, folder: Path, runs: Sequence[Run], changes: di
 def _list(folder: Path, runs: Sequence[Run]) -> float:
     """Record the runs asked for, next to those of earlier commands; the time of it, by the file system's clock."""
     asked = {run.directory.name: list(run.overrides) for run in runs}
-    with claimed(folder, name=".listing", patience=10):  # other commands list their runs one after the other
-        write_atomically(folder / status.LIST, json.dumps(status.listed(folder) | asked, indent=1) + "\n")
+    with hold_claim(folder, name=".listing", patience=10):  # other commands list their runs one after the other
+        write_atomically(folder / status.LIST, json.dumps(status.read_list(folder) | asked, indent=1) + "\n")
         return (folder / status.LIST).stat().st_mtime
 
 
@@ -155,7 +155,7 @@ def _done(run: Run, refused: dict[Path, str]) -> bool:
 
 
 def _settled(run: Run, refused: dict[Path, str], started: float) -> bool:
-    return run.directory in refused or _done(run, refused) or status.failed_since(run.directory, started)
+    return run.directory in refused or _done(run, refused) or status.has_failed_since(run.directory, started)
 
 
 def _left_claim(directory: Path) -> float:
