@@ -164,12 +164,12 @@ def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> N
 def _job(composed: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from mpt.experiment.kinds import configured
+    from mpt.experiment.kinds import resolve
     from mpt.run.name import run_name
 
     try:
         hydra_config = HydraConfig.get()
-        settings = configured(composed, hydra_config.overrides.task)
+        settings = resolve(composed, hydra_config.overrides.task)
         if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
             from mpt.multirun.job import job
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mpt.commands.schemas import EvalSettings
 from mpt.data import ImageData
-from mpt.experiment.build import build_backbone, check_takes
+from mpt.experiment.build import build_backbone, check_fit
 from mpt.experiment.evaluate import best_device, measurements, reestimate_batchnorm
 from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
 from mpt.files import write_atomically
@@ -36,7 +36,7 @@ def evaluate(path: Path, overrides: list[str]) -> str:
     measured = control(ticket, settings.control, seed=settings.seed) if settings.control else ticket
     net, device = measured.network(backbone), best_device(settings.accelerator)
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
-    check_takes(net, example, num_classes=data.num_classes, name="the ticket's network")
+    check_fit(net, example, num_classes=data.num_classes, name="the ticket's network")
     if settings.control:
         reestimate_batchnorm(net, data.train, data=data, batch=settings.batch, device=device)
     content = {"ticket": str(path), "control": settings.control, "seed": settings.seed, "data": data.name}

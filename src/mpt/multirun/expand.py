@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from mpt.errors import is_mendable
-from mpt.experiment.kinds import configured
+from mpt.experiment.kinds import resolve
 from mpt.run.name import identity, run_name
 from mpt.run.settings import Settings, plain
 
@@ -123,7 +123,7 @@ class Composer:
         composed = copy.deepcopy(self.bases[files])
         values = [self.parsed(override) for override in overrides if override not in files]
         ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-        return configured(composed, overrides)
+        return resolve(composed, overrides)
 
     def _chooses_a_file(self, override: str) -> bool:
         key = self.parsed(override).key_or_group
