@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose as hydra_compose
@@ -100,6 +101,12 @@ def settings_of(composed: DictConfig, schema: type[S]) -> S:
             settings = replace(settings, **{group: choice})  # type: ignore[type-var]
     check_values(settings)
     return settings
+
+
+def quote(path: Path) -> str:
+    """The absolute path, as a value in Hydra's grammar."""
+    escaped = str(path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def given_keys(overrides: Sequence[str]) -> set[str]:
