@@ -1,6 +1,6 @@
-"""The sweeper of mpt, where Hydra looks for sweepers: it takes them from the package ``hydra_plugins`` only.
+"""The sweeper of mpt. Hydra finds sweepers in the package ``hydra_plugins`` only.
 
-Hydra executes this file before it is a module, which dataclasses with postponed annotations do not survive.
+Hydra executes this file before it is a module. Dataclasses with postponed annotations would fail then.
 """
 
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ from hydra.core.config_store import ConfigStore
 class SweeperConf:
     """The axes of a sweep, spelled as on the command line.
 
-    ``params``: of all runs. ``lines``: name -> axes of one part of them, where the parts differ. ``mini``: what
-    ``budget=mini`` puts in their place. ``finetune``: axes of ``mpt-finetune`` on every ticket that the runs give, and
-    ``mini_finetune`` what ``budget=mini`` puts in their place.
+    ``params``: axes of all runs. ``lines``: name -> axes of one part of the runs, if the parts differ. ``mini``: the
+    axes that ``budget=mini`` replaces. ``finetune``: axes of ``mpt-finetune`` on every ticket that the runs find.
+    ``mini_finetune``: the axes of these that ``budget=mini`` replaces.
     """
 
     _target_: str = "hydra_plugins.mpt_sweeper.Sweeper"
@@ -25,8 +25,8 @@ class SweeperConf:
     mini: dict[str, str] = field(default_factory=dict)
     finetune: dict[str, str] = field(default_factory=dict)
     mini_finetune: dict[str, str] = field(default_factory=dict)
-    dry_run: bool = False  # say what would be run, and run nothing
-    started: float | None = None  # set for the jobs: a run that failed after this moment is not tried again
+    dry_run: bool = False  # list the runs and run nothing
+    started: float | None = None  # set for jobs: a run that failed after this moment is not tried again
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="mpt", node=SweeperConf, provider="mpt")

@@ -1,4 +1,4 @@
-"""Errors are for people: one sentence that says what, why and what to do, and an exit status."""
+"""Errors for people: one sentence that says what is wrong, why, and what to do; and an exit status."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _NOISE = ("full_key", "object_type", "reference_type", "To append", "Config sear
 
 
 def is_mendable(error: BaseException) -> bool:
-    """Whether the user can mend ``error``: a ValueError, an OSError, or an error of Hydra, OmegaConf or YAML."""
+    """True if the user can mend ``error``: a ValueError, an OSError, or an error of Hydra, OmegaConf or YAML."""
     return isinstance(error, (ValueError, OSError)) or _package(error) in ("hydra", "omegaconf", "yaml")
 
 
 def _package(error: BaseException) -> str:
-    """The package that defines the class of ``error``; known without importing it."""
+    """Name of the package that defines the class of ``error``, which need not be imported to know it."""
     return type(error).__module__.partition(".")[0]
 
 
@@ -35,12 +35,12 @@ def sentence(error: Any) -> str:
     text = str(error) or type(error).__name__
     cause = str(error.__cause__ or "") if _package(error) in ("hydra", "omegaconf") else ""
     lines = [line.strip() for line in f"{text}\n{cause}".splitlines()]
-    kept = dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE))
-    return " ".join(kept).removeprefix("ValueError raised while resolving interpolation: ")
+    useful = dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE))  # each once, in order
+    return " ".join(useful).removeprefix("ValueError raised while resolving interpolation: ")
 
 
 def run_command(name: str, function: Callable[[list[str]], None]) -> None:
-    """Run a console command; an error that the user can mend ends as one sentence on stderr and exit status 1.
+    """Run a console command. An error that the user can mend ends as one sentence on stderr and exit status 1.
 
     ``--traceback`` among the arguments (or MPT_TRACEBACK in the environment) shows the traceback instead.
     """
@@ -63,7 +63,7 @@ def run_command(name: str, function: Callable[[list[str]], None]) -> None:
 
 
 def give_up(command: str, error: BaseException) -> NoReturn:
-    """Exit with one sentence and status 1, or let the error through where its traceback is wanted."""
+    """Exit with one sentence and status 1; raise ``error`` instead if the user asked for its traceback."""
     if os.environ.get("MPT_TRACEBACK"):
         raise error
     sys.exit(f"{command}: {sentence(error)}")

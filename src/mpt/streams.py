@@ -13,7 +13,7 @@ import numpy as np
 
 
 def stream_key(seed: int, stream: str) -> tuple[int, int]:
-    """Two 64-bit words that key a Philox generator: the seed, and a hash of the stream's name that never changes."""
+    """Key of a Philox generator, two 64-bit words: the seed, and a hash of the stream's name that never changes."""
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed}")
     digest = hashlib.blake2b(stream.encode(), digest_size=8).digest()
@@ -21,7 +21,7 @@ def stream_key(seed: int, stream: str) -> tuple[int, int]:
 
 
 def philox(seed: int, stream: str) -> np.random.Philox:
-    """The bit generator of one named stream: its raw words are specified and never change."""
+    """Bit generator of one named stream. Its raw words follow a specification and never change."""
     return np.random.Philox(key=np.array(stream_key(seed, stream), dtype=np.uint64))
 
 

@@ -33,12 +33,12 @@ def test_unfinished_failed_and_unreadable_runs_are_counted_and_give_no_row(tmp_p
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(content)
-    for name, file in (("running", "config.yaml"), ("claimed", "claim"), ("wandb", "config.yaml")):
+    for name, file in (("running", "config.yaml"), ("hold_claim", "claim"), ("wandb", "config.yaml")):
         (tmp_path / name).mkdir()
         (tmp_path / name / file).touch()
     runs = read_runs(tmp_path)
     assert len(runs.rows) == 1
-    assert sorted(runs.unfinished) == ["claimed", "running"]  # wandb is a folder of a logger, not a run
+    assert sorted(runs.unfinished) == ["hold_claim", "running"]  # wandb is a folder of a logger, not a run
     assert runs.failed == {"failed": "the loss is not a number"}
     assert sorted(runs.unreadable) == ["bare", "list", "truncated"]
     assert "1 finished, 2 unfinished (running or interrupted), 1 failed, 3 unreadable" in str(runs)

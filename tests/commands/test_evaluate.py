@@ -91,4 +91,4 @@ def test_corruptions_that_do_not_fit_are_refused(folder, tmp_path):
     assert "no labels.npy in nowhere" in said
     root = corrupted(tmp_path, labels=range(12))
     said = refused("eval", "run/ticket.safetensors", f"corruptions={root}", cwd=folder)
-    assert "holds 12 classes, the ticket knows 10" in said
+    assert "holds 12 classes, but the ticket knows 10" in said

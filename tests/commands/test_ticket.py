@@ -46,7 +46,7 @@ def test_a_report_prints_a_table_and_writes_the_same_numbers_with_histograms_of_
         (["report", "other.safetensors", "checkpoint=run/last.ckpt"], ["of another run"]),
         (["report", "run/ticket.safetensors", "model=nope"], ["nope", "conv2"]),
         (["import", "x.pth", "model=nope"], ["nope", "conv2"]),
-        (["import", "x.pth"], ["model is not given"]),
+        (["import", "x.pth"], ["model is not set"]),
         (["import", "x.pth", "model=conv4"], ["no checkpoint at x.pth"]),
         (["import", "x.pth", "model=conv4", "prune=2"], ["prune is the fraction removed"]),
         (["import", "run/last.ckpt", "model=conv4", "prune=0.5"], ["net.classifier.0", "one 4-D shape"]),
@@ -78,4 +78,4 @@ def test_a_published_file_becomes_a_ticket_that_every_command_takes(folder):
     said = refused("eval", "model_best.safetensors", "data=synthetic", "data.num_classes=4", cwd=folder)
     assert "must give one logit for each of 4 classes" in said
     said = refused("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder)
-    assert "model_best.safetensors is there already" in said
+    assert "model_best.safetensors exists already" in said

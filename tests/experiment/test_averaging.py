@@ -83,5 +83,5 @@ def test_the_ticket_and_every_evaluation_are_of_the_averaged_scores_and_the_froz
 
 def test_a_module_without_averaging_is_itself_inside_averaged():
     module = L.LightningModule()
-    with averaging.averaged(L.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False), module):
+    with averaging.use_averages(L.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False), module):
         pass

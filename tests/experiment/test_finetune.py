@@ -95,9 +95,9 @@ def test_repeating_returns_the_row_a_cut_run_goes_on_and_the_directory_follows_f
     ("arguments", "words"),
     [
         (["layers=fc"], ["layers names 'fc'", "features.0"]),
-        (["prune=0.5"], ["prune is what the ticket was searched with"]),
-        (["+method.init=x"], ["method.init is what the ticket"]),
-        (["width=2"], ["width is what the ticket"]),
+        (["prune=0.5"], ["prune cannot change, because the ticket was searched with it"]),
+        (["+method.init=x"], ["method.init cannot change"]),
+        (["width=2"], ["width cannot change"]),
         (["epochs=0"], ["epochs must be at least 1"]),
         (["data=digits"], ["1 channels"]),
         (["layer=last"], ["no option layer"]),

@@ -69,7 +69,7 @@ def test_a_batch_in_parts_is_the_same_step(run_here):
         (
             ["model=torchvision", "model.name=shufflenet_v2_x0_5", "width=1", "trainer.precision=bf16-mixed"],
             r"bf16-mixed gives stage3\.0\.branch1\.0 a wrong gradient on the CPU, because its stride of 2 exceeds the "
-            r"width of its input, 1: take trainer\.precision=32-true or a larger data\.image_size",
+            r"width of its input, 1: use trainer\.precision=32-true or a larger data\.image_size",
         ),
     ],
 )

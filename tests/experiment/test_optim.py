@@ -120,7 +120,7 @@ def test_a_schedule_of_one_s_own_steps_once_an_epoch(net):
         (["optim=adam", "optim.arguments={beta:1}"], "optim: Adam cannot be built"),
         (
             [f"optim._target_={Stubborn.__module__}.Stubborn"],
-            "the state of this _target_ cannot be kept in a checkpoint",
+            "the state of this _target_ cannot be saved in a checkpoint",
         ),
         (
             ["optim.schedule={_target_:nowhere.Nothing}"],
@@ -129,7 +129,7 @@ def test_a_schedule_of_one_s_own_steps_once_an_epoch(net):
         (["optim.schedule={_target_:builtins.id}"], "must build a torch LRScheduler, it gave int"),
         (
             ["optim.schedule={_target_:torch.optim.lr_scheduler.ReduceLROnPlateau}"],
-            "cannot be ReduceLROnPlateau: it follows a metric",
+            "cannot be ReduceLROnPlateau, because a resumed run",
         ),
         (
             ["optim.schedule={_target_:torch.optim.lr_scheduler.StepLR}"],

@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_said(run_here, kept):
     _, directory = run_here("epochs=1")
     (directory / "result.json").unlink()
     (directory / "last.ckpt").write_bytes((directory / "last.ckpt").read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"last\.ckpt is damaged: remove it to start this run over"):
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged: remove it to start this run again"):
         run_here("epochs=1")
 
 

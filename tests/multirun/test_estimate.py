@@ -29,13 +29,13 @@ def test_seconds_come_from_runs_that_are_done(tmp_path):
     write_result(tmp_path / "run", settings)
     said = estimate([replace(settings, seed=1), replace(settings, epochs=20)], tmp_path)
     assert "30 minutes" in said  # 10 and 20
-    assert "1 finished runs" in said
+    assert "from 1 finished run)" in said
     assert "111.8 MB" in said
 
 
 def test_data_of_unknown_size_is_said(tmp_path):
     folder = compose("data=image_folder", "data.root=x", "data.train_size=1000")
-    assert "not known" in estimate([folder], tmp_path)
+    assert "unknown until they are read" in estimate([folder], tmp_path)
     assert "about" in estimate([replace(folder, data=replace(folder.data, image_size=16))], tmp_path)
 
 
@@ -43,14 +43,14 @@ def test_nothing_that_a_result_names_is_built(tmp_path):
     settings, marker = compose(*CONV2, "data.train_size=1000"), tmp_path / "called"
     foreign = replace(settings, model=Choice("x", "os.system", {"command": f"touch {marker}"}))
     write_result(tmp_path / "run", foreign)
-    assert "from one convolution timed here" in estimate([settings], tmp_path)
+    assert "from timing one convolution" in estimate([settings], tmp_path)
     assert not marker.exists()
 
 
 def test_a_row_that_says_too_little_is_no_measure_of_time(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text('{"status": "done", "test_acc": 0.5}')
-    assert "from one convolution timed here" in estimate([compose(*CONV2)], tmp_path)
+    assert "from timing one convolution" in estimate([compose(*CONV2)], tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.types import RunMode
 from omegaconf import open_dict
 
-from mpt.experiment.kinds import configured
+from mpt.experiment.kinds import resolve
 from mpt.files import CONF, HOME
 from mpt.multirun.expand import Composer, expand_axes
 from mpt.multirun.sweep import _axes
@@ -105,7 +105,7 @@ def test_a_run_s_configuration_is_the_one_that_hydra_composes():
     composed = sweeper.hydra_context.config_loader.load_sweep_config(sweeper.config, overrides)
     with open_dict(composed):
         del composed["hydra"]
-    assert composer.settings(overrides) == configured(composed, overrides)
+    assert composer.settings(overrides) == resolve(composed, overrides)
 
 
 def test_the_directory_of_a_run_does_not_depend_on_where_it_was_asked_for():

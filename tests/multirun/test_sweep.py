@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from mpt.files import CONF, HOME
-from mpt.multirun.sweep import _list
+from mpt.multirun.sweep import _record_list
 from mpt.run import status
 from mpt.run.compose import register
 from tests.console import SMALL, command, compose, left_behind, results
@@ -50,8 +50,8 @@ def tiny(*more):
 def test_commands_that_list_their_runs_at_the_same_moment_lose_none(tmp_path):
     runs = [SimpleNamespace(directory=tmp_path / f"run{i}", overrides=[f"seed={i}"]) for i in range(40)]
     with ThreadPoolExecutor(8) as commands:
-        list(commands.map(lambda run: _list(tmp_path, [run]), runs))
-    assert status.listed(tmp_path) == {f"run{i}": [f"seed={i}"] for i in range(40)}
+        list(commands.map(lambda run: _record_list(tmp_path, [run]), runs))
+    assert status.read_list(tmp_path) == {f"run{i}": [f"seed={i}"] for i in range(40)}
     assert [path.name for path in tmp_path.iterdir()] == [status.LIST]
 
 
@@ -105,7 +105,7 @@ def test_an_axis_of_the_command_line_replaces_the_file_s_and_a_new_one_is_added(
         (["prun=0.5,0.6"], ["prun"]),
         (["model=conv2,conv8"], ["image_size must be at least 16 for conv8"]),
         (["method.score_grad=weight,sgn"], ["score_grad", "sgn"]),
-        (["trainer.devices=1,3"], ["divide by the 3 processes"]),
+        (["trainer.devices=1,3"], ["divisible by the 3 processes"]),
         (["trainer.num_nodes=2"], ["num_nodes", "hydra/launcher=slurm"]),
         (["runs=a,b"], ["runs must be one value"]),
         (["budget=huge"], ["budget must be paper or mini"]),
@@ -150,10 +150,10 @@ def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_a
     made = compose()
     before = time.time() - 10
     status.record_failure(tmp_path, made, ValueError("broken"))
-    assert status.failed_since(tmp_path, before)
-    assert not status.failed_since(tmp_path, time.time() + 10)
+    assert status.has_failed_since(tmp_path, before)
+    assert not status.has_failed_since(tmp_path, time.time() + 10)
     status.record_failure(tmp_path, made, KeyboardInterrupt())  # another user's Ctrl-C: the run is still missing
-    assert not status.failed_since(tmp_path, before)
+    assert not status.has_failed_since(tmp_path, before)
 
 
 def test_what_cannot_be_run_stops_no_other_and_is_listed_with_its_reason(mine):
@@ -169,7 +169,7 @@ def test_what_cannot_be_run_stops_no_other_and_is_listed_with_its_reason(mine):
     listed = done.stderr[done.stderr.index("2 runs failed:") :]
     assert f"{damaged.name}: " in listed
     assert "config.yaml is damaged" in listed
-    assert f"{held.name}: it could not be started" in listed
+    assert f"{held.name}: it could not start" in listed
     assert len([row for row in results(mine / "runs" / "tiny-mini").values() if row["status"] == "done"]) == 1
 
 
@@ -266,7 +266,7 @@ def test_a_sweep_of_fine_tunings_starts_each_from_a_ticket_that_it_searched_and_
     (mine / "mine" / "sweeps" / "tuned.yaml").write_text(TUNED)
     arguments = ["--config-dir", "mine", "sweeps=tuned", "budget=mini", *AXES, "epochs=1"]
     said = command("train", *arguments, cwd=mine).stdout
-    assert "then 2 fine-tunings of each ticket, 0 of 2 done: layers=first,last, epochs=1, batch=32" in said
+    assert "then 2 fine-tuning runs of each ticket, 0 of 2 done: layers=first,last, epochs=1, batch=32" in said
     assert "fine-tuning: epochs: 2 -> 1" in said
     rows = results(mine / "runs" / "tuned-mini")
     assert sorted(row["method"] for row in rows.values()) == ["biprop", "finetune_first", "finetune_last"]

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from mpt.run.apart import devices_held, needs_processes
-from mpt.run.claim import claimed
+from mpt.run.apart import hold_devices, needs_processes
+from mpt.run.claim import hold_claim
 from mpt.run.settings import Trainer
 from tests.console import SMALL, left_behind, results
 
@@ -36,9 +36,9 @@ def test_only_a_run_of_several_processes_needs_a_fresh_interpreter(options, expe
 
 def test_devices_are_dealt_to_one_process_each(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    with devices_held(1, ["0", "1", "2"]) as first, devices_held(2, ["0", "1", "2"]) as others:
+    with hold_devices(1, ["0", "1", "2"]) as first, hold_devices(2, ["0", "1", "2"]) as others:
         assert sorted(first + others) == ["0", "1", "2"]
-    with devices_held(3, ["0", "1", "2"]) as every:
+    with hold_devices(3, ["0", "1", "2"]) as every:
         assert every == ["0", "1", "2"]
 
 
@@ -107,7 +107,7 @@ def test_nothing_is_left_of_a_run_of_two_processes_when_its_sweep_is_killed(tmp_
     sweep.wait()
     assert not left_behind(tmp_path)
     run = next((tmp_path / "runs").glob("*/metrics.jsonl")).parent
-    with claimed(run):  # its claim has lapsed
+    with hold_claim(run):  # its claim has lapsed
         assert json.loads((run / "metrics.jsonl").read_text().splitlines()[0])["epoch"] == 1
 
 

@@ -8,17 +8,17 @@ import time
 
 import pytest
 
-from mpt.run.claim import ClaimedError, claimed, holder, is_claimed
+from mpt.run.claim import ClaimedError, hold_claim, holder, is_claimed
 
-HOLD = "import sys, time; from pathlib import Path; from mpt.run.claim import claimed\n"
-HOLD += "with claimed(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
+HOLD = "import sys, time; from pathlib import Path; from mpt.run.claim import hold_claim\n"
+HOLD += "with hold_claim(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
 
 
 def test_one_process_at_a_time_and_nothing_is_left(tmp_path):
     directory = tmp_path / "runs" / "one"
-    with claimed(directory):
+    with hold_claim(directory):
         assert is_claimed(directory)
-        with pytest.raises(ClaimedError, match="another command is running"), claimed(directory):
+        with pytest.raises(ClaimedError, match="another command is running"), hold_claim(directory):
             pass
     assert not is_claimed(directory)
     assert not (tmp_path / "runs").exists()
@@ -26,7 +26,7 @@ def test_one_process_at_a_time_and_nothing_is_left(tmp_path):
 
 def test_what_was_there_stays(tmp_path):
     (tmp_path / "row").write_text("kept")
-    with claimed(tmp_path):
+    with hold_claim(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["row"]
 
@@ -36,13 +36,13 @@ def test_a_killed_process_s_claim_lapses(tmp_path):
     assert other.stdout is not None
     assert other.stdout.readline() == b"mine\n"
     assert holder(tmp_path / "run")["pid"] == other.pid
-    with pytest.raises(ClaimedError, match=f"process {other.pid} on "), claimed(tmp_path / "run"):
+    with pytest.raises(ClaimedError, match=f"process {other.pid} on "), hold_claim(tmp_path / "run"):
         pass
     other.kill()
     other.wait()
     other.stdout.close()
     assert not is_claimed(tmp_path / "run")
-    with claimed(tmp_path / "run"):
+    with hold_claim(tmp_path / "run"):
         pass
 
 
@@ -56,7 +56,7 @@ def test_looking_at_a_claim_does_not_hinder_who_takes_it(tmp_path):
     try:
         end = time.monotonic() + 1
         while time.monotonic() < end:
-            with claimed(tmp_path):
+            with hold_claim(tmp_path):
                 pass
     finally:
         looker.kill()
@@ -70,16 +70,19 @@ def test_a_file_system_without_locks_is_named_and_nothing_is_left(tmp_path, monk
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with (
-        pytest.raises(ValueError, match=r"run cannot be locked \(No locks available\): take a folder on"),
-        claimed(tmp_path / "new" / "run"),
+        pytest.raises(
+            ValueError,
+            match=r"run cannot be locked \(No locks available\): choose a folder on a file system with locks",
+        ),
+        hold_claim(tmp_path / "new" / "run"),
     ):
         pass
     assert not (tmp_path / "new").exists()
 
 
 def test_a_lock_of_another_name_is_no_run_s_claim(tmp_path):
-    with claimed(tmp_path, name=".listing"):
+    with hold_claim(tmp_path, name=".listing"):
         assert not is_claimed(tmp_path)
-        with claimed(tmp_path):
+        with hold_claim(tmp_path):
             assert is_claimed(tmp_path)
     assert not list(tmp_path.iterdir())

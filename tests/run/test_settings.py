@@ -52,18 +52,21 @@ def test_every_choice_of_every_group_composes(group):
         ),
         ("optim.schedule={gamma:0.1}", r"optim\.schedule must be cosine"),
         ("optim.schedule=multi_step", r"multi_step needs its epochs: for instance optim\.milestones=\[100,150\]"),
-        ("optim.milestones=[3,2]", r"optim\.milestones must be rising numbers from 1, got \[3, 2\]"),
-        ("optim.name=rmsprop", r"optim\.name must be sgd, adam or adamw, or optim\._target_ be given, got rmsprop"),
+        ("optim.milestones=[3,2]", r"optim\.milestones must be increasing numbers from 1, got \[3, 2\]"),
+        (
+            "optim.name=rmsprop",
+            r"optim\.name must be sgd, adam or adamw, got rmsprop: choose one, or give optim\._target_",
+        ),
         ("optim.arguments=3", r"optim\.arguments must be a mapping of names to values, got 3"),
         ("optim.clip_grad_norm=0", r"optim\.clip_grad_norm must be above 0"),
         ("optim.averaging=mean", r"optim\.averaging must be none, ema or swa, got mean"),
         ("label_smoothing=1", r"label_smoothing must be in \[0, 1\), got 1\.0"),
         ("select=best_test", "select must be last or best_val, got best_test"),
-        ("select=best_val", r"needs held-out images, the test images never choose: give data\.val_size"),
+        ("select=best_val", r"needs held-out images, because test images never choose an epoch: set data\.val_size"),
         ("protocol=ours", "protocol must be kept, paper or published, got ours"),
         ("+prun=0.5", "there is no option prun"),
         ("+data.prun=0.5", r"there is no option data\.prun"),
-        ("model=torchvision", r"model\.name is not given"),
+        ("model=torchvision", r"model\.name is not set: set it, for instance model\.name=resnet18"),
         ("model.name=null", r"model\.name must be text"),
     ],
 )
@@ -85,9 +88,9 @@ def test_unknown_keys_and_wrong_types_are_refused_by_hydra(override):
 def test_values_that_do_not_go_together_are_refused():
     with pytest.raises(ValueError, match=r"optim\.nesterov looks ahead along the momentum, which is 0"):
         compose("optim.nesterov=true", "optim.momentum=0")
-    with pytest.raises(ValueError, match=r"optim\.warmup does not go with your own schedule"):
+    with pytest.raises(ValueError, match=r"optim\.warmup has no effect on your own schedule: set it to 0"):
         compose("optim.warmup=2", "optim.schedule={_target_:torch.optim.lr_scheduler.ExponentialLR,gamma:0.5}")
-    with pytest.raises(ValueError, match=r"must be below epochs, got 5 of 5"):
+    with pytest.raises(ValueError, match=r"must be below epochs=5, got 5"):
         compose("epochs=5", "optim.averaging=swa", "optim.averaging_start=5")
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mpt.run import status
-from mpt.run.claim import claimed
+from mpt.run.claim import hold_claim
 from tests.console import command, compose
 
 
@@ -28,7 +28,7 @@ def test_each_run_is_done_running_failed_or_missing(tmp_path):
     made(tmp_path, "c", epochs=3)
     made(tmp_path, "f", row={"status": "done"})  # its ticket is away: to be made again
     (tmp_path / status.LIST).write_text(json.dumps({"a": [], "d": []}))
-    with claimed(made(tmp_path, "e", epochs=2)):
+    with hold_claim(made(tmp_path, "e", epochs=2)):
         said = command("status", str(tmp_path), cwd=tmp_path).stdout.splitlines()
     assert [line.split()[:2] for line in said[:-1]] == [
         ["done", "a"],

@@ -18,7 +18,7 @@ Command = Callable[[list[str]], None]
 
 
 def command(name: str, text: Callable[[], str]) -> Callable[[Command], Callable[[], None]]:
-    """Make a function of the arguments the console command ``name``, whose ``--help`` prints ``text()``."""
+    """Decorator: the console command ``name`` from a function of its arguments; ``--help`` prints ``text()``."""
 
     def decorate(function: Command) -> Callable[[], None]:
         def work(arguments: list[str]) -> None:
@@ -53,18 +53,20 @@ def finetune(arguments: list[str]) -> None:
     from mpt.commands.spelling import check_spelling
 
     flags, rest = _split(arguments)
-    named = [argument.partition("=")[2].strip("'") for argument in rest if argument.startswith("ticket=")]
-    rest = [*named, *(argument for argument in rest if not argument.startswith("ticket="))]
-    path, overrides = _path_first("mpt-finetune TICKET [layers=last] [data=...]", rest)
+    path, overrides = _path_first("mpt-finetune TICKET [layers=last] [data=...]", _unwrap_ticket(rest))
     check_spelling(flags, overrides, FinetuneSettings)
     follow_parent()
     from mpt.experiment.stored import stored_data_override
-    from mpt.run.compose import given_keys
+    from mpt.run.compose import given_keys, quote
     from mpt.ticket.ticket import Ticket
 
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
     stored = stored_data_override(Ticket.load(path), given_keys(overrides))
-    _hydra(FinetuneSettings, "finetune", flags, [f"ticket='{quoted}'", *stored, *overrides])
+    _hydra(FinetuneSettings, "finetune", flags, [f"ticket={quote(path)}", *stored, *overrides])
+
+
+def _unwrap_ticket(arguments: list[str]) -> list[str]:
+    """The arguments with FILE instead of ``ticket=FILE``, as Lightning repeats a command line."""
+    return [a.partition("=")[2].strip("'") if a.startswith("ticket=") else a for a in arguments]
 
 
 @command("mpt-eval", help.evaluate)
@@ -78,10 +80,10 @@ def evaluate(arguments: list[str]) -> None:
 
 @command("mpt-ticket", help.ticket)
 def ticket(arguments: list[str]) -> None:
-    """``mpt-ticket info|report TICKET``, ``mpt-ticket import FILE``: describe a ticket; convert a published one."""
+    """``mpt-ticket info|report TICKET``, ``mpt-ticket import FILE``: describe a ticket, or convert a checkpoint."""
     names = ("info", "report", "import")
     if arguments[:1] not in [[name] for name in names]:
-        raise ValueError(f"usage: mpt-ticket {'|'.join(names)} FILE, see mpt-ticket --help")
+        raise ValueError(f"usage: mpt-ticket {'|'.join(names)} FILE; see mpt-ticket --help")
     usage = f"mpt-ticket {arguments[0]} FILE"
     path, overrides = _path_and_overrides(usage, arguments[1:])
     if arguments[0] == "info" and overrides:
@@ -93,9 +95,9 @@ def ticket(arguments: list[str]) -> None:
 
 @command("mpt-status", help.status)
 def status(arguments: list[str]) -> None:
-    """``mpt-status DIR``: which runs are done, running, failed, missing."""
+    """``mpt-status DIR``: which runs are done, running, failed or missing."""
     if len(arguments) != 1:
-        raise ValueError(f"name one folder of runs, got {len(arguments)}: usage: mpt-status DIR")
+        raise ValueError(f"name one folder of runs, got {len(arguments)} (usage: mpt-status DIR)")
     from mpt.run.status import status_table
 
     print(status_table(Path(arguments[0])))
@@ -113,7 +115,7 @@ def wandb(arguments: list[str]) -> None:
 
 @command("mpt-dashboard", help.dashboard)
 def dashboard(arguments: list[str]) -> None:
-    """``mpt-dashboard fig2``: a W&B workspace for a sweep."""
+    """``mpt-dashboard fig2``: build a W&B workspace for a sweep."""
     from mpt.commands.dashboard import build
 
     print(build(arguments))
@@ -126,7 +128,7 @@ _WITH_VALUE = (
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """(Hydra's flags, each with its value; everything else)."""
+    """Split the arguments: Hydra's flags, each with its value, and everything else."""
     flags: list[str] = []
     overrides: list[str] = []
     values = iter(arguments)
@@ -138,18 +140,19 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     if "--dry-run" in flags:
         flags.remove("--dry-run")
         overrides.append("hydra.sweeper.dry_run=true")
-    if _is_sweep(flags, overrides):  # otherwise Hydra calls a wrong option "Ambiguous value for seed=0,1"
+    if _is_sweep(flags, overrides):  # otherwise Hydra reports a wrong option as "Ambiguous value for seed=0,1"
         flags.append("--multirun")
     return flags, overrides
 
 
 def _is_sweep(flags: list[str], overrides: list[str]) -> bool:
-    asks = any(override.startswith("sweeps=") for override in overrides) and "hydra.mode=RUN" not in overrides
-    return asks and not any(flag in ("-m", "--multirun", "-c", "--cfg", "-i", "--info") for flag in flags)
+    has_other_mode = any(flag in ("-m", "--multirun", "-c", "--cfg", "-i", "--info") for flag in flags)
+    has_sweep = any(override.startswith("sweeps=") for override in overrides)
+    return has_sweep and not has_other_mode and "hydra.mode=RUN" not in overrides
 
 
 def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> None:
-    """Let Hydra compose ``conf/<name>.yaml`` and call :func:`_job`, once or once per run of a sweep."""
+    """Let Hydra compose ``conf/<name>.yaml`` and call :func:`_job` once, or once per run of a sweep."""
     import hydra
 
     from mpt.files import CONF
@@ -157,26 +160,26 @@ def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> N
 
     register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
-    sys.argv[1:] = [*flags, *overrides]  # argparse takes the overrides in one stretch, and Lightning appends to it
+    sys.argv[1:] = [*flags, *overrides]  # argparse wants all overrides in a row, and Lightning appends some
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
 
 
 def _job(composed: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from mpt.experiment.kinds import configured
+    from mpt.experiment.kinds import resolve
     from mpt.run.name import run_name
 
     try:
         hydra_config = HydraConfig.get()
-        settings = configured(composed, hydra_config.overrides.task)
+        settings = resolve(composed, hydra_config.overrides.task)
         if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
             from mpt.multirun.job import job
 
             job(settings, Path(hydra_config.sweep.dir) / run_name(settings), hydra_config)
         else:
             _single(settings, _directory(settings, hydra_config.run.dir))
-    except Exception as error:  # here already: Hydra would print a line of its own before the sentence
+    except Exception as error:  # handled here, before Hydra prints a line of its own
         if not is_mendable(error):
             raise
         give_up("mpt-finetune" if "ticket" in composed else "mpt-train", error)
@@ -184,36 +187,36 @@ def _job(composed: Any) -> None:
 
 def _single(settings: Settings, directory: Path) -> None:
     from mpt.experiment.kinds import run
-    from mpt.run.claim import claimed
+    from mpt.run.claim import hold_claim
     from mpt.run.status import record_failure
 
     child = APART in os.environ  # its parent holds the claim
     try:
-        run(settings, directory, claim=claimed(directory) if is_first() and not child else None)
+        run(settings, directory, claim=hold_claim(directory) if is_first() and not child else None)
     except Exception as error:
         if is_first() and child:
             record_failure(directory, settings, error)
         raise
 
 
-def _directory(settings: Settings, given: str) -> Path:
-    """The directory of a single run: hydra.run.dir if it was given, else a name that follows from the settings."""
+def _directory(settings: Settings, choice: str) -> Path:
+    """The directory of a single run: ``choice`` (hydra.run.dir) if the user set it, else named by the settings."""
     from mpt.run.name import run_name
 
     if "MPT_DIRECTORY" in os.environ and ("LOCAL_RANK" in os.environ or APART in os.environ):
-        return Path(os.environ["MPT_DIRECTORY"])  # set by the first process of this run, or by the sweep
-    return Path(given) if given not in (".", "") else Path(settings.runs) / run_name(settings)
+        return Path(os.environ["MPT_DIRECTORY"])  # from the first process of this run, or from the sweep
+    return Path(choice) if choice not in (".", "") else Path(settings.runs) / run_name(settings)
 
 
 def _path_and_overrides(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
-    """The one file named, and the overrides: ``--json`` is ``json=true``, ``--config-dir`` a search path."""
+    """The one file, and the overrides: ``--json`` means ``json=true``, ``--config-dir`` adds a search path."""
     arguments, folder = _config_dir(["json=true" if argument == "--json" else argument for argument in arguments])
     path, overrides = _path_first(usage, arguments)
     return path, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
 
 
 def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """The arguments without ``--config-dir DIR``, and DIR: the user's own configuration files."""
+    """The arguments without ``--config-dir DIR``, and DIR, a folder of the user's configuration files."""
     for flag in ("--config-dir", "-cd"):
         if flag in arguments:
             at = arguments.index(flag)
@@ -226,15 +229,15 @@ def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
 def _path_first(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
     paths = [argument for argument in arguments if not _is_override(argument)]
     if len(paths) != 1:
-        raise ValueError(f"name one ticket file, got {len(paths)}: usage: {usage}")
+        raise ValueError(f"name one ticket file, got {len(paths)} (usage: {usage})")
     return Path(paths[0]), [argument for argument in arguments if _is_override(argument)]
 
 
 def _is_override(argument: str) -> bool:
-    """``data.root=x`` is one; ``runs/a=b/ticket.safetensors``, a path that contains an equals sign, is not."""
+    """True for ``data.root=x``; False for a path that contains an equals sign, ``runs/a=b/ticket.safetensors``."""
     key = argument.partition("=")[0]
     return "=" in argument and "/" not in key and not Path(argument).is_file()
 
 
-if __name__ == "__main__":  # a run of several processes inside a multirun: mpt.run.apart.run_apart
+if __name__ == "__main__":  # mpt.run.apart.run_apart starts a run of several processes inside a multirun
     train()

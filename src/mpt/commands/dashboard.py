@@ -1,7 +1,7 @@
-"""A W&B workspace for a sweep, as code: built and checked offline, saved where there is an account.
+"""A W&B workspace for a sweep, as code: built and checked offline, saved if there is an account.
 
-Accuracy over the fraction pruned, over width and over depth, as points with their running mean; the epochs of every
-run; gain and flips of each layer. It shows the runs whose ``sweep`` is the named one, whatever their budget.
+It shows accuracy over the fraction removed, over width and over depth, with running means; the epochs of every run;
+gain and flips of each layer. All runs of the sweep appear, whatever their budget.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ USAGE = "mpt-dashboard SWEEP [entity=NAME] [project=mpt] [file=SWEEP-dashboard.j
 
 
 def build(arguments: list[str]) -> str:
-    """Build the workspace that the arguments of ``mpt-dashboard`` name, write it to a file and save it.
+    """Build the workspace that the arguments of ``mpt-dashboard`` name, write it to a file and save it online.
 
     Returns:
         The line to print.
@@ -34,28 +34,28 @@ def build(arguments: list[str]) -> str:
     if not find_spec("wandb_workspaces"):
         raise ValueError(f"a dashboard needs a package: pip install '{DISTRIBUTION}[dashboards]'")
     path = Path(options.get("file", f"{names[0]}-dashboard.json"))
-    owned_by = partial(workspace, names[0], project=options.get("project", "mpt"))
-    view = owned_by(entity=options.get("entity", "nobody"))
+    build_for = partial(workspace, names[0], project=options.get("project", "mpt"))
+    view = build_for(entity=options.get("entity", "nobody"))
     write_atomically(path, view._to_model().model_dump_json(indent=1, by_alias=True) + "\n")
-    return f"{path}: checked against W&B's schema; {_save(owned_by, options.get('entity'))}"
+    return f"{path}: checked against W&B's schema; {_save(build_for, options.get('entity'))}"
 
 
-def _save(owned_by: Callable[..., Any], entity: str | None) -> str:
-    """Save the workspace to the account or team ``entity``, to the user's own if None; the words for the result."""
+def _save(build_for: Callable[..., Any], entity: str | None) -> str:
+    """Save the workspace to the account or team ``entity``, by default the user's; say in words how that went."""
     import wandb
 
     try:
         if not wandb.login(prompt=False):
-            return "not saved, as there is no account: run wandb login"
-        view = owned_by(entity=entity or str(wandb.Api().default_entity))
+            return "not saved online, because there is no account: run wandb login"
+        view = build_for(entity=entity or str(wandb.Api().default_entity))
         view.save()
-    except Exception as error:  # of the network, of W&B's server, of its client
-        return f"not saved: {error}"
+    except Exception as error:  # of the network, W&B's server or its client
+        return f"not saved online: {error}"
     return f"saved as {view.url}"
 
 
 def workspace(sweep: str, *, entity: str, project: str) -> Any:
-    """The ``wandb_workspaces`` object; it refuses what its schema does not know."""
+    """The ``wandb_workspaces`` object, which refuses anything outside its schema."""
     import wandb_workspaces.workspaces as ws
 
     return ws.Workspace(
@@ -82,15 +82,15 @@ def _sections() -> list[Any]:
         )
 
     def epochs(title: str, metric: str, *, every_layer: bool = False) -> Any:
-        chosen = {"metric_regex": f"{metric}/.*"} if every_layer else {"y": [metric]}
-        return wr.LinePlot(title=title, legend_template=LEGEND, max_runs_to_show=100, **chosen)
+        metrics = {"metric_regex": f"{metric}/.*"} if every_layer else {"y": [metric]}
+        return wr.LinePlot(title=title, legend_template=LEGEND, max_runs_to_show=100, **metrics)
 
     return [
         ws.Section(
             name="Accuracy of the tickets",
             is_open=True,
             panels=[
-                accuracy("prune", "over the fraction pruned"),
+                accuracy("prune", "over the fraction removed"),
                 accuracy("width", "over width"),
                 wr.BarPlot(
                     title="over depth",

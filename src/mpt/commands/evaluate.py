@@ -1,4 +1,4 @@
-"""``mpt-eval``: the accuracy of a ticket file, or of a control of it, on images."""
+"""``mpt-eval``: the accuracy of a ticket file, or of a control for it, on images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from mpt.commands.schemas import EvalSettings
 from mpt.data import ImageData
-from mpt.experiment.build import build_backbone, check_takes
+from mpt.experiment.build import build_backbone, check_fit
 from mpt.experiment.evaluate import best_device, measurements, reestimate_batchnorm
 from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
 from mpt.files import write_atomically
@@ -22,28 +22,35 @@ from mpt.ticket.ticket import Ticket
 
 
 def evaluate(path: Path, overrides: list[str]) -> str:
-    """The accuracy of the ticket at ``path``, or of a control, on test images or corrupted ones: a table, or JSON."""
+    """Measure the ticket at ``path``, or a control, on test images and corrupted ones; return a table or JSON."""
     ticket = Ticket.load(path)
-    given = given_keys(overrides)
-    composed = compose("eval", [*stored_data_override(ticket, given), *overrides], EvalSettings)
-    keep_stored_data(ticket, composed, given)
+    keys = given_keys(overrides)
+    composed = compose("eval", [*stored_data_override(ticket, keys), *overrides], EvalSettings)
+    keep_stored_data(ticket, composed, keys)
     settings = settings_of(composed, EvalSettings)
     data = load_for(ticket, settings.data)
+    net, device = _network(ticket, settings, data), best_device(settings.accelerator)
+    content = {"ticket": str(path), "control": settings.control, "seed": settings.seed, "data": data.name}
+    content |= measurements(net, data.test, data=data, batch=settings.batch, device=device)
+    if settings.corruptions:
+        content |= _measure_corruptions(net, Path(settings.corruptions), data, settings)
+    return render(content, _table(content, per_class=settings.per_class), json_=settings.json)
+
+
+def _network(ticket: Ticket, settings: EvalSettings, data: ImageData) -> nn.Module:
+    """The network to measure, of the ticket or of its control, whose batch-norm is estimated again."""
     backbone = None
     if settings.model is not None:
         binary = bool(ticket.header.get("parameters", {}).get("binary_activations"))
         backbone = build_backbone(settings.model, data, width=settings.width, seed=0, binary_activations=binary)
-    measured = control(ticket, settings.control, seed=settings.seed) if settings.control else ticket
-    net, device = measured.network(backbone), best_device(settings.accelerator)
+    subject = control(ticket, settings.control, seed=settings.seed) if settings.control else ticket
+    net = subject.network(backbone)
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
-    check_takes(net, example, num_classes=data.num_classes, name="the ticket's network")
+    check_fit(net, example, num_classes=data.num_classes, name="the ticket's network")
     if settings.control:
+        device = best_device(settings.accelerator)
         reestimate_batchnorm(net, data.train, data=data, batch=settings.batch, device=device)
-    content = {"ticket": str(path), "control": settings.control, "seed": settings.seed, "data": data.name}
-    content |= measurements(net, data.test, data=data, batch=settings.batch, device=device)
-    if settings.corruptions:
-        content |= _corrupted(net, Path(settings.corruptions), data, settings)
-    return render(content, _table(content, per_class=settings.per_class), json_=settings.json)
+    return net
 
 
 def render(content: dict[str, Any], table: str, *, json_: str | None) -> str:
@@ -57,24 +64,25 @@ def render(content: dict[str, Any], table: str, *, json_: str | None) -> str:
     return f"{table}\njson      {json_}"
 
 
-def _corrupted(net: nn.Module, root: Path, data: ImageData, settings: EvalSettings) -> dict[str, Any]:
-    """Accuracy on each corruption at each severity; the mean is over the 15 standard ones, as published."""
+def _measure_corruptions(net: nn.Module, root: Path, data: ImageData, settings: EvalSettings) -> dict[str, Any]:
+    """Accuracy on each corruption at each severity, and the published mean, over the 15 standard ones."""
     from mpt.data.corruptions import STANDARD, corruptions
 
     rows, device = [], best_device(settings.accelerator)
     for name, severity, images in corruptions(root):
         if tuple(images.pixels.shape[1:]) != (data.channels, data.image_size, data.image_size):
             raise ValueError(
-                f"corruptions={root} holds images of shape {tuple(images.pixels.shape[1:])} and the ticket takes "
+                f"corruptions={root} holds images of shape {tuple(images.pixels.shape[1:])}, but the ticket takes "
                 f"{(data.channels, data.image_size, data.image_size)}"
             )
         if int(images.labels.max()) >= data.num_classes:
             raise ValueError(
-                f"corruptions={root} holds {int(images.labels.max()) + 1} classes, the ticket knows {data.num_classes}"
+                f"corruptions={root} holds {int(images.labels.max()) + 1} classes, but the ticket knows "
+                f"{data.num_classes}"
             )
-        measured = measurements(net, images, data=data, batch=settings.batch, device=device)
+        values = measurements(net, images, data=data, batch=settings.batch, device=device)
         rows.append(
-            {"corruption": name, "severity": severity, "acc": measured["acc"], "num_images": measured["num_images"]}
+            {"corruption": name, "severity": severity, "acc": values["acc"], "num_images": values["num_images"]}
         )
     standard = [row["acc"] for row in rows if row["corruption"] in STANDARD]
     present = {row["corruption"] for row in rows}
@@ -86,19 +94,19 @@ def _corrupted(net: nn.Module, root: Path, data: ImageData, settings: EvalSettin
 
 
 def _table(content: dict[str, Any], *, per_class: bool) -> str:
-    what = f"control {content['control']}, seed {content['seed']}" if content["control"] else "ticket"
+    subject = f"control {content['control']}, seed {content['seed']}" if content["control"] else "ticket"
     lines = [
         f"accuracy  {100 * content['acc']:.2f} % of {content['num_images']:,} test images of {content['data']} "
-        f"({what}: {content['ticket']})"
+        f"({subject}: {content['ticket']})"
     ]
     if content["acc_top5"] is not None:
         lines.append(f"top-5     {100 * content['acc_top5']:.2f} %")
-    lines.append(f"calibration error  {100 * content['calibration_error']:.2f} % (expected, 15 bins)")
+    lines.append(f"calibration error  {100 * content['calibration_error']:.2f} % (expected calibration error, 15 bins)")
     if per_class:
-        wide = max(len(row["class"]) for row in content["per_class"])
-        lines += ["", f"{'class':<{max(wide, 5)}}  accuracy  images"]
+        width = max(5, *(len(row["class"]) for row in content["per_class"]))
+        lines += ["", f"{'class':<{width}}  accuracy  images"]
         lines += [
-            f"{row['class']:<{max(wide, 5)}}  {_percent(row['acc']):>8}  {row['num_images']:>6,}"
+            f"{row['class']:<{width}}  {_percent(row['acc']):>8}  {row['num_images']:>6,}"
             for row in content["per_class"]
         ]
     if "corruptions" in content:
@@ -112,13 +120,13 @@ def _table(content: dict[str, Any], *, per_class: bool) -> str:
 def _corruption_lines(rows: list[dict[str, Any]]) -> list[str]:
     accs = {(row["corruption"], row["severity"]): row["acc"] for row in rows}
     names, severities = dict.fromkeys(row["corruption"] for row in rows), sorted({row["severity"] for row in rows})
-    wide = max(10, *(len(name) for name in names))
-    lines = [f"{'corruption':<{wide}}" + "".join(f"{f'severity {s}':>12}" for s in severities) + f"{'mean':>10}"]
+    width = max(10, *(len(name) for name in names))
+    lines = [f"{'corruption':<{width}}" + "".join(f"{f'severity {s}':>12}" for s in severities) + f"{'mean':>10}"]
     for name in names:
-        own = [accs.get((name, severity)) for severity in severities]
-        known = [acc for acc in own if acc is not None]
+        cells = [accs.get((name, severity)) for severity in severities]
+        known = [acc for acc in cells if acc is not None]
         lines.append(
-            f"{name:<{wide}}" + "".join(f"{_percent(acc):>12}" for acc in own) + f"{_percent(fmean(known)):>10}"
+            f"{name:<{width}}" + "".join(f"{_percent(acc):>12}" for acc in cells) + f"{_percent(fmean(known)):>10}"
         )
     return lines
 

@@ -8,25 +8,26 @@ from typing import Any
 
 from mpt.commands.schemas import EvalSettings, ImportSettings, ReportSettings
 from mpt.files import CONF, DISTRIBUTION, HOME
-from mpt.run.settings import FinetuneSettings, Settings, dials, group_class
+from mpt.run.settings import FinetuneSettings, Settings, dials, group_class, spell
 
 NOT_ARGUMENTS = ("name", "target", "defaults")
+WIDTH = 22  # of the column of names
 
 
 def is_wanted(arguments: Sequence[str]) -> bool:
-    """True if help is asked for. ``--hydra-help`` stays Hydra's own."""
+    """True if the arguments ask for help. ``--hydra-help`` is left to Hydra."""
     return any(argument in ("-h", "--help") for argument in arguments)
 
 
 def train() -> str:
     return "\n".join(
         [
-            "mpt-train finds a multi-prize ticket: a subnetwork of a random network that classifies, one bit a weight.",
+            "mpt-train finds a multi-prize ticket: an accurate subnetwork of a random network, with binary weights.",
             "",
             "  mpt-train recipe=demo                           the demonstration on embedded digits",
             "  mpt-train model=conv6 prune=0.8 width=1.5       on CIFAR-10",
             "  mpt-train -m prune=0.2,0.5,0.8 seed=0,1,2       nine runs; repeating the command runs what is missing",
-            "  mpt-train sweeps=fig2 budget=mini               an experiment of the papers, in outline",
+            "  mpt-train sweeps=fig2 budget=mini               an experiment of the papers, on a small scale",
             "",
             *_parameters(Settings),
             "",
@@ -38,8 +39,8 @@ def train() -> str:
             *_choice_arguments("model"),
             *_choice_arguments("method"),
             "",
-            "--dry-run says what a sweep would run, how long and how large, and runs nothing;",
-            "--cfg job prints the configuration and does nothing; --traceback shows where an error comes from;",
+            "--dry-run lists the runs of a sweep, estimates time and space, and runs nothing;",
+            "--cfg job prints the configuration and runs nothing; --traceback shows where an error comes from;",
             "hydra.run.dir=DIR chooses the run's directory; --hydra-help lists the flags of Hydra.",
         ]
     )
@@ -48,7 +49,7 @@ def train() -> str:
 def evaluate() -> str:
     return "\n".join(
         [
-            "mpt-eval TICKET measures a ticket file, by default on the test images of the data it was searched for.",
+            "mpt-eval TICKET measures a ticket file, by default on the test images of the data of its search.",
             "",
             "  mpt-eval runs/x/ticket.safetensors",
             "  mpt-eval runs/x/ticket.safetensors data=image_folder data.root=PICTURES",
@@ -56,7 +57,7 @@ def evaluate() -> str:
             "  mpt-eval runs/x/ticket.safetensors corruptions=CIFAR-10-C json=corruptions.json",
             "",
             "Controls tell a ticket from luck: shuffled_mask permutes the mask of each layer, random_mask draws one",
-            "over the network, fresh_weights redraws the signs; batch-norm is estimated again on training images.",
+            "over the network, fresh_weights draws other signs. Batch-norm is estimated again on training images.",
             "",
             *_parameters(EvalSettings),
         ]
@@ -67,8 +68,8 @@ def finetune() -> str:
     searched_with = [f.name for f in fields(FinetuneSettings) if f.metadata["search"]]
     return "\n".join(
         [
-            "mpt-finetune TICKET trains the weights of a ticket straight through the sign: the mask stays, and the",
-            "result is again a ticket, with its history in the header. By default on the data it was searched for.",
+            "mpt-finetune TICKET trains the weights of a ticket straight through the sign. The mask stays, and the",
+            "result is again a ticket, with its history in the header. The default data are those of the search.",
             "",
             "  mpt-finetune runs/x/ticket.safetensors",
             "  mpt-finetune runs/x/ticket.safetensors layers=all optim=adam optim.lr=1e-4 epochs=10",
@@ -82,21 +83,21 @@ def finetune() -> str:
 
 def status() -> str:
     return (
-        "mpt-status DIR lists the runs in a folder: done, running, failed (and why), or missing of a sweep.\n\n"
+        "mpt-status DIR lists the runs in a folder: done, running, failed (and why), or missing in a sweep.\n\n"
         "  mpt-status runs/fig2-mini"
     )
 
 
 def wandb() -> str:
     return (
-        "mpt-wandb sync DIR sends the finished runs in a folder, recorded offline (logger=wandb), to W&B.\n\n"
+        "mpt-wandb sync DIR sends finished runs, recorded offline (logger=wandb), from a folder to W&B.\n\n"
         "  mpt-wandb sync runs/fig2-mini"
     )
 
 
 def dashboard() -> str:
     return (
-        "mpt-dashboard SWEEP builds a W&B workspace with the curves of a sweep: as a file, and in your account\n"
+        "mpt-dashboard SWEEP builds a W&B workspace with the curves of a sweep, as a file and in your account,\n"
         f"if there is one (pip install '{DISTRIBUTION}[dashboards]').\n\n"
         "  mpt-dashboard fig2 [entity=NAME] [project=mpt] [file=fig2-dashboard.json]"
     )
@@ -105,8 +106,8 @@ def dashboard() -> str:
 def ticket() -> str:
     return "\n".join(
         [
-            "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the bits they take.",
-            "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and the work they save.",
+            "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the number of bits.",
+            "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and the work that these save.",
             "mpt-ticket import FILE converts a checkpoint that the authors' code wrote.",
             "",
             "  mpt-ticket info runs/x/ticket.safetensors",
@@ -127,9 +128,9 @@ def _parameters(schema: type, *, without: Sequence[str] = ()) -> list[str]:
     for f in fields(schema):
         group = f.default_factory is dict or group_class(f)
         if not group and f.name not in without and f.metadata["of"] != "input":
-            default = "[]" if f.default is MISSING else _typed(f.default)
+            default = "[]" if f.default is MISSING else spell(f.default)
             rows.append((f.name, f"{_meaning(f)} [{default}]"))
-    return ["parameters (name=value):", *(f"  {name:<20} {text}" for name, text in rows)]
+    return ["parameters (name=value):", *(f"  {name:<{WIDTH}} {text}" for name, text in rows)]
 
 
 def _group_parameters(schema: type) -> list[str]:
@@ -137,41 +138,34 @@ def _group_parameters(schema: type) -> list[str]:
     for f in fields(schema):
         if group := group_class(f):
             lines.append(f"{f.name}:")
-            lines += [f"  {name:<20} {_meaning(inner)}" for name, inner in dials(group, prefix=f"{f.name}.")]
+            lines += [f"  {name:<{WIDTH}} {_meaning(inner)}" for name, inner in dials(group, prefix=f"{f.name}.")]
     return lines
 
 
 def _method_parameters() -> list[str]:
-    """The arguments of mpt.Biprop, with the meanings that its YAML file gives after each."""
+    """The arguments of mpt.Biprop, with the meanings in the comments of its YAML file."""
     lines = (CONF / "method" / "biprop.yaml").read_text().splitlines()
     split = [(line.partition(":")[0], line.partition("  # ")[2]) for line in lines if "  # " in line]
-    return ["method:", *(f"  {'method.' + name:<20} {meaning}" for name, meaning in split)]
+    return ["method:", *(f"  {'method.' + name:<{WIDTH}} {meaning}" for name, meaning in split)]
 
 
 def _meaning(f: Field[Any]) -> str:
     words = f.metadata["valid"].words if f.metadata["valid"] else ""
-    return str(f.metadata["meaning"]) + (
-        f", {words.removeprefix('the fraction removed and must be ')}" if words else ""
-    )
-
-
-def _typed(default: object) -> str:
-    """A default as it is typed on a command line."""
-    if default is None:
-        return "none"
-    return str(default).lower() if isinstance(default, bool) else str(default)
+    limits = f"; must be {words.removeprefix('the fraction removed and must be ')}" if words else ""
+    return f"{f.metadata['meaning']}{limits}"
 
 
 def _choices() -> list[str]:
     folders = [CONF / name for name in ("model", "data", "method", "optim", "trainer", "logger", "recipe")]
     folders.append(HOME / "sweeps")
     return [
-        f"  {folder.name:<20} {' '.join(sorted(path.stem for path in folder.glob('*.yaml')))}" for folder in folders
+        f"  {folder.name:<{WIDTH}} {' '.join(sorted(path.stem for path in folder.glob('*.yaml')))}"
+        for folder in folders
     ]
 
 
 def _choice_arguments(group: str) -> list[str]:
-    """The arguments that the files of an open group give, by choice."""
+    """The arguments in the files of an open group, one line per choice."""
     import yaml
 
     lines = [f"{group}, by choice (arguments of the class or function {group}.target, which documents them):"]
@@ -179,11 +173,11 @@ def _choice_arguments(group: str) -> list[str]:
         content = yaml.safe_load(path.read_text())
         content = content.get(group, content)  # a file that sets more than its group holds it under its name
         arguments = [f"{group}.{key}={_default(value)}" for key, value in content.items() if key not in NOT_ARGUMENTS]
-        lines += [f"  {path.stem:<20} {' '.join(arguments)}"] if arguments else []
+        lines += [f"  {path.stem:<{WIDTH}} {' '.join(arguments)}"] if arguments else []
     return lines if len(lines) > 1 else []
 
 
 def _default(value: object) -> str:
-    """As it is typed on a command line; the first value of ``${protocol:{kept:x,...}}``."""
+    """``value`` as it is typed on a command line; of ``${protocol:{kept:x,...}}`` the first value."""
     text = str(value)
-    return text.partition("{kept:")[2].partition(",")[0] if text.startswith("${protocol:") else _typed(value)
+    return text.partition("{kept:")[2].partition(",")[0] if text.startswith("${protocol:") else spell(value)

@@ -1,4 +1,4 @@
-"""The console commands mpt-results, mpt-plot, mpt-verdicts. pandas is imported only when there is something to read."""
+"""The console commands mpt-results, mpt-plot and mpt-verdicts. They import pandas only when there is work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def results() -> None:
 
 
 def plot() -> None:
-    """``mpt-plot DIR --figure fig2 -o fig2.svg``: draw a figure or a table of the papers from the user's runs."""
+    """``mpt-plot DIR --figure fig2 -o fig2.svg``: draw a figure or a table of the papers from your own runs."""
     run_command("mpt-plot", _plot)
 
 
@@ -60,8 +60,8 @@ def _parser(prog: str, description: str, examples: Sequence[str]) -> _Parser:
 def _results(arguments: list[str]) -> None:
     parser = _parser(
         "mpt-results",
-        "Collect the runs below DIR in one tidy table, and print mean, lowest and highest over seeds with n.\n"
-        "Works while a sweep runs: unfinished, failed and unreadable runs are counted and left out.",
+        "Collect the runs below DIR in one tidy table, and print mean, lowest and highest value over n seeds.\n"
+        "It works while a sweep runs: it counts unfinished, failed and unreadable runs and leaves them out.",
         (
             "mpt-results runs/fig2",
             "mpt-results runs/fig2 -o fig2.csv",
@@ -101,8 +101,8 @@ def _plot(arguments: list[str]) -> None:
 
     parser = _parser(
         "mpt-plot",
-        "Draw a figure of the papers from your own runs: mean over seeds, bars lowest to highest, dense as a line.\n"
-        "Equal runs give equal bytes of .svg, .png or .pdf. A table is Markdown, with the published rows above yours.",
+        "Draw a figure of the papers from your own runs: mean over seeds, bars from lowest to highest, dense as line.\n"
+        "Equal runs give identical .svg, .png or .pdf files. A table is Markdown, with the published rows above yours.",
         (
             "mpt-plot runs/fig2 --figure fig2 -o fig2.svg",
             "mpt-plot runs/table1 --figure table1 -o table1.md",
@@ -124,7 +124,9 @@ def _plot(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     free = {key: getattr(options, key) for key in ("x", "y", "hue", "panel") if getattr(options, key)}
     if options.figure and free:
-        raise ValueError(f"--figure and --{next(iter(free))} exclude each other, a figure has its own axes: drop one")
+        raise ValueError(
+            f"--figure and --{next(iter(free))} exclude each other, because a figure has its own axes: drop one"
+        )
     if not options.figure and not options.x:
         raise ValueError("say what to draw: --figure NAME or --x COLUMN (mpt-plot --help lists the figures)")
     _require_pandas()
@@ -205,7 +207,7 @@ def _render_summary(table: Any, y: str) -> str:
 
 
 def _print_left_out(runs: Runs) -> None:
-    """Print the counts of a folder to stderr if a figure or verdicts leave out some of its runs."""
+    """Print the counts of a folder to stderr if its figure or verdicts leave out some runs."""
     if runs.unfinished or runs.failed or runs.unreadable:
         print(runs, file=sys.stderr)
 

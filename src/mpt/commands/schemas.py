@@ -1,4 +1,4 @@
-"""The settings of mpt-eval and mpt-ticket; those of mpt-train and mpt-finetune are in :mod:`mpt.run.settings`."""
+"""The settings of mpt-eval and mpt-ticket; :mod:`mpt.run.settings` has the settings of a run."""
 
 from __future__ import annotations
 
@@ -11,49 +11,45 @@ _JSON = Range(lambda v: Path(v).parent.is_dir(), "true, false, or a file in an e
 
 
 @dataclass
-class OfATicket:
+class TicketSettings:
     """The parameters of every command that describes a ticket."""
 
     json: str | None = dial(None, "true prints JSON instead of the table, a file name writes it there", _JSON)
-    model: OptionalOpen = dial(None, "backbone, where the ticket cannot build its own")
+    model: OptionalOpen = dial(None, "backbone, if the ticket cannot build its own")
     width: float = dial(1.0, "channel multiplier of that backbone", above(0))
 
 
 @dataclass
-class EvalSettings(OfATicket):
+class EvalSettings(TicketSettings):
     """One measurement of a ticket file by ``mpt-eval``."""
 
     control: str | None = dial(None, "measure a control instead: shuffled_mask, random_mask or fresh_weights")
-    corruptions: str | None = dial(None, "folder of CIFAR-10-C or CIFAR-100-C, measured as well")
-    per_class: bool = dial(False, "a table of the accuracy of each class")
-    seed: int = dial(0, "of the control", SEED)
-    batch: int = dial(500, "images a step", at_least(1))
+    corruptions: str | None = dial(None, "folder of CIFAR-10-C or CIFAR-100-C, to measure as well")
+    per_class: bool = dial(False, "print the accuracy of each class")
+    seed: int = dial(0, "seed of the control", SEED)
+    batch: int = dial(500, "images per step", at_least(1))
     accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
     data: Data = dial(Data, "images")
 
 
 @dataclass
-class ReportSettings(OfATicket):
+class ReportSettings(TicketSettings):
     """One report of ``mpt-ticket report``."""
 
-    image_size: int | None = dial(
-        None, "side of the images for the acceleration, the ticket's own if none", at_least(1)
-    )
-    checkpoint: str | None = dial(None, "last.ckpt of the ticket's run: histograms of its scores, in the JSON")
-    bins: int = dial(100, "of a histogram", at_least(1))
+    image_size: int | None = dial(None, "side of the images for the acceleration; null: the ticket's", at_least(1))
+    checkpoint: str | None = dial(None, "last.ckpt of the ticket's run: adds histograms of its scores to the JSON")
+    bins: int = dial(100, "bins of a histogram", at_least(1))
 
 
 @dataclass
 class ImportSettings:
     """One import of ``mpt-ticket import``."""
 
-    model: OptionalOpen = dial(None, "the network of the checkpoint, model=conv4: must be given")
-    width: float = dial(1.0, "its channel multiplier", above(0))
-    binary_activations: bool = dial(False, "whether the network is one of MPT-1/1")
-    prune: float | None = dial(None, "fraction removed, where the file does not say it", PRUNE)
-    selection: str | None = dial(
-        None, "how it was pruned, where the file does not say it", one_of("layerwise", "global")
-    )
-    image_size: int = dial(32, "side of the images it is for", at_least(1))
-    in_channels: int | None = dial(None, "their channels, those of the first layer if none", at_least(1))
-    out: str | None = dial(None, "the ticket file, FILE with .safetensors in this folder if none")
+    model: OptionalOpen = dial(None, "network of the checkpoint, such as model=conv4; must be given")
+    width: float = dial(1.0, "channel multiplier of that network", above(0))
+    binary_activations: bool = dial(False, "whether the network is MPT-1/1")
+    prune: float | None = dial(None, "fraction removed, if the file does not say it", PRUNE)
+    selection: str | None = dial(None, "how it was pruned, if the file does not say it", one_of("layerwise", "global"))
+    image_size: int = dial(32, "side of its images", at_least(1))
+    in_channels: int | None = dial(None, "channels of its images; null: as its first layer", at_least(1))
+    out: str | None = dial(None, "ticket file to write; null: FILE with .safetensors, in this folder")

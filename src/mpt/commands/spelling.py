@@ -1,4 +1,4 @@
-"""Misspelt options, refused at once: Hydra composes the whole configuration twice before it refuses them."""
+"""Refuse misspelt options at once: Hydra composes the whole configuration twice before it refuses them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import fields
 from mpt.files import CONF
 from mpt.run.settings import Settings, group_class
 
-_PLAIN = re.compile(r"([A-Za-z_]\w*)(\.\w+)?[\w.]*")  # group 1: the option or its group; 2: of the group
-_ELSEWHERE = ("--conf", "-cn", "-cp", "-cd", "--shell", "-sc")  # how such flags begin: configurations, completion
+_PLAIN = re.compile(r"([A-Za-z_]\w*)(\.\w+)?[\w.]*")  # 1: the option, or its group; 2: the option in the group
+_ELSEWHERE = ("--conf", "-cn", "-cp", "-cd", "--shell", "-sc")  # prefixes of flags: other files, shell completion
 
 
 def check_spelling(flags: list[str], overrides: list[str], schema: type = Settings) -> None:
-    """Raise ValueError for an option that ``schema`` does not have, as ``prun=0.5`` or ``optim.lrr=1``.
+    """Raise ValueError for an option that ``schema`` does not have, such as ``prun=0.5`` or ``optim.lrr=1``.
 
-    Hydra decides the rest: ``model.x``, ``hydra.x``, ``+x``, and every option where a flag or ``hydra.searchpath``
-    names the user's own configuration files, or where a shell is to learn completion.
+    Hydra checks the rest: ``model.x``, ``hydra.x``, ``+x``, and every option if a flag or ``hydra.searchpath`` names
+    the user's configuration files or if a shell learns completion.
     """
     if any(flag.startswith(_ELSEWHERE) for flag in flags) or any(o.startswith("hydra.searchpath=") for o in overrides):
         return

@@ -1,4 +1,4 @@
-"""``mpt-ticket``: describe a ticket file, report on it, or convert a published checkpoint to one."""
+"""``mpt-ticket``: describe a ticket file, report on it, or convert a published checkpoint to a ticket file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mpt.ticket.ticket import Ticket
 
 
 def info(path: Path, overrides: list[str]) -> str:
-    """The layer table and the bits of the ticket at ``path``."""
+    """Describe the ticket at ``path``: its layers, origin, bits and history."""
     ticket = Ticket.load(path)
     header, size = ticket.header, path.stat().st_size
     method = header["method"]
@@ -30,24 +30,23 @@ def info(path: Path, overrides: list[str]) -> str:
         f"method    {method['name']}, seed {header['seed']}, prune {method['prune']:g}, "
         f"selection {method.get('selection', 'layerwise')}",
         f"weights   {ticket.num_kept:,} of {ticket.num_weights:,} kept ({100 * ticket.density:.2f} %)",
-        f"bits      {ticket.bits:,} ({ticket.bits / ticket.num_weights:.3f} a weight, everything counted), "
-        f"file {size:,} bytes with its header",
+        f"bits      {ticket.bits:,} ({ticket.bits / ticket.num_weights:.3f} per weight, everything counted), "
+        f"file of {size:,} bytes with its header",
         f"float32   {4 * ticket.num_weights:,} bytes: {4 * ticket.num_weights / size:.1f} times as much",
     ]
     if "data" in header:
         lines.append(f"data      {header['data']['name']}, classes {', '.join(header['class_names'])}")
     if "imported" in header:
         lines.append(f"imported  {', '.join(f'{key} {value}' for key, value in header['imported'].items())}")
-    for done in header.get("history", []):
-        details = ", ".join(
-            f"{key} {done[key]}" for key in ("layers", "epochs", "batch", "seed", "data") if key in done
-        )
-        lines.append(f"tuned     {details}; before it {done['ticket'][:12]}")
+    for step in header.get("history", []):
+        keys = ("layers", "epochs", "batch", "seed", "data")
+        details = ", ".join(f"{key} {step[key]}" for key in keys if key in step)
+        lines.append(f"tuned     {details}; from ticket {step['ticket'][:12]}")
     return "\n".join([*lines, f"digest    {ticket.digest}"])
 
 
 def report(path: Path, overrides: list[str]) -> str:
-    """The report (:func:`mpt.ticket.report.report`) on the ticket at ``path``: a table, or JSON."""
+    """The report (:func:`mpt.ticket.report.report`) on the ticket at ``path``, as a table or as JSON."""
     ticket = Ticket.load(path)
     settings = settings_of(compose("report", overrides, ReportSettings), ReportSettings)
     channels, size = image_of(ticket, size=settings.image_size)
@@ -67,13 +66,13 @@ def report(path: Path, overrides: list[str]) -> str:
 
 
 def import_(path: Path, overrides: list[str]) -> str:
-    """Convert the published checkpoint at ``path`` to a ticket file; the lines to print."""
+    """Convert the published checkpoint at ``path`` to a ticket file; return the lines to print."""
     settings = settings_of(compose("import", overrides, ImportSettings), ImportSettings)
     if settings.model is None:
-        raise ValueError("model is not given: say of which network the checkpoint is, for instance model=conv4")
+        raise ValueError("model is not set: name the network of the checkpoint, for instance model=conv4")
     out = Path(settings.out or path.with_suffix(".safetensors").name)
     if out.exists():
-        raise ValueError(f"{out} is there already: give another file with out=")
+        raise ValueError(f"{out} exists already: give another file with out=")
     published = read_published(path)
     first, last = (list(published.layers.values())[at]["weight"].shape for at in (0, -1))
     channels = settings.in_channels or int(first[1])
@@ -100,7 +99,7 @@ def import_(path: Path, overrides: list[str]) -> str:
 
 
 def _stand_in(channels: int, size: int, *, num_classes: int) -> ImageData:
-    """Data of one black image, for which a backbone is built where no images are read."""
+    """Data with one black image, to build a backbone without reading images."""
     images = Images(blank(channels, size).byte(), torch.zeros(1, dtype=torch.long))
     names = tuple(map(str, range(num_classes)))
     return ImageData("images", images, images, names, (0.0,) * channels, (1.0,) * channels, crop=0, flip=False)
@@ -128,11 +127,11 @@ def _report_table(content: dict[str, Any]) -> str:
     if content["acceleration"] is not None:
         lines.append(
             f"acceleration  {content['acceleration']:.3f} on images of side {content['image_size']}, by chance "
-            f"{content['acceleration_chance']:.3f} (multiplications of all convolutions over those of kernels with a "
-            "weight: a count, not a time)"
+            f"{content['acceleration_chance']:.3f} (multiplications of all convolutions divided by multiplications in "
+            "kernels with a weight: a count, not a time)"
         )
     if any("scores" in row for row in content["layers"]):
-        lines.append("scores        their histograms are in the JSON: json=FILE")
+        lines.append("scores        histograms are in the JSON: json=FILE")
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -1,7 +1,7 @@
-"""``mpt-wandb sync``: send to W&B what finished runs recorded offline with ``logger=wandb``.
+"""``mpt-wandb sync``: send to W&B the offline recordings (``logger=wandb``) of finished runs.
 
-A run that was interrupted and resumed has several recordings under one id. The last holds all its epochs, which are
-logged again from its checkpoint, so the others are not sent.
+A run that was interrupted and resumed has several recordings under one id. Only the last is sent: it holds all epochs,
+because a resumed run logs the epochs in its checkpoint again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def recordings(folder: Path) -> list[Path]:
 
 
 def sync(folder: Path) -> str:
-    """Send the recordings in ``folder`` to W&B, one after the other; the line to print.
+    """Send the recordings in ``folder`` to W&B, one after the other; return the line to print.
 
     Raises:
         ValueError: nothing was recorded, there is no account, or W&B rejected some of them.
     """
     unsent = recordings(folder)
     if not unsent:
-        raise ValueError(f"{folder} holds no finished run that was recorded offline and not sent yet (logger=wandb)")
+        raise ValueError(f"{folder} holds no finished run to send: record runs with logger=wandb")
     import wandb
 
     if not wandb.login(prompt=False):

@@ -1,10 +1,10 @@
-"""Averaged scores: Lightning's weight averaging, of which the reported network and the ticket are then made.
+"""Averages of the scores, by Lightning's weight averaging. The reported network and the ticket are made from them.
 
     ema   a <- d a + (1 - d) s       after every step
     swa   a <- mean of s at the end of each epoch from ``start``
 
-Until epoch ``start`` the average is the network itself. Frozen weights, of which every copy is equal, stay as they are
-to the bit; batch-norm's running statistics are averaged like the scores. The mask is that of the averaged scores.
+Until epoch ``start`` the average is the network itself. Frozen weights are equal in every copy and stay identical to
+the bit; batch-norm's running statistics are averaged like the scores. The mask is selected by the averaged scores.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class ScoreAveraging(WeightAveraging):
     """
 
     def __init__(self, *, kind: str, decay: float, start: int) -> None:
-        # in the form a + (1 - d)(s - a), which changes nothing where s = a
+        # computes a + (1 - d)(s - a), which leaves a as it is where s = a
         super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay) if kind == "ema" else None)  # type: ignore[no-untyped-call]
         self.kind, self.start = kind, start
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        if self._average_model is not None:  # a count that torch looks at in every step: the device is not waited for
+        if self._average_model is not None:  # torch reads this count in every step: on the CPU, nobody waits for it
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
     def on_train_batch_end(
@@ -48,8 +48,8 @@ class ScoreAveraging(WeightAveraging):
 
 
 @contextmanager
-def averaged(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
-    """Inside, ``module`` has its averaged parameters, if they are averaged at all."""
+def use_averages(trainer: L.Trainer, module: L.LightningModule) -> Iterator[None]:
+    """Inside, ``module`` has its averaged parameters, if ``trainer`` averages them."""
     averagings = [callback for callback in trainer.callbacks if isinstance(callback, ScoreAveraging)]  # type: ignore[attr-defined]
     for averaging in averagings:
         averaging._swap_models(module)

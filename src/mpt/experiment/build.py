@@ -1,4 +1,4 @@
-"""From settings to objects: backbone, method, converted network. Options meet signatures here."""
+"""Build backbone, method and converted network from settings, and check options against signatures."""
 
 from __future__ import annotations
 
@@ -36,36 +36,38 @@ def build_method(choice: Choice, *, prune: float) -> Method:
 def build_backbone(
     choice: Choice, data: ImageData, *, width: float, seed: int, binary_activations: bool = False
 ) -> nn.Module:
-    """The plain network that ``choice`` names, for the images of ``data``; its own random numbers come from ``seed``.
+    """The plain network that ``choice`` names, for the images of ``data``; ``seed`` seeds its initial weights.
 
-    The target gets ``num_classes in_channels image_size width`` as far as it accepts them, ``binary_activations`` if
-    they are wanted and it has a form for them, and the arguments of ``choice``.
+    The target gets the arguments of ``choice``, and ``num_classes in_channels image_size width name`` as far as it
+    accepts them. It gets ``binary_activations`` only if they are on.
     """
     target, name, options = import_target("model", choice.target), choice.name, choice.arguments
     parameters = inspect.signature(target).parameters
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     if not open_ended:
         _check_options("model", options, list(parameters))
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "num_classes": data.num_classes,
         "in_channels": data.channels,
         "image_size": data.image_size,
     }
-    given |= {"width": width, "name": name} | ({"binary_activations": True} if binary_activations else {})
+    values |= {"width": width, "name": name} | ({"binary_activations": True} if binary_activations else {})
     if "width" not in parameters and width != 1:
         raise ValueError(f"width is a channel multiplier, which {name} does not have: leave it at 1, got {width:g}")
     if "in_channels" not in parameters and data.channels != 3:
-        raise ValueError(f"{name} takes images of 3 channels and {data.name} has {data.channels}")
+        raise ValueError(
+            f"{name} takes images of 3 channels and {data.name} has {data.channels}: choose another model or other data"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, "backbone")[1] % 2**63)
         try:
             accepted = {*parameters, *(["num_classes"] if open_ended else [])}  # torchvision's builders pass it on
-            backbone = target(**{key: value for key, value in given.items() if key in accepted}, **options)
+            backbone = target(**{key: value for key, value in values.items() if key in accepted}, **options)
         except TypeError as error:
             raise ValueError(f"model={name} cannot be built with {options}: {error}") from error
     if not isinstance(backbone, nn.Module):
         raise ValueError(f"model.target must build a torch module, {choice.target} gave {type(backbone).__name__}")
-    if not hasattr(backbone, "origin"):  # the user's own backbone: the ticket names it, only the user builds it again
+    if not hasattr(backbone, "origin"):  # a custom one: the ticket records its name, but only the user can build it
         backbone.origin = {"target": choice.target, "arguments": {"name": name, "width": width, **options}}  # type: ignore[assignment]
     return backbone
 
@@ -84,7 +86,7 @@ def convert(
 ) -> nn.Module:
     """``mpt.convert`` with a probe on images of the data's shape; ValueError if the backbone cannot take them."""
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
-    check_takes(backbone, example, num_classes=data.num_classes, name=name)
+    check_fit(backbone, example, num_classes=data.num_classes, name=name)
     return mpt.convert(
         backbone,
         method,
@@ -98,7 +100,7 @@ def convert(
 
 
 @torch.no_grad()
-def check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int, name: str) -> None:
+def check_fit(backbone: nn.Module, example: torch.Tensor, *, num_classes: int, name: str) -> None:
     """ValueError unless ``backbone`` gives ``num_classes`` logits for each of the two images of ``example``."""
     backbone.eval()
     side = example.shape[-1]
@@ -115,11 +117,11 @@ def check_takes(backbone: nn.Module, example: torch.Tensor, *, num_classes: int,
         backbone.train()
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ValueError(f"{name} must give one logit for each of {num_classes} classes, it gave {shape} for 2 images")
+        raise ValueError(f"{name} must give one logit for each of {num_classes} classes: for 2 images it gave {shape}")
 
 
 def check_ramp(method: Method, *, epochs: int) -> None:
-    """ValueError if a run of ``epochs`` ends before the fraction removed has risen to ``prune``: it finds no ticket."""
+    """ValueError if ``epochs`` end before the fraction removed has risen to ``prune``: the run would find no ticket."""
     ramp = method.ramp_epochs
     if epochs <= ramp:
         raise ValueError(
@@ -129,9 +131,9 @@ def check_ramp(method: Method, *, epochs: int) -> None:
 
 
 def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: int) -> None:
-    """ValueError if an epoch ends with one image for a process and the batch-norm of ``net`` cannot train on one.
+    """ValueError if an epoch ends with one image per process and the batch-norm of ``net`` cannot train on one.
 
-    ``batch`` is what all processes take at a time: the images of a step, or of a part of it.
+    ``batch`` is the number of images that all processes together take in a step, or in one part of a step.
     """
     images = len(data.train) % batch or batch
     if images // processes > 1 or not any(isinstance(module, BATCH_NORMS) for module in net.modules()):
@@ -141,16 +143,16 @@ def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: 
             copy.deepcopy(net).train()(torch.zeros(1, data.channels, data.image_size, data.image_size))
     except ValueError as error:
         raise ValueError(
-            f"batch={batch} leaves {images} of {len(data.train)} training images for an epoch's last step, one for a "
-            "process, which batch-norm cannot train on: choose another batch"
+            f"batch={batch} leaves {images} of {len(data.train)} training images for an epoch's last step, one per "
+            "process, on which batch-norm cannot train: choose another batch"
         ) from error
 
 
 def check_bf16_strides(net: nn.Module, data: ImageData) -> None:
     """ValueError if bf16 on the CPU would train a convolution of ``net`` whose stride exceeds the width of its input.
 
-    There oneDNN's kernel for the gradient of the weight (``jit_bf16`` of oneDNN 3.12, torch 2.14) reads memory that
-    nothing has written. The gradient is a different one every time, often 1e20 or NaN. In float32 it is right.
+    There oneDNN's kernel for the gradient of the weight (``jit_bf16`` of oneDNN 3.12, torch 2.14) reads uninitialized
+    memory. The gradient differs from call to call and is often 1e20 or NaN. In float32 it is right.
     """
     hooks = [
         layer.register_forward_hook(partial(_refuse_narrow, name=name))
@@ -166,17 +168,17 @@ def check_bf16_strides(net: nn.Module, data: ImageData) -> None:
 
 
 def _refuse_narrow(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor, *, name: str) -> None:
-    width = (output if layer.transposed else inputs[0]).shape[-1]  # a transposed one swaps the two
+    width = (output if layer.transposed else inputs[0]).shape[-1]  # a transposed convolution swaps the two
     if width < layer.stride[-1] and layer.kernel_size[-1] > 1:
         raise ValueError(
             f"trainer.precision=bf16-mixed gives {name} a wrong gradient on the CPU, because its stride of "
-            f"{layer.stride[-1]} exceeds the width of its {'output' if layer.transposed else 'input'}, {width}: take "
+            f"{layer.stride[-1]} exceeds the width of its {'output' if layer.transposed else 'input'}, {width}: use "
             "trainer.precision=32-true or a larger data.image_size"
         )
 
 
 def import_target(option: str, target: str, *, key: str = "target") -> Callable[..., Any]:
-    """The function or class that the dotted name ``target``, given as ``<option>.<key>``, means."""
+    """Import the function or class with the dotted name ``target``, which the option ``<option>.<key>`` gives."""
     module, _, name = target.rpartition(".")
     try:
         value = getattr(importlib.import_module(module), name)

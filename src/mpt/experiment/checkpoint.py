@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, one an epoch."""
+"""Checkpoints, one per epoch, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mpt.files import write_atomically
 
 
 class WholeOrNothing(TorchCheckpointIO):
-    """Writes a checkpoint beside itself, synced and renamed: Lightning's own is not atomic across file systems."""
+    """Writes a checkpoint to a temporary file and renames it; Lightning's writer is not atomic on every file system."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         content = io.BytesIO()  # torch.save on a full disk raises no OSError; writing bytes does
@@ -27,7 +27,7 @@ class WholeOrNothing(TorchCheckpointIO):
 
 
 def last_checkpoint(directory: Path) -> ModelCheckpoint:
-    """``last.ckpt`` in ``directory``, after every epoch and its evaluation."""
+    """The callback that writes ``last.ckpt`` in ``directory`` after every epoch and its evaluation."""
     return ModelCheckpoint(
         dirpath=directory,
         filename="last",
@@ -40,10 +40,10 @@ def last_checkpoint(directory: Path) -> ModelCheckpoint:
 
 
 class BestCheckpoint(Checkpoint):
-    """``best.ckpt``: the network of the best epoch so far on held-out images, saved before ``last.ckpt`` of that epoch.
+    """Writes ``best.ckpt``, the network of the best epoch so far on held-out images, before that epoch's ``last.ckpt``.
 
-    Which epoch that is follows from the monitor's rows, which ``last.ckpt`` holds: a run killed between the two repeats
-    the epoch and writes the same again.
+    The monitor's rows, which ``last.ckpt`` holds, say which epoch is the best. A run that is killed between the two
+    files therefore repeats the epoch and writes the same ``best.ckpt`` again.
     """
 
     def __init__(self, directory: Path, monitor: Monitor) -> None:
@@ -56,6 +56,6 @@ class BestCheckpoint(Checkpoint):
 
 
 def load_network(net: nn.Module, path: Path) -> None:
-    """Give ``net`` the state that the checkpoint evaluates: the averaged one, where scores are averaged."""
+    """Load into ``net`` the state that the run evaluated: the averages, if scores are averaged."""
     state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
     net.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})

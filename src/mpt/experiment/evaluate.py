@@ -1,4 +1,4 @@
-"""Accuracy of a network, or of a ticket file: the number that is reported; and what else images say of it."""
+"""Accuracy of a network or a ticket file, as it is reported, and other measures on images."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from mpt.streams import stream_generator
 def accuracy(
     net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
 ) -> float:
-    """Fraction of ``images`` that ``net`` classifies rightly, in evaluation mode and float32; each mask made once."""
+    """Fraction of ``images`` that ``net`` classifies correctly, in evaluation mode and float32."""
     metrics = MetricCollection({"acc": _accuracy(data, average="micro")})
-    return float(_updated(metrics, net, images, data=data, batch=batch, device=device).compute()["acc"])
+    return float(_update(metrics, net, images, data=data, batch=batch, device=device).compute()["acc"])
 
 
 @torch.inference_mode()
 def measurements(
     net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
-    """What ``images`` say of ``net``, in one pass, as plain numbers.
+    """All measures of ``net`` on ``images``, from one pass, as plain numbers.
 
     Returns:
-        ``acc``; ``acc_top5``, in [0, 1], None below five classes; ``calibration_error``, the expected one: mean over 15
-        bins of confidence of ``|acc - confidence|``, weighted by their images; ``num_images``; ``per_class``, a list of
-        ``class``, ``acc`` (None without an image) and ``num_images``.
+        ``acc`` and ``acc_top5``, in [0, 1], the latter None below five classes; ``calibration_error``, the expected
+        one: the mean of ``|acc - confidence|`` over 15 bins of confidence, weighted by their numbers of images;
+        ``num_images``; ``per_class``, a list of ``class``, ``acc`` (None without an image) and ``num_images``.
     """
     calibration = _CalibrationError(data.num_classes, n_bins=15, validate_args=False, sync_on_compute=False)
-    chosen: dict[str, Any] = {
+    choice: dict[str, Any] = {
         "acc": _accuracy(data, average="micro"),
         "per_class": _accuracy(data, average="none"),
         "error": calibration,
     } | ({"top5": _accuracy(data, average="micro", top_k=5)} if data.num_classes >= 5 else {})
-    metrics = MetricCollection(chosen, compute_groups=False)
-    found = _updated(metrics, net, images, data=data, batch=batch, device=device).compute()
+    metrics = MetricCollection(choice, compute_groups=False)
+    values = _update(metrics, net, images, data=data, batch=batch, device=device).compute()
     counts = torch.bincount(images.labels.cpu(), minlength=data.num_classes).tolist()
-    rows = zip(data.class_names, found["per_class"].tolist(), counts, strict=True)
+    rows = zip(data.class_names, values["per_class"].tolist(), counts, strict=True)
     return {
-        "acc": float(found["acc"]),
-        "acc_top5": float(found["top5"]) if "top5" in found else None,
-        "calibration_error": float(found["error"]),
+        "acc": float(values["acc"]),
+        "acc_top5": float(values["top5"]) if "top5" in values else None,
+        "calibration_error": float(values["error"]),
         "num_images": len(images),
         "per_class": [{"class": name, "acc": acc if n else None, "num_images": n} for name, acc, n in rows],
     }
 
 
 class _CalibrationError(MulticlassCalibrationError):
-    """Of logits: torchmetrics would take those of a batch that all lie in [0, 1] for probabilities."""
+    """Takes logits: torchmetrics mistakes a batch of logits that all lie in [0, 1] for probabilities."""
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         super().update(preds.softmax(dim=1), target)
@@ -71,7 +71,7 @@ def _accuracy(data: ImageData, *, average: str, top_k: int = 1) -> MulticlassAcc
     )
 
 
-def _updated(
+def _update(
     metrics: MetricCollection,
     net: nn.Module,
     images: Images | Files,
@@ -80,7 +80,7 @@ def _updated(
     batch: int,
     device: torch.device | str,
 ) -> MetricCollection:
-    """``metrics``, on ``device``, after one pass over ``images``; they are given logits (N, classes)."""
+    """Update ``metrics``, on ``device``, with the logits (N, classes) of one pass over ``images``; return them."""
     loader = Loader(images, data=data, batch=batch, train=False, device=device, channels_last=True)
     net, metrics = net.to(device).eval(), metrics.to(device)
     with frozen(net):
@@ -93,9 +93,9 @@ def _updated(
 def reestimate_batchnorm(
     net: nn.Module, images: Images | Files, *, data: ImageData, batch: int, device: torch.device | str
 ) -> None:
-    """Batch-norm's running mean and variance anew, as the average over one pass of ``images`` in training mode.
+    """Estimate batch-norm's running mean and variance again: the averages over one pass of ``images``.
 
-    The images come in a random order: a batch of one class alone, as folders would give, has too little variance.
+    The pass is in training mode and random order: the images of one class, as a folder lists them, vary too little.
     """
     norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
     if not norms:
@@ -120,12 +120,9 @@ def reestimate_batchnorm(
 def best_device(accelerator: str) -> torch.device:
     """The device that Lightning's name ``accelerator`` means on this machine."""
     if accelerator == "auto":
-        return (
-            torch.accelerator.current_accelerator() or torch.device("cpu")
-            if torch.accelerator.is_available()
-            else torch.device("cpu")
-        )
+        current = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return current or torch.device("cpu")
     try:
         return torch.empty(0, device={"gpu": "cuda"}.get(accelerator, accelerator)).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"accelerator={accelerator} is not there on this machine: take cpu or auto") from error
+        raise ValueError(f"accelerator={accelerator} is not available on this machine: choose cpu or auto") from error

@@ -1,7 +1,7 @@
 """A fine-tuning run: a run like any other (:mod:`mpt.experiment.train`) that starts from a ticket file.
 
-Its settings are those of a run whose method, model and parameters are the ticket's. Its directory follows from the
-settings and the ticket's digest, so that repeating the command resumes it or returns its result.
+The ticket decides its method, model and search parameters. Its directory follows from its settings and the ticket's
+digest, so that a repeated command resumes it or returns its result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 
 from mpt import backbones
-from mpt.experiment.build import build_backbone, check_takes
+from mpt.experiment.build import build_backbone, check_fit
 from mpt.experiment.evaluate import accuracy, best_device
 from mpt.experiment.stored import keep_stored_data, load_for
 from mpt.experiment.train import Start
@@ -26,46 +26,48 @@ from mpt.ticket.finetune import Finetune, chosen_layers, finetuning_network, his
 from mpt.ticket.ticket import Ticket
 
 
-def complete(composed: DictConfig, given: set[str]) -> FinetuneSettings:
-    """The settings of a fine-tuning run: the command line (its keys ``given``), and the ticket where it says nothing.
+def complete(composed: DictConfig, keys: set[str]) -> FinetuneSettings:
+    """The settings of a fine-tuning run: from the command line, which sets ``keys``, and otherwise from the ticket.
 
     Raises:
-        ValueError: an option that fine-tuning cannot change is given, or a layer that the ticket does not have.
+        ValueError: ``keys`` has an option that fine-tuning cannot change, or ``layers`` names none of the ticket.
     """
     ticket = Ticket.load(composed.ticket)
     chosen_layers(ticket, composed.layers)
     fixed = {f.name for f in fields(FinetuneSettings) if f.metadata["search"]} | (
         set() if composed.model else {"width"}
     )
-    for key in given:
+    for key in keys:
         if key.partition(".")[0] in fixed:
-            raise ValueError(f"{key} is what the ticket was searched with and stays as it is: leave it out")
+            raise ValueError(f"{key} cannot change, because the ticket was searched with it: leave it out")
     parameters = ticket.header.get("parameters", {})
     with open_dict(composed):
         composed.model = composed.model or _model(ticket)
         composed.method = {"name": f"finetune_{composed.layers}", "target": f"{Finetune.__module__}.Finetune"}
         composed.prune = ticket.header["method"]["prune"]
         for key in ("width", "binary_activations", "learn_batchnorm"):
-            composed[key] = parameters.get(key, composed[key]) if key not in given else composed[key]
-        keep_stored_data(ticket, composed, given, splits=True)
+            composed[key] = parameters.get(key, composed[key]) if key not in keys else composed[key]
+        keep_stored_data(ticket, composed, keys, splits=True)
     settings = settings_of(composed, FinetuneSettings)
     return replace(settings, ticket=str(Path(settings.ticket).resolve()), ticket_digest=ticket.digest)
 
 
 def _model(ticket: Ticket) -> dict[str, str]:
-    """How a run's settings name the ticket's own backbone."""
+    """The ticket's own backbone, as settings name it."""
     origin = ticket.header["backbone"] or {}
     target = origin.get("target")
     if target not in backbones.TARGETS:
-        raise ValueError(f"the ticket's backbone {target!r} is not one of mpt's: give model=<its YAML>")
+        raise ValueError(f"the ticket's backbone {target!r} is not part of mpt: give model=<its YAML>")
     return {"name": str(origin["arguments"].get("name", target.rpartition(".")[2])), "target": target}
 
 
 def start(settings: FinetuneSettings) -> Start:
-    """The start of a fine-tuning run: the ticket's network, and the accuracy that it begins with."""
+    """The start of a fine-tuning run: the ticket's network, and its accuracy before fine-tuning."""
     ticket = Ticket.load(settings.ticket)
     if ticket.digest != settings.ticket_digest:
-        raise ValueError(f"{settings.ticket} is not the ticket that this run began with: choose another directory")
+        raise ValueError(
+            f"{settings.ticket} is no longer the ticket that this run started from: choose another directory"
+        )
     data = load_for(ticket, settings.data, progress=settings.trainer.progress)
     if settings.model.target in backbones.TARGETS and ticket.header["backbone"]:
         backbone = backbones.build(ticket.header["backbone"])
@@ -73,10 +75,10 @@ def start(settings: FinetuneSettings) -> Start:
         backbone = build_backbone(settings.model, data, width=settings.width, seed=0)
     net = finetuning_network(ticket, backbone, layers=settings.layers, seed=settings.seed)
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
-    check_takes(net, example, num_classes=data.num_classes, name="the ticket's network")
-    about = {key: plain(settings)[key] for key in ("layers", "epochs", "batch", "seed", "optim")}
+    check_fit(net, example, num_classes=data.num_classes, name="the ticket's network")
+    options = {key: plain(settings)[key] for key in ("layers", "epochs", "batch", "seed", "optim")}
     names = chosen_layers(ticket, settings.layers)
-    header: dict[str, Any] = {"history": history(ticket, **about, names=names, data=data.name, mpt=version())}
+    header: dict[str, Any] = {"history": history(ticket, **options, names=names, data=data.name, mpt=version())}
     header |= {key: ticket.header[key] for key in ("parameters",) if key in ticket.header}
     result: dict[str, Any] = {"layers": settings.layers, "ticket_digest": ticket.digest}
     if int(os.environ.get("LOCAL_RANK", 0)) == 0:

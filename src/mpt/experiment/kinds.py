@@ -1,4 +1,4 @@
-"""The two kinds of run, search and fine-tuning, told apart here alone."""
+"""The two kinds of run, search and fine-tuning: only this file tells them apart."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from mpt.run.settings import FinetuneSettings, Settings
 from mpt.run.status import finished_result
 
 
-def configured(composed: DictConfig, overrides: Sequence[str]) -> Settings:
-    """The checked settings of a run, with the folder of its data absolute.
+def resolve(composed: DictConfig, overrides: Sequence[str]) -> Settings:
+    """The checked settings of a run, with an absolute path to its data.
 
     Args:
-        composed: of ``mpt-train`` or ``mpt-finetune``.
-        overrides: of its command line.
+        composed: configuration of ``mpt-train`` or ``mpt-finetune``.
+        overrides: of the command line.
     """
-    settings = _finetuning(composed, overrides) if "ticket" in composed else settings_of(composed, Settings)
+    settings = _resolve_finetuning(composed, overrides) if "ticket" in composed else settings_of(composed, Settings)
     root = settings.data.root
     absolute = str(Path(root).expanduser().resolve()) if root else root
     return replace(settings, data=replace(settings.data, root=absolute))
 
 
-def _finetuning(composed: DictConfig, overrides: Sequence[str]) -> Settings:
+def _resolve_finetuning(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     from mpt.experiment.finetune import complete
 
     return complete(composed, given_keys(overrides))
 
 
 def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[Any] | None = None) -> dict[str, Any]:
-    """The result of the run that ``settings`` describe: of ``directory`` if it is finished there, else of running it.
+    """Run ``settings`` in ``directory`` unless that is done; return the result.
 
     Args:
-        settings: from :func:`configured`.
+        settings: from :func:`resolve`.
         directory: of this run alone; created if absent.
-        claim: held while it runs.
+        claim: held while the run computes; a finished run needs none.
     """
     from mpt.experiment import finetune, train
     from mpt.experiment.result import print_result
@@ -53,7 +53,7 @@ def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[An
             print(f"this run is finished: {directory} (remove the directory to run it again)")
             if settings.report and not (directory / "report.json").is_file():
                 ticket = directory / "ticket.safetensors"
-                print(f"it ran without report=true; write one with: mpt-ticket report {ticket}")
+                print(f"it has no report.json; mpt-ticket report {ticket} prints the report")
             print_result(result, directory, settings)
         return result
     with claim or nullcontext():
@@ -62,7 +62,7 @@ def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[An
 
 
 def with_checksum(settings: Settings) -> Settings:
-    """The settings with the checksum of an image folder's listing: different pictures in its place are other data."""
+    """The settings with the checksum of an image folder's listing, because other pictures in it are other data."""
     data = settings.data
     if data.name not in FOLDERS or not data.root:
         return settings

@@ -1,4 +1,4 @@
-"""Loggers besides metrics.jsonl: W&B (offline unless told otherwise) and TensorBoard."""
+"""Loggers in addition to metrics.jsonl: W&B (offline by default) and TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 
 from mpt.files import DISTRIBUTION
-from mpt.run.settings import Logger as Choice
+from mpt.run.settings import Logger as LoggerSettings
 from mpt.run.settings import Settings, plain
 
 
-def check(choice: Choice) -> None:
-    """Raise ValueError, before anything is written, if a package or an account that the logger needs is missing."""
+def check(choice: LoggerSettings) -> None:
+    """Raise ValueError, before anything is written, if the logger lacks a package or an account."""
     if choice.name == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
         raise ValueError(f"logger=tensorboard needs a package: pip install '{DISTRIBUTION}[tensorboard]'")
     if choice.name == "wandb" and choice.mode == "online":
         import wandb
 
         if not wandb.login(prompt=False):
-            raise ValueError("logger.mode=online needs a W&B account: run wandb login, or leave it offline")
+            raise ValueError("logger.mode=online needs a W&B account: run wandb login, or use logger.mode=offline")
 
 
 @contextmanager
-def opened(directory: Path, settings: Settings, *, enabled: bool) -> Iterator[list[Logger]]:
-    """Lightning loggers of a run; closed with its exit code, so that a failed run appears as failed.
+def open_loggers(directory: Path, settings: Settings, *, enabled: bool) -> Iterator[list[Logger]]:
+    """Open the Lightning loggers of a run; close them with its exit code, so that a failed run appears as failed.
 
     Args:
         directory: of the run.
@@ -65,7 +65,7 @@ def _wandb(directory: Path, settings: Settings) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
     choice = settings.logger
-    # offline artifacts would otherwise be staged outside the run
+    # otherwise W&B would stage offline artifacts outside the run
     os.environ["WANDB_DATA_DIR"] = os.environ["WANDB_CACHE_DIR"] = str(directory.resolve() / "wandb")
     (directory / "wandb").mkdir(parents=True, exist_ok=True)
     return WandbLogger(
@@ -77,7 +77,7 @@ def _wandb(directory: Path, settings: Settings) -> Logger:
         job_type="train",
         name=directory.name,
         id=hashlib.sha1(str(directory.resolve()).encode()).hexdigest()[:8],
-        save_dir=str(directory.resolve()),  # W&B's own process may have been started from another folder
+        save_dir=str(directory.resolve()),  # W&B's own process may have started in another folder
         config=plain(settings),
         log_model=False,
         settings=wandb.Settings(silent=True),
@@ -90,7 +90,7 @@ def _sweep(settings: Settings) -> str | None:
 
 
 def log_result(loggers: list[Logger], path: Path, result: dict[str, Any]) -> None:
-    """Send the result and the ticket at ``path`` to W&B, if it logs: the result as summary, the file as artifact."""
+    """Send ``result`` to W&B as the summary and the ticket at ``path`` as an artifact, if W&B is among ``loggers``."""
     from lightning.pytorch.loggers import WandbLogger
 
     for logger in loggers:

@@ -1,8 +1,8 @@
-"""The loss that is minimised: cross-entropy, perhaps smoothed, and consistency over the views of an image.
+"""The training loss: cross-entropy, optionally smoothed, and the consistency of the views of an image.
 
-    L = CE_smoothed(clean, y) + 12 JSD(clean, a, b)         the second term only where an image comes in three views
+    L = CE_smoothed(clean, y) + 12 JSD(clean, a, b)         second term: only for images in three views (AugMix)
 
-What is reported as ``train/loss`` and ``val/loss`` is always the plain cross-entropy of the clean images.
+The metrics ``train/loss`` and ``val/loss`` are always the plain cross-entropy of the clean images.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ CONSISTENCY = 12.0  # weight of the Jensen-Shannon term: Hendrycks et al. 2020 (
 
 
 def losses(logits: Tensor, labels: Tensor, *, views: int = 1, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """(loss to minimise, plain cross-entropy of the clean images), both 0-d means over the N images.
+    """The training loss and the plain cross-entropy of the clean images, both 0-d means over the N images.
 
     Args:
-        logits: (views * N, classes); the first N are those of the clean images.
+        logits: (views * N, classes); the first N rows belong to the clean images.
         labels: int64 (N,).
         views: 1, or 3: a clean image and two augmented ones.
-        label_smoothing: share of the target that is spread evenly over all classes, in [0, 1).
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
     """
     clean = logits[: len(labels)]
     plain = F.cross_entropy(clean, labels)

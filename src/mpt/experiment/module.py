@@ -1,4 +1,4 @@
-"""The module that Lightning trains: converted network, loss, optimizer, metrics; and the loaders of one process."""
+"""The module that Lightning trains (converted network, loss, optimizer, metrics), and the loaders of a process."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from mpt.streams import stream_key
 
 
 class TicketModule(L.LightningModule):
-    """The loss (:mod:`mpt.experiment.losses`) of ``net``; nothing in a step makes the host wait for the device.
+    """Trains ``net`` by :mod:`mpt.experiment.losses`. Nothing in a step makes the host wait for the device.
 
     Args:
         net: a network from :func:`mpt.convert`.
         num_classes: of the data.
-        splits: names of the evaluation loaders in their order, of ``val`` and ``test``.
-        seed: of the run; dropout and the like are a function of it and the epoch.
+        splits: names of the evaluation loaders, in their order: ``val`` and ``test``.
+        seed: of the run; with the epoch it seeds dropout and other random layers.
         optim: optimizer and learning rate.
         epochs: of the whole run, for the learning rate.
-        label_smoothing: of the loss that is minimised, not of those reported.
+        label_smoothing: of the training loss; reported losses have none.
     """
 
     def __init__(
@@ -49,8 +49,8 @@ class TicketModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.net, self.splits, self.seed, self.optim, self.epochs = net, splits, seed, optim, epochs
-        self.label_smoothing, self.method = label_smoothing, _penalizing(net)
-        self.train_loss = MeanMetric(nan_strategy="disable")  # other strategies look at the value: the host would wait
+        self.label_smoothing, self.method = label_smoothing, _penalty_method(net)
+        self.train_loss = MeanMetric(nan_strategy="disable")  # other strategies read the value: the host would wait
         self.train_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.accs: Any = nn.ModuleDict({split: self.train_acc.clone() for split in splits})
         self.losses: Any = nn.ModuleDict({split: self.train_loss.clone() for split in splits})
@@ -79,11 +79,11 @@ class TicketModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         calibrate(self.net)
-        self._evaluation.enter_context(frozen(self.net))  # each mask once a pass
+        self._evaluation.enter_context(frozen(self.net))  # each mask is computed once per pass
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         split = self.splits[dataloader_idx]
-        with torch.autocast(self.device.type, enabled=False):  # in float32, whatever the precision of training
+        with torch.autocast(self.device.type, enabled=False):  # float32, whatever the precision of training
             logits = self(batch.images)
             loss = F.cross_entropy(logits, batch.labels)
         self.accs[split].update(logits, batch.labels)
@@ -93,7 +93,7 @@ class TicketModule(L.LightningModule):
         self._evaluation.close()
 
     def epoch_metrics(self) -> dict[str, float]:
-        """train/loss, train/acc and those of the evaluated splits, over all processes; starts the next epoch's."""
+        """The metrics of this epoch, over all processes; resets them for the next epoch."""
         metrics: dict[str, Any] = {"train/loss": self.train_loss, "train/acc": self.train_acc}
         for split in self.splits:
             metrics |= {f"{split}/acc": self.accs[split]}
@@ -109,8 +109,8 @@ class TicketModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
 
-def _penalizing(net: nn.Module) -> Method | None:
-    """The method that ``net`` is searched by, if it adds a term to the loss."""
+def _penalty_method(net: nn.Module) -> Method | None:
+    """The method that searches ``net``, if it adds a penalty to the loss; else None."""
     conversion: Conversion | None = getattr(net, "conversion", None)
     if conversion is None or conversion.from_file or type(conversion.method).penalty is Method.penalty:
         return None
@@ -118,7 +118,7 @@ def _penalizing(net: nn.Module) -> Method | None:
 
 
 class Loaders(L.LightningDataModule):
-    """The loaders of this process: its shard of each global batch, made on its device."""
+    """The loaders of this process: they prepare its shard of each global batch on its device."""
 
     def __init__(self, data: ImageData, *, batch: int, accumulate: int, seed: int, channels_last: bool) -> None:
         super().__init__()

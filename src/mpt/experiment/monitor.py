@@ -1,4 +1,4 @@
-"""The record of every epoch: metrics under their frozen names, ``metrics.jsonl``, a line on the terminal."""
+"""The record of every epoch: metrics under fixed names, in ``metrics.jsonl`` and as a line on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from mpt.experiment.averaging import averaged
+from mpt.experiment.averaging import use_averages
 from mpt.experiment.module import TicketModule
 from mpt.files import write_atomically
 from mpt.search.layers import LayerTicket, TicketLayer, one_selection, ticket_layers
@@ -21,11 +21,15 @@ from mpt.search.selection import current_masks, start_epoch
 
 
 class Monitor(L.Callback):
-    """One row an epoch: metrics, the ticket's state, times. Rows survive a resume, as they are in the checkpoint.
+    """Records one row per epoch: metrics, state of the ticket, times. The checkpoint holds the rows.
 
-    Row keys: ``epoch``, ``lr``, ``seconds`` (whole epoch), ``images_per_second`` (training part of it), and
-    ``train/loss train/acc val/loss val/acc test/acc ticket/density ticket/flips ticket/flips/<layer>
-    ticket/gain/<layer> ticket/binarization_error/<layer>``.
+    :data:`mpt.run.result.METRICS` lists the keys of a row.
+
+    Args:
+        directory: of the run.
+        num_images: training images of an epoch, for the speed.
+        show: print a line per epoch.
+        first_epoch: number of epochs at the start whose masks are not tickets yet.
     """
 
     def __init__(self, directory: Path, *, num_images: int, show: bool, first_epoch: int = 0) -> None:
@@ -43,15 +47,15 @@ class Monitor(L.Callback):
         self.rows = state["rows"]
 
     def best(self, metric: str) -> dict[str, Any] | None:
-        """The row of the highest ``metric``, the earliest among equals, of the epochs whose mask is a ticket."""
+        """The row with the highest ``metric``, the earliest of equals, among epochs whose mask is a ticket."""
         return max((row for row in self.rows if row["epoch"] > self.first_epoch), key=lambda r: r[metric], default=None)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TicketModule)
-        start_epoch(pl_module.net, max(0, trainer.current_epoch - 1))  # the masks that a cut-off run ended with
-        with averaged(trainer, pl_module):
+        start_epoch(pl_module.net, max(0, trainer.current_epoch - 1))  # the masks with which an interrupted run ended
+        with use_averages(trainer, pl_module):
             self.before = masks(pl_module)
-        for row in self.rows if trainer.is_global_zero else ():  # a logger that a kill left behind gets them again
+        for row in self.rows if trainer.is_global_zero else ():  # again, as a kill may have cost the logger some
             _log(trainer, row)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -62,7 +66,7 @@ class Monitor(L.Callback):
         self.trained = time.perf_counter()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The ticket that was evaluated: its masks are still there, and its scores those averaged, if they are."""
+        """Measure the evaluated ticket: its masks are still selected, and averaged scores are still in place."""
         assert isinstance(pl_module, TicketModule)
         after = masks(pl_module)
         self.ticket = ticket_metrics(pl_module, self.before, after)
@@ -73,8 +77,8 @@ class Monitor(L.Callback):
         metrics = pl_module.epoch_metrics()
         if not math.isfinite(metrics["train/loss"]):
             raise ValueError(
-                f"the loss is not a number any more in epoch {trainer.current_epoch + 1}: lower optim.lr, "
-                "which has diverged"
+                f"the search diverged in epoch {trainer.current_epoch + 1}, its loss is no longer a finite number: "
+                "lower optim.lr"
             )
         metrics |= self.ticket
         pl_module.log_dict(metrics, logger=False, sync_dist=trainer.world_size > 1)  # for other callbacks

@@ -1,11 +1,11 @@
-"""Optimizers and learning rates. A rate changes once per epoch, by the formula of the paper's appendix A:
+"""Optimizers and learning rates. The rate changes once per epoch, by the formulas of the paper's appendix A:
 
     warm-up      lr_e = lr (e + 1) / w                                     for the first w epochs, then
     cosine       lr_e = lr (1 + cos(pi (e - w) / (E - w))) / 2
     multi_step   lr_e = lr gamma^(number of milestones that are at most e)
     constant     lr_e = lr
 
-with e the epoch from 0 and E their number. Your own optimizer or schedule is named by ``_target_``.
+with e the epoch, from 0, and E the number of epochs. ``_target_`` names a custom optimizer or schedule.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 def build_optim(net: nn.Module, choice: Optim, *, epochs: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """Optimizer of what ``net`` learns, and its schedule, which steps once per epoch.
+    """The optimizer of the trained parameters of ``net``, and its schedule, which steps once per epoch.
 
     Args:
-        net: parameters with ``requires_grad`` are learned.
-        choice: of optimizer and schedule.
+        net: parameters with ``requires_grad`` are trained.
+        choice: settings of optimizer and schedule.
         epochs: of the whole run.
 
     Raises:
@@ -58,14 +58,14 @@ def build_optim(net: nn.Module, choice: Optim, *, epochs: int) -> tuple[torch.op
 def parameter_groups(
     net: nn.Module, *, weight_decay: float, decay_scores: bool, decay_batchnorm: bool
 ) -> list[dict[str, Any]]:
-    """Scores, batch-norm's scales and shifts, and all other learned parameters, each with its weight decay."""
+    """Groups of parameters with their weight decay: scores, batch-norm, and all others that are trained."""
     scores = {id(layer.scores) for layer in ticket_layers(net).values()}
     norms = {id(p) for module in net.modules() if isinstance(module, BATCH_NORMS) for p in module.parameters()}
-    learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     kinds = {
-        "scores": ([p for p in learned if id(p) in scores], decay_scores),
-        "batchnorm": ([p for p in learned if id(p) in norms], decay_batchnorm),
-        "others": ([p for p in learned if id(p) not in scores | norms], True),
+        "scores": ([p for p in trained if id(p) in scores], decay_scores),
+        "batchnorm": ([p for p in trained if id(p) in norms], decay_batchnorm),
+        "others": ([p for p in trained if id(p) not in scores | norms], True),
     }
     return [
         {"params": parameters, "weight_decay": weight_decay if decayed else 0.0}
@@ -78,7 +78,7 @@ def _optimizer(groups: list[dict[str, Any]], choice: Optim) -> torch.optim.Optim
     arguments = {"lr": choice.lr, **(choice.arguments or {})}
     if choice._target_ is None:
         own = {"momentum": choice.momentum, "nesterov": choice.nesterov} if choice.name == "sgd" else {}
-        # one pass over each parameter; not where gradients are clipped, for which float16 needs a plain one
+        # a fused step reads each parameter once; to clip gradients in float16 the step must be plain
         if not choice.clip_grad_norm and not arguments.keys() & {"fused", "foreach", "differentiable"}:
             own["fused"] = True
         builtin: torch.optim.Optimizer = _build("optim", OPTIMIZERS[choice.name], groups, arguments=own | arguments)
@@ -105,7 +105,8 @@ def _schedule(optimizer: torch.optim.Optimizer, choice: Optim, *, epochs: int) -
     custom = _build("optim.schedule", target, optimizer, arguments=arguments)
     if isinstance(custom, ReduceLROnPlateau):
         raise ValueError(
-            "optim.schedule cannot be ReduceLROnPlateau: it follows a metric, which a resumed run would not see again"
+            "optim.schedule cannot be ReduceLROnPlateau, because a resumed run would not see earlier metrics again: "
+            "choose a schedule that follows the epoch alone"
         )
     if not isinstance(custom, LRScheduler):
         raise ValueError(f"optim.schedule._target_ must build a torch LRScheduler, it gave {_kind(custom)}")
@@ -115,7 +116,7 @@ def _schedule(optimizer: torch.optim.Optimizer, choice: Optim, *, epochs: int) -
 def lr_factors(
     *, epochs: int, schedule: str, warmup: int = 0, milestones: list[int] | tuple[int, ...] = (), gamma: float = 0.1
 ) -> Callable[[int], float]:
-    """Learning rate of an epoch (from 0) divided by the highest, by the formulas of this file."""
+    """The learning rate of an epoch (from 0), divided by the highest one, by the formulas of this file."""
 
     def factor(epoch: int) -> float:
         if epoch < warmup:
@@ -138,7 +139,7 @@ def _build(option: str, target: Callable[..., Any], first: Any, *, arguments: di
 
 
 def _check_saved(option: str, state: dict[str, Any]) -> None:
-    """A checkpoint is read back as plain numbers and containers only: refuse now, not when the run is resumed."""
+    """Refuse a state that a checkpoint cannot restore, which is read as plain numbers and containers only."""
     content = io.BytesIO()
     try:
         torch.save(state, content)
@@ -146,7 +147,7 @@ def _check_saved(option: str, state: dict[str, Any]) -> None:
         torch.load(content, weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{option}: the state of this _target_ cannot be kept in a checkpoint: {reason}") from error
+        raise ValueError(f"{option}: the state of this _target_ cannot be saved in a checkpoint: {reason}") from error
 
 
 def _kind(thing: object) -> str:

@@ -25,10 +25,10 @@ from mpt.search.methods import Method
 from mpt.ticket.ticket import Ticket
 
 
-def about(settings: Settings, data: ImageData, *, epoch: int) -> dict[str, Any]:
-    """A ticket's header beyond its layers; ``epoch``, from 1, is the one whose ticket it is."""
+def build_header(settings: Settings, data: ImageData, *, epoch: int) -> dict[str, Any]:
+    """The part of a ticket's header that its run decides; ``epoch``, from 1, is the epoch of the ticket."""
     config = plain(settings)
-    described = {
+    data_settings = {
         key: value for key, value in config["data"].items() if value is not None and purpose(f"data.{key}") != "machine"
     }
     parameters = {
@@ -37,7 +37,7 @@ def about(settings: Settings, data: ImageData, *, epoch: int) -> dict[str, Any]:
         if purpose(key) == "result" and key not in ("data", "model", "trainer", "layers")
     }
     return {
-        "data": {**described, "image_size": data.image_size, "channels": data.channels},
+        "data": {**data_settings, "image_size": data.image_size, "channels": data.channels},
         "class_names": list(data.class_names),
         "normalization": {"mean": list(data.mean), "std": list(data.std)},
         "parameters": parameters,
@@ -56,17 +56,17 @@ def measure(
     backbone: torch.nn.Module,
     **more: Any,
 ) -> Result:
-    """The result of a run.
+    """Measure the result of a run.
 
     Args:
-        ticket: read back from its file at ``path``: ``test_acc`` is measured on it.
+        ticket: read back from its file at ``path``; accuracies are measured on it.
         settings: of the run.
-        method: that was searched with.
+        method: of the search.
         data: of the run.
-        trainer: that has trained.
+        trainer: after training.
         path: of the ticket file.
         backbone: the plain network.
-        more: optional keys.
+        more: optional keys of the result.
     """
     net, device = ticket.network(backbone), trainer.strategy.root_device
     splits = {"test": data.test} | ({"val": data.val} if data.val is not None else {})
@@ -110,22 +110,22 @@ def measure(
 
 
 def print_result(result: dict[str, Any], directory: Path, settings: Settings) -> None:
-    """Print the accuracy, weights kept, size compared with float32, the ticket's path, and how to evaluate it."""
+    """Print accuracy, weights kept, size compared with float32, and how to evaluate the ticket."""
     path, dense_bytes = directory / "ticket.safetensors", 4 * result["num_weights"]
-    root, own = settings.data.root, settings.model.target not in backbones.TARGETS
+    root, custom = settings.data.root, settings.model.target not in backbones.TARGETS
     words = [
         "mpt-eval",
-        *(["--config-dir", "<yours>"] if own else []),
+        *(["--config-dir", "<yours>"] if custom else []),
         shlex.quote(str(path)),
         f"data={result['data']}",
     ]
     words += [shlex.quote(f"data.root={root}")] if root else []
-    words += [f"model={settings.model.name}"] if own else []
+    words += [f"model={settings.model.name}"] if custom else []
     smaller = dense_bytes / result["ticket_bytes"]
-    chosen = f" of epoch {result['epoch']}, the best on held-out images" if settings.select == "best_val" else ""
+    epoch = f" of epoch {result['epoch']}, the best on held-out images" if settings.select == "best_val" else ""
     print(
         f"\naccuracy  {100 * result['test_acc']:.2f} % of {result['num_test']:,} test images, measured on the file"
-        f"{chosen} (best epoch {100 * result['test_acc_max']:.2f} %)\n"
+        f"{epoch} (best epoch {100 * result['test_acc_max']:.2f} %)\n"
         f"weights   {result['num_kept']:,} of {result['num_weights']:,} kept ({100 * result['density']:.1f} %)\n"
         f"size      {result['ticket_bytes']:,} bytes, {dense_bytes:,} in float32: {smaller:.1f} times smaller\n"
         f"ticket    {path}\n"
@@ -133,11 +133,11 @@ def print_result(result: dict[str, Any], directory: Path, settings: Settings) ->
         flush=True,
     )
     if "test_acc_before" in result:
-        print(f"before    {100 * result['test_acc_before']:.2f} %, the ticket as it was", flush=True)
+        print(f"before    {100 * result['test_acc_before']:.2f} % before fine-tuning", flush=True)
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that mpt runs from; None if it does not run from one."""
+    """Commit of the checkout from which mpt runs; None outside a checkout."""
     command = ["git", "-C", str(PACKAGE), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -147,8 +147,8 @@ def _commit() -> str | None:
 
 def _versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "torchmetrics")
-    own = {"python": platform.python_version(), "mpt": version()}
-    return own | {name: metadata.version(name) for name in packages}
+    ours = {"python": platform.python_version(), "mpt": version()}
+    return ours | {name: metadata.version(name) for name in packages}
 
 
 def _hardware(device: torch.device) -> str:

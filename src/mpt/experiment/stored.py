@@ -1,4 +1,4 @@
-"""The data that a ticket was searched for, as its header describes them, for a command that names no others."""
+"""The data that a ticket was searched for, as its header describes them: the default of other commands."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from mpt.run.settings import Data
 from mpt.ticket.ticket import Ticket
 
 
-def stored_data_override(ticket: Ticket, given: set[str]) -> list[str]:
-    """The override that names the data the ticket was searched for, unless the command line (``given``) names data."""
-    if "data" in given:
+def stored_data_override(ticket: Ticket, keys: set[str]) -> list[str]:
+    """The override that names the data the ticket was searched for, unless ``keys`` of the command line name data."""
+    if "data" in keys:
         return []
     if "name" not in (stored := ticket.header.get("data", {})):
         raise ValueError("the ticket does not say which data it was searched for: give data=...")
     return [f"data={stored['name']}"]
 
 
-def keep_stored_data(ticket: Ticket, composed: DictConfig, given: set[str], *, splits: bool = False) -> None:
-    """Put the ticket's data settings into ``composed.data`` where the command line says nothing.
+def keep_stored_data(ticket: Ticket, composed: DictConfig, keys: set[str], *, splits: bool = False) -> None:
+    """Put the ticket's data settings into ``composed.data``, except those that the command line sets.
 
     Args:
-        ticket: whose header has them.
-        composed: of a command, changed in place.
-        given: keys that the command line sets.
-        splits: keep which training images were used and held out as well.
+        ticket: its header has the settings.
+        composed: configuration of a command, changed in place.
+        keys: that the command line sets.
+        splits: whether to keep ``train_size`` and ``val_size`` too.
     """
     stored: dict[str, Any] = dict(ticket.header.get("data", {}))
-    same, without = composed.data.name == stored.get("name"), ("name", *(() if splits else ("train_size", "val_size")))
+    same, excluded = composed.data.name == stored.get("name"), ("name", *(() if splits else ("train_size", "val_size")))
     for key, value in stored.items():
-        wanted = key == "image_size" or (same and key not in without)
-        if wanted and f"data.{key}" not in given and key in composed.data:
+        applies = key == "image_size" or (same and key not in excluded)
+        if applies and f"data.{key}" not in keys and key in composed.data:
             composed.data[key] = value
 
 
 def load_for(ticket: Ticket, data: Data, *, progress: bool = False) -> ImageData:
-    """The data, normalised as the ticket says; ValueError if their images or classes are not the ticket's."""
+    """Load ``data``, normalised as the ticket says; ValueError if their images or classes are not the ticket's."""
     images, header = load_data(**vars(data), progress=progress), ticket.header
     if "normalization" not in header:
         return images

@@ -1,7 +1,7 @@
-"""One run, from its settings to its result. :func:`run` is the story; the rest is its footnotes.
+"""One run, from its settings to its result. :func:`run` is the story; the other functions are its details.
 
-A run's directory ends with ``config.yaml metrics.jsonl last.ckpt ticket.safetensors result.json``, and ``best.ckpt``
-where held-out images choose the epoch. Repeating a command resumes an interrupted run after its last epoch.
+A run leaves ``config.yaml metrics.jsonl last.ckpt ticket.safetensors result.json`` in its directory, and ``best.ckpt``
+if held-out images choose the epoch. A repeated command resumes an interrupted run after its last finished epoch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mpt.experiment.checkpoint import load_network
 from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
-from mpt.experiment.result import about, measure, print_result
+from mpt.experiment.result import build_header, measure, print_result
 from mpt.experiment.trainer import build_trainer, has_native_bf16, monitor_of
 from mpt.files import write_atomically
 from mpt.run.apart import is_first
@@ -46,7 +46,7 @@ from mpt.ticket.ticket import Ticket
 
 
 class Start(NamedTuple):
-    """What a run begins with; ``header`` and ``result`` are added to the ticket's header and to the result."""
+    """The start of a run. ``header`` goes into the ticket's header, ``result`` into the result."""
 
     method: Method
     data: ImageData
@@ -57,7 +57,7 @@ class Start(NamedTuple):
 
 
 def search(settings: Settings) -> Start:
-    """The start of a search, or of a dense baseline: a network of random weights."""
+    """The start of a search or of a dense baseline: a network with random weights."""
     method = build_method(settings.method, prune=settings.prune)
     check_ramp(method, epochs=settings.epochs)
     data = load_data(**vars(settings.data), progress=settings.trainer.progress)
@@ -83,20 +83,20 @@ def search(settings: Settings) -> Start:
 
 
 def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = search) -> dict[str, Any]:
-    """Search (or train) as ``settings`` say, in ``directory``; the result.
+    """Search (or train) as ``settings`` say, in ``directory``; return the result.
 
     Args:
-        settings: checked.
-        directory: of this run alone, in which it is not finished; created if absent.
-        start: builds what the run begins with.
+        settings: checked ones.
+        directory: of this run alone, which is not finished; created if absent.
+        start: builds data and network.
 
     Raises:
-        ValueError, OSError: an error that the user can mend, in one sentence. A run that fails in training leaves a
-            ``result.json`` with ``status: failed`` and can be repeated.
+        ValueError, OSError: the user can mend it. A run that fails in training leaves a ``result.json`` with
+            ``status: failed``, and a repeated command tries again.
     """
     loggers.check(settings.logger)
     method, data, backbone, net, header, more = start(settings)
-    build_optim(net, settings.optim, epochs=settings.epochs)  # refuses what cannot be built before anything is written
+    build_optim(net, settings.optim, epochs=settings.epochs)  # raises before anything is written
     trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
     _check_batch(settings, trainer, net, data)
     if settings.trainer.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
@@ -109,19 +109,19 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
         forget_failure(directory)
         print(f"{_precision(settings)}\n{mpt.layer_table(net)}", flush=True)
     try:
-        with loggers.opened(directory, settings, enabled=first) as opened:
-            trainer.loggers = opened
+        with loggers.open_loggers(directory, settings, enabled=first) as active:
+            trainer.loggers = active
             _fit(trainer, net, data, settings, directory)
             if not trainer.is_global_zero:
                 return {}
             path = directory / "ticket.safetensors"
             ticket = _ticket(net, data, settings, monitor_of(trainer), directory)
             Ticket(ticket.header | header, ticket.tensors).save(path)
-            ticket = Ticket.load(path)  # what is reported is measured on the file
+            ticket = Ticket.load(path)  # every reported number is measured on the file
             result = measure(ticket, settings, method, data, trainer, path, backbone, **more).as_dict()
             if settings.report and method.searched:
                 _report(ticket, path, backbone, directory)
-            loggers.log_result(opened, path, result)
+            loggers.log_result(active, path, result)
     except BaseException as error:
         if first:
             record_failure(directory, settings, error)
@@ -154,14 +154,11 @@ def _create(directory: Path) -> None:
 
 
 def _precision(settings: Settings) -> str:
-    """The line that says how the run computes."""
+    """The line that says in which precision the run computes."""
     precision = settings.trainer.precision
-    native = precision == "32-true" and has_native_bf16()
-    return f"precision {precision}" + (
-        ", evaluation 32-true (this machine computes natively in bf16: trainer.precision=bf16-mixed)"
-        if native
-        else ", evaluation 32-true"
-    )
+    faster = precision == "32-true" and has_native_bf16()
+    hint = " (this machine computes natively in bf16: trainer.precision=bf16-mixed)" if faster else ""
+    return f"precision {precision}, evaluation 32-true{hint}"
 
 
 def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings, directory: Path) -> None:
@@ -186,7 +183,7 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
     )
     checkpoint = directory / "last.ckpt"
     _check_checkpoint(checkpoint)
-    os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # for the other processes of this run
+    os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # the other processes of this run read it
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)
     with freed_memory_kept():
@@ -195,23 +192,23 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
 
 
 def _check_checkpoint(path: Path) -> None:
-    """ValueError if there is a checkpoint and it cannot be read."""
+    """ValueError if ``path`` is a checkpoint that cannot be read."""
     try:
         if path.is_file():
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever torch and pickle raise on a broken file
-        raise ValueError(f"{path} is damaged: remove it to start this run over") from error
+        raise ValueError(f"{path} is damaged: remove it to start this run again") from error
 
 
 def _ticket(net: nn.Module, data: ImageData, settings: Settings, monitor: Monitor, directory: Path) -> Ticket:
     """The ticket of the epoch that ``select`` chooses, from the checkpoint of that epoch."""
     best = monitor.best("val/acc") if settings.select == "best_val" else None
     load_network(net, directory / ("best.ckpt" if best else "last.ckpt"))
-    return Ticket.from_network(net, **about(settings, data, epoch=best["epoch"] if best else settings.epochs))
+    return Ticket.from_network(net, **build_header(settings, data, epoch=best["epoch"] if best else settings.epochs))
 
 
 def _report(ticket: Ticket, path: Path, backbone: nn.Module, directory: Path) -> None:
-    """Write ``report.json``, from which the figures of zero kernels and of scores are drawn."""
+    """Write ``report.json``, the source of the figures of zero kernels and scores."""
     checkpoint = next(p for p in (directory / "best.ckpt", directory / "last.ckpt") if p.is_file())
     image = blank(*image_of(ticket))
     report = report_file(ticket, path=path, backbone=backbone, image=image, checkpoint=checkpoint)

@@ -24,7 +24,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
         settings: of the run.
         directory: where its checkpoints and metrics go.
         num_images: of the training split.
-        first_epoch: epochs of a ramp, whose masks are no tickets yet.
+        first_epoch: number of epochs of a ramp, whose masks are not tickets yet.
 
     Raises:
         ValueError: the machine does not have what ``settings.trainer`` asks for.
@@ -60,7 +60,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
             enable_progress_bar=terminal,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            log_every_n_steps=1,  # nothing is logged within an epoch; a short epoch would cause a warning
+            log_every_n_steps=1,  # we log per epoch alone; a larger number makes Lightning warn of short epochs
             use_distributed_sampler=False,
         )
     except Exception as error:
@@ -85,12 +85,12 @@ def quieten() -> None:
 
 
 def monitor_of(trainer: L.Trainer) -> Monitor:
-    """The monitor that watches the run."""
+    """The monitor of the run that ``trainer`` trains."""
     return next(callback for callback in trainer.callbacks if isinstance(callback, Monitor))  # type: ignore[attr-defined]
 
 
 def has_native_bf16() -> bool:
-    """Whether this machine multiplies in bf16 natively: recent GPUs, and CPUs with AVX512-BF16."""
+    """True if this machine multiplies in bf16 natively: recent GPUs, and CPUs with AVX512-BF16."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported())
@@ -107,7 +107,7 @@ def _averaging(optim: Optim) -> list[L.Callback]:
 
 
 def _devices(choice: Trainer) -> Any:
-    """``auto`` is one process where there is no accelerator: two processes on one CPU gain nothing."""
+    """``auto`` means one process on a CPU, where two would gain nothing."""
     if choice.devices == "auto" and (choice.accelerator == "cpu" or not torch.accelerator.is_available()):
         return 1
     return choice.devices

@@ -1,4 +1,4 @@
-"""Many runs: the axes of a sweep, what is missing, who runs it, how long it takes, and where to watch it.
+"""Many runs: the axes of a sweep, its missing runs, the jobs that run them, and an estimate of time and space.
 
-``sweep.sweep`` is the whole story; a run itself is :func:`mpt.experiment.train.run`.
+``sweep.sweep`` is the whole story; :func:`mpt.experiment.train.run` is one run.
 """

@@ -1,7 +1,7 @@
-"""Time and space of a sweep, estimated before it starts: hours and bytes, within a factor of two or three at best.
+"""An estimate of the time and space of a sweep before it starts, right within a factor of two or three at best.
 
-Work of a run = 3 x multiply-adds of a forward pass x images x epochs (backward costs twice the forward). Seconds per
-unit of work come from finished runs of the same networks in the folder, else from one convolution timed here.
+Work of a run = 3 x multiply-adds of a forward pass x images x epochs (backward costs twice the forward). The seconds
+per unit of work come from finished runs of the same networks in the folder, else from timing one convolution.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from mpt.experiment.build import build_backbone, build_method, check_ramp
 from mpt.run.settings import Data, Settings, plain
 from mpt.run.status import result
 
-SECONDS_A_RUN = 2  # data read, network made, ticket measured
-BYTES_A_WEIGHT = 13  # frozen weight, score, momentum in the checkpoint, and some bits in the ticket
+SECONDS_PER_RUN = 2  # to read data, build the network and measure the ticket
+BYTES_PER_WEIGHT = 13  # frozen weight, score and momentum in the checkpoint, and some bits in the ticket
 
 
 def check_methods(runs: Sequence[Settings]) -> None:
-    """Raise ValueError for a method that cannot be built: an axis has a value that it does not take."""
+    """Raise ValueError if an axis has a value with which a method cannot be built."""
     for settings in runs:
         check_ramp(build_method(settings.method, prune=settings.prune), epochs=settings.epochs)
 
 
 def estimate(runs: Sequence[Settings], folder: Path) -> str:
-    """One sentence on the time and space that ``runs`` take; ValueError for a network that cannot be built."""
+    """One sentence about the time and space that ``runs`` take; ValueError if a network cannot be built."""
     sizes: dict[str, tuple[int, int] | None] = {}
     works, weights = [], []
     for settings in runs:
@@ -44,33 +44,33 @@ def estimate(runs: Sequence[Settings], folder: Path) -> str:
             works.append(3 * size[0] * _images(settings) * settings.epochs)
             weights.append(size[1])
     if not works:
-        return "estimate: none, because the size of the data is not known before they are read"
+        return "estimate: none, because the size of the data is unknown until they are read"
     rate, source = _seconds_per_unit(folder, sizes)
-    seconds = (sum(works) * rate / len(works) + SECONDS_A_RUN) * len(runs)
-    size_bytes = BYTES_A_WEIGHT * sum(weights) * len(runs) / len(works)
-    return f"estimate: about {_time(seconds)} one after the other ({source}), {_bytes(size_bytes)} on disk"
+    seconds = (sum(works) * rate / len(works) + SECONDS_PER_RUN) * len(runs)
+    size_bytes = BYTES_PER_WEIGHT * sum(weights) * len(runs) / len(works)
+    return f"estimate: about {_time(seconds)} if run one after the other ({source}), and {_bytes(size_bytes)} on disk"
 
 
 def _network(config: Mapping[str, Any]) -> str:
-    """The part of a run's plain settings on which its network's size depends, as text."""
+    """The part of a run's plain settings that decides the size of its network, as text."""
     return json.dumps([config[name] for name in ("model", "data", "width", "binary_activations")], sort_keys=True)
 
 
 def _shape(data: Data) -> tuple[int, int, int, int] | None:
-    """(images, channels, side, classes); None if they are not known before the data are read."""
+    """(images, channels, side, classes); None if they are unknown until the data are read."""
     if data.name == "synthetic":
-        known = (data.num_images, data.channels, 32, data.num_classes)
+        shape = (data.num_images, data.channels, 32, data.num_classes)
     elif data.name in FACTS:
-        known = FACTS[data.name]
+        shape = FACTS[data.name]
     elif data.train_size and data.image_size:
-        known = (data.train_size, 3, data.image_size, 10)
+        shape = (data.train_size, 3, data.image_size, 10)
     else:
         return None
-    return known[0], known[1], data.image_size or known[2], known[3]
+    return shape[0], shape[1], data.image_size or shape[2], shape[3]
 
 
 def _images(settings: Settings) -> int:
-    """Training images of an epoch."""
+    """Number of training images in an epoch."""
     shape = _shape(settings.data)
     assert shape is not None
     limit = settings.trainer.limit_batches
@@ -78,7 +78,7 @@ def _images(settings: Settings) -> int:
 
 
 def _size(settings: Settings) -> tuple[int, int] | None:
-    """Multiply-adds per image and number of weights; None if the images' shape is not known before they are read."""
+    """Multiply-adds per image and number of weights; None if the images' shape is unknown until they are read."""
     shape = _shape(settings.data)
     if shape is None:
         return None
@@ -107,23 +107,23 @@ def _multiply_adds(layer: nn.Module, out: torch.Tensor) -> int:
 
 
 def _seconds_per_unit(folder: Path, sizes: Mapping[str, tuple[int, int] | None]) -> tuple[float, str]:
-    """Seconds of one multiply-add in training, and the source of the number.
+    """Seconds per multiply-add in training, and the source of that number.
 
-    A result is data: its numbers count only where its network is one of ``sizes``, which were built from the settings
-    of this command. Nothing that a result names is built.
+    A result is data. Its numbers count only if its network is one of ``sizes``, which come from the settings of this
+    command; nothing that a result names is ever built.
     """
     rates = []
     for path in sorted(folder.glob("*/result.json"))[:200]:
-        stored = result(path.parent)
+        run = result(path.parent)
         with suppress(KeyError, TypeError, ValueError, ZeroDivisionError):  # of another version, or incomplete
-            if stored.get("status") == "done" and (size := sizes.get(_network(stored["config"]))):
-                config = stored["config"]
-                most = (config["trainer"]["limit_batches"] or stored["num_train"]) * config["batch"]
-                images = min(stored["num_train"], most)
-                rates.append(stored["seconds"] / (3 * size[0] * images * stored["epochs"]))
+            if run.get("status") == "done" and (size := sizes.get(_network(run["config"]))):
+                config = run["config"]
+                most = (config["trainer"]["limit_batches"] or run["num_train"]) * config["batch"]
+                images = min(run["num_train"], most)
+                rates.append(run["seconds"] / (3 * size[0] * images * run["epochs"]))
     if rates:
-        return sorted(rates)[len(rates) // 2], f"from {len(rates)} finished runs"
-    return _time_convolution(), "rough: from one convolution timed here"
+        return sorted(rates)[len(rates) // 2], f"from {len(rates)} finished {'run' if len(rates) == 1 else 'runs'}"
+    return _time_convolution(), "rough: from timing one convolution"
 
 
 def _time_convolution() -> float:

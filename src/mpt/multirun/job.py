@@ -1,4 +1,4 @@
-"""One job of a multirun, wherever a launcher runs it: in this process, or apart where the run takes several."""
+"""One job of a multirun, wherever a launcher runs it: in this process, or apart if the run takes several."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from mpt.experiment.kinds import run
-from mpt.run.apart import cuda_devices, devices_held, follow_sweep, needs_processes, run_apart
-from mpt.run.claim import ClaimedError, claimed, holder, slurm_job
+from mpt.run.apart import cuda_devices, follow_sweep, hold_devices, needs_processes, run_apart
+from mpt.run.claim import ClaimedError, hold_claim, holder, slurm_job
 from mpt.run.settings import Settings
-from mpt.run.status import failed_since, finished_result, reason, record_failure, result
+from mpt.run.status import finished_result, has_failed_since, reason, record_failure, result
 
 
 def job(settings: Settings, directory: Path, hydra: Any) -> None:
-    """Run ``settings`` in ``directory`` unless that is done, has failed since the sweep began, or is held by another.
+    """Run ``settings`` in ``directory`` unless that run is done, has failed since the sweep began, or is claimed.
 
-    A failure is recorded and printed, and stops no other job.
+    A failure is recorded and printed; it stops no other job.
 
     Args:
         settings: of the run.
         directory: of the run.
-        hydra: Hydra's own configuration of this job.
+        hydra: Hydra's configuration of this job.
     """
     follow_sweep()
     started = hydra.sweeper.get("started") or time.time()
@@ -33,22 +33,22 @@ def job(settings: Settings, directory: Path, hydra: Any) -> None:
         _job(settings, directory, hydra, started)
     except ClaimedError as busy:
         print(f"{busy}", flush=True)
-    except (OSError, ValueError) as error:  # about the directory: errors of the run itself are caught in _attempt
+    except (OSError, ValueError) as error:  # from the directory; _attempt catches errors of the run itself
         print(f"failed: {directory}: {reason(error)}", file=sys.stderr, flush=True)
 
 
 def _job(settings: Settings, directory: Path, hydra: Any, started: float) -> None:
-    if finished_result(settings, directory) or failed_since(directory, started):
+    if finished_result(settings, directory) or has_failed_since(directory, started):
         return
     print(f"\n{directory.name}: {' '.join(_axes(hydra))}", flush=True)
     if int(os.environ.get("SLURM_PROCID", 0)) > 0 and not needs_processes(settings.trainer):
         if _first_task_runs(directory):
             _attempt(settings, directory, record=False)
         return
-    with claimed(directory) as claim:
-        if failed_since(directory, started):
+    with hold_claim(directory) as claim:
+        if has_failed_since(directory, started):
             return
-        if needs_processes(settings.trainer) or _devices_wanted(settings, hydra):
+        if needs_processes(settings.trainer) or _devices_needed(settings, hydra):
             _apart(settings, directory, hydra, claim.fileno())
         else:
             _attempt(settings, directory, record=True)
@@ -61,7 +61,7 @@ def _axes(hydra: Any) -> list[str]:
 def _attempt(settings: Settings, directory: Path, *, record: bool) -> None:
     try:
         run(settings, directory)
-    except SystemExit:  # Lightning's answer to Ctrl-C
+    except SystemExit:  # Lightning exits on Ctrl-C
         raise KeyboardInterrupt from None
     except Exception as error:
         if os.environ.get("MPT_TRACEBACK"):
@@ -72,7 +72,7 @@ def _attempt(settings: Settings, directory: Path, *, record: bool) -> None:
 
 
 def _first_task_runs(directory: Path, *, seconds: float = 120) -> bool:
-    """In a task of a SLURM job other than the first: True once the first one holds the run, False if it never does."""
+    """In a task of a SLURM job other than the first: wait until the first holds the run; False if it never does."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if holder(directory).get("job") == slurm_job():
@@ -91,8 +91,8 @@ def _apart(settings: Settings, directory: Path, hydra: Any, claim: int) -> None:
     flags += ["--config-name", hydra.job.config_name]
     with ExitStack() as stack:
         environment = {}
-        if count := _devices_wanted(settings, hydra):
-            devices = stack.enter_context(devices_held(count, cuda_devices()))
+        if count := _devices_needed(settings, hydra):
+            devices = stack.enter_context(hold_devices(count, cuda_devices()))
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         failure = run_apart(
             hydra.overrides.task, flags, directory, claim=claim, environment=environment, cwd=hydra.runtime.cwd
@@ -101,10 +101,10 @@ def _apart(settings: Settings, directory: Path, hydra: Any, claim: int) -> None:
         record_failure(directory, settings, failure)
 
 
-def _devices_wanted(settings: Settings, hydra: Any) -> int:
+def _devices_needed(settings: Settings, hydra: Any) -> int:
     """Number of CUDA devices for this job alone; 0 unless joblib runs several jobs at the same time."""
     if "Joblib" not in str(hydra.launcher.get("_target_")) or settings.trainer.accelerator == "cpu":
         return 0
     devices = settings.trainer.devices
-    wanted = 1 if str(devices) == "auto" else int(devices) if str(devices).isdigit() else 0
-    return wanted if wanted and len(cuda_devices()) > 1 else 0
+    count = 1 if str(devices) == "auto" else int(devices) if str(devices).isdigit() else 0
+    return count if count and len(cuda_devices()) > 1 else 0

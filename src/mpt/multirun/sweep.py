@@ -1,7 +1,7 @@
-"""Many runs: expand the axes, check everything, and run what is missing, each run once.
+"""Many runs: expand the axes, check everything, and run each missing run once.
 
-The truth about a run lies in its directory, whose name follows from the settings alone, never in this process. So a
-sweep can be killed anywhere and repeated, run by several commands at once, and spread by any launcher of Hydra.
+The state of a run lies in its directory, whose name follows from its settings alone, never in this process. So a sweep
+can be killed at any moment and repeated, several commands can share it, and any launcher of Hydra can spread it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from omegaconf import DictConfig
 
 from mpt.files import write_atomically
 from mpt.multirun.expand import Run, expand_axes
-from mpt.multirun.tuning import Tuning, quoted
+from mpt.multirun.tuning import Tuning
 from mpt.run import status
 from mpt.run.claim import NAME as CLAIM
-from mpt.run.claim import claimed, is_claimed
+from mpt.run.claim import hold_claim, is_claimed
+from mpt.run.compose import quote
 from mpt.run.settings import Settings
 
 
 def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
-    """Run what is missing of the runs that ``arguments`` and the file of the sweep span.
+    """Run those runs that ``arguments`` and the file of the sweep span and that are not done yet.
 
     Raises:
-        ValueError: a value of an axis is refused; then nothing has started.
+        ValueError: an axis has a value that is refused; nothing has started.
         SystemExit: some runs failed; all others are done.
     """
     folder = Path(sweeper.config.hydra.sweep.dir)
@@ -38,41 +39,41 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     runs = expand_axes(sweeper, lines, arguments, folder)
     for run in runs:
         _check_processes(sweeper.config, run.settings)
-    refused: dict[Path, str] = {}
-    missing = [run for run in runs if not _done(run, refused)]
+    refusals: dict[Path, str] = {}
+    missing = [run for run in runs if not _is_done(run, refusals)]
     tuning = Tuning(sweeper, folder)
     tunings = tuning.expand(runs)
     print(_announce(sweeper.config, folder, runs, changes), flush=True)
     if tuning.axes:
         print(tuning.announce(runs, tunings), flush=True)
-    searches = [run.settings for run in missing if run.directory not in refused]
-    if wanted := searches + tuning.settings_left(runs, tunings):
+    searches = [run.settings for run in missing if run.directory not in refusals]
+    if pending := searches + tuning.settings_left(runs, tunings):
         from mpt.multirun.estimate import check_methods, estimate
 
         check_methods(searches)
-        print(estimate(wanted, folder), flush=True)
+        print(estimate(pending, folder), flush=True)
     if sweeper.dry_run:
         every = [*runs, *tunings]
         print("\n".join(f"{status.state(run.directory).state:<8} {run.directory.name}" for run in every), flush=True)
         return []
-    if wanted:
-        _work(sweeper, runs, refused, started=_list(folder, runs))
+    if pending:
+        _work(sweeper, runs, refusals, started=_record_list(folder, runs))
         if tunings := tuning.expand(runs):
-            more = (f"hydra.sweep.dir={quoted(folder)}",)
-            _work(tuning.sweeper, tunings, refused, started=_list(folder, tunings), more=more)
-    _report([*runs, *tunings], refused, folder)
+            more = (f"hydra.sweep.dir={quote(folder)}",)
+            _work(tuning.sweeper, tunings, refusals, started=_record_list(folder, tunings), more=more)
+    _report([*runs, *tunings], refusals, folder)
     return []
 
 
 def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """The axes of each line of the file, and the changes of ``budget=mini`` (``key`` -> ``before -> after``)."""
+    """The axes of each line of the file, and the changes by ``budget=mini`` (``key`` -> ``before -> after``)."""
     if sweeper.config.budget not in (None, "paper", "mini"):
         raise ValueError(f"budget must be paper or mini, got {sweeper.config.budget}")
     params = dict(sweeper.params)
     mini = sweeper.axes["mini"] if sweeper.config.budget == "mini" else {}
     changes = {key: f"{params.get(key, 'as published')} -> {value}" for key, value in mini.items()}
-    tuned = sweeper.axes["mini_finetune"] if mini else {}
-    changes |= {f"fine-tuning: {key}": f"{sweeper.axes['finetune'].get(key)} -> {v}" for key, v in tuned.items()}
+    tuning = sweeper.axes["mini_finetune"] if mini else {}
+    changes |= {f"fine-tuning: {key}": f"{sweeper.axes['finetune'].get(key)} -> {v}" for key, v in tuning.items()}
     lines = sweeper.axes["lines"].values() or [{}]
     return [params | dict(line) | mini for line in lines], changes
 
@@ -83,13 +84,13 @@ def _check_processes(master: DictConfig, settings: Settings) -> None:
     slurm = "Slurm" in str(launcher.get("_target_"))
     if slurm and (devices, nodes) != (str(launcher.tasks_per_node), launcher.nodes):
         raise ValueError(
-            f"SLURM gives each run {launcher.nodes} x {launcher.tasks_per_node} tasks, one for each device, and "
-            f"trainer.devices={devices} trainer.num_nodes={nodes} wants others: one number of devices a command"
+            f"SLURM gives each run {launcher.nodes} x {launcher.tasks_per_node} tasks, one for each device, but "
+            f"trainer.devices={devices} trainer.num_nodes={nodes}: use one number of devices per command"
         )
     if nodes > 1 and not slurm:
         raise ValueError(
             f"trainer.num_nodes={nodes} in a sweep needs a launcher that starts a task for each device: "
-            "hydra/launcher=slurm"
+            "use hydra/launcher=slurm"
         )
     if devices.isdigit() and settings.batch % max(1, int(devices) * nodes):
         raise ValueError(
@@ -112,68 +113,68 @@ def _announce(master: DictConfig, folder: Path, runs: Sequence[Run], changes: di
     return "\n".join(lines)
 
 
-def _list(folder: Path, runs: Sequence[Run]) -> float:
-    """Record the runs asked for, next to those of earlier commands; the time of it, by the file system's clock."""
-    asked = {run.directory.name: list(run.overrides) for run in runs}
-    with claimed(folder, name=".listing", patience=10):  # other commands list their runs one after the other
-        write_atomically(folder / status.LIST, json.dumps(status.listed(folder) | asked, indent=1) + "\n")
+def _record_list(folder: Path, runs: Sequence[Run]) -> float:
+    """Add ``runs`` to the list of runs that commands asked for; return the file system's time of that."""
+    requests = {run.directory.name: list(run.overrides) for run in runs}
+    with hold_claim(folder, name=".listing", patience=10):  # commands write the list one after the other
+        write_atomically(folder / status.LIST, json.dumps(status.read_list(folder) | requests, indent=1) + "\n")
         return (folder / status.LIST).stat().st_mtime
 
 
 def _work(
-    sweeper: Any, runs: Sequence[Run], refused: dict[Path, str], *, started: float, more: tuple[str, ...] = ()
+    sweeper: Any, runs: Sequence[Run], refusals: dict[Path, str], *, started: float, more: tuple[str, ...] = ()
 ) -> None:
-    """Launch until every run is done or has failed once since ``started``; wait for runs that another command holds.
+    """Launch runs until each is done or has failed since ``started``; wait for runs that another command holds.
 
-    A run that twice neither ends nor is held by a process is given up: ``refused`` says why.
+    A run that after two launches has neither ended nor is held is given up; ``refusals`` says why.
     """
     tries: Counter[Path] = Counter()
-    while left := [run for run in runs if not _settled(run, refused, started)]:
+    while left := [run for run in runs if not _is_settled(run, refusals, started)]:
         free = [run for run in left if not is_claimed(run.directory)]
         if not free:
-            _wait(left, refused, started)
+            _wait(left, refusals, started)
             continue
         stopped = _launch(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"hydra.sweeper.started={started!r}"))
-        after = [run for run in free if not _settled(run, refused, started) and not is_claimed(run.directory)]
-        if stopped and len(after) == len(free) and not any(_left_claim(run.directory) > started for run in after):
+        after = [run for run in free if not _is_settled(run, refusals, started) and not is_claimed(run.directory)]
+        if stopped and len(after) == len(free) and not any(_stale_claim_time(run.directory) > started for run in after):
             raise stopped
         for run in after:
             tries[run.directory] += 1
-            if tries[run.directory] > 1 and _left_claim(run.directory) > started:
+            if tries[run.directory] > 1 and _stale_claim_time(run.directory) > started:
                 status.record_failure(run.directory, run.settings, "its process was killed, twice (out of memory?)")
-            if tries[run.directory] > 1 and not _settled(run, refused, started):
-                refused[run.directory] = "it could not be started, or not be recorded: see above"
+            if tries[run.directory] > 1 and not _is_settled(run, refusals, started):
+                refusals[run.directory] = "it could not start, or its result could not be written: see above"
 
 
-def _done(run: Run, refused: dict[Path, str]) -> bool:
-    """Whether the run is finished; ``refused`` gets one whose directory holds something else."""
+def _is_done(run: Run, refusals: dict[Path, str]) -> bool:
+    """True if the run is finished. A run whose directory holds something else goes to ``refusals``."""
     try:
         return bool(status.finished_result(run.settings, run.directory))
     except (ValueError, OSError) as error:
-        refused[run.directory] = status.reason(error)
+        refusals[run.directory] = status.reason(error)
         return False
 
 
-def _settled(run: Run, refused: dict[Path, str], started: float) -> bool:
-    return run.directory in refused or _done(run, refused) or status.failed_since(run.directory, started)
+def _is_settled(run: Run, refusals: dict[Path, str], started: float) -> bool:
+    return run.directory in refusals or _is_done(run, refusals) or status.has_failed_since(run.directory, started)
 
 
-def _left_claim(directory: Path) -> float:
-    """When a process that has died created the claim it left; 0 if there is none."""
+def _stale_claim_time(directory: Path) -> float:
+    """When a process that died created the claim that it left behind; 0 if there is none."""
     try:
         return (directory / CLAIM).stat().st_mtime
     except OSError:
         return 0.0
 
 
-def _wait(left: Sequence[Run], refused: dict[Path, str], started: float) -> None:
-    print(f"waiting for {len(left)} runs held by other commands", flush=True)
-    while all(is_claimed(run.directory) and not _settled(run, refused, started) for run in left):
+def _wait(left: Sequence[Run], refusals: dict[Path, str], started: float) -> None:
+    print(f"waiting for {len(left)} {'run' if len(left) == 1 else 'runs'} held by other commands", flush=True)
+    while all(is_claimed(run.directory) and not _is_settled(run, refusals, started) for run in left):
         time.sleep(1)
 
 
 def _launch(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Exception | None:
-    """Give ``runs``, each with the overrides ``more``, to the launcher; the exception that stopped it, if any."""
+    """Pass ``runs``, each with the overrides ``more``, to the launcher; return what stopped it, if anything."""
     from hydra.core.plugins import Plugins
 
     launcher = Plugins.instance().instantiate_launcher(
@@ -181,17 +182,17 @@ def _launch(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Excepti
     )
     try:
         launcher.launch([[*run.overrides, *more] for run in runs], initial_job_idx=0)
-    except Exception as error:  # the launcher lost a job: the directories say what became of the others
+    except Exception as error:  # the launcher lost a job; the directories hold the states of all
         print(f"the launcher stopped: {error!r}", file=sys.stderr, flush=True)
         return error
     return None
 
 
-def _report(runs: Sequence[Run], refused: dict[Path, str], folder: Path) -> None:
-    failed = [run for run in runs if run.directory in refused or not _done(run, refused)]
+def _report(runs: Sequence[Run], refusals: dict[Path, str], folder: Path) -> None:
+    failed = [run for run in runs if run.directory in refusals or not _is_done(run, refusals)]
     print(f"\n{len(runs) - len(failed)} of {len(runs)} runs in {folder} are done", flush=True)
     if failed:
-        reasons = [refused.get(r.directory) or status.result(r.directory).get("error", "missing") for r in failed]
+        reasons = [refusals.get(r.directory) or status.result(r.directory).get("error", "missing") for r in failed]
         lines = [f"  {run.directory}: {reason}" for run, reason in zip(failed, reasons, strict=True)]
         print("\n".join([f"mpt-train: {len(failed)} runs failed:", *lines]), file=sys.stderr, flush=True)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Fine-tunings of every ticket that a sweep finds: runs like any others, once the ticket exists."""
+"""Fine-tuning runs of every ticket that a sweep finds: runs like any other, once the ticket exists."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from omegaconf import open_dict
 
 from mpt.multirun.expand import Composer, Run, expand_axes
-from mpt.run.compose import register
+from mpt.run.compose import quote, register
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.run.status import state
 
 
 class Tuning:
-    """The fine-tunings of a sweep's tickets.
+    """The fine-tuning runs of a sweep's tickets.
 
     Attributes:
-        axes: of the fine-tuning; empty if the sweep has searches alone.
-        combinations: of their values, each as overrides.
+        axes: of fine-tuning; empty if the sweep only searches.
+        combinations: of the axes' values, each a list of overrides.
     """
 
     def __init__(self, sweeper: Any, folder: Path) -> None:
@@ -34,20 +34,20 @@ class Tuning:
 
     @cached_property
     def sweeper(self) -> Any:
-        """The sweeper of the searches with the configuration of ``mpt-finetune``."""
+        """The sweeper of the searches, with the configuration of ``mpt-finetune`` instead."""
         register(FinetuneSettings)
         master = copy.deepcopy(self.searching.config)
         with open_dict(master):
             master.hydra.job.config_name = "finetune"
-            kept = [o for o in master.hydra.overrides.hydra if not o.lstrip("+~").startswith("hydra.sweeper.")]
-            master.hydra.overrides.hydra = kept  # without the axes of the searches
-        second = copy.copy(self.searching)
-        second.config = master
-        return second
+            overrides = master.hydra.overrides.hydra  # without the axes of the searches:
+            master.hydra.overrides.hydra = [o for o in overrides if not o.lstrip("+~").startswith("hydra.sweeper.")]
+        sweeper = copy.copy(self.searching)
+        sweeper.config = master
+        return sweeper
 
     def expand(self, searches: Sequence[Run]) -> list[Run]:
-        """The fine-tunings of each search that is done."""
-        done = _done(searches) if self.axes else []
+        """The fine-tuning runs of each search that is done."""
+        done = _select_done(searches) if self.axes else []
         return [
             run
             for search in done
@@ -55,40 +55,34 @@ class Tuning:
         ]
 
     def _overrides(self, search: Run) -> list[str]:
-        config, kept = self.searching.config, ("trainer", "logger", "seed=", "runs=", "data.root=")
+        config, shared = self.searching.config, ("trainer", "logger", "seed=", "runs=", "data.root=")
         return [
-            f"ticket={quoted(search.directory / 'ticket.safetensors')}",
+            f"ticket={quote(search.directory / 'ticket.safetensors')}",
             f"data={search.settings.data.name}",
             f"sweep={config.sweep}",
             f"budget={config.budget}",
-            *(override for override in search.overrides if override.startswith(kept)),
+            *(override for override in search.overrides if override.startswith(shared)),
         ]
 
     def announce(self, searches: Sequence[Run], tunings: Sequence[Run]) -> str:
-        """The line that says how many there are and how many of them are done."""
-        count, done = len(self.combinations), len(_done(tunings))
+        """The line that says how many fine-tuning runs there are and how many of them are done."""
+        count, done = len(self.combinations), len(_select_done(tunings))
         axes = ", ".join(f"{key}={value}" for key, value in self.axes.items())
-        return f"then {count} fine-tunings of each ticket, {done} of {count * len(searches)} done: {axes}"
+        return f"then {count} fine-tuning runs of each ticket, {done} of {count * len(searches)} done: {axes}"
 
     def settings_left(self, searches: Sequence[Run], tunings: Sequence[Run]) -> list[Settings]:
-        """For an estimate: for each fine-tuning that is not done, the settings of a search of its length."""
+        """For an estimate: of each fine-tuning run that is not done, the settings of an equally long search."""
         lengths = [
-            {o.get_key_element(): o.value() for o in map(self.composer.parsed, combination)}
+            {o.get_key_element(): o.value() for o in map(self.composer.parse, combination)}
             for combination in self.combinations
         ]
-        tuned = [
+        every = [
             replace(search.settings, **{key: length[key] for key in ("epochs", "batch") if key in length})
             for search in searches
             for length in lengths
         ]
-        return tuned[len(_done(tunings)) :]
+        return every[len(_select_done(tunings)) :]
 
 
-def _done(runs: Sequence[Run]) -> list[Run]:
+def _select_done(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if state(run.directory).state == "done"]
-
-
-def quoted(path: Path) -> str:
-    """The absolute path as a value in Hydra's grammar."""
-    escaped = str(path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -1,7 +1,8 @@
-"""A run's directory belongs to one process at a time; the kernel releases it however that process ends.
+"""A run's directory belongs to one process at a time. The kernel releases it, however that process ends.
 
-The claim is an ``flock`` on the file ``claim`` in the directory. It works on local file systems, and on NFS from Linux
-2.6.12 on where the server locks; others without locks are refused. On NFS a child does not share its parent's lock.
+The claim is an ``flock`` on the file ``claim`` in the directory. It works on local file systems, and on NFS from
+Linux 2.6.12 on if the server supports locks. File systems without locks are refused. On NFS a child does not share its
+parent's lock.
 """
 
 from __future__ import annotations
@@ -26,27 +27,26 @@ class ClaimedError(ValueError):
 
 
 @contextmanager
-def claimed(directory: Path, *, name: str = NAME, patience: float = 0.2) -> Iterator[IO[str]]:
-    """Hold ``directory``, created if absent, and yield the open claim; a directory left empty is removed again.
+def hold_claim(directory: Path, *, name: str = NAME, patience: float = 0.2) -> Iterator[IO[str]]:
+    """Hold ``directory``, created if absent, and yield the open claim file; remove a directory left empty.
 
     Args:
-        directory: of a run, or any other.
-        name: of the file that is locked.
-        patience: seconds to wait while another process holds it; mpt-status holds it for a moment.
+        directory: of a run, or any other one.
+        name: of the file to lock.
+        patience: seconds to wait while another process holds the directory; mpt-status does for a moment.
 
     Raises:
-        ClaimedError: another process still holds it then.
+        ClaimedError: another process still holds it after ``patience``.
         ValueError: the file system has no locks.
     """
     new = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     try:
-        file = _locked(directory, name, patience)
+        file = _lock(directory, name, patience)
         try:
             yield file
         finally:
-            (directory / name).unlink(
-                missing_ok=True
-            )  # before the lock is released: whoever opened it sees another file
+            # first, so that a process that waits for the lock of this file sees that it is no longer the claim
+            (directory / name).unlink(missing_ok=True)
             file.close()
     finally:
         for folder in new:
@@ -54,34 +54,34 @@ def claimed(directory: Path, *, name: str = NAME, patience: float = 0.2) -> Iter
                 folder.rmdir()
 
 
-def _locked(directory: Path, name: str, patience: float) -> IO[str]:
+def _lock(directory: Path, name: str, patience: float) -> IO[str]:
     end = time.monotonic() + patience
     while True:
         directory.mkdir(parents=True, exist_ok=True)
         try:
             file = (directory / name).open("a+")
-        except FileNotFoundError:  # removed in between
+        except FileNotFoundError:  # another process removed the directory in between
             if time.monotonic() > end:
                 raise
             continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(directory / name)
+            words = _describe_holder(directory / name)
             file.close()
             if time.monotonic() > end:
-                raise ClaimedError(f"another command is running {directory}{holder}: wait for it, or end it") from None
+                raise ClaimedError(f"another command is running {directory}{words}: wait for it, or end it") from None
             time.sleep(0.05)
             continue
         except OSError as error:
-            if not os.fstat(file.fileno()).st_size:  # no holder has written into it
+            if not os.fstat(file.fileno()).st_size:  # no process holds it
                 (directory / name).unlink(missing_ok=True)
             file.close()
             raise ValueError(
-                f"{directory} cannot be locked ({error.strerror}): take a folder on a file system that has locks, such "
+                f"{directory} cannot be locked ({error.strerror}): choose a folder on a file system with locks, such "
                 "as a local disk"
             ) from error
-        if _is_still(file, directory / name):
+        if _is_open_file(file, directory / name):
             file.truncate(0)
             file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "job": slurm_job()}) + "\n")
             file.flush()
@@ -89,8 +89,8 @@ def _locked(directory: Path, name: str, patience: float) -> IO[str]:
         file.close()
 
 
-def _is_still(file: IO[str], path: Path) -> bool:
-    """True unless ``path`` was removed or replaced between opening and locking."""
+def _is_open_file(file: IO[str], path: Path) -> bool:
+    """True if ``path`` is still ``file``; False if it was removed or replaced between opening and locking."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -110,11 +110,11 @@ def is_claimed(directory: Path) -> bool:
 
 
 def holder(directory: Path) -> dict[str, object]:
-    """Host, process and SLURM job that hold ``directory``, as their claim says; empty if it does not."""
+    """Host, process and SLURM job that hold ``directory``, as their claim says; empty if there is none."""
     return read_object(directory / NAME)
 
 
-def _holder(claim: Path) -> str:
+def _describe_holder(claim: Path) -> str:
     known = read_object(claim)
     return f" (process {known['pid']} on {known['host']})" if {"pid", "host"} <= known.keys() else ""
 

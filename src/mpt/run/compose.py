@@ -1,12 +1,13 @@
 """Hydra: from ``conf/``, ``sweeps/`` and a command line to checked settings.
 
-``sweeps/`` is a group like those of ``conf/``. Hydra sees only that folder, nothing around it.
+``sweeps/`` is a group, like the folders of ``conf/``. Hydra sees only that folder and nothing around it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose as hydra_compose
@@ -29,7 +30,7 @@ S = TypeVar("S")
 
 
 class SweepFiles(FileConfigSource):  # type: ignore[misc]
-    """The parent of ``sweeps/`` as a source of one group: as a plain source ``--help`` would walk ``.venv``."""
+    """The parent of ``sweeps/`` as a source of that group alone; of a plain source Hydra would walk ``.venv`` too."""
 
     @staticmethod
     def scheme() -> str:
@@ -55,7 +56,7 @@ class SweepsOnThePath(SearchPathPlugin):  # type: ignore[misc]
 
 
 def register(schema: type = Settings) -> None:
-    """Make a command's settings, by the name of their class, and ``sweeps=<name>`` known to Hydra."""
+    """Tell Hydra of a command's settings, by the name of their class, and of ``sweeps=<name>``."""
     for plugin in (SweepFiles, SweepsOnThePath):
         Plugins.instance().register(plugin)
     ConfigStore.instance().store(name=schema.__name__, node=schema)
@@ -76,14 +77,14 @@ def _times_kept(factor: float, *, _root_: DictConfig) -> float:
 
 
 def compose(name: str, overrides: Sequence[str], schema: type) -> DictConfig:
-    """The configuration ``conf/<name>.yaml`` under ``overrides``, not checked yet."""
+    """Compose ``conf/<name>.yaml`` and ``overrides`` to a configuration, which is not checked yet."""
     register(schema)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose(name, overrides=list(overrides))
 
 
 def settings_of(composed: DictConfig, schema: type[S]) -> S:
-    """The checked settings that ``composed`` holds.
+    """The settings that the configuration ``composed`` holds, checked.
 
     Raises:
         ValueError: a key, a value or a combination of values is refused, in one sentence.
@@ -91,7 +92,7 @@ def settings_of(composed: DictConfig, schema: type[S]) -> S:
     check_keys(composed, schema)
     try:
         settings = OmegaConf.to_object(composed)
-    except OmegaConfBaseException as error:  # of an interpolation
+    except OmegaConfBaseException as error:  # an interpolation failed
         raise ValueError(sentence(error)) from error
     assert isinstance(settings, schema)
     for group in OPEN:
@@ -100,6 +101,12 @@ def settings_of(composed: DictConfig, schema: type[S]) -> S:
             settings = replace(settings, **{group: choice})  # type: ignore[type-var]
     check_values(settings)
     return settings
+
+
+def quote(path: Path) -> str:
+    """The absolute path, as a value in Hydra's grammar."""
+    escaped = str(path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def given_keys(overrides: Sequence[str]) -> set[str]:

@@ -1,4 +1,4 @@
-"""A run's identity and its name, which follows from the settings alone."""
+"""The identity of a run and its name. Both follow from its settings alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from mpt.run.settings import FinetuneSettings, Settings, dials, plain
 
-FOLDERS = ("image_folder", "imagenet")  # data that data.root identifies
+FOLDERS = ("image_folder", "imagenet")  # data sets that data.root identifies
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def purpose(key: str) -> str:
-    """What the parameter of this dotted name is ``of``; an argument of an open parameter is of the same."""
+    """What the parameter with this dotted name is ``of``; an argument of an open group takes the group's."""
     known = _purposes()
     while key and key not in known:
         key = key.rpartition(".")[0]
@@ -34,15 +34,15 @@ def _purposes() -> dict[str, str]:
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries to one with dotted keys."""
-    result: dict[str, Any] = {}
+    """One dictionary with dotted keys from nested dictionaries."""
+    flattened: dict[str, Any] = {}
     for key, value in config.items():
-        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return result
+        flattened |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flattened
 
 
 def run_name(settings: Settings) -> str:
-    """Readable name of a run: what it is, and a hash of everything else that its ticket depends on."""
+    """Readable name of a run: its main settings, and a hash of everything on which its ticket depends."""
     selection = settings.method.arguments.get("selection", "layerwise")
     relevant = json.dumps(identity(plain(settings)), sort_keys=True)
     parts = [

@@ -1,6 +1,6 @@
 """The content of ``result.json`` and ``metrics.jsonl``: every key with its type, meaning and source.
 
-``docs/results.md`` is generated from this file. Tables, figures and other programs read the keys: they do not change.
+``docs/results.md`` is generated from this file. Tables, figures and other programs read the keys, so they never change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def key(meaning: str, *, optional: str = "") -> Any:
-    """A key of a result. ``optional`` says when it is there; an absent key is None here."""
+    """A key of a result. ``optional`` says which setting or command adds the key; without it the value is None."""
     about = {"meaning": meaning, "optional": optional}
     return field(default=None, metadata=about) if optional else field(metadata=about)
 
@@ -59,7 +59,7 @@ class Result:
         return {name: value for name, value in asdict(self).items() if name not in optional or value is not None}
 
 
-METRICS = {  # of each row of metrics.jsonl, one an epoch; the names with a slash go to the loggers, too
+METRICS = {  # keys of each row of metrics.jsonl, one row per epoch; names with a slash go to the loggers too
     "epoch": "number of the epoch, from 1",
     "lr": "learning rate in the epoch",
     "seconds": "duration of the epoch, its evaluation included",

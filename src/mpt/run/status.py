@@ -17,14 +17,14 @@ from mpt.run.name import identity
 from mpt.run.settings import Settings, plain
 
 STATES = ("done", "running", "failed", "missing")
-INTERRUPTED = "interrupted"  # the reason of a run that its user stopped
-LIST = "sweep.json"  # in the directory of a sweep: every run that a command asked for
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where yaml was built with it
+INTERRUPTED = "interrupted"  # the recorded reason of a run that its user stopped
+LIST = "sweep.json"  # in the folder of a sweep: every run that any of its commands asked for
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if yaml was built with it
 
 
 @dataclass(frozen=True)
 class State:
-    """Of one run: one of ``STATES``; for a failed run the reason, for an interrupted one how far it came."""
+    """The state of one run, one of ``STATES``, and a text: why it failed, or how far it came."""
 
     directory: Path
     state: str
@@ -32,10 +32,14 @@ class State:
 
 
 def finished_result(settings: Settings, directory: Path) -> dict[str, Any] | None:
-    """The result of a run that is finished in ``directory``; ValueError if another run lives there."""
+    """The result of this run if it is finished in ``directory``, else None.
+
+    Raises:
+        ValueError: ``directory`` holds another run, or a damaged ``config.yaml``.
+    """
     try:
-        there = yaml.load((directory / "config.yaml").read_text(), Loader=_LOADER)
-        before, now = identity(there), identity(plain(settings))
+        config = yaml.load((directory / "config.yaml").read_text(), Loader=_LOADER)
+        before, now = identity(config), identity(plain(settings))
     except FileNotFoundError:
         if leftovers := [name for name in ("last.ckpt", "ticket.safetensors") if (directory / name).exists()]:
             raise ValueError(
@@ -47,8 +51,8 @@ def finished_result(settings: Settings, directory: Path) -> dict[str, Any] | Non
             f"{directory / 'config.yaml'} is damaged: remove the directory to run it again, or choose another"
         ) from error
     different = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-    begun = any((directory / name).exists() for name in ("last.ckpt", "ticket.safetensors"))
-    if not begun or "data_checksum" not in now:  # nothing was learned from other pictures; or the pictures are away
+    started = any((directory / name).exists() for name in ("last.ckpt", "ticket.safetensors"))
+    if not started or "data_checksum" not in now:  # nothing was learned from other pictures, or they are gone
         different = [key for key in different if key != "data_checksum"]
     if different == ["data_checksum"]:
         raise ValueError(
@@ -70,11 +74,11 @@ def result(directory: Path) -> dict[str, Any]:
 def record_failure(directory: Path, settings: Settings, error: BaseException | str) -> None:
     """Write a ``result.json`` with ``status: failed`` and the reason.
 
-    If one of several processes broke, it is quoted, not one that lost its connection to it.
+    If one of several processes failed, its reason is recorded, not that of a process that lost its connection to it.
     """
-    text = error if isinstance(error, str) else reason(error)
-    reports = [path.read_text() for path in sorted(directory.glob("error-rank*"))]
-    content = {"status": "failed", "error": (reports or [text])[0], "config": plain(settings)}
+    ranks = [path.read_text() for path in sorted(directory.glob("error-rank*"))]
+    texts = [*ranks, error if isinstance(error, str) else reason(error)]
+    content = {"status": "failed", "error": texts[0], "config": plain(settings)}
     try:
         write_atomically(directory / "result.json", json.dumps(content, indent=2) + "\n")
     except OSError as full:
@@ -82,25 +86,25 @@ def record_failure(directory: Path, settings: Settings, error: BaseException | s
 
 
 def reason(error: BaseException) -> str:
-    """The reason of a failure, as it is recorded."""
+    """The words that record why a run failed."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return INTERRUPTED
     return sentence(error) if is_mendable(error) else repr(error)
 
 
 def record_rank_failure(directory: Path, rank: int, error: BaseException) -> None:
-    """Record why a process other than the first broke, for the first to quote."""
+    """Record why a process other than the first one failed; :func:`record_failure` reads it."""
     write_atomically(directory / f"error-rank{rank}", reason(error))
 
 
 def forget_failure(directory: Path) -> None:
-    """Remove what a failed attempt left, except its checkpoint."""
+    """Remove the records of a failed attempt; keep its checkpoint."""
     for path in (directory / "result.json", *directory.glob("error-rank*")):
         path.unlink(missing_ok=True)
 
 
-def failed_since(directory: Path, started: float) -> bool:
-    """True if an attempt at this run, by any command, failed after ``started``; an interruption is no failure."""
+def has_failed_since(directory: Path, started: float) -> bool:
+    """True if an attempt at this run, by any command, failed after ``started``. An interrupted run has not failed."""
     try:
         written = (directory / "result.json").stat().st_mtime
     except OSError:
@@ -130,22 +134,22 @@ def _progress(directory: Path) -> str:
 
 
 def states(folder: Path) -> list[State]:
-    """The states of all runs in ``folder`` and of those that a sweep into it asked for, by name.
+    """The states of all runs in ``folder`` and of the runs that a sweep into it asked for, sorted by path.
 
     Raises:
         ValueError: there is no such folder.
     """
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: name one with runs in it, for instance runs")
+        raise ValueError(f"there is no folder {folder}: name a folder with runs in it, for instance runs")
     runs = {path.parent for path in folder.glob("**/config.yaml")} | {path.parent for path in folder.glob("*/claim")}
     runs |= {path.parent for path in folder.glob("**/result.json")}
     for path in (*folder.glob(LIST), *folder.glob(f"*/{LIST}")):
-        runs |= {path.parent / name for name in listed(path.parent)}
-    return [state(run) for run in sorted(runs) if "wandb" not in run.relative_to(folder).parts]  # it keeps a copy
+        runs |= {path.parent / name for name in read_list(path.parent)}
+    return [state(run) for run in sorted(runs) if "wandb" not in run.relative_to(folder).parts]  # W&B keeps copies
 
 
-def listed(folder: Path) -> dict[str, list[str]]:
-    """Name -> overrides of every run that the sweep in ``folder`` asked for."""
+def read_list(folder: Path) -> dict[str, list[str]]:
+    """Every run that the sweep in ``folder`` asked for: name -> overrides."""
     return read_object(folder / LIST)
 
 
