@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from mpt.files import version
 from mpt.search.conversion import Conversion
 from mpt.search.initializers import random_weight
-from mpt.search.layers import one_selection, ticket_layers, unwrap
+from mpt.search.layers import unwrap
 from mpt.search.methods import Dense, own_prune
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
 from mpt.ticket import format as files
+from mpt.ticket.check import FORMAT
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.network import build_network
-from mpt.ticket.pack import origin_of_signs, other_state, pack_layer, tensors_of
+from mpt.ticket.pack import origin_of_signs, other_state, pack_layers, refuse_ramp, tensors_of
 
 if TYPE_CHECKING:
     from mpt.ticket.classifier import Classifier
@@ -56,8 +57,8 @@ class Ticket:
         """
         net = unwrap(net)
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
-        _refuse_ramp(conversion)
-        layers, searched = _searched(net, conversion)
+        refuse_ramp(conversion)
+        layers, searched = pack_layers(net, conversion)
         others = other_state(net, searched)
         header = {
             "format": files.CHANNEL_GAINS if any(layer.has_channel_gains for layer in layers) else files.PLAIN,
@@ -78,7 +79,7 @@ class Ticket:
         """Read and check a ticket file; FileNotFoundError or ValueError with the reason if it is not whole."""
         return cls(*files.read(path))
 
-    def save(self, path: str | Path, *, format: int = files.FORMAT) -> None:
+    def save(self, path: str | Path, *, format: int = FORMAT) -> None:
         """Write the ticket file, whole or not at all.
 
         Args:
@@ -289,29 +290,3 @@ class Ticket:
             scale_fan=method.get("scale_fan", "none"),
             prune=self.layer_prune(layer.stored_as),
         )
-
-
-def _refuse_ramp(conversion: Conversion) -> None:
-    ramp = conversion.method.ramp_epochs
-    if conversion.epoch is not None and conversion.epoch < ramp:
-        raise ValueError(
-            f"the network is in epoch {conversion.epoch + 1} of the {ramp} in which the fraction removed still rises "
-            "to prune: what it keeps now is no ticket yet, train on"
-        )
-
-
-def _searched(net: nn.Module, conversion: Conversion) -> tuple[list[StoredLayer], set[int]]:
-    """The searched layers of ``net``, and the identities of their tensors."""
-    layers: list[StoredLayer] = []
-    first: dict[int, StoredLayer] = {}  # by the identity of the weight: the first layer that has it
-    searched: set[int] = set()
-    with one_selection(net):
-        for name, layer in ticket_layers(net).items():
-            binary_input, owner = name in conversion.binary_inputs, first.get(id(layer.weight))
-            if owner is None:
-                stored = first[id(layer.weight)] = pack_layer(name, layer, binary_input=binary_input)
-            else:
-                stored = replace(owner, name=name, tied=owner.name, binary_input=binary_input)
-            layers.append(stored)
-            searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
-    return layers, searched
