@@ -36,8 +36,8 @@ def computed_again(net):
 def count_computations(monkeypatch):
     """A list that grows by one for each ticket weight that is computed."""
     calls = []
-    compute = TicketLayer._make
-    monkeypatch.setattr(TicketLayer, "_make", lambda self: calls.append(self) or compute(self))
+    compute = TicketLayer._compute_ticket
+    monkeypatch.setattr(TicketLayer, "_compute_ticket", lambda self: calls.append(self) or compute(self))
     return calls
 
 
