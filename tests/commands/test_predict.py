@@ -92,3 +92,41 @@ def test_names_from_files_are_printed_without_control_characters_and_cut():
     assert r"x\nyyy" in text
     assert "ö 25.0 %" in text
     assert len(text) < 120
+
+
+def test_the_command_prints_a_table_or_json(folder, monkeypatch, capsys, tmp_path):
+    from mpt.commands import cli
+
+    root, _, _ = folder
+    ticket, pictures = str(root / "ticket"), str(root / "test")
+
+    def printed(*arguments):
+        monkeypatch.setattr("sys.argv", ["mpt-predict", *arguments])
+        cli.predict()
+        return capsys.readouterr().out
+
+    content = predict(root / "ticket", [root / "test"])
+    assert printed(ticket, pictures, "top=2") == table(content, top=2) + "\n"
+    assert json.loads(printed(ticket, pictures, "json=true")) == content
+    assert printed(ticket, str(root / "test/ant/0.png"), str(root / "test/bee/0.png")).count("%") == 2
+    monkeypatch.setattr("sys.argv", ["mpt-predict", ticket])
+    with pytest.raises(SystemExit) as ended:
+        cli.predict()
+    assert "no picture is named" in str(ended.value.code)
+
+
+def test_pack_and_unpack_keep_the_digest(folder, tmp_path, monkeypatch):
+    from mpt.commands.ticket import info, pack, unpack
+
+    root, _, ticket = folder
+    monkeypatch.chdir(tmp_path)
+    assert ticket.digest in unpack(root / "ticket", ["out=old"])
+    assert ticket.digest in pack(tmp_path / "old", ["out=new"])
+    assert (tmp_path / "new").read_bytes() == (root / "ticket").read_bytes()
+    assert mpt.Ticket.load(tmp_path / "old").digest == ticket.digest
+    assert (tmp_path / "old").stat().st_size > (tmp_path / "new").stat().st_size
+    assert f"entropy {ticket.entropy_bits / ticket.num_weights:.3f} bits" in info(tmp_path / "new", [])
+    with pytest.raises(ValueError, match="old is there already"):
+        unpack(tmp_path / "new", ["out=old"])
+    with pytest.raises(ValueError, match="there is no option outt"):
+        pack(tmp_path / "new", ["outt=x"])

@@ -25,7 +25,7 @@ def ticket():
 
 
 ENTRIES = {
-    "format": ["2", 0, True, None, 2.0],
+    "format": ["2", 0, 4, True, None, 2.0],
     "mpt": [1, LONG],
     "backbone": ["x", {}, {"target": 3, "arguments": {}}, {"target": "x", "arguments": []}],
     "method": [

@@ -78,10 +78,21 @@ def evaluate(arguments: list[str]) -> None:
     print(evaluate(path, overrides))
 
 
+@command("mpt-predict", help.predict)
+def predict(arguments: list[str]) -> None:
+    """``mpt-predict TICKET PICTURE|FOLDER...``: the classes that a ticket sees in pictures."""
+    pictures = [argument for argument in arguments if not argument.startswith("-") and "=" not in argument][1:]
+    rest = [argument for argument in arguments if argument not in pictures]
+    path, overrides = _path_and_overrides("mpt-predict TICKET PICTURE|FOLDER... [json=true] [top=3]", rest)
+    from mpt.commands.predict import run
+
+    print(run(path, [Path(picture) for picture in pictures], overrides))
+
+
 @command("mpt-ticket", help.ticket)
 def ticket(arguments: list[str]) -> None:
-    """``mpt-ticket info|report TICKET``, ``mpt-ticket import FILE``: describe a ticket, or convert a checkpoint."""
-    names = ("info", "report", "import")
+    """``mpt-ticket info|report|pack|unpack TICKET``, ``mpt-ticket import FILE``: describe or convert a ticket."""
+    names = ("info", "report", "import", "pack", "unpack")
     if arguments[:1] not in [[name] for name in names]:
         raise ValueError(f"usage: mpt-ticket {'|'.join(names)} FILE; see mpt-ticket --help")
     usage = f"mpt-ticket {arguments[0]} FILE"
@@ -90,7 +101,9 @@ def ticket(arguments: list[str]) -> None:
         raise ValueError(f"there is no option {overrides[0]}: usage: {usage}")
     from mpt.commands import ticket
 
-    print({"info": ticket.info, "report": ticket.report, "import": ticket.import_}[arguments[0]](path, overrides))
+    functions = {"info": ticket.info, "report": ticket.report, "import": ticket.import_}
+    functions |= {"pack": ticket.pack, "unpack": ticket.unpack}
+    print(functions[arguments[0]](path, overrides))
 
 
 @command("mpt-status", help.status)

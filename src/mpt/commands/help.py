@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from mpt.commands.schemas import EvalSettings, ImportSettings, ReportSettings
+from mpt.commands.schemas import EvalSettings, ImportSettings, PredictSettings, ReportSettings
 from mpt.files import CONF, DISTRIBUTION, HOME
 from mpt.run.settings import FinetuneSettings, Settings, dials, group_class, spell
 
@@ -103,12 +103,28 @@ def dashboard() -> str:
     )
 
 
+def predict() -> str:
+    return "\n".join(
+        [
+            "mpt-predict TICKET PICTURE|FOLDER... prints the class that a ticket sees in each picture, of any size.",
+            "Where subfolders have names of classes, it prints the accuracy too.",
+            "",
+            "  mpt-predict runs/x/ticket.safetensors cat.jpg dog.png",
+            "  mpt-predict runs/x/ticket.safetensors PICTURES top=3",
+            "  mpt-predict runs/x/ticket.safetensors PICTURES json=predictions.json",
+            "",
+            *_parameters(PredictSettings),
+        ]
+    )
+
+
 def ticket() -> str:
     return "\n".join(
         [
             "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the number of bits.",
             "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and the work that these save.",
             "mpt-ticket import FILE converts a checkpoint that the authors' code wrote.",
+            "mpt-ticket pack TICKET [out=FILE] writes the smallest format, unpack the one of mpt 0.1; digests stay.",
             "",
             "  mpt-ticket info runs/x/ticket.safetensors",
             "  mpt-ticket report runs/x/ticket.safetensors checkpoint=runs/x/last.ckpt json=report.json",

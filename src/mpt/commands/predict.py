@@ -11,7 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mpt.commands.evaluate import render
+from mpt.commands.schemas import PredictSettings
+from mpt.commands.ticket import backbone_of
 from mpt.data.pictures import EXTENSIONS
+from mpt.experiment.evaluate import best_device
+from mpt.run.compose import compose, settings_of
 from mpt.ticket.ticket import Ticket
 
 MAX_TEXT = 60  # characters of a name in the table
@@ -22,6 +27,20 @@ class Picture(NamedTuple):
 
     path: Path
     class_name: str | None
+
+
+def run(path: Path, pictures: Sequence[Path], overrides: list[str]) -> str:
+    """The classes that the ticket at ``path`` sees in ``pictures``: a table, or JSON."""
+    settings = settings_of(compose("predict", overrides, PredictSettings), PredictSettings)
+    content = predict(
+        path,
+        pictures,
+        backbone=backbone_of(Ticket.load(path), settings),
+        batch=settings.batch,
+        device=best_device(settings.accelerator),
+        progress=settings.progress,
+    )
+    return render(content, table(content, top=settings.top), json_=settings.json)
 
 
 def predict(

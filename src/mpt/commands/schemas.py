@@ -33,6 +33,16 @@ class EvalSettings(TicketSettings):
 
 
 @dataclass
+class PredictSettings(TicketSettings):
+    """One classification of pictures by ``mpt-predict``."""
+
+    top: int = dial(1, "most probable classes of each picture in the table", at_least(1))
+    batch: int = dial(64, "pictures a step", at_least(1))
+    accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
+    progress: bool = dial(True, "show a progress bar on a terminal")
+
+
+@dataclass
 class ReportSettings(TicketSettings):
     """One report of ``mpt-ticket report``."""
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mpt.commands.evaluate import render
-from mpt.commands.schemas import ImportSettings, ReportSettings
+from mpt.commands.schemas import ImportSettings, ReportSettings, TicketSettings
 from mpt.data import ImageData, Images
 from mpt.experiment.build import build_backbone
 from mpt.run.compose import compose, settings_of
+from mpt.ticket.check import FORMAT
+from mpt.ticket.format import PLAIN
 from mpt.ticket.published import import_published, read_published
 from mpt.ticket.report import blank, image_of, report_file
 from mpt.ticket.ticket import Ticket
@@ -30,8 +33,9 @@ def info(path: Path, overrides: list[str]) -> str:
         f"method    {method['name']}, seed {header['seed']}, prune {method['prune']:g}, "
         f"selection {method.get('selection', 'layerwise')}",
         f"weights   {ticket.num_kept:,} of {ticket.num_weights:,} kept ({100 * ticket.density:.2f} %)",
-        f"bits      {ticket.bits:,} ({ticket.bits / ticket.num_weights:.3f} per weight, everything counted), "
-        f"file of {size:,} bytes with its header",
+        f"file      {size:,} bytes, {8 * size / ticket.num_weights:.3f} bits per weight with everything; "
+        f"entropy {ticket.entropy_bits / ticket.num_weights:.3f} bits per weight (masks, gains"
+        f"{'' if ticket.weight_seed is not None else ', signs'})",
         f"float32   {4 * ticket.num_weights:,} bytes: {4 * ticket.num_weights / size:.1f} times as much",
     ]
     if "data" in header:
@@ -50,10 +54,7 @@ def report(path: Path, overrides: list[str]) -> str:
     ticket = Ticket.load(path)
     settings = settings_of(compose("report", overrides, ReportSettings), ReportSettings)
     channels, size = image_of(ticket, size=settings.image_size)
-    backbone = None
-    if settings.model is not None:
-        data = _stand_in(channels, size, num_classes=len(ticket.header.get("class_names", range(10))))
-        backbone = build_backbone(settings.model, data, width=settings.width, seed=0)
+    backbone = backbone_of(ticket, settings, size=size)
     content = report_file(
         ticket,
         path=path,
@@ -63,6 +64,37 @@ def report(path: Path, overrides: list[str]) -> str:
         bins=settings.bins,
     )
     return render(content, _report_table(content), json_=settings.json)
+
+
+def backbone_of(ticket: Ticket, settings: TicketSettings, *, size: int | None = None) -> nn.Module | None:
+    """The plain backbone that ``settings`` names with ``model=``, for images of the ticket; None if it names none."""
+    if settings.model is None:
+        return None
+    channels, side = image_of(ticket, size=size)
+    data = _stand_in(channels, side, num_classes=len(ticket.header.get("class_names", range(10))))
+    return build_backbone(settings.model, data, width=settings.width, seed=0)
+
+
+def pack(path: Path, overrides: list[str]) -> str:
+    """Write the ticket at ``path`` in the smallest format; the lines to print."""
+    return _convert(path, overrides, format=FORMAT, ending=".packed.safetensors")
+
+
+def unpack(path: Path, overrides: list[str]) -> str:
+    """Write the ticket at ``path`` in format 2, for readers older than mpt 0.2; the lines to print."""
+    return _convert(path, overrides, format=PLAIN, ending=".unpacked.safetensors")
+
+
+def _convert(path: Path, overrides: list[str], *, format: int, ending: str) -> str:
+    keys = dict(override.partition("=")[::2] for override in overrides)
+    if unknown := sorted(keys.keys() - {"out"}):
+        raise ValueError(f"there is no option {unknown[0]}: give the file to write with out=")
+    ticket, out = Ticket.load(path), Path(keys.get("out") or path.with_suffix(ending).name)
+    if out.exists():
+        raise ValueError(f"{out} is there already: give another file with out=")
+    ticket.save(out, format=format)
+    before, after = path.stat().st_size, out.stat().st_size
+    return f"bytes     {before:,} -> {after:,}, format {format}\nticket    {out}\ndigest    {ticket.digest}"
 
 
 def import_(path: Path, overrides: list[str]) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS
 
+FORMAT = 3  # the highest that this mpt knows, of a content and of a file
 MAX_DIMS = 8  # dimensions of a tensor
 MAX_SIZE = 2**31  # entries along one dimension
 MAX_NAME = 1000  # characters
@@ -160,7 +161,7 @@ def _is_dict(value: Any) -> bool:
 
 # entry -> (what accepts its value, whether a header must have it)
 _ENTRIES: dict[str, tuple[Callable[[Any], bool], bool]] = {
-    "format": (lambda v: _is_int(v, 1, 2**31), True),
+    "format": (lambda v: _is_int(v, 1, FORMAT + 1), True),
     "mpt": (_is_name, True),
     "backbone": (_is_backbone, True),
     "method": (_is_method, True),

@@ -8,6 +8,7 @@ only methods of :mod:`mpt.search.methods`; nothing that a file names is imported
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +49,8 @@ def _build(header: dict[str, Any], layers: Sequence[StoredLayer], others: Sequen
     if (origin := header["backbone"]) is None:
         raise ValueError("the ticket does not say how its backbone is built: pass the plain network as backbone=")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of layers without weights
             _assemble(backbones.build(origin), header, layers, others)
     except (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

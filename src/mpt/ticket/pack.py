@@ -15,7 +15,34 @@ from mpt.ticket.coding import pack_bits
 from mpt.ticket.layer import StoredLayer, StoredState
 
 
-def pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredLayer:
+def refuse_ramp(conversion: Conversion) -> None:
+    """ValueError in an epoch of a ramp, in which the network keeps more than its ticket will."""
+    ramp = conversion.method.ramp_epochs
+    if conversion.epoch is not None and conversion.epoch < ramp:
+        raise ValueError(
+            f"the network is in epoch {conversion.epoch + 1} of the {ramp} in which the fraction removed still rises "
+            "to prune: what it keeps now is no ticket yet, train on"
+        )
+
+
+def pack_layers(net: nn.Module, conversion: Conversion) -> tuple[list[StoredLayer], set[int]]:
+    """The searched layers of ``net``, and the identities of their tensors."""
+    layers: list[StoredLayer] = []
+    first: dict[int, StoredLayer] = {}  # by the identity of the weight: the first layer that has it
+    searched: set[int] = set()
+    with one_selection(net):
+        for name, layer in ticket_layers(net).items():
+            binary_input, owner = name in conversion.binary_inputs, first.get(id(layer.weight))
+            if owner is None:
+                stored = first[id(layer.weight)] = _pack_layer(name, layer, binary_input=binary_input)
+            else:
+                stored = replace(owner, name=name, tied=owner.name, binary_input=binary_input)
+            layers.append(stored)
+            searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
+    return layers, searched
+
+
+def _pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredLayer:
     """The stored form of one ticket layer.
 
     It is binary if all kept weights have one magnitude, or all kept weights of each channel have one and storing those
@@ -37,7 +64,7 @@ def pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredLa
 def _gain(weight: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """The magnitude of the kept weights, 0-d or one for each channel (0 where it keeps none); None if they have more.
 
-    Channels are output channels: axis 0, or axis 1 of a transposed convolution.
+    Channels are the indices of axis 0, or of axis 1 where those fit (output channels of a transposed convolution).
     """
     magnitudes, kept = np.abs(weight), int(mask.sum())
     largest = magnitudes[mask].max()
@@ -90,29 +117,3 @@ def _stored(name: str, value: Tensor) -> Tensor:
     if value.dtype == torch.bool:
         return value.clone()
     return value.to(torch.float32 if value.is_floating_point() else torch.int64, copy=True)
-
-
-def refuse_ramp(conversion: Conversion) -> None:
-    ramp = conversion.method.ramp_epochs
-    if conversion.epoch is not None and conversion.epoch < ramp:
-        raise ValueError(
-            f"the network is in epoch {conversion.epoch + 1} of the {ramp} in which the fraction removed still rises "
-            "to prune: what it keeps now is no ticket yet, train on"
-        )
-
-
-def searched_layers(net: nn.Module, conversion: Conversion) -> tuple[list[StoredLayer], set[int]]:
-    """The searched layers of ``net``, and the identities of their tensors."""
-    layers: list[StoredLayer] = []
-    first: dict[int, StoredLayer] = {}  # by the identity of the weight: the first layer that has it
-    searched: set[int] = set()
-    with one_selection(net):
-        for name, layer in ticket_layers(net).items():
-            binary_input, owner = name in conversion.binary_inputs, first.get(id(layer.weight))
-            if owner is None:
-                stored = first[id(layer.weight)] = pack_layer(name, layer, binary_input=binary_input)
-            else:
-                stored = replace(owner, name=name, tied=owner.name, binary_input=binary_input)
-            layers.append(stored)
-            searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
-    return layers, searched

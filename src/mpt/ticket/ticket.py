@@ -22,9 +22,10 @@ from mpt.search.layers import unwrap
 from mpt.search.methods import Dense, own_prune
 from mpt.search.table import LayerRow, LayerTable, ParameterRow
 from mpt.ticket import format as files
+from mpt.ticket.check import FORMAT
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.network import build_network
-from mpt.ticket.pack import origin_of_signs, other_state, refuse_ramp, searched_layers, tensors_of
+from mpt.ticket.pack import origin_of_signs, other_state, pack_layers, refuse_ramp, tensors_of
 
 if TYPE_CHECKING:
     from mpt.ticket.classifier import Classifier
@@ -57,7 +58,7 @@ class Ticket:
         net = unwrap(net)
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
         refuse_ramp(conversion)
-        layers, searched = searched_layers(net, conversion)
+        layers, searched = pack_layers(net, conversion)
         others = other_state(net, searched)
         header = {
             "format": files.CHANNEL_GAINS if any(layer.has_channel_gains for layer in layers) else files.PLAIN,
@@ -78,7 +79,7 @@ class Ticket:
         """Read and check a ticket file; FileNotFoundError or ValueError with the reason if it is not whole."""
         return cls(*files.read(path))
 
-    def save(self, path: str | Path, *, format: int = files.FORMAT) -> None:
+    def save(self, path: str | Path, *, format: int = FORMAT) -> None:
         """Write the ticket file, whole or not at all.
 
         Args:
