@@ -10,7 +10,8 @@ def run(nodes, images):
     values = {id(nodes[0]): np.asarray(images, np.float64)}
     for node in nodes[1:]:
         inputs = [values[id(source)] for source in node.inputs]
-        values[id(node)] = value = _compute(node, inputs)
+        value = _compute(node, inputs)
+        values[id(node)] = value = np.maximum(value, 0) if node.relu else value
         assert value.shape[1:] == node.shape, (node.name, value.shape, node.shape)
     return values[id(nodes[-1])]
 

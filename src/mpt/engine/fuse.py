@@ -58,6 +58,11 @@ def _fold(nodes: list[Node]) -> list[Node]:
     nodes, at = list(nodes), 0
     while at < len(nodes):
         node, takers = nodes[at], _takers(nodes)
+        if node.kind == "relu" and node.inputs[0].kind in ("affine", "add") and len(takers[id(node.inputs[0])]) == 1:
+            node.inputs[0].relu = True
+            _replace(nodes, node, node.inputs[0])
+            del nodes[at]
+            continue
         conv = _foldable(node, takers)
         if conv is None:
             at += 1

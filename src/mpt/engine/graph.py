@@ -86,6 +86,7 @@ class Node:
     Attributes:
         name: of the layer, or of the operation in the trace; for messages.
         inputs: of a convolution, inputs[1] is the residual if there is one.
+        relu: of affine and add: max(., 0) of the result.
         binary: the value is -1 and +1, one byte each.
     """
 
@@ -97,6 +98,7 @@ class Node:
     affine: Affine | None = None
     pool: Pool | None = None
     flips: np.ndarray | None = None  # bool (C,), of kind flip
+    relu: bool = False
     binary: bool = False
 
 

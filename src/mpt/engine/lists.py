@@ -1,0 +1,180 @@
+"""Products by lists: for each output, where its +1 weights and its -1 weights find their inputs.
+
+    out[o] = relu(scale[o] (sum of input[plus[o]] - sum of input[minus[o]]) + shift[o] + residual[o])
+
+An entry is one offset, the same for every output pixel (:mod:`mpt.engine.layout`). A tile is one vector of output
+positions; the kernel takes up to eight tiles at once, so that an offset is read once for eight additions, and where
+there are fewer it has several sums a tile, since one addition waits four cycles for the last.
+
+Weights that are real numbers stand next to the offsets: one offset then serves a block of up to four outputs, whose
+weights are zero where an output does not keep it. That is a dense kernel where nothing is removed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mpt.engine.code import Data, Function
+from mpt.engine.layout import GROUP, Product
+from mpt.engine.moves import address, splat
+
+SUMS = 8  # sums at once of one kernel
+ARGUMENTS = "scale shift lists starts weights in_places out_places residual_places".split()
+COUNTS = "outputs tiles out_channel residual_channel".split()
+PARAMETERS = ", ".join(
+    ["ptr noalias %in", "ptr noalias %out", "ptr noalias %residual"]
+    + [f"ptr noalias %{name}" for name in ARGUMENTS]
+    + [f"i64 %{name}" for name in COUNTS]
+)
+
+
+def entries(step: Product, sign: int) -> tuple[np.ndarray, np.ndarray]:
+    """Output and offset of each weight of one sign, by output and then about as they lie in memory."""
+    conv = step.conv
+    assert conv.signs is not None
+    outputs, inputs = conv.signs.shape[:2]
+    o, c, kx, ky = np.nonzero(conv.signs.transpose(0, 1, 3, 2) == sign)
+    first = o // (outputs // conv.groups) * inputs
+    return o, step.offsets[first + c, ky, kx].astype(np.int32)
+
+
+def lists(step: Product) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets of all outputs, and where the parts of each output's list start, [3 o] to [3 o + 3].
+
+    The parts: plus and minus in turn, as long as there are both; more of plus; more of minus. In turn, because a sum
+    of all plus would be large and lose digits before the minus take it back.
+    """
+    (plus, plus_offsets), (minus, minus_offsets) = entries(step, 1), entries(step, -1)
+    counts = [np.bincount(o, minlength=step.conv.outputs) for o in (plus, minus)]
+    pairs = np.minimum(*counts)
+    sizes = np.stack([2 * pairs, counts[0] - pairs, counts[1] - pairs], axis=1)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    offsets = np.empty(starts[-1], np.int32)
+    for turn, (o, count, values) in enumerate(zip((plus, minus), counts, (plus_offsets, minus_offsets), strict=True)):
+        rank = np.arange(len(o)) - (np.cumsum(count) - count)[o]
+        offsets[starts[3 * o] + np.where(rank < pairs[o], 2 * rank + turn, rank + pairs[o])] = values
+    return offsets, starts.astype(np.int32)
+
+
+def blocks(step: Product) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Of a step with real weights: offsets, starts and weights of blocks of outputs, and how many a block has."""
+    conv = step.conv
+    weight = conv.weight.reshape(conv.outputs, -1)
+    together = next(n for n in (4, 2, 1) if conv.outputs // conv.groups % n == 0)
+    if np.count_nonzero(weight) < 0.3 * weight.size:
+        together = 1
+    weight = weight.reshape(-1, together, weight.shape[1])  # (blocks, outputs of a block, inputs of an output)
+    block, entry = np.nonzero(weight.any(axis=1))
+    per_group = len(weight) // conv.groups
+    inputs = step.offsets.reshape(conv.groups, -1)
+    offsets = inputs[block // per_group, entry].astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=len(weight)))]).astype(np.int32)
+    return offsets, starts, weight[block, :, entry], together
+
+
+def places(step: Product, vector: int) -> list[np.ndarray]:
+    """Where the tiles of a group of images begin, in input, output and residual; int32 (tiles,) each.
+
+    The last tile of an image ends with it, and shares entries with the one before where tiles do not fit evenly.
+    """
+    n, b = step.positions, step.out.buffer.interleaved
+    starts = np.minimum(np.arange(-(-n // vector)) * vector, n - vector)
+    views = [step.source, step.out.buffer, step.residual.buffer if step.residual else step.out.buffer]
+    groups = np.arange(GROUP // b)[:, None]
+    return [(groups * buffer.stride + starts).ravel().astype(np.int32) for buffer in views]
+
+
+def call(f: Function, kernel: str, step: Product, data: Data, arrays: dict[str, np.ndarray], *, vector: int, outputs: int) -> None:
+    """The call of a product kernel for the images of a step."""
+    b = step.out.buffer.interleaved
+    first = f.do(f"and i64 %first, {-b}")
+    last = f.do(f"lshr i64 {f.do(f'add i64 %last, {b - 1}')}, {b.bit_length() - 1}")
+    groups = f.do(f"sub i64 {last}, {f.do(f'lshr i64 %first, {b.bit_length() - 1}')}")
+    tiles = f.int("mul", groups, -(-step.positions // vector))
+    arrays = arrays | dict(zip(ARGUMENTS[-3:], places(step, vector), strict=True))
+    pointers = [address(f, step.source, step.start, first), address(f, step.out.buffer, step.out.start, first)]
+    pointers += [address(f, step.residual.buffer, step.residual.start, first) if step.residual else "null"]
+    pointers += [f.at("i8", "%data", data.put(arrays[name])) if name in arrays else "null" for name in ARGUMENTS]
+    counts = [outputs, tiles, step.out.channel, step.residual.channel if step.residual else 0]
+    arguments = ", ".join([f"ptr {pointer}" for pointer in pointers] + [f"i64 {count}" for count in counts])
+    f.say(f"call void @{kernel}({arguments})")
+
+
+def kernel(name: str, *, lanes: int, relu: bool, residual: bool, together: int) -> Function:
+    """The kernel: of signs where ``together`` is 0, else of real weights with that many outputs a block."""
+    f, tile = Function(name, PARAMETERS), "0"
+    many = SUMS // 2 if together else SUMS
+    for tiles in (8, 4, 2, 1):
+        if tiles > many:
+            continue
+        with f.loop(tile, "%tiles", step=tiles) as loop:
+            inputs = [f.at("float", "%in", f.index("%in_places", f.int("add", loop.index, t))) for t in range(tiles)]
+            with f.loop(0, "%outputs") as o:
+                if together:
+                    sums = _weighted(f, lanes, inputs, o.index, together)
+                else:
+                    sums = [_signed(f, lanes, inputs, o.index, max(1, min(4, SUMS // tiles)))]
+                for m, vectors in enumerate(sums):
+                    output = f.int("add", f.int("mul", o.index, max(together, 1)), m)
+                    for t, vector in enumerate(vectors):
+                        _finish(f, lanes, vector, output, f.int("add", loop.index, t), relu=relu, residual=residual)
+        tile = loop.index
+    return f
+
+
+def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: int) -> list[str]:
+    """Sums of output ``output`` for each input tile; ``unrolled`` pairs of a list at a time."""
+    kind, first = f"<{lanes} x float>", f.int("mul", output, 3)
+    start, pairs, plus, minus = (f.index("%starts", f.int("add", first, i)) for i in range(4))
+    sums = ["zeroinitializer"] * (len(inputs) * unrolled)
+
+    def taps(entry: str) -> list[str]:
+        offset = f.index("%lists", entry)
+        return [f.load(kind, f.at("float", base, offset)) for base in inputs]
+
+    for many in sorted({unrolled, 1}, reverse=True):
+        with f.loop(start, pairs, step=2 * many, carried=[(kind, value) for value in sums[: many * len(inputs)]]) as loop:
+            for u in range(many):
+                both = zip(*(taps(f.int("add", loop.index, 2 * u + turn)) for turn in (0, 1)), strict=True)
+                for value, (a, b) in zip(loop.values[u * len(inputs) :], both, strict=False):
+                    loop.next.append(f.do(f"fadd {kind} {value}, {f.do(f'fsub {kind} {a}, {b}')}"))
+        start, sums = loop.index, [*loop.values, *sums[many * len(inputs) :]]
+    while len(sums) > len(inputs):
+        half = len(sums) // 2
+        sums = [f.do(f"fadd {kind} {a}, {b}") for a, b in zip(sums[:half], sums[half:], strict=True)]
+    for operation, begin, stop in (("fadd", pairs, plus), ("fsub", plus, minus)):
+        with f.loop(begin, stop, carried=[(kind, value) for value in sums]) as loop:
+            loop.next = [f.do(f"{operation} {kind} {v}, {x}") for v, x in zip(loop.values, taps(loop.index), strict=True)]
+        sums = loop.values
+    return sums
+
+
+def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: int) -> list[list[str]]:
+    """Sums of each output of ``block`` for each input tile."""
+    kind = f"<{lanes} x float>"
+    start, stop = (f.index("%starts", f.int("add", block, i)) for i in range(2))
+    with f.loop(start, stop, carried=[(kind, "zeroinitializer")] * (together * len(inputs))) as loop:
+        offset, first = f.index("%lists", loop.index), f.int("mul", loop.index, together)
+        values = [f.load(kind, f.at("float", base, offset)) for base in inputs]
+        for m in range(together):
+            weight = splat(f, "float", lanes, f.load("float", f.at("float", "%weights", f.int("add", first, m))))
+            for t, value in enumerate(values):
+                last = loop.values[m * len(inputs) + t]
+                loop.next.append(f.do(f"call {kind} @llvm.fmuladd.v{lanes}f32({kind} {value}, {kind} {weight}, {kind} {last})"))
+    return [loop.values[m * len(inputs) : (m + 1) * len(inputs)] for m in range(together)]
+
+
+def _finish(f: Function, lanes: int, sums: str, output: str, tile: str, *, relu: bool, residual: bool) -> None:
+    """Scale, shift, residual and ReLU of one vector of sums, and its way to memory."""
+    kind = f"<{lanes} x float>"
+    for operation, array in (("fmul", "%scale"), ("fadd", "%shift")):
+        number = splat(f, "float", lanes, f.load("float", f.at("float", array, output)))
+        sums = f.do(f"{operation} {kind} {sums}, {number}")
+    if residual:
+        place = f.int("add", f.index("%residual_places", tile), f.int("mul", output, "%residual_channel"))
+        sums = f.do(f"fadd {kind} {sums}, {f.load(kind, f.at('float', '%residual', place))}")
+    if relu:
+        positive = f.do(f"fcmp ogt {kind} {sums}, zeroinitializer")
+        sums = f.do(f"select <{lanes} x i1> {positive}, {kind} {sums}, {kind} zeroinitializer")
+    place = f.int("add", f.index("%out_places", tile), f.int("mul", output, "%out_channel"))
+    f.store(kind, sums, f.at("float", "%out", place))

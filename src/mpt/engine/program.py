@@ -1,0 +1,89 @@
+"""A plan -> one module of LLVM IR and the numbers that it reads.
+
+    void mpt_steps(const float *images, float *logits, long n, void *work, const void *data)
+
+takes the images in groups: for each group the first steps image by image, then the rest for all of them. ``work`` has
+``plan.bytes`` bytes, zero at first, and belongs to one thread; ``data`` is :attr:`Program.data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpt.engine import lists, moves
+from mpt.engine.code import Function, Machine, Module
+from mpt.engine.graph import Shape
+from mpt.engine.layout import GROUP, Copy, Plan, Pointwise, Pooling, Product, Step
+
+ENTRY = "mpt_steps"
+
+
+@dataclass(frozen=True)
+class Program:
+    """IR text of the entry function and all kernels, and the numbers that they read."""
+
+    text: str
+    data: bytes
+
+
+def program(plan: Plan, *, machine: Machine, shape: Shape, outputs: int) -> Program:
+    """The code of ``plan`` for images of ``shape`` and ``outputs`` numbers an image."""
+    module = Module(machine)
+    module.declare("void @llvm.memcpy.p0.p0.i64(ptr noalias writeonly, ptr noalias readonly, i64, i1)")
+    names = [[_write(module, step) for step in steps] for steps in (plan.first, plan.rest)]
+    module.functions[ENTRY] = _entry(names[0], names[1], int(np.prod(shape)), outputs)
+    data = b"".join(module.data.parts)
+    return Program(module.text(), data)
+
+
+def _write(module: Module, step: Step) -> str:
+    """Write the function of a step; its name."""
+    f = Function(f"step{len(module.functions)}", moves.PARAMETERS)
+    module.functions[f.name] = f
+    if isinstance(step, Copy):
+        moves.copy(f, step, module)
+    elif isinstance(step, Pointwise):
+        moves.pointwise(f, step, module)
+    elif isinstance(step, Pooling):
+        moves.pooling(f, step)
+    else:
+        _write_product(module, f, step)
+    return f.name
+
+
+def _write_product(module: Module, f: Function, step: Product) -> None:
+    conv, lanes = step.conv, module.machine.lanes
+    if conv.signs is not None:
+        offsets, starts = lists.lists(step)
+        arrays, together = {"lists": offsets, "starts": starts}, 0
+    else:
+        offsets, starts, weights, together = lists.blocks(step)
+        arrays = {"lists": offsets, "starts": starts, "weights": weights}
+    arrays |= {"scale": conv.scale.astype(np.float32), "shift": conv.shift.astype(np.float32)}
+    residual = step.residual is not None
+    name = f"lists_{together}{'_relu' if conv.relu else ''}{'_residual' if residual else ''}"
+    if name not in module.functions:
+        module.functions[name] = lists.kernel(name, lanes=lanes, relu=conv.relu, residual=residual, together=together)
+        kind = f"<{lanes} x float>"
+        module.declare(f"{kind} @llvm.fmuladd.v{lanes}f32({kind}, {kind}, {kind})")
+    lists.call(f, name, step, module.data, arrays, vector=lanes, outputs=conv.outputs // max(together, 1))
+
+
+def _entry(first: Sequence[str], rest: Sequence[str], inputs: int, outputs: int) -> Function:
+    f = Function(ENTRY, "ptr %images, ptr %logits, i64 %n, ptr %work, ptr %data", public=True)
+    with f.loop("0", f.do(f"add i64 %n, {GROUP - 1}"), step=GROUP) as group:
+        left = f.int("sub", "%n", group.index)
+        size = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {GROUP}')}, i64 {left}, i64 {GROUP}")
+        images = f.at("float", "%images", f.int("mul", group.index, inputs))
+        logits = f.at("float", "%logits", f.int("mul", group.index, outputs))
+        shared = f"ptr {images}, ptr %work, ptr {logits}, ptr %data"
+        with f.loop(0, size) as image:
+            after = f.int("add", image.index, 1)
+            for name in first:
+                f.say(f"call void @{name}({shared}, i64 {image.index}, i64 {after})")
+        for name in rest:
+            f.say(f"call void @{name}({shared}, i64 0, i64 {size})")
+    return f
