@@ -138,17 +138,27 @@ class Function:
 
     @contextmanager
     def loop(
-        self, start: str | int, stop: str | int, *, step: int = 1, carried: Sequence[tuple[str, str]] = ()
+        self,
+        start: str | int,
+        stop: str | int,
+        *,
+        step: int = 1,
+        carried: Sequence[tuple[str, str]] = (),
+        partial: bool = False,
     ) -> Iterator[Loop]:
-        """A loop from ``start`` while ``index + step <= stop``; afterwards ``values`` are those of its end."""
+        """A loop from ``start`` while ``index + step <= stop``, or ``index < stop`` where the last round may be partial.
+
+        Afterwards ``values`` are those of its end.
+        """
+        whole = step > 1 and not partial
         head, body, done = self.new("head"), self.new("body"), self.new("done")
         before, index = self.block, f"%{self.new('i')}"
         self.say(f"br label %{head}")
         self.start(head)
         place = len(self.lines)
         loop = Loop(index, [f"%{self.new('c')}" for _ in carried])
-        limit = self.do(f"add i64 {index}, {step}") if step > 1 else index
-        test = self.do(f"icmp {'sle' if step > 1 else 'slt'} i64 {limit}, {stop}")
+        limit = self.do(f"add i64 {index}, {step}") if whole else index
+        test = self.do(f"icmp {'sle' if whole else 'slt'} i64 {limit}, {stop}")
         self.say(f"br i1 {test}, label %{body}, label %{done}")
         self.start(body)
         yield loop
@@ -241,23 +251,37 @@ def _parsed(text: str, machine: Machine) -> Any:
 
 
 def cached(key: bytes, machine: Machine, make: Callable[[], bytes]) -> bytes:
-    """The object that ``make`` makes, kept in the user's cache directory under everything that it depends on.
+    """The object of ``key``, from the cache or made by ``make`` and kept there."""
+    found = kept(key, machine)
+    if found is None:
+        found = make()
+        keep(key, machine, found)
+    return found
 
-    A file that is damaged, by its checksum, is made again; a directory that cannot be written to is done without.
-    """
+
+def kept(key: bytes, machine: Machine) -> bytes | None:
+    """The object of ``key`` that the cache holds; None if it holds none, or one that its checksum calls damaged."""
+    with suppress(OSError):
+        content = _path(key, machine).read_bytes()
+        if len(content) > 32 and hashlib.blake2b(content[32:], digest_size=32).digest() == content[:32]:
+            return content[32:]
+    return None
+
+
+def keep(key: bytes, machine: Machine, content: bytes) -> None:
+    """Put an object into the cache; a directory that cannot be written to is done without."""
+    path = _path(key, machine)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, hashlib.blake2b(content, digest_size=32).digest() + content)
+
+
+def _path(key: bytes, machine: Machine) -> Path:
+    """Where the object of ``key`` is: the name is a digest of all that it depends on."""
     import llvmlite
 
     about = f"{machine}\n{llvmlite.__version__}\n".encode()
-    path = directory() / f"{hashlib.blake2b(VERSION + about + key, digest_size=20).hexdigest()}.o"
-    with suppress(OSError):
-        content = path.read_bytes()
-        if len(content) > 32 and hashlib.blake2b(content[32:], digest_size=32).digest() == content[:32]:
-            return content[32:]
-    made = make()
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, hashlib.blake2b(made, digest_size=32).digest() + made)
-    return made
+    return directory() / f"{hashlib.blake2b(VERSION + about + key, digest_size=20).hexdigest()}.o"
 
 
 def directory() -> Path:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import mpt
-from mpt.engine import code
+from mpt.engine import code, unrolled
 from mpt.engine.code import Library, Machine
 from mpt.engine.fuse import fuse
 from mpt.engine.graph import Node, Shape
@@ -32,13 +32,15 @@ def operations(net: nn.Module, *, shape: Shape) -> list[Node]:
 
 
 class Run:
-    def __init__(self, nodes: list[Node], *, machine: Machine, threads: int) -> None:
+    def __init__(self, nodes: list[Node], *, machine: Machine, threads: int, unroll: bool = False) -> None:
         self.shape, self.out_shape, self.threads = nodes[0].shape, nodes[-1].shape, threads
         self._plan = plan(nodes, lanes=machine.lanes)
-        made = program(self._plan, machine=machine, shape=self.shape, outputs=int(np.prod(self.out_shape)))
-        self._data = np.frombuffer(made.data or b"\0", np.uint8)
+        made = program(self._plan, machine=machine, shape=self.shape, outputs=int(np.prod(self.out_shape)), unroll=unroll)
+        self._data = np.frombuffer(made.data, np.uint8)
         content = code.cached(made.text.encode(), machine, lambda: code.optimised(made.text, machine))
-        self._library = Library([content], machine)
+        self._library = Library([content, *unrolled.objects(made.layers, machine=machine)], machine)
+        for offset, name in made.links:
+            self._data[offset : offset + 8].view(np.int64)[0] = self._library.address(name)
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         self._function = self._library.function(ENTRY, pointer, pointer, number, pointer, pointer)
         self._free: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()

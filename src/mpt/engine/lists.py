@@ -94,7 +94,8 @@ def call(f: Function, kernel: str, step: Product, data: Data, arrays: dict[str, 
     arrays = arrays | dict(zip(ARGUMENTS[-3:], places(step, vector), strict=True))
     pointers = [address(f, step.source, step.start, first), address(f, step.out.buffer, step.out.start, first)]
     pointers += [address(f, step.residual.buffer, step.residual.start, first) if step.residual else "null"]
-    pointers += [f.at("i8", "%data", data.put(arrays[name])) if name in arrays else "null" for name in ARGUMENTS]
+    starts = {name: data.put(array) for name, array in arrays.items()}
+    pointers += [f.at("i8", "%data", starts[name]) if name in arrays else "null" for name in ARGUMENTS]
     counts = [outputs, tiles, step.out.channel, step.residual.channel if step.residual else 0]
     arguments = ", ".join([f"ptr {pointer}" for pointer in pointers] + [f"i64 {count}" for count in counts])
     f.say(f"call void @{kernel}({arguments})")
@@ -117,7 +118,7 @@ def kernel(name: str, *, lanes: int, relu: bool, residual: bool, together: int) 
                 for m, vectors in enumerate(sums):
                     output = f.int("add", f.int("mul", o.index, max(together, 1)), m)
                     for t, vector in enumerate(vectors):
-                        _finish(f, lanes, vector, output, f.int("add", loop.index, t), relu=relu, residual=residual)
+                        finish(f, lanes, vector, output, f.int("add", loop.index, t), relu=relu, residual=residual)
         tile = loop.index
     return f
 
@@ -164,7 +165,7 @@ def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: 
     return [loop.values[m * len(inputs) : (m + 1) * len(inputs)] for m in range(together)]
 
 
-def _finish(f: Function, lanes: int, sums: str, output: str, tile: str, *, relu: bool, residual: bool) -> None:
+def finish(f: Function, lanes: int, sums: str, output: str, tile: str, *, relu: bool, residual: bool) -> None:
     """Scale, shift, residual and ReLU of one vector of sums, and its way to memory."""
     kind = f"<{lanes} x float>"
     for operation, array in (("fmul", "%scale"), ("fadd", "%shift")):

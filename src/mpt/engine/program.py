@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpt.engine import lists, moves
+from mpt.engine import lists, moves, unrolled
 from mpt.engine.code import Function, Machine, Module
 from mpt.engine.graph import Shape
 from mpt.engine.layout import GROUP, Copy, Plan, Pointwise, Pooling, Product, Step
+from mpt.engine.unrolled import Unrolled
 
 ENTRY = "mpt_steps"
 
@@ -26,20 +27,22 @@ class Program:
     """IR text of the entry function and all kernels, and the numbers that they read."""
 
     text: str
-    data: bytes
+    data: bytearray
+    layers: list[Unrolled]
+    links: list[tuple[int, str]]  # offsets in the data at which the address of a block is expected
 
 
-def program(plan: Plan, *, machine: Machine, shape: Shape, outputs: int) -> Program:
+def program(plan: Plan, *, machine: Machine, shape: Shape, outputs: int, unroll: bool = False) -> Program:
     """The code of ``plan`` for images of ``shape`` and ``outputs`` numbers an image."""
     module = Module(machine)
     module.declare("void @llvm.memcpy.p0.p0.i64(ptr noalias writeonly, ptr noalias readonly, i64, i1)")
-    names = [[_write(module, step) for step in steps] for steps in (plan.first, plan.rest)]
+    layers, links = list[Unrolled](), list[tuple[int, str]]()
+    names = [[_write(module, step, layers if unroll else None, links) for step in steps] for steps in (plan.first, plan.rest)]
     module.functions[ENTRY] = _entry(names[0], names[1], int(np.prod(shape)), outputs)
-    data = b"".join(module.data.parts)
-    return Program(module.text(), data)
+    return Program(module.text(), bytearray(b"".join(module.data.parts)), layers, links)
 
 
-def _write(module: Module, step: Step) -> str:
+def _write(module: Module, step: Step, layers: list[Unrolled] | None, links: list[tuple[int, str]]) -> str:
     """Write the function of a step; its name."""
     f = Function(f"step{len(module.functions)}", moves.PARAMETERS)
     module.functions[f.name] = f
@@ -49,9 +52,26 @@ def _write(module: Module, step: Step) -> str:
         moves.pointwise(f, step, module)
     elif isinstance(step, Pooling):
         moves.pooling(f, step)
+    elif layers is not None and step.conv.signs is not None:
+        _write_unrolled(module, f, step, layers, links)
     else:
         _write_product(module, f, step)
     return f.name
+
+
+def _write_unrolled(
+    module: Module, f: Function, step: Product, layers: list[Unrolled], links: list[tuple[int, str]]
+) -> None:
+    conv, machine, residual = step.conv, module.machine, step.residual is not None
+    layer = unrolled.unrolled(step, f"block{len(layers)}", machine=machine)
+    layers.append(layer)
+    name = f"unrolled{'_relu' if conv.relu else ''}{'_residual' if residual else ''}"
+    if name not in module.functions:
+        module.functions[name] = unrolled.kernel(name, machine=machine, relu=conv.relu, residual=residual)
+    table = np.arange(len(links), len(links) + len(layer.blocks), dtype=np.int64)  # filled in by the loader
+    links += [(module.data.size + 8 * i, block) for i, block in enumerate(layer.blocks)]
+    arrays = {"lists": table, "scale": conv.scale.astype(np.float32), "shift": conv.shift.astype(np.float32)}
+    lists.call(f, name, step, module.data, arrays, vector=machine.lanes, outputs=conv.outputs)
 
 
 def _write_product(module: Module, f: Function, step: Product) -> None:

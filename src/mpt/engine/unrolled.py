@@ -1,0 +1,142 @@
+"""Products as straight-line code: the mask and signs of a layer written out, without a list.
+
+A block is the code of as many outputs as the registers hold sums (28 vectors of 16 with AVX-512). It walks through its
+inputs in the order of memory: each vector of inputs is loaded once, then added to the sums of the outputs that keep it
+with +1, and subtracted from those that keep it with -1::
+
+    x = load input + 1088          the offset is part of the instruction
+    s3 = s3 + x                    output 3 keeps this weight, with +1
+    s17 = s17 - x
+
+The IR is text, and LLVM makes machine code of it at its lowest level, one instruction for one: 100,000 to 200,000 kept
+weights a second, 6 to 9 bytes each. Its optimiser takes fifty times as long for code that is no faster. Only loads,
+additions, subtractions and stores stand here, since one instruction that the fast path does not know makes its whole
+block slow: scale, shift, residual and ReLU are a kernel of their own, behind a table of the blocks' addresses.
+
+Objects are kept in the user's cache directory, one a layer, by a digest of all offsets and signs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpt.engine import code
+from mpt.engine.code import Function, Machine
+from mpt.engine.layout import Product
+from mpt.engine.lists import PARAMETERS, finish
+
+RATE = 120_000  # kept weights a second, on one core of 2023
+PATIENCE = 8  # seconds of building that need no announcement
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The straight-line code of one layer.
+
+    Attributes:
+        taps: int32 (kept, 3): block, offset of the input in bytes, output within the block; by block and offset.
+        signs: int8 (kept,).
+        blocks: the names of its functions; block ``i`` is for the outputs from ``i * machine.sums`` on.
+        kind: of a vector in LLVM: ``<16 x float>``.
+    """
+
+    name: str
+    taps: np.ndarray
+    signs: np.ndarray
+    blocks: list[str]
+    kind: str
+
+    @property
+    def key(self) -> bytes:
+        """Digest of all that the object depends on but the machine."""
+        digest = hashlib.blake2b(f"{self.name} {len(self.blocks)} {self.kind}\n".encode())
+        digest.update(self.taps.tobytes())
+        digest.update(self.signs.tobytes())
+        return digest.digest()
+
+
+def unrolled(step: Product, name: str, *, machine: Machine) -> Unrolled:
+    """What is to be written for a step whose weights have signs."""
+    conv = step.conv
+    assert conv.signs is not None
+    outputs, inputs = conv.signs.shape[:2]
+    o, c, ky, kx = np.nonzero(conv.signs)
+    offsets = step.offsets[o // (outputs // conv.groups) * inputs + c, ky, kx] * step.source.size
+    block = o // machine.sums
+    order = np.argsort(block * (int(offsets.max(initial=0)) + 1) + offsets, kind="stable")
+    taps = np.stack([block, offsets, o % machine.sums], axis=1).astype(np.int32)[order]
+    names = [f"{name}_{i}" for i in range(-(-outputs // machine.sums))]
+    return Unrolled(name, taps, conv.signs[o, c, ky, kx][order], names, f"<{machine.lanes} x float>")
+
+
+def text(layer: Unrolled) -> str:
+    """IR of all blocks of a layer."""
+    bounds = np.searchsorted(layer.taps[:, 0], np.arange(len(layer.blocks) + 1))
+    parts = []
+    for name, start, stop in zip(layer.blocks, bounds[:-1], bounds[1:], strict=True):
+        parts.append(_block(name, layer.kind, layer.taps[start:stop, 1:].tolist(), layer.signs[start:stop].tolist()))
+    return "".join(parts)
+
+
+def _block(name: str, kind: str, taps: list[list[int]], signs: list[int]) -> str:
+    """IR of one block: ``in`` is where a tile's inputs begin, the sums go to ``sums``, ``zero`` is a vector of zeros."""
+    add, subtract = ("add", "sub") if "i" in kind else ("fadd", "fsub")
+    lines = [f"define void @{name}(ptr %i, ptr %s, ptr %z) nounwind {{", f"%n=load {kind},ptr %z,align 1"]
+    sums: dict[int, str] = {}
+    last, count = -1, 0
+    for (offset, output), sign in zip(taps, signs, strict=True):
+        count += 1
+        if offset != last:
+            lines.append(f"%g{count}=getelementptr i8,ptr %i,i64 {offset}\n%x{count}=load {kind},ptr %g{count},align 1")
+            x, last = f"%x{count}", offset
+        before = sums.get(output)
+        if before is None and sign > 0:
+            sums[output] = x
+        else:
+            lines.append(f"%a{count}={add if sign > 0 else subtract} {kind} {before or '%n'},{x}")
+            sums[output] = f"%a{count}"
+    for output in range(max(sums, default=-1) + 1):
+        lines.append(f"%p{output}=getelementptr {kind},ptr %s,i64 {output}")
+        lines.append(f"store {kind} {sums.get(output, '%n')},ptr %p{output},align 1")
+    return "\n".join([*lines, "ret void\n}\n"])
+
+
+def objects(layers: list[Unrolled], *, machine: Machine) -> list[bytes]:
+    """The object of each layer, from the cache or made now; says so first where that takes longer than ``PATIENCE``."""
+    found = [code.kept(layer.key, machine) for layer in layers]
+    weights = sum(len(layer.signs) for layer, object_ in zip(layers, found, strict=True) if object_ is None)
+    if weights > RATE * PATIENCE:
+        print(
+            f"mpt.compile: unrolling {weights:,} weights takes about {weights / RATE:.0f} s; the next time it is kept",
+            file=sys.stderr,
+            flush=True,
+        )
+    for i, layer in enumerate(layers):
+        if found[i] is None:
+            found[i] = code.straight(text(layer), machine)
+            code.keep(layer.key, machine, found[i])
+    return [content for content in found if content is not None]
+
+
+def kernel(name: str, *, machine: Machine, relu: bool, residual: bool) -> Function:
+    """The loop over blocks and tiles; ``lists`` is the table of the blocks' addresses, ``outputs`` counts outputs."""
+    f = Function(name, PARAMETERS)
+    kind = f"<{machine.lanes} x float>"
+    sums, zero = f.do(f"alloca [{machine.sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
+    f.store(kind, "zeroinitializer", zero)
+    with f.loop("0", "%outputs", step=machine.sums, partial=True) as first:
+        block = f.load("ptr", f.at("ptr", "%lists", f.do(f"sdiv i64 {first.index}, {machine.sums}")))
+        left = f.int("sub", "%outputs", first.index)
+        many = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {machine.sums}')}, i64 {left}, i64 {machine.sums}")
+        with f.loop("0", "%tiles") as tile:
+            inputs = f.at("float", "%in", f.index("%in_places", tile.index))
+            f.say(f"call void {block}(ptr {inputs}, ptr {sums}, ptr {zero})")
+            with f.loop("0", many) as j:
+                vector = f.load(kind, f.at(kind, sums, j.index))
+                output = f.int("add", first.index, j.index)
+                finish(f, machine.lanes, vector, output, tile.index, relu=relu, residual=residual)
+    return f
