@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from mpt.engine import lanes as bytes_
 from mpt.engine import lists, moves, unrolled
 from mpt.engine.code import Function, Machine, Module
 from mpt.engine.graph import Shape
-from mpt.engine.layout import GROUP, Copy, Plan, Pointwise, Pooling, Product, Step
+from mpt.engine.layout import GROUP, Copy, Plan, Pointwise, Pooling, Product, Step, vector
 from mpt.engine.unrolled import Unrolled
 
 ENTRY = "mpt_steps"
@@ -35,6 +37,8 @@ class Program:
 def program(plan: Plan, *, machine: Machine, shape: Shape, outputs: int, unroll: bool = False) -> Program:
     """The code of ``plan`` for images of ``shape`` and ``outputs`` numbers an image."""
     module = Module(machine)
+    floats = f"<{machine.lanes} x float>"
+    module.declare(f"{floats} @llvm.fmuladd.v{machine.lanes}f32({floats}, {floats}, {floats})")
     module.declare("void @llvm.memcpy.p0.p0.i64(ptr noalias writeonly, ptr noalias readonly, i64, i1)")
     layers, links = list[Unrolled](), list[tuple[int, str]]()
     names = [[_write(module, step, layers if unroll else None, links) for step in steps] for steps in (plan.first, plan.rest)]
@@ -52,44 +56,51 @@ def _write(module: Module, step: Step, layers: list[Unrolled] | None, links: lis
         moves.pointwise(f, step, module)
     elif isinstance(step, Pooling):
         moves.pooling(f, step)
-    elif layers is not None and step.conv.signs is not None:
-        _write_unrolled(module, f, step, layers, links)
     else:
-        _write_product(module, f, step)
+        _write_product(module, f, step, layers, links)
     return f.name
 
 
-def _write_unrolled(
-    module: Module, f: Function, step: Product, layers: list[Unrolled], links: list[tuple[int, str]]
+def _write_product(
+    module: Module, f: Function, step: Product, layers: list[Unrolled] | None, links: list[tuple[int, str]]
 ) -> None:
-    conv, machine, residual = step.conv, module.machine, step.residual is not None
-    layer = unrolled.unrolled(step, f"block{len(layers)}", machine=machine)
-    layers.append(layer)
-    name = f"unrolled{'_relu' if conv.relu else ''}{'_residual' if residual else ''}"
-    if name not in module.functions:
-        module.functions[name] = unrolled.kernel(name, machine=machine, relu=conv.relu, residual=residual)
-    table = np.arange(len(links), len(links) + len(layer.blocks), dtype=np.int64)  # filled in by the loader
-    links += [(module.data.size + 8 * i, block) for i, block in enumerate(layer.blocks)]
-    arrays = {"lists": table, "scale": conv.scale.astype(np.float32), "shift": conv.shift.astype(np.float32)}
-    lists.call(f, name, step, module.data, arrays, vector=machine.lanes, outputs=conv.outputs)
-
-
-def _write_product(module: Module, f: Function, step: Product) -> None:
+    """A convolution: which kernel, and the numbers that it reads."""
     conv, lanes = step.conv, module.machine.lanes
-    if conv.signs is not None:
-        offsets, starts = lists.lists(step)
-        arrays, together = {"lists": offsets, "starts": starts}, 0
-    else:
+    width = vector(step.out.pixels, lanes=lanes) if step.binary else lanes
+    variant = bytes_.variant(step, vector=width) if step.binary else _variant(step)
+    arrays = bytes_.numbers(step)
+    outputs = conv.outputs
+    if conv.signs is None:
         offsets, starts, weights, together = lists.blocks(step)
-        arrays = {"lists": offsets, "starts": starts, "weights": weights}
-    arrays |= {"scale": conv.scale.astype(np.float32), "shift": conv.shift.astype(np.float32)}
-    residual = step.residual is not None
-    name = f"lists_{together}{'_relu' if conv.relu else ''}{'_residual' if residual else ''}"
+        arrays |= {"lists": offsets, "starts": starts, "weights": weights}
+        name, outputs = f"real{together}{variant}", outputs // together
+        write = partial(lists.kernel, lanes=lanes, relu=conv.relu, residual=step.residual is not None, together=together)
+    elif layers is None:
+        offsets, starts = lists.lists(step)
+        arrays |= {"lists": offsets, "starts": starts}
+        name = f"lists{variant}"
+        write = partial(lists.kernel, lanes=lanes, relu=conv.relu, residual=step.residual is not None, together=0)
+        if step.binary:
+            write = partial(bytes_.kernel, step=step, vector=width)
+    else:
+        kind = f"<{width} x {'i8' if step.binary else 'float'}>"
+        layer = unrolled.unrolled(step, f"block{len(layers)}", machine=module.machine, kind=kind)
+        layers.append(layer)
+        # numbers that no other table has: the loader puts the functions' addresses in their place
+        table = np.arange(len(links), len(links) + len(layer.blocks), dtype=np.int64)
+        links += [(module.data.size + 8 * i, block.name) for i, block in enumerate(layer.blocks)]
+        arrays = {"lists": table, "starts": layer.starts} | arrays
+        name = f"unrolled{variant}"
+        write = partial(unrolled.kernel, machine=module.machine, relu=conv.relu, residual=step.residual is not None)
+        if step.binary:
+            write = partial(bytes_.unrolled_kernel, step=step, vector=width, sums=module.machine.sums)
     if name not in module.functions:
-        module.functions[name] = lists.kernel(name, lanes=lanes, relu=conv.relu, residual=residual, together=together)
-        kind = f"<{lanes} x float>"
-        module.declare(f"{kind} @llvm.fmuladd.v{lanes}f32({kind}, {kind}, {kind})")
-    lists.call(f, name, step, module.data, arrays, vector=lanes, outputs=conv.outputs // max(together, 1))
+        module.functions[name] = write(name)
+    lists.call(f, name, step, module.data, arrays, vector=width, outputs=outputs)
+
+
+def _variant(step: Product) -> str:
+    return f"{'_relu' if step.conv.relu else ''}{'_residual' if step.residual else ''}"
 
 
 def _entry(first: Sequence[str], rest: Sequence[str], inputs: int, outputs: int) -> Function:

@@ -21,11 +21,13 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from mpt.engine import code
 from mpt.engine.code import Function, Machine
+from mpt.engine.lanes import parts
 from mpt.engine.layout import Product
 from mpt.engine.lists import PARAMETERS, finish
 
@@ -34,58 +36,73 @@ PATIENCE = 8  # seconds of building that need no announcement
 
 
 @dataclass(frozen=True)
+class Block:
+    """One function: ``taps`` from ``start`` to ``stop`` are its own, and it writes ``outputs`` sums."""
+
+    name: str
+    start: int
+    stop: int
+    outputs: int
+
+
+@dataclass(frozen=True)
 class Unrolled:
     """The straight-line code of one layer.
 
     Attributes:
-        taps: int32 (kept, 3): block, offset of the input in bytes, output within the block; by block and offset.
+        taps: int32 (kept, 2): offset of the input in bytes, and output within the block; by block, then by offset.
         signs: int8 (kept,).
-        blocks: the names of its functions; block ``i`` is for the outputs from ``i * machine.sums`` on.
+        blocks: its functions. Every ``machine.sums`` outputs have one, or with bytes one for each part of the inputs.
+        starts: int32: the first function of each of these groups of outputs, and the number of functions.
         kind: of a vector in LLVM: ``<16 x float>``.
     """
 
-    name: str
     taps: np.ndarray
     signs: np.ndarray
-    blocks: list[str]
+    blocks: list[Block]
+    starts: np.ndarray
     kind: str
 
     @property
     def key(self) -> bytes:
         """Digest of all that the object depends on but the machine."""
-        digest = hashlib.blake2b(f"{self.name} {len(self.blocks)} {self.kind}\n".encode())
+        digest = hashlib.blake2b(f"{self.blocks} {self.kind}\n".encode())
         digest.update(self.taps.tobytes())
         digest.update(self.signs.tobytes())
         return digest.digest()
 
 
-def unrolled(step: Product, name: str, *, machine: Machine) -> Unrolled:
-    """What is to be written for a step whose weights have signs."""
+def unrolled(step: Product, name: str, *, machine: Machine, kind: str) -> Unrolled:
+    """What is to be written for a step whose weights have signs; ``kind`` is the vector of inputs."""
     conv = step.conv
     assert conv.signs is not None
     outputs, inputs = conv.signs.shape[:2]
     o, c, ky, kx = np.nonzero(conv.signs)
     offsets = step.offsets[o // (outputs // conv.groups) * inputs + c, ky, kx] * step.source.size
-    block = o // machine.sums
-    order = np.argsort(block * (int(offsets.max(initial=0)) + 1) + offsets, kind="stable")
-    taps = np.stack([block, offsets, o % machine.sums], axis=1).astype(np.int32)[order]
-    names = [f"{name}_{i}" for i in range(-(-outputs // machine.sums))]
-    return Unrolled(name, taps, conv.signs[o, c, ky, kx][order], names, f"<{machine.lanes} x float>")
+    group = o // machine.sums
+    order = np.argsort(group * (int(offsets.max(initial=0)) + 1) + offsets, kind="stable")
+    taps = np.stack([offsets, o % machine.sums], axis=1).astype(np.int32)[order]
+    bounds = np.searchsorted(group[order], np.arange(-(-outputs // machine.sums) + 1))
+    blocks, starts = list[Block](), [0]
+    for i, (start, stop) in enumerate(pairwise(bounds.tolist())):
+        many = min(machine.sums, outputs - i * machine.sums)
+        for first, end in parts(taps[start:stop], many) if step.binary else [(0, stop - start)]:
+            blocks.append(Block(f"{name}_{len(blocks)}", start + first, start + end, many))
+        starts.append(len(blocks))
+    return Unrolled(taps, conv.signs[o, c, ky, kx][order], blocks, np.array(starts, np.int32), kind)
 
 
 def text(layer: Unrolled) -> str:
-    """IR of all blocks of a layer."""
-    bounds = np.searchsorted(layer.taps[:, 0], np.arange(len(layer.blocks) + 1))
-    parts = []
-    for name, start, stop in zip(layer.blocks, bounds[:-1], bounds[1:], strict=True):
-        parts.append(_block(name, layer.kind, layer.taps[start:stop, 1:].tolist(), layer.signs[start:stop].tolist()))
-    return "".join(parts)
+    """IR of all functions of a layer."""
+    return "".join(_function(layer, block) for block in layer.blocks)
 
 
-def _block(name: str, kind: str, taps: list[list[int]], signs: list[int]) -> str:
-    """IR of one block: ``in`` is where a tile's inputs begin, the sums go to ``sums``, ``zero`` is a vector of zeros."""
+def _function(layer: Unrolled, block: Block) -> str:
+    """IR of one function: a tile's inputs begin at ``i``, the sums go to ``s``, ``z`` is a vector of zeros."""
+    kind = layer.kind
+    taps, signs = layer.taps[block.start : block.stop].tolist(), layer.signs[block.start : block.stop].tolist()
     add, subtract = ("add", "sub") if "i" in kind else ("fadd", "fsub")
-    lines = [f"define void @{name}(ptr %i, ptr %s, ptr %z) nounwind {{", f"%n=load {kind},ptr %z,align 1"]
+    lines = [f"define void @{block.name}(ptr %i, ptr %s, ptr %z) nounwind {{", f"%n=load {kind},ptr %z,align 1"]
     sums: dict[int, str] = {}
     last, count = -1, 0
     for (offset, output), sign in zip(taps, signs, strict=True):
@@ -99,7 +116,7 @@ def _block(name: str, kind: str, taps: list[list[int]], signs: list[int]) -> str
         else:
             lines.append(f"%a{count}={add if sign > 0 else subtract} {kind} {before or '%n'},{x}")
             sums[output] = f"%a{count}"
-    for output in range(max(sums, default=-1) + 1):
+    for output in range(block.outputs):
         lines.append(f"%p{output}=getelementptr {kind},ptr %s,i64 {output}")
         lines.append(f"store {kind} {sums.get(output, '%n')},ptr %p{output},align 1")
     return "\n".join([*lines, "ret void\n}\n"])
