@@ -204,6 +204,14 @@ class Data:
         return start
 
 
+    def reserve(self, size: int) -> int:
+        """Offset of ``size`` bytes that are filled in later."""
+        start = self.size
+        self.parts.append(bytes(size + -size % 64))
+        self.size += len(self.parts[-1])
+        return start
+
+
 class Module:
     """Functions of IR text by name, and the numbers that they read."""
 

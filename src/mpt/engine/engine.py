@@ -39,8 +39,10 @@ class Run:
         self._data = np.frombuffer(made.data, np.uint8)
         content = code.cached(made.text.encode(), machine, lambda: code.optimised(made.text, machine))
         self._library = Library([content, *unrolled.objects(made.layers, machine=machine)], machine)
+        sizes = {block.name: layer.size(block) for layer in made.layers for block in layer.blocks}
         for offset, name in made.links:
-            self._data[offset : offset + 8].view(np.int64)[0] = self._library.address(name)
+            if name in sizes:
+                self._data[offset : offset + 16].view(np.int64)[:] = self._library.address(name), sizes[name]
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         self._function = self._library.function(ENTRY, pointer, pointer, number, pointer, pointer)
         self._free: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()

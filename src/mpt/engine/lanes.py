@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mpt.engine import lists
 from mpt.engine.code import Function
 from mpt.engine.layout import Product
 from mpt.engine.lists import PARAMETERS
@@ -33,22 +34,15 @@ def numbers(step: Product) -> dict[str, np.ndarray]:
     return {"scale": np.where(conv.flip, -1, 1).astype(np.int32), "shift": conv.threshold.astype(np.int32)}
 
 
-def variant(step: Product, *, vector: int) -> str:
-    """Name of the kernel variant that a step needs, without what distinguishes lists from unrolled code."""
-    conv = step.conv
-    end = "signs" if conv.threshold is not None else f"real{'_relu' if conv.relu else ''}"
-    return f"{vector}_{end}{'_residual' if step.residual else ''}"
-
-
-def kernel(name: str, step: Product, *, vector: int) -> Function:
+def kernel(name: str, *, vector: int, signs: bool) -> Function:
     """The kernel by lists, for vectors of ``vector`` bytes."""
     f, tile = Function(name, PARAMETERS), "0"
-    for tiles in (LIST_TILES, 2, 1):
+    for tiles in (LIST_TILES, 1):
         with f.loop(tile, "%tiles", step=tiles) as loop:
             inputs = [f.at("i8", "%in", f.index("%in_places", f.int("add", loop.index, t))) for t in range(tiles)]
             with f.loop(0, "%outputs") as o:
                 for t, sums in enumerate(_sums(f, vector, inputs, o.index)):
-                    finish(f, vector, sums, o.index, f.int("add", loop.index, t), step)
+                    finish(f, vector, sums, o.index, f.int("add", loop.index, t), signs=signs)
         tile = loop.index
     return f
 
@@ -84,29 +78,19 @@ def _sums(f: Function, vector: int, inputs: list[str], output: str) -> list[str]
     return sums
 
 
-def finish(f: Function, vector: int, sums: str, output: str, tile: str, step: Product) -> None:
+def finish(f: Function, vector: int, sums: str, output: str, tile: str, *, signs: bool) -> None:
     """One vector of 16-bit sums, compared or scaled, and its way to memory."""
-    place = f.int("add", f.index("%out_places", tile), f.int("mul", output, "%out_channel"))
-    if step.conv.threshold is not None:
+    if signs:
         limit = f.do(f"trunc i32 {f.load('i32', f.at('i32', '%shift', output))} to i16")
         flip = f.do(f"trunc i32 {f.load('i32', f.at('i32', '%scale', output))} to i8")
         test = f.do(f"icmp sge <{vector} x i16> {sums}, {splat(f, 'i16', vector, limit)}")
         yes, no = splat(f, "i8", vector, flip), splat(f, "i8", vector, f.do(f"sub i8 0, {flip}"))
         value = f.do(f"select <{vector} x i1> {test}, <{vector} x i8> {yes}, <{vector} x i8> {no}")
+        place = f.int("add", f.index("%out_places", tile), f.int("mul", output, "%out_channel"))
         f.store(f"<{vector} x i8>", value, f.at("i8", "%out", place))
         return
-    kind = f"<{vector} x float>"
-    value = f.do(f"sitofp <{vector} x i16> {sums} to {kind}")
-    for operation, array in (("fmul", "%scale"), ("fadd", "%shift")):
-        number = splat(f, "float", vector, f.load("float", f.at("float", array, output)))
-        value = f.do(f"{operation} {kind} {value}, {number}")
-    if step.residual is not None:
-        there = f.int("add", f.index("%residual_places", tile), f.int("mul", output, "%residual_channel"))
-        value = f.do(f"fadd {kind} {value}, {f.load(kind, f.at('float', '%residual', there))}")
-    if step.conv.relu:
-        positive = f.do(f"fcmp ogt {kind} {value}, zeroinitializer")
-        value = f.do(f"select <{vector} x i1> {positive}, {kind} {value}, {kind} zeroinitializer")
-    f.store(kind, value, f.at("float", "%out", place))
+    real = f.do(f"sitofp <{vector} x i16> {sums} to <{vector} x float>")
+    lists.finish(f, vector, real, output, tile)
 
 
 def parts(taps: np.ndarray, outputs: int) -> list[tuple[int, int]]:
@@ -120,7 +104,7 @@ def parts(taps: np.ndarray, outputs: int) -> list[tuple[int, int]]:
     return [*runs, (start, len(taps))]
 
 
-def unrolled_kernel(name: str, step: Product, *, vector: int, sums: int) -> Function:
+def unrolled_kernel(name: str, *, vector: int, sums: int, signs: bool) -> Function:
     """The loop over blocks and tiles of unrolled code; ``starts`` says how many parts each block has, summed up."""
     f = Function(name, PARAMETERS)
     kind, wide = f"<{vector} x i8>", f"<{vector} x i16>"
@@ -137,12 +121,13 @@ def unrolled_kernel(name: str, step: Product, *, vector: int, sums: int) -> Func
             with f.loop("0", many) as j:
                 f.store(wide, "zeroinitializer", f.at(wide, totals, j.index))
             with f.loop(start, stop) as part:
-                f.say(f"call void {f.load('ptr', f.at('ptr', '%lists', part.index))}(ptr {inputs}, ptr {narrow}, ptr {zero})")
+                block = f.load("ptr", f.at("i8", "%lists", f.int("mul", part.index, 16)))
+                f.say(f"call void {block}(ptr {inputs}, ptr {narrow}, ptr {zero})")
                 with f.loop("0", many) as j:
                     total = f.at(wide, totals, j.index)
                     value = f.do(f"sext {kind} {f.load(kind, f.at(kind, narrow, j.index))} to {wide}")
                     f.store(wide, f.do(f"add {wide} {f.load(wide, total)}, {value}"), total)
             with f.loop("0", many) as j:
                 output = f.int("add", first.index, j.index)
-                finish(f, vector, f.load(wide, f.at(wide, totals, j.index)), output, tile.index, step)
+                finish(f, vector, f.load(wide, f.at(wide, totals, j.index)), output, tile.index, signs=signs)
     return f

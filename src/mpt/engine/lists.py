@@ -25,6 +25,7 @@ PARAMETERS = ", ".join(
     ["ptr noalias %in", "ptr noalias %out", "ptr noalias %residual"]
     + [f"ptr noalias %{name}" for name in ARGUMENTS]
     + [f"i64 %{name}" for name in COUNTS]
+    + ["float %floor"]
 )
 
 
@@ -79,33 +80,38 @@ def places(step: Product, vector: int) -> list[np.ndarray]:
     """
     n, b = step.positions, step.out.buffer.interleaved
     starts = np.minimum(np.arange(-(-n // vector)) * vector, n - vector)
-    views = [step.source, step.out.buffer, step.residual.buffer if step.residual else step.out.buffer]
     groups = np.arange(GROUP // b)[:, None]
-    return [(groups * buffer.stride + starts).ravel().astype(np.int32) for buffer in views]
+    in_places, out_places = ((groups * buffer.stride + starts).ravel() for buffer in (step.source, step.out.buffer))
+    residual = (groups * step.residual.buffer.stride + starts).ravel() if step.residual else np.zeros_like(in_places)
+    return [places.astype(np.int32) for places in (in_places, out_places, residual)]
 
 
-def call(f: Function, kernel: str, step: Product, data: Data, arrays: dict[str, np.ndarray], *, vector: int, outputs: int) -> None:
-    """The call of a product kernel for the images of a step."""
+def call(f: Function, kernel: str, step: Product, data: Data, numbers: dict[str, np.ndarray | int], *, vector: int, outputs: int) -> None:
+    """The call of a product kernel for the images of a step; ``numbers`` are arrays, or where they are in ``data``."""
     b = step.out.buffer.interleaved
     first = f.do(f"and i64 %first, {-b}")
     last = f.do(f"lshr i64 {f.do(f'add i64 %last, {b - 1}')}, {b.bit_length() - 1}")
     groups = f.do(f"sub i64 {last}, {f.do(f'lshr i64 %first, {b.bit_length() - 1}')}")
     tiles = f.int("mul", groups, -(-step.positions // vector))
-    arrays = arrays | dict(zip(ARGUMENTS[-3:], places(step, vector), strict=True))
+    numbers = {**numbers, **dict(zip(ARGUMENTS[-3:], places(step, vector), strict=True))}
     pointers = [address(f, step.source, step.start, first), address(f, step.out.buffer, step.out.start, first)]
-    pointers += [address(f, step.residual.buffer, step.residual.start, first) if step.residual else "null"]
-    starts = {name: data.put(array) for name, array in arrays.items()}
-    pointers += [f.at("i8", "%data", starts[name]) if name in arrays else "null" for name in ARGUMENTS]
+    if step.residual is not None:
+        pointers.append(address(f, step.residual.buffer, step.residual.start, first))
+    else:  # a vector of zeros, for all outputs and tiles
+        pointers.append(f.at("i8", "%data", data.put(np.zeros(vector, np.float32))))
+    starts = {name: number if isinstance(number, int) else data.put(number) for name, number in numbers.items()}
+    pointers += [f.at("i8", "%data", starts[name]) if name in starts else "null" for name in ARGUMENTS]
     counts = [outputs, tiles, step.out.channel, step.residual.channel if step.residual else 0]
     arguments = ", ".join([f"ptr {pointer}" for pointer in pointers] + [f"i64 {count}" for count in counts])
+    arguments += f", float {'0.0' if step.conv.relu else '0xFFF0000000000000'}"  # or minus infinity: no ReLU
     f.say(f"call void @{kernel}({arguments})")
 
 
-def kernel(name: str, *, lanes: int, relu: bool, residual: bool, together: int) -> Function:
+def kernel(name: str, *, lanes: int, together: int) -> Function:
     """The kernel: of signs where ``together`` is 0, else of real weights with that many outputs a block."""
     f, tile = Function(name, PARAMETERS), "0"
     many = SUMS // 2 if together else SUMS
-    for tiles in (8, 4, 2, 1):
+    for tiles in (8, 4, 1):
         if tiles > many:
             continue
         with f.loop(tile, "%tiles", step=tiles) as loop:
@@ -118,7 +124,7 @@ def kernel(name: str, *, lanes: int, relu: bool, residual: bool, together: int) 
                 for m, vectors in enumerate(sums):
                     output = f.int("add", f.int("mul", o.index, max(together, 1)), m)
                     for t, vector in enumerate(vectors):
-                        finish(f, lanes, vector, output, f.int("add", loop.index, t), relu=relu, residual=residual)
+                        finish(f, lanes, vector, output, f.int("add", loop.index, t))
         tile = loop.index
     return f
 
@@ -165,17 +171,16 @@ def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: 
     return [loop.values[m * len(inputs) : (m + 1) * len(inputs)] for m in range(together)]
 
 
-def finish(f: Function, lanes: int, sums: str, output: str, tile: str, *, relu: bool, residual: bool) -> None:
+def finish(f: Function, lanes: int, sums: str, output: str, tile: str) -> None:
     """Scale, shift, residual and ReLU of one vector of sums, and its way to memory."""
     kind = f"<{lanes} x float>"
     for operation, array in (("fmul", "%scale"), ("fadd", "%shift")):
         number = splat(f, "float", lanes, f.load("float", f.at("float", array, output)))
         sums = f.do(f"{operation} {kind} {sums}, {number}")
-    if residual:
-        place = f.int("add", f.index("%residual_places", tile), f.int("mul", output, "%residual_channel"))
-        sums = f.do(f"fadd {kind} {sums}, {f.load(kind, f.at('float', '%residual', place))}")
-    if relu:
-        positive = f.do(f"fcmp ogt {kind} {sums}, zeroinitializer")
-        sums = f.do(f"select <{lanes} x i1> {positive}, {kind} {sums}, {kind} zeroinitializer")
+    place = f.int("add", f.index("%residual_places", tile), f.int("mul", output, "%residual_channel"))
+    sums = f.do(f"fadd {kind} {sums}, {f.load(kind, f.at('float', '%residual', place))}")
+    floor = splat(f, "float", lanes, "%floor")
+    above = f.do(f"fcmp ogt {kind} {sums}, {floor}")
+    sums = f.do(f"select <{lanes} x i1> {above}, {kind} {sums}, {kind} {floor}")
     place = f.int("add", f.index("%out_places", tile), f.int("mul", output, "%out_channel"))
     f.store(kind, sums, f.at("float", "%out", place))

@@ -138,6 +138,9 @@ def pooling(f: Function, step: Pooling) -> None:
             x = f.at(kind, source, f.int("mul", c.index, step.source.channel))
             y = f.at(kind, out, f.int("mul", c.index, step.out.channel))
             for rows, columns in parts:
+                if step.source.buffer.interleaved == step.out.buffer.interleaved == 1 and _halves(columns):
+                    _halved(f, step, kind, (x, y), rows, columns)
+                    continue
                 with f.loop(0, len(rows)) as i, f.loop(0, len(columns)) as j:
                     value = _window(f, step, kind, x, rows, columns, (i.index, j.index))
                     if pool.kind == "mean":
@@ -145,6 +148,39 @@ def pooling(f: Function, step: Pooling) -> None:
                     row, column = f.int("add", i.index, rows.first), f.int("add", j.index, columns.first)
                     place = f.int("add", f.int("mul", row, step.out.shape[2]), column)
                     f.store(kind, value, f.at(kind, y, f.int("mul", place, step.out.buffer.interleaved)))
+
+
+def _halves(columns: _Run) -> bool:
+    """Whether each output column looks at two input columns of its own."""
+    return columns.places == (0, 1) and columns.move == 2
+
+
+def _halved(f: Function, step: Pooling, kind: str, at: tuple[str, str], rows: _Run, columns: _Run) -> None:
+    """Such a run by vectors: rows joined first, then the even columns with the odd ones; what is left one by one."""
+    width, done = step.source.shape[2], 0
+    with f.loop(0, len(rows)) as i:
+        row = f.int("mul", f.int("add", f.int("mul", i.index, rows.move), rows.start), width)
+        line = f.int("add", f.int("mul", f.int("add", i.index, rows.first), step.out.shape[2]), columns.first)
+        for many in (16, 8, 4, 2, 1):
+            vector, pairs = f"<{many} x {kind}>", f"<{2 * many} x {kind}>"
+            count = (len(columns) - done) // many
+            with f.loop(0, count) as j:
+                start = f.int("add", f.int("mul", j.index, 2 * many), 2 * done + columns.start)
+                first = f.at(kind, at[0], f.int("add", row, start))
+                values = [f.load(pairs, f.at(kind, first, down * width)) for down in rows.places]
+                total = values[0]
+                for value in values[1:]:
+                    total = _joined(f, step, pairs, total, value)
+                even, odd = (
+                    f.do(f"shufflevector {pairs} {total}, {pairs} poison, <{many} x i32> <{', '.join(picks)}>")
+                    for picks in ([f"i32 {2 * k + turn}" for k in range(many)] for turn in (0, 1))
+                )
+                value = _joined(f, step, vector, even, odd)
+                if step.pool.kind == "mean":
+                    value = f.do(f"fmul {vector} {value}, {splat(f, kind, many, constant(1 / (rows.size * columns.size)))}")
+                place = f.int("add", line, f.int("add", f.int("mul", j.index, many), done))
+                f.store(vector, value, f.at(kind, at[1], place))
+            done += count * many
 
 
 def constant(value: float) -> str:
@@ -205,7 +241,9 @@ def _window(f: Function, step: Pooling, kind: str, x: str, rows: _Run, columns: 
 
 
 def _joined(f: Function, step: Pooling, kind: str, a: str, b: str) -> str:
+    """Sum or maximum of two numbers, or of two vectors entry by entry."""
     if step.pool.kind == "mean":
-        return f.do(f"fadd float {a}, {b}")
-    test = f.do(f"fcmp ogt float {a}, {b}" if kind == "float" else f"icmp sgt i8 {a}, {b}")
-    return f.do(f"select i1 {test}, {kind} {a}, {kind} {b}")
+        return f.do(f"fadd {kind} {a}, {b}")
+    test = f.do(f"fcmp ogt {kind} {a}, {b}" if "float" in kind else f"icmp sgt {kind} {a}, {b}")
+    truth = kind.replace("float", "i1").replace("i8", "i1")
+    return f.do(f"select {truth} {test}, {kind} {a}, {kind} {b}")

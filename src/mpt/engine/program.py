@@ -37,6 +37,7 @@ class Program:
 def program(plan: Plan, *, machine: Machine, shape: Shape, outputs: int, unroll: bool = False) -> Program:
     """The code of ``plan`` for images of ``shape`` and ``outputs`` numbers an image."""
     module = Module(machine)
+    module.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     floats = f"<{machine.lanes} x float>"
     module.declare(f"{floats} @llvm.fmuladd.v{machine.lanes}f32({floats}, {floats}, {floats})")
     module.declare("void @llvm.memcpy.p0.p0.i64(ptr noalias writeonly, ptr noalias readonly, i64, i1)")
@@ -65,42 +66,41 @@ def _write_product(
     module: Module, f: Function, step: Product, layers: list[Unrolled] | None, links: list[tuple[int, str]]
 ) -> None:
     """A convolution: which kernel, and the numbers that it reads."""
-    conv, lanes = step.conv, module.machine.lanes
+    conv, lanes, outputs = step.conv, module.machine.lanes, step.conv.outputs
     width = vector(step.out.pixels, lanes=lanes) if step.binary else lanes
-    variant = bytes_.variant(step, vector=width) if step.binary else _variant(step)
-    arrays = bytes_.numbers(step)
-    outputs = conv.outputs
+    ends = {"vector": width, "signs": conv.threshold is not None}
+    variant = f"_{width}_{'signs' if ends['signs'] else 'real'}" if step.binary else ""
+    numbers: dict[str, np.ndarray | int] = dict(bytes_.numbers(step))
     if conv.signs is None:
         offsets, starts, weights, together = lists.blocks(step)
-        arrays |= {"lists": offsets, "starts": starts, "weights": weights}
-        name, outputs = f"real{together}{variant}", outputs // together
-        write = partial(lists.kernel, lanes=lanes, relu=conv.relu, residual=step.residual is not None, together=together)
+        numbers |= {"lists": offsets, "starts": starts, "weights": weights}
+        name, outputs = f"real{together}", outputs // together
+        write = partial(lists.kernel, lanes=lanes, together=together)
     elif layers is None:
         offsets, starts = lists.lists(step)
-        arrays |= {"lists": offsets, "starts": starts}
+        numbers |= {"lists": offsets, "starts": starts}
         name = f"lists{variant}"
-        write = partial(lists.kernel, lanes=lanes, relu=conv.relu, residual=step.residual is not None, together=0)
-        if step.binary:
-            write = partial(bytes_.kernel, step=step, vector=width)
+        write = partial(bytes_.kernel, **ends) if step.binary else partial(lists.kernel, lanes=lanes, together=0)
     else:
         kind = f"<{width} x {'i8' if step.binary else 'float'}>"
         layer = unrolled.unrolled(step, f"block{len(layers)}", machine=module.machine, kind=kind)
         layers.append(layer)
-        # numbers that no other table has: the loader puts the functions' addresses in their place
-        table = np.arange(len(links), len(links) + len(layer.blocks), dtype=np.int64)
-        links += [(module.data.size + 8 * i, block.name) for i, block in enumerate(layer.blocks)]
-        arrays = {"lists": table, "starts": layer.starts} | arrays
+        numbers |= {"lists": _table(module, layer, f"block{len(layers)}_0", links), "starts": layer.starts}
         name = f"unrolled{variant}"
-        write = partial(unrolled.kernel, machine=module.machine, relu=conv.relu, residual=step.residual is not None)
+        write = partial(unrolled.kernel, machine=module.machine)
         if step.binary:
-            write = partial(bytes_.unrolled_kernel, step=step, vector=width, sums=module.machine.sums)
+            write = partial(bytes_.unrolled_kernel, sums=module.machine.sums, **ends)
     if name not in module.functions:
         module.functions[name] = write(name)
-    lists.call(f, name, step, module.data, arrays, vector=width, outputs=outputs)
+    lists.call(f, name, step, module.data, numbers, vector=width, outputs=outputs)
 
 
-def _variant(step: Product) -> str:
-    return f"{'_relu' if step.conv.relu else ''}{'_residual' if step.residual else ''}"
+def _table(module: Module, layer: Unrolled, follower: str, links: list[tuple[int, str]]) -> int:
+    """Room for (address, bytes) of each function of ``layer`` and of the first function of the next layer."""
+    names = [*(block.name for block in layer.blocks), follower]
+    start = module.data.reserve(16 * len(names))
+    links += [(start + 16 * i, name) for i, name in enumerate(names)]
+    return start
 
 
 def _entry(first: Sequence[str], rest: Sequence[str], inputs: int, outputs: int) -> Function:
