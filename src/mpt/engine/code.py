@@ -67,7 +67,7 @@ class Machine:
 
         Code for this process (not ``linked``) reaches its constants by whole addresses: they may lie anywhere.
         """
-        target, optimise = _binding().Target.from_triple(self.triple), 0 if fast else 3
+        target, optimise = _binding().Target.from_triple(self.triple), 0 if fast else 2
         model = ("pic", "default") if linked else ("static", "large")
         return target.create_target_machine(self.cpu, self.features, optimise, reloc=model[0], codemodel=model[1])
 
@@ -91,9 +91,10 @@ class Loop:
 class Function:
     """One function of IR text; see the file's head."""
 
-    def __init__(self, name: str, parameters: str, *, public: bool = False) -> None:
-        linkage = "" if public else "internal "
-        self.name, self.lines = name, [f"define {linkage}void @{name}({parameters}) nounwind noinline {{", "entry:"]
+    def __init__(self, name: str, parameters: str, *, public: bool = False, plain: bool = False) -> None:
+        """``public`` for callers of the object; ``plain`` for what is not worth LLVM's time: calls of other functions."""
+        how = f"define {'' if public else 'internal '}void @{name}({parameters}) nounwind noinline{' optnone' * plain}"
+        self.name, self.lines = name, [f"{how} {{", "entry:"]
         self.count, self.block = 0, "entry"
 
     def new(self, prefix: str = "v") -> str:
@@ -238,11 +239,11 @@ class Module:
 
 
 def optimised(text: str, machine: Machine) -> bytes:
-    """The object of a module of loops, which LLVM unrolls and makes vectors of."""
+    """The object of a module of loops, which LLVM makes vectors of. Unrolling them takes as long again and gains nothing."""
     binding = _binding()
     module, target = _parsed(text, machine), machine.target(fast=False)
-    options = binding.create_pipeline_tuning_options(speed_level=3)
-    options.loop_vectorization, options.slp_vectorization = True, False
+    options = binding.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization, options.loop_interleaving, options.loop_unrolling = True, False, False
     builder = binding.create_pass_builder(target, options)
     builder.getModulePassManager().run(module, builder)
     return bytes(target.emit_object(module))

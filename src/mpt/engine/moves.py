@@ -127,27 +127,34 @@ def _pointwise(f: Function, step: Pointwise, columns: int) -> None:
             f.store("float", value, f.at("float", out, x.index))
 
 
-def pooling(f: Function, step: Pooling) -> None:
-    """See :class:`mpt.engine.layout.Pooling`: output rows and columns in runs whose windows move evenly."""
+def pooling(f: Function, step: Pooling, module: Module) -> None:
+    """See :class:`mpt.engine.layout.Pooling`. Steps of one shape share the loops."""
+    views = (step.source, step.out)
+    layout = tuple((view.shape, view.channel, view.buffer.interleaved, view.buffer.size) for view in views)
+    name = module.shared(("pool", step.pool, layout), lambda g: _pooling(g, step), "ptr noalias %a, ptr noalias %b")
+    with images(f) as image:
+        a, b = (address(f, view.buffer, view.start, image) for view in views)
+        f.say(f"call void @{name}(ptr {a}, ptr {b})")
+
+
+def _pooling(f: Function, step: Pooling) -> None:
+    """Output rows and columns in runs whose windows move evenly."""
     pool, kind = step.pool, "float" if step.source.buffer.size == 4 else "i8"
     parts = list(product(_runs(pool.rows, pool.row_sizes), _runs(pool.columns, pool.column_sizes)))
-    with images(f) as image:
-        source = address(f, step.source.buffer, step.source.start, image)
-        out = address(f, step.out.buffer, step.out.start, image)
-        with f.loop(0, step.out.shape[0]) as c:
-            x = f.at(kind, source, f.int("mul", c.index, step.source.channel))
-            y = f.at(kind, out, f.int("mul", c.index, step.out.channel))
-            for rows, columns in parts:
-                if step.source.buffer.interleaved == step.out.buffer.interleaved == 1 and _halves(columns):
-                    _halved(f, step, kind, (x, y), rows, columns)
-                    continue
-                with f.loop(0, len(rows)) as i, f.loop(0, len(columns)) as j:
-                    value = _window(f, step, kind, x, rows, columns, (i.index, j.index))
-                    if pool.kind == "mean":
-                        value = f.do(f"fmul float {value}, {constant(1 / (rows.size * columns.size))}")
-                    row, column = f.int("add", i.index, rows.first), f.int("add", j.index, columns.first)
-                    place = f.int("add", f.int("mul", row, step.out.shape[2]), column)
-                    f.store(kind, value, f.at(kind, y, f.int("mul", place, step.out.buffer.interleaved)))
+    with f.loop(0, step.out.shape[0]) as c:
+        x = f.at(kind, "%a", f.int("mul", c.index, step.source.channel))
+        y = f.at(kind, "%b", f.int("mul", c.index, step.out.channel))
+        for rows, columns in parts:
+            if step.source.buffer.interleaved == step.out.buffer.interleaved == 1 and _halves(columns):
+                _halved(f, step, kind, (x, y), rows, columns)
+                continue
+            with f.loop(0, len(rows)) as i, f.loop(0, len(columns)) as j:
+                value = _window(f, step, kind, x, rows, columns, (i.index, j.index))
+                if pool.kind == "mean":
+                    value = f.do(f"fmul float {value}, {constant(1 / (rows.size * columns.size))}")
+                row, column = f.int("add", i.index, rows.first), f.int("add", j.index, columns.first)
+                place = f.int("add", f.int("mul", row, step.out.shape[2]), column)
+                f.store(kind, value, f.at(kind, y, f.int("mul", place, step.out.buffer.interleaved)))
 
 
 def _halves(columns: _Run) -> bool:

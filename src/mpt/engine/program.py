@@ -49,14 +49,14 @@ def program(plan: Plan, *, machine: Machine, shape: Shape, outputs: int, unroll:
 
 def _write(module: Module, step: Step, layers: list[Unrolled] | None, links: list[tuple[int, str]]) -> str:
     """Write the function of a step; its name."""
-    f = Function(f"step{len(module.functions)}", moves.PARAMETERS)
+    f = Function(f"step{len(module.functions)}", moves.PARAMETERS, plain=True)
     module.functions[f.name] = f
     if isinstance(step, Copy):
         moves.copy(f, step, module)
     elif isinstance(step, Pointwise):
         moves.pointwise(f, step, module)
     elif isinstance(step, Pooling):
-        moves.pooling(f, step)
+        moves.pooling(f, step, module)
     else:
         _write_product(module, f, step, layers, links)
     return f.name
@@ -104,7 +104,7 @@ def _table(module: Module, layer: Unrolled, follower: str, links: list[tuple[int
 
 
 def _entry(first: Sequence[str], rest: Sequence[str], inputs: int, outputs: int) -> Function:
-    f = Function(ENTRY, "ptr %images, ptr %logits, i64 %n, ptr %work, ptr %data", public=True)
+    f = Function(ENTRY, "ptr %images, ptr %logits, i64 %n, ptr %work, ptr %data", public=True, plain=True)
     with f.loop("0", f.do(f"add i64 %n, {GROUP - 1}"), step=GROUP) as group:
         left = f.int("sub", "%n", group.index)
         size = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {GROUP}')}, i64 {left}, i64 {GROUP}")
