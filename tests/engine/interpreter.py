@@ -57,8 +57,14 @@ def _convolve(conv, x, residual=None):
         for i in range(inputs):
             for ky in range(height):
                 for kx in range(width):
-                    ys = slice(ky * conv.dilation[0], ky * conv.dilation[0] + (rows - 1) * conv.stride[0] + 1, conv.stride[0])
-                    xs = slice(kx * conv.dilation[1], kx * conv.dilation[1] + (columns - 1) * conv.stride[1] + 1, conv.stride[1])
+                    ys = slice(
+                        ky * conv.dilation[0], ky * conv.dilation[0] + (rows - 1) * conv.stride[0] + 1, conv.stride[0]
+                    )
+                    xs = slice(
+                        kx * conv.dilation[1],
+                        kx * conv.dilation[1] + (columns - 1) * conv.stride[1] + 1,
+                        conv.stride[1],
+                    )
                     out[:, o] += weight[o, i, ky, kx] * x[:, first + i, ys, xs]
     if conv.threshold is not None:
         return np.where((out >= _channels(conv.threshold)) != _channels(conv.flip).astype(bool), 1.0, -1.0)

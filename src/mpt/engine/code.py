@@ -204,7 +204,6 @@ class Data:
         self.size += len(self.parts[-1])
         return start
 
-
     def reserve(self, size: int) -> int:
         """Offset of ``size`` bytes that are filled in later."""
         start = self.size

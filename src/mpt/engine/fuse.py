@@ -126,7 +126,10 @@ def _comparable(chain: list[Node], takers: dict[int, list[Node]], binary: dict[i
 
 def lanes_fit(conv: Conv) -> bool:
     """Whether the sums of ``conv`` on signs are integers that 16 bits hold."""
-    return conv.signs is not None and int(np.abs(conv.signs).reshape(conv.outputs, -1).sum(1, dtype=np.int64).max()) <= MOST
+    return (
+        conv.signs is not None
+        and int(np.abs(conv.signs).reshape(conv.outputs, -1).sum(1, dtype=np.int64).max()) <= MOST
+    )
 
 
 def _move_sign(nodes: list[Node], chain: list[Node]) -> Node:

@@ -336,7 +336,10 @@ class _Layout:
         at_home = self.homes.get(id(source)) == planes
         if at_home:
             assert planes.middle is not None
-            buffer, start = view.buffer, view.start - planes.middle * planes.area - planes.padding[0] * planes.shape[2] * b
+            buffer, start = (
+                view.buffer,
+                view.start - planes.middle * planes.area - planes.padding[0] * planes.shape[2] * b,
+            )
         else:
             entries = planes.shape[0] * planes.count * planes.area
             last = max(i for i, node in enumerate(self.nodes) if node.conv is not None and node.inputs[0] is source)

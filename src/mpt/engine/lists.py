@@ -86,7 +86,16 @@ def places(step: Product, vector: int) -> list[np.ndarray]:
     return [places.astype(np.int32) for places in (in_places, out_places, residual)]
 
 
-def call(f: Function, kernel: str, step: Product, data: Data, numbers: dict[str, np.ndarray | int], *, vector: int, outputs: int) -> None:
+def call(
+    f: Function,
+    kernel: str,
+    step: Product,
+    data: Data,
+    numbers: dict[str, np.ndarray | int],
+    *,
+    vector: int,
+    outputs: int,
+) -> None:
     """The call of a product kernel for the images of a step; ``numbers`` are arrays, or where they are in ``data``."""
     b = step.out.buffer.interleaved
     first = f.do(f"and i64 %first, {-b}")
@@ -140,7 +149,9 @@ def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: i
         return [f.load(kind, f.at("float", base, offset)) for base in inputs]
 
     for many in sorted({unrolled, 1}, reverse=True):
-        with f.loop(start, pairs, step=2 * many, carried=[(kind, value) for value in sums[: many * len(inputs)]]) as loop:
+        with f.loop(
+            start, pairs, step=2 * many, carried=[(kind, value) for value in sums[: many * len(inputs)]]
+        ) as loop:
             for u in range(many):
                 both = zip(*(taps(f.int("add", loop.index, 2 * u + turn)) for turn in (0, 1)), strict=True)
                 for value, (a, b) in zip(loop.values[u * len(inputs) :], both, strict=False):
@@ -151,7 +162,9 @@ def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: i
         sums = [f.do(f"fadd {kind} {a}, {b}") for a, b in zip(sums[:half], sums[half:], strict=True)]
     for operation, begin, stop in (("fadd", pairs, plus), ("fsub", plus, minus)):
         with f.loop(begin, stop, carried=[(kind, value) for value in sums]) as loop:
-            loop.next = [f.do(f"{operation} {kind} {v}, {x}") for v, x in zip(loop.values, taps(loop.index), strict=True)]
+            loop.next = [
+                f.do(f"{operation} {kind} {v}, {x}") for v, x in zip(loop.values, taps(loop.index), strict=True)
+            ]
         sums = loop.values
     return sums
 
@@ -167,7 +180,9 @@ def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: 
             weight = splat(f, "float", lanes, f.load("float", f.at("float", "%weights", f.int("add", first, m))))
             for t, value in enumerate(values):
                 last = loop.values[m * len(inputs) + t]
-                loop.next.append(f.do(f"call {kind} @llvm.fmuladd.v{lanes}f32({kind} {value}, {kind} {weight}, {kind} {last})"))
+                loop.next.append(
+                    f.do(f"call {kind} @llvm.fmuladd.v{lanes}f32({kind} {value}, {kind} {weight}, {kind} {last})")
+                )
     return [loop.values[m * len(inputs) : (m + 1) * len(inputs)] for m in range(together)]
 
 

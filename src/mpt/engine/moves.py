@@ -55,7 +55,9 @@ def copy(f: Function, step: Copy, module: Module) -> None:
     """See :class:`mpt.engine.layout.Copy`. Steps of one shape share the loops."""
     sizes = (step.source.size, step.to.size)
     key = ("copy", step.counts, step.source_strides, step.to_strides, step.convert, sizes)
-    name = module.shared(key, lambda function: _copy(function, step), "ptr noalias %a, ptr noalias %b, ptr noalias %flips")
+    name = module.shared(
+        key, lambda function: _copy(function, step), "ptr noalias %a, ptr noalias %b, ptr noalias %flips"
+    )
     flips = "null"
     if step.flips is not None:
         flips = f.at("i8", "%data", module.data.put(np.where(step.flips, -1, 1).astype(np.int8)))
@@ -101,10 +103,13 @@ def pointwise(f: Function, step: Pointwise, module: Module) -> None:
     key = ("pointwise", step.scale is None, step.relu, step.out.shape[0], columns, *(view.channel for view in views))
     parameters = ", ".join(f"ptr noalias %{name}" for name in ("a", "b", "out", "scale", "shift"))
     name = module.shared(key, lambda function: _pointwise(function, step, columns), parameters)
-    numbers = ["null" if array is None else f.at("i8", "%data", module.data.put(array)) for array in (step.scale, step.shift)]
+    numbers = [
+        "null" if array is None else f.at("i8", "%data", module.data.put(array)) for array in (step.scale, step.shift)
+    ]
     with images(f, step=step.out.buffer.interleaved) as image:
         places = [
-            "null" if view is None else address(f, view.buffer, view.start, image) for view in (step.a, step.b, step.out)
+            "null" if view is None else address(f, view.buffer, view.start, image)
+            for view in (step.a, step.b, step.out)
         ]
         f.say(f"call void @{name}({', '.join(f'ptr {place}' for place in (*places, *numbers))})")
 
@@ -115,7 +120,9 @@ def _pointwise(f: Function, step: Pointwise, columns: int) -> None:
             "" if view is None else f.at("float", base, f.int("mul", c.index, view.channel))
             for view, base in ((step.a, "%a"), (step.b, "%b"), (step.out, "%out"))
         )
-        scale, shift = (f.load("float", f.at("float", x, c.index)) if step.scale is not None else "" for x in ("%scale", "%shift"))
+        scale, shift = (
+            f.load("float", f.at("float", x, c.index)) if step.scale is not None else "" for x in ("%scale", "%shift")
+        )
         with f.loop(0, columns) as x:
             value = f.load("float", f.at("float", a, x.index))
             if scale:
@@ -184,7 +191,9 @@ def _halved(f: Function, step: Pooling, kind: str, at: tuple[str, str], rows: _R
                 )
                 value = _joined(f, step, vector, even, odd)
                 if step.pool.kind == "mean":
-                    value = f.do(f"fmul {vector} {value}, {splat(f, kind, many, constant(1 / (rows.size * columns.size)))}")
+                    value = f.do(
+                        f"fmul {vector} {value}, {splat(f, kind, many, constant(1 / (rows.size * columns.size)))}"
+                    )
                 place = f.int("add", line, f.int("add", f.int("mul", j.index, many), done))
                 f.store(vector, value, f.at(kind, at[1], place))
             done += count * many

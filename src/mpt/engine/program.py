@@ -8,7 +8,7 @@ takes the images in groups: for each group the first steps image by image, then 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,7 +31,14 @@ class Program:
     text: str
     data: bytearray
     layers: list[Unrolled]
-    links: list[tuple[int, str]]  # offsets in the data at which the address of a block is expected
+    links: list[tuple[int, str]]  # where the data expects address and size of a function
+
+    def link(self, address: Callable[[str], int]) -> None:
+        """Write addresses and sizes of the unrolled functions into the data; a layer's last follower may be missing."""
+        sizes = {block.name: layer.size(block) for layer in self.layers for block in layer.blocks}
+        for offset, name in self.links:
+            if name in sizes:
+                self.data[offset : offset + 16] = np.array([address(name), sizes[name]], np.int64).tobytes()
 
 
 def program(plan: Plan, *, machine: Machine, shape: Shape, outputs: int, unroll: bool = False) -> Program:
@@ -42,7 +49,9 @@ def program(plan: Plan, *, machine: Machine, shape: Shape, outputs: int, unroll:
     module.declare(f"{floats} @llvm.fmuladd.v{machine.lanes}f32({floats}, {floats}, {floats})")
     module.declare("void @llvm.memcpy.p0.p0.i64(ptr noalias writeonly, ptr noalias readonly, i64, i1)")
     layers, links = list[Unrolled](), list[tuple[int, str]]()
-    names = [[_write(module, step, layers if unroll else None, links) for step in steps] for steps in (plan.first, plan.rest)]
+    names = [
+        [_write(module, step, layers if unroll else None, links) for step in steps] for steps in (plan.first, plan.rest)
+    ]
     module.functions[ENTRY] = _entry(names[0], names[1], int(np.prod(shape)), outputs)
     return Program(module.text(), bytearray(b"".join(module.data.parts)), layers, links)
 

@@ -33,7 +33,6 @@ def of_module(module: nn.Module) -> Callable[..., Node] | None:
     return next((rule for kind, rule in _MODULES.items() if isinstance(module, kind)), None)
 
 
-
 def _pair(value: Any) -> tuple[int, int]:
     return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
@@ -225,7 +224,11 @@ def _getitem(b: Builder, name: str, x: Any, index: Any) -> Any:
     if not isinstance(x, Node):
         return x[index]
     slices = index if isinstance(index, tuple) else (index,)
-    if not all(isinstance(part, slice) for part in slices) or len(slices) > 4 or any(part != slice(None) for part in slices[:2]):
+    if (
+        not all(isinstance(part, slice) for part in slices)
+        or len(slices) > 4
+        or any(part != slice(None) for part in slices[:2])
+    ):
         raise unknown(name, "this kind of indexing")
     sides = []
     for n, part in zip(x.shape[1:], (*slices[2:], slice(None), slice(None)), strict=False):
