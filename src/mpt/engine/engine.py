@@ -30,7 +30,7 @@ from mpt.engine import code, unrolled
 from mpt.engine.code import Library, Machine
 from mpt.engine.fuse import fuse
 from mpt.engine.graph import Node, Shape
-from mpt.engine.layout import LINE, plan
+from mpt.engine.layout import LINE
 from mpt.engine.program import ENTRY, program
 from mpt.engine.trace import trace
 
@@ -110,12 +110,11 @@ class Run:
     def __init__(self, nodes: Sequence[Node], *, machine: Machine, unroll: bool = False, threads: int = 1) -> None:
         self.shape, last, self.threads = nodes[0].shape, nodes[-1].shape, threads
         self.outputs = last[:1] if last[1:] == (1, 1) else last
-        where = plan(nodes, lanes=machine.lanes)
-        made = program(where, machine=machine, shape=self.shape, outputs=math.prod(last), unroll=unroll)
+        made = program(nodes, machine=machine, unroll=unroll)
         steps = code.cached(made.text.encode(), machine, lambda: code.optimised(made.text, machine))
         self._library = Library([steps, *unrolled.objects(made.layers, machine=machine)], machine)
         made.link(self._library.address)
-        self._data, self._bytes = np.frombuffer(made.data, np.uint8), where.bytes
+        self._data, self._bytes = np.frombuffer(made.data, np.uint8), made.work + LINE
         pointer = ctypes.c_void_p
         self._function = self._library.function(ENTRY, pointer, pointer, ctypes.c_int64, pointer, pointer)
         self._memory: SimpleQueue[np.ndarray] = SimpleQueue()

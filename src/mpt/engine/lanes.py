@@ -18,7 +18,6 @@ import numpy as np
 from mpt.engine import lists
 from mpt.engine.code import Function
 from mpt.engine.layout import Product
-from mpt.engine.lists import PARAMETERS
 from mpt.engine.moves import splat
 
 MOST = 127  # weights whose sum one byte holds
@@ -34,17 +33,16 @@ def numbers(step: Product) -> dict[str, np.ndarray]:
     return {"scale": np.where(conv.flip, -1, 1).astype(np.int32), "shift": conv.threshold.astype(np.int32)}
 
 
-def kernel(name: str, *, vector: int, signs: bool) -> Function:
+def kernel(f: Function, *, vector: int, signs: bool, residual: bool) -> None:
     """The kernel by lists, for vectors of ``vector`` bytes."""
-    f, tile = Function(name, PARAMETERS), "0"
+    tile = "0"
     for tiles in (LIST_TILES, 1):
         with f.loop(tile, "%tiles", step=tiles) as loop:
             inputs = [f.at("i8", "%in", f.index("%in_places", f.int("add", loop.index, t))) for t in range(tiles)]
             with f.loop(0, "%outputs") as o:
                 for t, sums in enumerate(_sums(f, vector, inputs, o.index)):
-                    finish(f, vector, sums, o.index, f.int("add", loop.index, t), signs=signs)
+                    finish(f, vector, sums, o.index, f.int("add", loop.index, t), signs=signs, residual=residual)
         tile = loop.index
-    return f
 
 
 def _sums(f: Function, vector: int, inputs: list[str], output: str) -> list[str]:
@@ -78,7 +76,7 @@ def _sums(f: Function, vector: int, inputs: list[str], output: str) -> list[str]
     return sums
 
 
-def finish(f: Function, vector: int, sums: str, output: str, tile: str, *, signs: bool) -> None:
+def finish(f: Function, vector: int, sums: str, output: str, tile: str, *, signs: bool, residual: bool) -> None:
     """One vector of 16-bit sums, compared or scaled, and its way to memory."""
     if signs:
         limit = f.do(f"trunc i32 {f.load('i32', f.at('i32', '%shift', output))} to i16")
@@ -90,7 +88,7 @@ def finish(f: Function, vector: int, sums: str, output: str, tile: str, *, signs
         f.store(f"<{vector} x i8>", value, f.at("i8", "%out", place))
         return
     real = f.do(f"sitofp <{vector} x i16> {sums} to <{vector} x float>")
-    lists.finish(f, vector, real, output, tile)
+    lists.finish(f, vector, real, output, tile, residual=residual)
 
 
 def parts(taps: np.ndarray, outputs: int) -> list[tuple[int, int]]:
@@ -104,9 +102,8 @@ def parts(taps: np.ndarray, outputs: int) -> list[tuple[int, int]]:
     return [*runs, (start, len(taps))]
 
 
-def unrolled_kernel(name: str, *, vector: int, sums: int, signs: bool) -> Function:
+def unrolled_kernel(f: Function, *, vector: int, sums: int, signs: bool, residual: bool) -> None:
     """The loop over blocks and tiles of unrolled code; ``starts`` says how many parts each block has, summed up."""
-    f = Function(name, PARAMETERS)
     kind, wide = f"<{vector} x i8>", f"<{vector} x i16>"
     narrow, zero = f.do(f"alloca [{sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
     totals = f.do(f"alloca [{sums} x {wide}], align 64")
@@ -129,5 +126,4 @@ def unrolled_kernel(name: str, *, vector: int, sums: int, signs: bool) -> Functi
                     f.store(wide, f.do(f"add {wide} {f.load(wide, total)}, {value}"), total)
             with f.loop("0", many) as j:
                 output = f.int("add", first.index, j.index)
-                finish(f, vector, f.load(wide, f.at(wide, totals, j.index)), output, tile.index, signs=signs)
-    return f
+                finish(f, vector, f.load(wide, f.at(wide, totals, j.index)), output, tile.index, signs=signs, residual=residual)

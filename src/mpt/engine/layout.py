@@ -158,7 +158,7 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Product:
-    """A convolution of what begins at ``start`` of ``source``: weight (c, ky, kx) of each group at ``offsets[c, ky, kx]``."""
+    """A convolution of what begins at ``start`` of ``source``: weight (c, ky, kx) reads ``offsets[c, ky, kx] * unit``."""
 
     name: str
     conv: Conv
@@ -174,6 +174,16 @@ class Product:
         """Entries of one channel of the output: pixels of all interleaved images."""
         return self.out.pixels * self.out.buffer.interleaved
 
+    @property
+    def single(self) -> bool:
+        """Whether the output is features, which are computed by lists always: one list serves two layouts."""
+        return self.out.pixels == 1 and not self.binary
+
+    @property
+    def unit(self) -> int:
+        """What ``offsets`` count: entries, or entries of as many images as are interleaved."""
+        return self.out.buffer.interleaved if self.single else 1
+
 
 Step = Copy | Pointwise | Pooling | Product
 
@@ -185,11 +195,12 @@ class Plan:
     first: list[Step] = field(default_factory=list)
     rest: list[Step] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
+    start: int = 0  # of its memory within that of a thread
 
     @property
     def bytes(self) -> int:
-        """Size of the work memory of one thread."""
-        return sum(_bytes(buffer) for buffer in self.buffers) + LINE
+        """Size of its memory."""
+        return sum(_bytes(buffer) for buffer in self.buffers)
 
 
 def _bytes(buffer: Buffer) -> int:
@@ -198,9 +209,12 @@ def _bytes(buffer: Buffer) -> int:
     return -(-groups * buffer.stride * buffer.size // LINE) * LINE
 
 
-def plan(nodes: Sequence[Node], *, lanes: int) -> Plan:
-    """Memory and steps of the operations ``nodes`` for vectors of ``lanes`` float32."""
-    layout = _Layout(nodes, lanes)
+def plan(nodes: Sequence[Node], *, lanes: int, single: bool = False, start: int = 0) -> Plan:
+    """Memory and steps of the operations ``nodes`` for vectors of ``lanes`` float32.
+
+    ``single`` is for one image: its features lie next to each other. The memory begins at ``start``.
+    """
+    layout = _Layout(nodes, lanes, single=single, start=start)
     for i, node in enumerate(nodes):
         layout.add(i, node)
     layout.finish(nodes[-1])
@@ -208,8 +222,8 @@ def plan(nodes: Sequence[Node], *, lanes: int) -> Plan:
 
 
 class _Layout:
-    def __init__(self, nodes: Sequence[Node], lanes: int) -> None:
-        self.nodes, self.lanes, self.plan = nodes, lanes, Plan()
+    def __init__(self, nodes: Sequence[Node], lanes: int, *, single: bool, start: int) -> None:
+        self.nodes, self.lanes, self.single, self.plan = nodes, lanes, single, Plan(start=start)
         self.binary = any(node.binary for node in nodes)
         self.views: dict[int, View] = {}
         self.planes: dict[tuple[int, Planes], tuple[Buffer, int]] = {}  # of (value, planes): written, and where
@@ -223,6 +237,8 @@ class _Layout:
     def interleaved(self, shape: Shape) -> int:
         """Images side by side in a vector, for values of ``shape``."""
         pixels, images = shape[1] * shape[2], 1
+        if pixels == 1 and self.single:
+            return 1
         wanted = vector(pixels, lanes=self.lanes) if self.binary else self.lanes
         while pixels * images < wanted:
             images *= 2
@@ -260,7 +276,7 @@ class _Layout:
             found = self.free[key].pop()
         else:
             stride = -(-entries * size // LINE) * LINE // size
-            start = sum(_bytes(buffer) for buffer in self.plan.buffers)
+            start = self.plan.start + self.plan.bytes
             found = Buffer("work", stride, images, interleaved, size, start)
             self.plan.buffers.append(found)
         self.dies.setdefault(last, []).append((key, found))
@@ -328,7 +344,8 @@ class _Layout:
             buffer, start = self.planes.get((id(source), planes)) or self._write_planes(source, planes)
             offsets = planes.offsets()
         residual = self.views[id(node.inputs[1])] if len(node.inputs) > 1 else None
-        self.emit(Product(node.name, conv, buffer, start, offsets, self.out(node), residual, source.binary))
+        step = Product(node.name, conv, buffer, start, offsets, self.out(node), residual, source.binary)
+        self.emit(replace(step, offsets=offsets // step.unit))
 
     def _write_planes(self, source: Node, planes: Planes) -> tuple[Buffer, int]:
         """Steps that fill the planes of ``source``; their buffer and start."""

@@ -12,13 +12,17 @@ weights are zero where an output does not keep it. That is a dense kernel where 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from mpt.engine.code import Data, Function
+from mpt.engine.graph import Conv
 from mpt.engine.layout import GROUP, Product
 from mpt.engine.moves import address, splat
 
 SUMS = 8  # sums at once of one kernel
+SHARED = 0.3  # fraction of weights kept from which several outputs share an offset
 ARGUMENTS = "scale shift lists starts weights in_places out_places residual_places".split()
 COUNTS = "outputs tiles out_channel residual_channel".split()
 PARAMETERS = ", ".join(
@@ -57,20 +61,22 @@ def lists(step: Product) -> tuple[np.ndarray, np.ndarray]:
     return offsets, starts.astype(np.int32)
 
 
-def blocks(step: Product) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Of a step with real weights: offsets, starts and weights of blocks of outputs, and how many a block has."""
+def together(conv: Conv) -> int:
+    """Outputs that share an offset where weights are real: several, if most of their inputs are the same."""
+    if np.count_nonzero(conv.weight) < SHARED * conv.weight.size:
+        return 1
+    return next(n for n in (4, 2, 1) if conv.outputs // conv.groups % n == 0)
+
+
+def blocks(step: Product) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a step with real weights: offsets, starts and weights of blocks of outputs."""
     conv = step.conv
-    weight = conv.weight.reshape(conv.outputs, -1)
-    together = next(n for n in (4, 2, 1) if conv.outputs // conv.groups % n == 0)
-    if np.count_nonzero(weight) < 0.3 * weight.size:
-        together = 1
-    weight = weight.reshape(-1, together, weight.shape[1])  # (blocks, outputs of a block, inputs of an output)
+    weight = conv.weight.reshape(conv.outputs // together(conv), together(conv), -1)  # (blocks, outputs, inputs)
     block, entry = np.nonzero(weight.any(axis=1))
-    per_group = len(weight) // conv.groups
     inputs = step.offsets.reshape(conv.groups, -1)
-    offsets = inputs[block // per_group, entry].astype(np.int32)
+    offsets = inputs[block // (len(weight) // conv.groups), entry]
     starts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=len(weight)))]).astype(np.int32)
-    return offsets, starts, weight[block, :, entry], together
+    return offsets.astype(np.int32), starts, weight[block, :, entry]
 
 
 def places(step: Product, vector: int) -> list[np.ndarray]:
@@ -91,7 +97,7 @@ def call(
     kernel: str,
     step: Product,
     data: Data,
-    numbers: dict[str, np.ndarray | int],
+    numbers: dict[str, Any],
     *,
     vector: int,
     outputs: int,
@@ -104,10 +110,7 @@ def call(
     tiles = f.int("mul", groups, -(-step.positions // vector))
     numbers = {**numbers, **dict(zip(ARGUMENTS[-3:], places(step, vector), strict=True))}
     pointers = [address(f, step.source, step.start, first), address(f, step.out.buffer, step.out.start, first)]
-    if step.residual is not None:
-        pointers.append(address(f, step.residual.buffer, step.residual.start, first))
-    else:  # a vector of zeros, for all outputs and tiles
-        pointers.append(f.at("i8", "%data", data.put(np.zeros(vector, np.float32))))
+    pointers.append(address(f, step.residual.buffer, step.residual.start, first) if step.residual else "null")
     starts = {name: number if isinstance(number, int) else data.put(number) for name, number in numbers.items()}
     pointers += [f.at("i8", "%data", starts[name]) if name in starts else "null" for name in ARGUMENTS]
     counts = [outputs, tiles, step.out.channel, step.residual.channel if step.residual else 0]
@@ -116,10 +119,12 @@ def call(
     f.say(f"call void @{kernel}({arguments})")
 
 
-def kernel(name: str, *, lanes: int, together: int) -> Function:
-    """The kernel: of signs where ``together`` is 0, else of real weights with that many outputs a block."""
-    f, tile = Function(name, PARAMETERS), "0"
-    many = SUMS // 2 if together else SUMS
+def kernel(f: Function, *, vector: int, residual: bool, together: int = 0, unit: int = 1) -> None:
+    """The kernel for vectors of ``vector`` float32: of signs where ``together`` is 0, else of real weights.
+
+    ``unit`` is what an offset of the lists counts; with real weights ``together`` outputs share one.
+    """
+    tile, many = "0", SUMS // 2 if together else SUMS
     for tiles in (8, 4, 1):
         if tiles > many:
             continue
@@ -127,25 +132,24 @@ def kernel(name: str, *, lanes: int, together: int) -> Function:
             inputs = [f.at("float", "%in", f.index("%in_places", f.int("add", loop.index, t))) for t in range(tiles)]
             with f.loop(0, "%outputs") as o:
                 if together:
-                    sums = _weighted(f, lanes, inputs, o.index, together)
+                    sums = _weighted(f, vector, inputs, o.index, together, unit)
                 else:
-                    sums = [_signed(f, lanes, inputs, o.index, max(1, min(4, SUMS // tiles)))]
-                for m, vectors in enumerate(sums):
+                    sums = [_signed(f, vector, inputs, o.index, min(4, SUMS // tiles), unit)]
+                for m, values in enumerate(sums):
                     output = f.int("add", f.int("mul", o.index, max(together, 1)), m)
-                    for t, vector in enumerate(vectors):
-                        finish(f, lanes, vector, output, f.int("add", loop.index, t))
+                    for t, value in enumerate(values):
+                        finish(f, vector, value, output, f.int("add", loop.index, t), residual=residual)
         tile = loop.index
-    return f
 
 
-def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: int) -> list[str]:
+def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: int, unit: int) -> list[str]:
     """Sums of output ``output`` for each input tile; ``unrolled`` pairs of a list at a time."""
     kind, first = f"<{lanes} x float>", f.int("mul", output, 3)
     start, pairs, plus, minus = (f.index("%starts", f.int("add", first, i)) for i in range(4))
     sums = ["zeroinitializer"] * (len(inputs) * unrolled)
 
     def taps(entry: str) -> list[str]:
-        offset = f.index("%lists", entry)
+        offset = f.int("mul", f.index("%lists", entry), unit)
         return [f.load(kind, f.at("float", base, offset)) for base in inputs]
 
     for many in sorted({unrolled, 1}, reverse=True):
@@ -169,33 +173,37 @@ def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: i
     return sums
 
 
-def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: int) -> list[list[str]]:
+def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: int, unit: int) -> list[list[str]]:
     """Sums of each output of ``block`` for each input tile."""
     kind = f"<{lanes} x float>"
     start, stop = (f.index("%starts", f.int("add", block, i)) for i in range(2))
     with f.loop(start, stop, carried=[(kind, "zeroinitializer")] * (together * len(inputs))) as loop:
-        offset, first = f.index("%lists", loop.index), f.int("mul", loop.index, together)
+        offset, first = f.int("mul", f.index("%lists", loop.index), unit), f.int("mul", loop.index, together)
         values = [f.load(kind, f.at("float", base, offset)) for base in inputs]
         for m in range(together):
             weight = splat(f, "float", lanes, f.load("float", f.at("float", "%weights", f.int("add", first, m))))
             for t, value in enumerate(values):
                 last = loop.values[m * len(inputs) + t]
-                loop.next.append(
-                    f.do(f"call {kind} @llvm.fmuladd.v{lanes}f32({kind} {value}, {kind} {weight}, {kind} {last})")
-                )
+                loop.next.append(fused(f, lanes, value, weight, last))
     return [loop.values[m * len(inputs) : (m + 1) * len(inputs)] for m in range(together)]
 
 
-def finish(f: Function, lanes: int, sums: str, output: str, tile: str) -> None:
+def finish(f: Function, lanes: int, sums: str, output: str, tile: str, *, residual: bool) -> None:
     """Scale, shift, residual and ReLU of one vector of sums, and its way to memory."""
     kind = f"<{lanes} x float>"
-    for operation, array in (("fmul", "%scale"), ("fadd", "%shift")):
-        number = splat(f, "float", lanes, f.load("float", f.at("float", array, output)))
-        sums = f.do(f"{operation} {kind} {sums}, {number}")
-    place = f.int("add", f.index("%residual_places", tile), f.int("mul", output, "%residual_channel"))
-    sums = f.do(f"fadd {kind} {sums}, {f.load(kind, f.at('float', '%residual', place))}")
+    scale, shift = (splat(f, "float", lanes, f.load("float", f.at("float", x, output))) for x in ("%scale", "%shift"))
+    sums = fused(f, lanes, sums, scale, shift)
+    if residual:
+        place = f.int("add", f.index("%residual_places", tile), f.int("mul", output, "%residual_channel"))
+        sums = f.do(f"fadd {kind} {sums}, {f.load(kind, f.at('float', '%residual', place))}")
     floor = splat(f, "float", lanes, "%floor")
     above = f.do(f"fcmp ogt {kind} {sums}, {floor}")
     sums = f.do(f"select <{lanes} x i1> {above}, {kind} {sums}, {kind} {floor}")
     place = f.int("add", f.index("%out_places", tile), f.int("mul", output, "%out_channel"))
     f.store(kind, sums, f.at("float", "%out", place))
+
+
+def fused(f: Function, lanes: int, a: str, b: str, c: str) -> str:
+    """``a b + c``, rounded once where the processor can."""
+    kind = f"<{lanes} x float>"
+    return f.do(f"call {kind} @llvm.fmuladd.v{lanes}f32({kind} {a}, {kind} {b}, {kind} {c})")

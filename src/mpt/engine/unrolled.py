@@ -158,20 +158,18 @@ def entry(f: Function, index: str) -> str:
     return f.load("ptr", f.at("i8", "%lists", f.int("mul", index, 16)))
 
 
-def kernel(name: str, *, machine: Machine) -> Function:
+def kernel(f: Function, *, vector: int, sums: int, residual: bool) -> None:
     """The loop over blocks and tiles; ``lists`` is the table of the blocks' addresses, ``outputs`` counts outputs."""
-    f = Function(name, PARAMETERS)
-    kind = f"<{machine.lanes} x float>"
-    sums, zero = f.do(f"alloca [{machine.sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
+    kind = f"<{vector} x float>"
+    results, zero = f.do(f"alloca [{sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
     f.store(kind, "zeroinitializer", zero)
-    with f.loop("0", "%outputs", step=machine.sums, partial=True) as first:
-        block = entry(f, f.do(f"sdiv i64 {first.index}, {machine.sums}"))
+    with f.loop("0", "%outputs", step=sums, partial=True) as first:
+        block = entry(f, f.do(f"sdiv i64 {first.index}, {sums}"))
         left = f.int("sub", "%outputs", first.index)
-        many = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {machine.sums}')}, i64 {left}, i64 {machine.sums}")
+        many = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {sums}')}, i64 {left}, i64 {sums}")
         with f.loop("0", "%tiles") as tile:
             inputs = f.at("float", "%in", f.index("%in_places", tile.index))
-            f.say(f"call void {block}(ptr {inputs}, ptr {sums}, ptr {zero})")
+            f.say(f"call void {block}(ptr {inputs}, ptr {results}, ptr {zero})")
             with f.loop("0", many) as j:
-                vector = f.load(kind, f.at(kind, sums, j.index))
-                finish(f, machine.lanes, vector, f.int("add", first.index, j.index), tile.index)
-    return f
+                value = f.load(kind, f.at(kind, results, j.index))
+                finish(f, vector, value, f.int("add", first.index, j.index), tile.index, residual=residual)
