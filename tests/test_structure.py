@@ -19,6 +19,7 @@ ALLOWED = {
     "data": {"data", "files", "search"},  # of search the random streams
     "analysis": {"analysis", "files"},
     "ticket": {"ticket", "search", "backbones", "files"},
+    "engine": {"engine", "files"},  # the rest by its public names
 }
 
 
@@ -58,6 +59,11 @@ def test_the_analysis_needs_no_torch():
 def test_the_algorithm_needs_torch_numpy_and_numba_only():
     modules = {module.split(".")[0] for path in (PACKAGE / "search").glob("*.py") for module in imported(path)}
     assert modules - set(sys.stdlib_module_names) == {"torch", "numpy", "numba", "mpt"}
+
+
+def test_the_engine_needs_torch_numpy_and_llvmlite_only():
+    modules = {module.split(".")[0] for path in (PACKAGE / "engine").glob("*.py") for module in imported(path)}
+    assert modules - set(sys.stdlib_module_names) == {"torch", "numpy", "llvmlite", "mpt"}
 
 
 def test_numba_is_imported_by_the_first_large_layer_and_not_before():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpt import backbones, data
-    from mpt.engine.engine import compile  # noqa: A004
+    from mpt.engine.engine import compile
     from mpt.search.convert import convert, to_dense
     from mpt.search.layers import BinaryActivation, frozen
     from mpt.search.methods import Biprop, Dense, EdgePopup, Method

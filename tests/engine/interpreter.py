@@ -1,4 +1,4 @@
-"""The operations of :mod:`mpt.engine.graph` one by one in NumPy, in float64: slow, obvious, what the engine is held against."""
+"""The operations of :mod:`mpt.engine.graph` one by one, NumPy, float64: slow, obvious, what the engine is held to."""
 
 from __future__ import annotations
 

@@ -58,7 +58,9 @@ def make_ternary(net, rng, *, prune):
     with torch.no_grad():
         for layer in net.modules():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                signs = rng.choice([-1.0, 0.0, 1.0], size=tuple(layer.weight.shape), p=[(1 - prune) / 2, prune, (1 - prune) / 2])
+                signs = rng.choice(
+                    [-1.0, 0.0, 1.0], size=tuple(layer.weight.shape), p=[(1 - prune) / 2, prune, (1 - prune) / 2]
+                )
                 gains = rng.uniform(0.05, 0.3, size=len(signs) if rng.random() < 0.5 else 1)
                 layer.weight.copy_(torch.from_numpy(signs * gains.reshape(-1, *[1] * (signs.ndim - 1))))
     return net.eval()
@@ -69,7 +71,10 @@ class Random(nn.Module):
 
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__()
-        self.side, self.channels = int(rng.integers(4, 34)), int(rng.integers(1, 71) if rng.random() < 0.5 else rng.integers(1, 6))
+        self.side, self.channels = (
+            int(rng.integers(4, 34)),
+            int(rng.integers(1, 71) if rng.random() < 0.5 else rng.integers(1, 6)),
+        )
         self.steps, self.skips = nn.ModuleList(), []
         channels, x = self.channels, torch.zeros(1, self.channels, self.side, self.side)
         for _ in range(int(rng.integers(1, 5))):
@@ -91,11 +96,16 @@ class Random(nn.Module):
         if kind != "conv":
             k = int(rng.integers(1, 4))
             options = {"kernel_size": k, "stride": int(rng.integers(1, 4)), "padding": int(rng.integers(0, k // 2 + 1))}
-            return (nn.MaxPool2d if kind == "max" else nn.AvgPool2d)(**options, ceil_mode=bool(rng.random() < 0.3)), channels
+            return (nn.MaxPool2d if kind == "max" else nn.AvgPool2d)(
+                **options, ceil_mode=bool(rng.random() < 0.3)
+            ), channels
         groups = int(rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
         out = groups * int(rng.integers(1, max(2, 60 // groups)))
         kernel = tuple(int(k) for k in rng.integers(1, 4, size=2))
-        stride, dilation = tuple(int(s) for s in rng.integers(1, 3, size=2)), tuple(int(d) for d in rng.integers(1, 3, size=2))
+        stride, dilation = (
+            tuple(int(s) for s in rng.integers(1, 3, size=2)),
+            tuple(int(d) for d in rng.integers(1, 3, size=2)),
+        )
         padding = tuple(int(rng.integers(0, 1 + (k - 1) * d)) for k, d in zip(kernel, dilation, strict=True))
         conv = nn.Conv2d(channels, out, kernel, stride, padding, dilation, groups, bias=bool(rng.random() < 0.3))
         rest = [nn.BatchNorm2d(out)] * bool(rng.random() < 0.5) + [nn.ReLU(inplace=True)] * bool(rng.random() < 0.7)

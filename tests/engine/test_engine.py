@@ -108,7 +108,9 @@ def test_layers_with_real_weights_are_computed_densely():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             layer.weight.data *= torch.rand_like(layer.weight) > rng.choice([0.0, 0.8])
     assert_same(compiled(net, (net.channels, net.side, net.side)), net)
-    net = nn.Sequential(nn.Conv2d(6, 12, 3, groups=2), nn.ReLU(), nn.Conv2d(12, 7, 1), nn.Flatten(), nn.Linear(7 * 36, 10))
+    net = nn.Sequential(
+        nn.Conv2d(6, 12, 3, groups=2), nn.ReLU(), nn.Conv2d(12, 7, 1), nn.Flatten(), nn.Linear(7 * 36, 10)
+    )
     for unroll in (False, True):
         assert_same(compiled(net, (6, 8, 8), unroll=unroll), net.eval())
 
@@ -207,5 +209,3 @@ def test_operations_read_the_ticket_weights():
 def test_the_engine_loads_with_its_first_use():
     code = "import sys, mpt; assert 'torch' not in sys.modules; mpt.Ticket; sys.exit('llvmlite' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
-
-

@@ -1,4 +1,4 @@
-"""LLVM IR as text, and machine code from it: the only file that talks to LLVM (llvmlite, which numba brings).
+"""LLVM IR as text; :mod:`mpt.engine.objects` makes machine code of it.
 
 A :class:`Function` is a list of lines. ``loop`` writes the blocks of a counted loop, whose carried values LLVM keeps in
 registers::
@@ -14,22 +14,13 @@ hold. One definition of all kernels serves AVX-512 (16 lanes), AVX2 (8), NEON an
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from mpt.files import write_atomically
-
-VERSION = b"1"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,7 @@ class Machine:
     @classmethod
     def host(cls, *, lanes: int | None = None) -> Machine:
         """This machine; with fewer ``lanes``, this machine as if it had narrower vectors."""
-        binding = _binding()
+        binding = llvm()
         features = binding.get_host_cpu_features()
         names = {name for name, there in features.items() if there}
         wide = 16 if "avx512vl" in names and "avx512bw" in names else 8 if "avx2" in names else 4
@@ -62,18 +53,9 @@ class Machine:
         many = lanes == 16 or "neon" in names  # 32 registers
         return cls(binding.get_process_triple(), binding.get_host_cpu_name(), flat, lanes, 28 if many else 13)
 
-    def target(self, *, fast: bool, linked: bool = False) -> Any:
-        """LLVM's target machine; ``fast`` compiles quickly, else it optimises.
-
-        Code for this process (not ``linked``) reaches its constants by whole addresses: they may lie anywhere.
-        """
-        target, optimise = _binding().Target.from_triple(self.triple), 0 if fast else 2
-        model = ("pic", "default") if linked else ("static", "large")
-        return target.create_target_machine(self.cpu, self.features, optimise, reloc=model[0], codemodel=model[1])
-
 
 @cache
-def _binding() -> Any:
+def llvm() -> Any:
     import llvmlite.binding as binding
 
     binding.initialize_native_target()
@@ -92,7 +74,7 @@ class Function:
     """One function of IR text; see the file's head."""
 
     def __init__(self, name: str, parameters: str, *, public: bool = False, plain: bool = False) -> None:
-        """``public`` for callers of the object; ``plain`` for what is not worth LLVM's time: calls of other functions."""
+        """``public`` for callers of the object; ``plain`` for calls alone, which are not worth LLVM's time."""
         how = f"define {'' if public else 'internal '}void @{name}({parameters}) nounwind noinline{' optnone' * plain}"
         self.name, self.lines = name, [f"{how} {{", "entry:"]
         self.count, self.block = 0, "entry"
@@ -125,7 +107,7 @@ class Function:
     def store(self, kind: str, value: str, address: str, align: int = 1) -> None:
         self.say(f"store {kind} {value}, ptr {address}, align {align}")
 
-    def int(self, operation: str, a: str | int, b: str | int) -> str:
+    def i64(self, operation: str, a: str | int, b: str | int) -> str:
         """``a operation b`` in i64, made here where both are known."""
         if isinstance(a, int) and isinstance(b, int):
             return str({"add": a + b, "mul": a * b, "sub": a - b}[operation])
@@ -147,7 +129,7 @@ class Function:
         carried: Sequence[tuple[str, str]] = (),
         partial: bool = False,
     ) -> Iterator[Loop]:
-        """A loop from ``start`` while ``index + step <= stop``, or ``index < stop`` where the last round may be partial.
+        """A loop from ``start`` while ``index + step <= stop``, or ``index < stop`` if the last may be ``partial``.
 
         Afterwards ``values`` are those of its end.
         """
@@ -235,90 +217,3 @@ class Module:
     def text(self) -> str:
         parts = [f"{line}\n" for line in self.declared]
         return "".join([*parts, *(function.text() for function in self.functions.values())])
-
-
-def optimised(text: str, machine: Machine) -> bytes:
-    """The object of a module of loops, which LLVM makes vectors of. Unrolling them takes as long again and gains nothing."""
-    binding = _binding()
-    module, target = _parsed(text, machine), machine.target(fast=False)
-    options = binding.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization, options.loop_interleaving, options.loop_unrolling = True, False, False
-    builder = binding.create_pass_builder(target, options)
-    builder.getModulePassManager().run(module, builder)
-    return bytes(target.emit_object(module))
-
-
-def straight(text: str, machine: Machine) -> bytes:
-    """The object of straight-line code, made by LLVM's fast path: its optimiser takes fifty times as long for it."""
-    module = _parsed(text, machine)
-    return bytes(machine.target(fast=True).emit_object(module))
-
-
-def _parsed(text: str, machine: Machine) -> Any:
-    return _binding().parse_assembly(f'target triple = "{machine.triple}"\n{text}')
-
-
-def cached(key: bytes, machine: Machine, make: Callable[[], bytes]) -> bytes:
-    """The object of ``key``, from the cache or made by ``make`` and kept there."""
-    found = kept(key, machine)
-    if found is None:
-        found = make()
-        keep(key, machine, found)
-    return found
-
-
-def kept(key: bytes, machine: Machine) -> bytes | None:
-    """The object of ``key`` that the cache holds; None if it holds none, or one that its checksum calls damaged."""
-    with suppress(OSError):
-        content = _path(key, machine).read_bytes()
-        if len(content) > 32 and hashlib.blake2b(content[32:], digest_size=32).digest() == content[:32]:
-            return content[32:]
-    return None
-
-
-def keep(key: bytes, machine: Machine, content: bytes) -> None:
-    """Put an object into the cache; a directory that cannot be written to is done without."""
-    path = _path(key, machine)
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, hashlib.blake2b(content, digest_size=32).digest() + content)
-
-
-def _path(key: bytes, machine: Machine) -> Path:
-    """Where the object of ``key`` is: the name is a digest of all that it depends on."""
-    import llvmlite
-
-    about = f"{machine}\n{llvmlite.__version__}\n".encode()
-    return directory() / f"{hashlib.blake2b(VERSION + about + key, digest_size=20).hexdigest()}.o"
-
-
-def directory() -> Path:
-    """Where objects are kept: ``MPT_CACHE``, or the user's cache directory."""
-    if own := os.environ.get("MPT_CACHE"):
-        return Path(own)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "mpt" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "mpt"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpt"
-
-
-class Library:
-    """Objects in this process's memory, for as long as this lives."""
-
-    def __init__(self, objects: Sequence[bytes], machine: Machine) -> None:
-        binding = _binding()
-        self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine.target(fast=True))
-        for content in objects:
-            self._engine.add_object_file(binding.ObjectFileRef.from_data(content))
-        self._engine.finalize_object()
-
-    def address(self, name: str) -> int:
-        """Where the function ``name`` begins."""
-        found = int(self._engine.get_function_address(name))
-        assert found, name
-        return found
-
-    def function(self, name: str, *parameters: Any) -> Callable[..., None]:
-        """The function ``name`` as one of Python's, which runs without the interpreter's lock."""
-        return ctypes.CFUNCTYPE(None, *parameters)(self.address(name))

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 import mpt
-from mpt.engine import code, unrolled
-from mpt.engine.code import Library, Machine
+from mpt.engine import objects, unrolled
+from mpt.engine.code import Machine
 from mpt.engine.fuse import fuse
 from mpt.engine.graph import Node, Shape
 from mpt.engine.layout import LINE
@@ -37,7 +37,7 @@ from mpt.engine.trace import trace
 Images = TypeVar("Images", np.ndarray, Tensor)
 
 
-def compile(  # noqa: A001
+def compile(
     ticket: mpt.Ticket | str | os.PathLike[str],
     *,
     unroll: bool = False,
@@ -111,8 +111,8 @@ class Run:
         self.shape, last, self.threads = nodes[0].shape, nodes[-1].shape, threads
         self.outputs = last[:1] if last[1:] == (1, 1) else last
         made = program(nodes, machine=machine, unroll=unroll)
-        steps = code.cached(made.text.encode(), machine, lambda: code.optimised(made.text, machine))
-        self._library = Library([steps, *unrolled.objects(made.layers, machine=machine)], machine)
+        steps = objects.cached(made.text.encode(), machine, lambda: objects.optimised(made.text, machine))
+        self._library = objects.Library([steps, *unrolled.objects(made.layers, machine=machine)], machine)
         made.link(self._library.address)
         self._data, self._bytes = np.frombuffer(made.data, np.uint8), made.work + LINE
         pointer = ctypes.c_void_p

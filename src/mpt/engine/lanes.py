@@ -38,18 +38,18 @@ def kernel(f: Function, *, vector: int, signs: bool, residual: bool) -> None:
     tile = "0"
     for tiles in (LIST_TILES, 1):
         with f.loop(tile, "%tiles", step=tiles) as loop:
-            inputs = [f.at("i8", "%in", f.index("%in_places", f.int("add", loop.index, t))) for t in range(tiles)]
+            inputs = [f.at("i8", "%in", f.index("%in_places", f.i64("add", loop.index, t))) for t in range(tiles)]
             with f.loop(0, "%outputs") as o:
                 for t, sums in enumerate(_sums(f, vector, inputs, o.index)):
-                    finish(f, vector, sums, o.index, f.int("add", loop.index, t), signs=signs, residual=residual)
+                    finish(f, vector, sums, o.index, f.i64("add", loop.index, t), signs=signs, residual=residual)
         tile = loop.index
 
 
 def _sums(f: Function, vector: int, inputs: list[str], output: str) -> list[str]:
     """16-bit sums of one output for each input tile, from its list of pairs, more plus and more minus."""
     kind, wide = f"<{vector} x i8>", f"<{vector} x i16>"
-    first = f.int("mul", output, 3)
-    bounds = [f.index("%starts", f.int("add", first, i)) for i in range(4)]
+    first = f.i64("mul", output, 3)
+    bounds = [f.index("%starts", f.i64("add", first, i)) for i in range(4)]
     sums = ["zeroinitializer"] * len(inputs)
 
     def taps(entry: str) -> list[str]:
@@ -61,12 +61,12 @@ def _sums(f: Function, vector: int, inputs: list[str], output: str) -> list[str]
         step = 2 if operation == "pair" else 1
         most = MOST // step * step
         with f.loop(start, stop, step=most, partial=True, carried=[(wide, value) for value in sums]) as part:
-            end = f.int("add", part.index, most)
+            end = f.i64("add", part.index, most)
             end = f.do(f"select i1 {f.do(f'icmp slt i64 {end}, {stop}')}, i64 {end}, i64 {stop}")
             with f.loop(part.index, end, step=step, carried=[(kind, "zeroinitializer")] * len(inputs)) as loop:
                 values = taps(loop.index)
                 if operation == "pair":
-                    others = taps(f.int("add", loop.index, 1))
+                    others = taps(f.i64("add", loop.index, 1))
                     values = [f.do(f"sub {kind} {a}, {b}") for a, b in zip(values, others, strict=True)]
                 known = "sub" if operation == "sub" else "add"
                 loop.next = [f.do(f"{known} {kind} {v}, {x}") for v, x in zip(loop.values, values, strict=True)]
@@ -84,7 +84,7 @@ def finish(f: Function, vector: int, sums: str, output: str, tile: str, *, signs
         test = f.do(f"icmp sge <{vector} x i16> {sums}, {splat(f, 'i16', vector, limit)}")
         yes, no = splat(f, "i8", vector, flip), splat(f, "i8", vector, f.do(f"sub i8 0, {flip}"))
         value = f.do(f"select <{vector} x i1> {test}, <{vector} x i8> {yes}, <{vector} x i8> {no}")
-        place = f.int("add", f.index("%out_places", tile), f.int("mul", output, "%out_channel"))
+        place = f.i64("add", f.index("%out_places", tile), f.i64("mul", output, "%out_channel"))
         f.store(f"<{vector} x i8>", value, f.at("i8", "%out", place))
         return
     real = f.do(f"sitofp <{vector} x i16> {sums} to <{vector} x float>")
@@ -110,20 +110,28 @@ def unrolled_kernel(f: Function, *, vector: int, sums: int, signs: bool, residua
     f.store(kind, "zeroinitializer", zero)
     with f.loop("0", "%outputs", step=sums, partial=True) as first:
         index = f.do(f"sdiv i64 {first.index}, {sums}")
-        start, stop = f.index("%starts", index), f.index("%starts", f.int("add", index, 1))
-        left = f.int("sub", "%outputs", first.index)
+        start, stop = f.index("%starts", index), f.index("%starts", f.i64("add", index, 1))
+        left = f.i64("sub", "%outputs", first.index)
         many = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {sums}')}, i64 {left}, i64 {sums}")
         with f.loop("0", "%tiles") as tile:
             inputs = f.at("i8", "%in", f.index("%in_places", tile.index))
             with f.loop("0", many) as j:
                 f.store(wide, "zeroinitializer", f.at(wide, totals, j.index))
             with f.loop(start, stop) as part:
-                block = f.load("ptr", f.at("i8", "%lists", f.int("mul", part.index, 16)))
+                block = f.load("ptr", f.at("i8", "%lists", f.i64("mul", part.index, 16)))
                 f.say(f"call void {block}(ptr {inputs}, ptr {narrow}, ptr {zero})")
                 with f.loop("0", many) as j:
                     total = f.at(wide, totals, j.index)
                     value = f.do(f"sext {kind} {f.load(kind, f.at(kind, narrow, j.index))} to {wide}")
                     f.store(wide, f.do(f"add {wide} {f.load(wide, total)}, {value}"), total)
             with f.loop("0", many) as j:
-                output = f.int("add", first.index, j.index)
-                finish(f, vector, f.load(wide, f.at(wide, totals, j.index)), output, tile.index, signs=signs, residual=residual)
+                output = f.i64("add", first.index, j.index)
+                finish(
+                    f,
+                    vector,
+                    f.load(wide, f.at(wide, totals, j.index)),
+                    output,
+                    tile.index,
+                    signs=signs,
+                    residual=residual,
+                )

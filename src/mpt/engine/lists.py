@@ -23,8 +23,8 @@ from mpt.engine.moves import address, splat
 
 SUMS = 8  # sums at once of one kernel
 SHARED = 0.3  # fraction of weights kept from which several outputs share an offset
-ARGUMENTS = "scale shift lists starts weights in_places out_places residual_places".split()
-COUNTS = "outputs tiles out_channel residual_channel".split()
+ARGUMENTS = ["scale", "shift", "lists", "starts", "weights", "in_places", "out_places", "residual_places"]
+COUNTS = ["outputs", "tiles", "out_channel", "residual_channel"]
 PARAMETERS = ", ".join(
     ["ptr noalias %in", "ptr noalias %out", "ptr noalias %residual"]
     + [f"ptr noalias %{name}" for name in ARGUMENTS]
@@ -107,7 +107,7 @@ def call(
     first = f.do(f"and i64 %first, {-b}")
     last = f.do(f"lshr i64 {f.do(f'add i64 %last, {b - 1}')}, {b.bit_length() - 1}")
     groups = f.do(f"sub i64 {last}, {f.do(f'lshr i64 %first, {b.bit_length() - 1}')}")
-    tiles = f.int("mul", groups, -(-step.positions // vector))
+    tiles = f.i64("mul", groups, -(-step.positions // vector))
     numbers = {**numbers, **dict(zip(ARGUMENTS[-3:], places(step, vector), strict=True))}
     pointers = [address(f, step.source, step.start, first), address(f, step.out.buffer, step.out.start, first)]
     pointers.append(address(f, step.residual.buffer, step.residual.start, first) if step.residual else "null")
@@ -129,27 +129,27 @@ def kernel(f: Function, *, vector: int, residual: bool, together: int = 0, unit:
         if tiles > many:
             continue
         with f.loop(tile, "%tiles", step=tiles) as loop:
-            inputs = [f.at("float", "%in", f.index("%in_places", f.int("add", loop.index, t))) for t in range(tiles)]
+            inputs = [f.at("float", "%in", f.index("%in_places", f.i64("add", loop.index, t))) for t in range(tiles)]
             with f.loop(0, "%outputs") as o:
                 if together:
                     sums = _weighted(f, vector, inputs, o.index, together, unit)
                 else:
                     sums = [_signed(f, vector, inputs, o.index, min(4, SUMS // tiles), unit)]
                 for m, values in enumerate(sums):
-                    output = f.int("add", f.int("mul", o.index, max(together, 1)), m)
+                    output = f.i64("add", f.i64("mul", o.index, max(together, 1)), m)
                     for t, value in enumerate(values):
-                        finish(f, vector, value, output, f.int("add", loop.index, t), residual=residual)
+                        finish(f, vector, value, output, f.i64("add", loop.index, t), residual=residual)
         tile = loop.index
 
 
 def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: int, unit: int) -> list[str]:
     """Sums of output ``output`` for each input tile; ``unrolled`` pairs of a list at a time."""
-    kind, first = f"<{lanes} x float>", f.int("mul", output, 3)
-    start, pairs, plus, minus = (f.index("%starts", f.int("add", first, i)) for i in range(4))
+    kind, first = f"<{lanes} x float>", f.i64("mul", output, 3)
+    start, pairs, plus, minus = (f.index("%starts", f.i64("add", first, i)) for i in range(4))
     sums = ["zeroinitializer"] * (len(inputs) * unrolled)
 
     def taps(entry: str) -> list[str]:
-        offset = f.int("mul", f.index("%lists", entry), unit)
+        offset = f.i64("mul", f.index("%lists", entry), unit)
         return [f.load(kind, f.at("float", base, offset)) for base in inputs]
 
     for many in sorted({unrolled, 1}, reverse=True):
@@ -157,7 +157,7 @@ def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: i
             start, pairs, step=2 * many, carried=[(kind, value) for value in sums[: many * len(inputs)]]
         ) as loop:
             for u in range(many):
-                both = zip(*(taps(f.int("add", loop.index, 2 * u + turn)) for turn in (0, 1)), strict=True)
+                both = zip(*(taps(f.i64("add", loop.index, 2 * u + turn)) for turn in (0, 1)), strict=True)
                 for value, (a, b) in zip(loop.values[u * len(inputs) :], both, strict=False):
                     loop.next.append(f.do(f"fadd {kind} {value}, {f.do(f'fsub {kind} {a}, {b}')}"))
         start, sums = loop.index, [*loop.values, *sums[many * len(inputs) :]]
@@ -176,12 +176,12 @@ def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: i
 def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: int, unit: int) -> list[list[str]]:
     """Sums of each output of ``block`` for each input tile."""
     kind = f"<{lanes} x float>"
-    start, stop = (f.index("%starts", f.int("add", block, i)) for i in range(2))
+    start, stop = (f.index("%starts", f.i64("add", block, i)) for i in range(2))
     with f.loop(start, stop, carried=[(kind, "zeroinitializer")] * (together * len(inputs))) as loop:
-        offset, first = f.int("mul", f.index("%lists", loop.index), unit), f.int("mul", loop.index, together)
+        offset, first = f.i64("mul", f.index("%lists", loop.index), unit), f.i64("mul", loop.index, together)
         values = [f.load(kind, f.at("float", base, offset)) for base in inputs]
         for m in range(together):
-            weight = splat(f, "float", lanes, f.load("float", f.at("float", "%weights", f.int("add", first, m))))
+            weight = splat(f, "float", lanes, f.load("float", f.at("float", "%weights", f.i64("add", first, m))))
             for t, value in enumerate(values):
                 last = loop.values[m * len(inputs) + t]
                 loop.next.append(fused(f, lanes, value, weight, last))
@@ -194,12 +194,12 @@ def finish(f: Function, lanes: int, sums: str, output: str, tile: str, *, residu
     scale, shift = (splat(f, "float", lanes, f.load("float", f.at("float", x, output))) for x in ("%scale", "%shift"))
     sums = fused(f, lanes, sums, scale, shift)
     if residual:
-        place = f.int("add", f.index("%residual_places", tile), f.int("mul", output, "%residual_channel"))
+        place = f.i64("add", f.index("%residual_places", tile), f.i64("mul", output, "%residual_channel"))
         sums = f.do(f"fadd {kind} {sums}, {f.load(kind, f.at('float', '%residual', place))}")
     floor = splat(f, "float", lanes, "%floor")
     above = f.do(f"fcmp ogt {kind} {sums}, {floor}")
     sums = f.do(f"select <{lanes} x i1> {above}, {kind} {sums}, {kind} {floor}")
-    place = f.int("add", f.index("%out_places", tile), f.int("mul", output, "%out_channel"))
+    place = f.i64("add", f.index("%out_places", tile), f.i64("mul", output, "%out_channel"))
     f.store(kind, sums, f.at("float", "%out", place))
 
 

@@ -30,10 +30,10 @@ def address(f: Function, buffer: Buffer, start: int, image: str) -> str:
         return base
     b = buffer.interleaved
     if b == 1:
-        return f.at("i8", base, f.int("mul", image, buffer.stride * buffer.size))
+        return f.at("i8", base, f.i64("mul", image, buffer.stride * buffer.size))
     group = f.do(f"lshr i64 {image}, {b.bit_length() - 1}")
-    entry = f.int("add", f.int("mul", group, buffer.stride), f.do(f"and i64 {image}, {b - 1}"))
-    return f.at("i8", base, f.int("mul", entry, buffer.size))
+    entry = f.i64("add", f.i64("mul", group, buffer.stride), f.do(f"and i64 {image}, {b - 1}"))
+    return f.at("i8", base, f.i64("mul", entry, buffer.size))
 
 
 @contextmanager
@@ -80,20 +80,20 @@ def _copy(f: Function, step: Copy) -> None:
 
 
 def _place(f: Function, strides: tuple[int, int, int], c: str, r: str, size: int) -> str:
-    return f.int("add", f.int("mul", c, strides[0] * size), f.int("mul", r, strides[1] * size))
+    return f.i64("add", f.i64("mul", c, strides[0] * size), f.i64("mul", r, strides[1] * size))
 
 
 def _one(f: Function, step: Copy, x: str, y: str, column: str, factor: str | None) -> None:
     """One entry, converted."""
     kinds = "float" if step.source.size == 4 else "i8", "float" if step.to.size == 4 else "i8"
-    value = f.load(kinds[0], f.at(kinds[0], x, f.int("mul", column, step.source_strides[2])))
+    value = f.load(kinds[0], f.at(kinds[0], x, f.i64("mul", column, step.source_strides[2])))
     if step.convert == "sign":
         value = f.do(f"select i1 {f.do(f'fcmp oge float {value}, 0.0')}, i8 1, i8 -1")
     elif step.convert == "real":
         value = f.do(f"sitofp i8 {value} to float")
     elif factor is not None:
         value = f.do(f"mul i8 {value}, {factor}")
-    f.store(kinds[1], value, f.at(kinds[1], y, f.int("mul", column, step.to_strides[2])))
+    f.store(kinds[1], value, f.at(kinds[1], y, f.i64("mul", column, step.to_strides[2])))
 
 
 def pointwise(f: Function, step: Pointwise, module: Module) -> None:
@@ -117,7 +117,7 @@ def pointwise(f: Function, step: Pointwise, module: Module) -> None:
 def _pointwise(f: Function, step: Pointwise, columns: int) -> None:
     with f.loop(0, step.out.shape[0]) as c:
         a, b, out = (
-            "" if view is None else f.at("float", base, f.int("mul", c.index, view.channel))
+            "" if view is None else f.at("float", base, f.i64("mul", c.index, view.channel))
             for view, base in ((step.a, "%a"), (step.b, "%b"), (step.out, "%out"))
         )
         scale, shift = (
@@ -149,8 +149,8 @@ def _pooling(f: Function, step: Pooling) -> None:
     pool, kind = step.pool, "float" if step.source.buffer.size == 4 else "i8"
     parts = list(product(_runs(pool.rows, pool.row_sizes), _runs(pool.columns, pool.column_sizes)))
     with f.loop(0, step.out.shape[0]) as c:
-        x = f.at(kind, "%a", f.int("mul", c.index, step.source.channel))
-        y = f.at(kind, "%b", f.int("mul", c.index, step.out.channel))
+        x = f.at(kind, "%a", f.i64("mul", c.index, step.source.channel))
+        y = f.at(kind, "%b", f.i64("mul", c.index, step.out.channel))
         for rows, columns in parts:
             if step.source.buffer.interleaved == step.out.buffer.interleaved == 1 and _halves(columns):
                 _halved(f, step, kind, (x, y), rows, columns)
@@ -159,9 +159,9 @@ def _pooling(f: Function, step: Pooling) -> None:
                 value = _window(f, step, kind, x, rows, columns, (i.index, j.index))
                 if pool.kind == "mean":
                     value = f.do(f"fmul float {value}, {constant(1 / (rows.size * columns.size))}")
-                row, column = f.int("add", i.index, rows.first), f.int("add", j.index, columns.first)
-                place = f.int("add", f.int("mul", row, step.out.shape[2]), column)
-                f.store(kind, value, f.at(kind, y, f.int("mul", place, step.out.buffer.interleaved)))
+                row, column = f.i64("add", i.index, rows.first), f.i64("add", j.index, columns.first)
+                place = f.i64("add", f.i64("mul", row, step.out.shape[2]), column)
+                f.store(kind, value, f.at(kind, y, f.i64("mul", place, step.out.buffer.interleaved)))
 
 
 def _halves(columns: _Run) -> bool:
@@ -173,14 +173,14 @@ def _halved(f: Function, step: Pooling, kind: str, at: tuple[str, str], rows: _R
     """Such a run by vectors: rows joined first, then the even columns with the odd ones; what is left one by one."""
     width, done = step.source.shape[2], 0
     with f.loop(0, len(rows)) as i:
-        row = f.int("mul", f.int("add", f.int("mul", i.index, rows.move), rows.start), width)
-        line = f.int("add", f.int("mul", f.int("add", i.index, rows.first), step.out.shape[2]), columns.first)
+        row = f.i64("mul", f.i64("add", f.i64("mul", i.index, rows.move), rows.start), width)
+        line = f.i64("add", f.i64("mul", f.i64("add", i.index, rows.first), step.out.shape[2]), columns.first)
         for many in (16, 8, 4, 2, 1):
             vector, pairs = f"<{many} x {kind}>", f"<{2 * many} x {kind}>"
             count = (len(columns) - done) // many
             with f.loop(0, count) as j:
-                start = f.int("add", f.int("mul", j.index, 2 * many), 2 * done + columns.start)
-                first = f.at(kind, at[0], f.int("add", row, start))
+                start = f.i64("add", f.i64("mul", j.index, 2 * many), 2 * done + columns.start)
+                first = f.at(kind, at[0], f.i64("add", row, start))
                 values = [f.load(pairs, f.at(kind, first, down * width)) for down in rows.places]
                 total = values[0]
                 for value in values[1:]:
@@ -194,7 +194,7 @@ def _halved(f: Function, step: Pooling, kind: str, at: tuple[str, str], rows: _R
                     value = f.do(
                         f"fmul {vector} {value}, {splat(f, kind, many, constant(1 / (rows.size * columns.size)))}"
                     )
-                place = f.int("add", line, f.int("add", f.int("mul", j.index, many), done))
+                place = f.i64("add", line, f.i64("add", f.i64("mul", j.index, many), done))
                 f.store(vector, value, f.at(kind, at[1], place))
             done += count * many
 
@@ -205,7 +205,7 @@ def constant(value: float) -> str:
 
 
 class _Run:
-    """Outputs ``first`` and so on whose windows begin at ``start``, move by ``move`` and look at ``places`` from there."""
+    """Outputs from ``first`` on: windows begin at ``start``, move by ``move`` and look at ``places`` from there."""
 
     def __init__(self, first: int, window: tuple[int, ...], size: int) -> None:
         self.first, self.start, self.size = first, window[0], size
@@ -236,9 +236,9 @@ def _runs(windows: Windows, sizes: tuple[int, ...]) -> list[_Run]:
 def _window(f: Function, step: Pooling, kind: str, x: str, rows: _Run, columns: _Run, at: tuple[str, str]) -> str:
     """Maximum or sum of one window."""
     width, b = step.source.shape[2], step.source.buffer.interleaved
-    row = f.int("add", f.int("mul", at[0], rows.move), rows.start)
-    column = f.int("add", f.int("mul", at[1], columns.move), columns.start)
-    start = f.at(kind, x, f.int("mul", f.int("add", f.int("mul", row, width), column), b))
+    row = f.i64("add", f.i64("mul", at[0], rows.move), rows.start)
+    column = f.i64("add", f.i64("mul", at[1], columns.move), columns.start)
+    start = f.at(kind, x, f.i64("mul", f.i64("add", f.i64("mul", row, width), column), b))
     if len(rows.places) * len(columns.places) <= UNROLLED:
         value = None
         for down, right in product(rows.places, columns.places):
@@ -250,7 +250,7 @@ def _window(f: Function, step: Pooling, kind: str, x: str, rows: _Run, columns: 
     first = f.load(kind, start) if step.pool.kind == "max" else "0.0"
     with f.loop(0, len(rows.places), carried=[(kind, first)]) as i:
         with f.loop(0, len(columns.places), carried=[(kind, i.values[0])]) as j:
-            place = f.int("add", f.int("mul", i.index, steps[0] * width * b), f.int("mul", j.index, steps[1] * b))
+            place = f.i64("add", f.i64("mul", i.index, steps[0] * width * b), f.i64("mul", j.index, steps[1] * b))
             j.next = [_joined(f, step, kind, j.values[0], f.load(kind, f.at(kind, start, place)))]
         i.next = [j.values[0]]
     return i.values[0]

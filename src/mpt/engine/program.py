@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from mpt.engine import lanes as bytes_
 from mpt.engine import lists, moves, unrolled
 from mpt.engine.code import Function, Machine, Module
 from mpt.engine.graph import Node
-from mpt.engine.layout import GROUP, Copy, Plan, Pointwise, Pooling, Product, Step, plan, vector
+from mpt.engine.layout import GROUP, Copy, Pointwise, Pooling, Product, Step, vector
+from mpt.engine.plan import plan
 from mpt.engine.unrolled import Unrolled
 
 ENTRY = "mpt_steps"
@@ -93,7 +95,7 @@ class _Writer:
     def _product(self, f: Function, step: Product) -> None:
         """A convolution: which kernel, and the numbers that it reads."""
         conv, machine, outputs = step.conv, self.module.machine, step.conv.outputs
-        options: dict[str, int] = {"vector": width(step, machine), "residual": step.residual is not None}
+        options: dict[str, Any] = {"vector": width(step, machine), "residual": step.residual is not None}
         write: Callable[..., None]
         if conv.signs is None:
             together = lists.together(conv)
@@ -101,7 +103,11 @@ class _Writer:
             options |= {"together": together, "unit": step.unit}
             outputs //= together
         elif not self.unroll or step.single:
-            name, numbers, write = "lists", self._once(step, self._lists), bytes_.kernel if step.binary else lists.kernel
+            name, numbers, write = (
+                "lists",
+                self._once(step, self._lists),
+                bytes_.kernel if step.binary else lists.kernel,
+            )
             options |= {"signs": conv.threshold is not None} if step.binary else {"unit": step.unit}
         else:
             name, numbers, write = "unrolled", self._once(step, self._unrolled), unrolled.kernel
@@ -153,16 +159,16 @@ def _entry(plans: Sequence[tuple[list[str], list[str]]], inputs: int, outputs: i
     """The loop over groups of images; the second plan, if there is one, is for a group of one image."""
     f = Function(ENTRY, "ptr %images, ptr %logits, i64 %n, ptr %work, ptr %data", public=True, plain=True)
     with f.loop("0", "%n", step=GROUP, partial=True) as group:
-        left = f.int("sub", "%n", group.index)
+        left = f.i64("sub", "%n", group.index)
         size = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {GROUP}')}, i64 {left}, i64 {GROUP}")
-        images = f.at("float", "%images", f.int("mul", group.index, inputs))
-        logits = f.at("float", "%logits", f.int("mul", group.index, outputs))
+        images = f.at("float", "%images", f.i64("mul", group.index, inputs))
+        logits = f.at("float", "%logits", f.i64("mul", group.index, outputs))
         shared = f"ptr {images}, ptr %work, ptr {logits}, ptr %data"
         single = f.do(f"icmp eq i64 {size}, 1") if len(plans) > 1 else "false"
         for (first, rest), chosen in zip(plans, (f.do(f"xor i1 {single}, true"), single), strict=False):
             with f.when(chosen):
                 with f.loop(0, size) as image:
-                    after = f.int("add", image.index, 1)
+                    after = f.i64("add", image.index, 1)
                     for name in first:
                         f.say(f"call void @{name}({shared}, i64 {image.index}, i64 {after})")
                 for name in rest:

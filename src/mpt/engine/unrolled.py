@@ -25,11 +25,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from mpt.engine import code
+from mpt.engine import objects as store
 from mpt.engine.code import Function, Machine
 from mpt.engine.lanes import parts
 from mpt.engine.layout import LINE, Product
-from mpt.engine.lists import PARAMETERS, finish
+from mpt.engine.lists import finish
 
 RATE = 120_000  # kept weights a second, on one core of 2023
 PATIENCE = 8  # seconds of building that need no announcement
@@ -110,9 +110,8 @@ def _function(layer: Unrolled, block: Block) -> str:
     add, subtract = ("add", "sub") if "i" in kind else ("fadd", "fsub")
     lines = [f"define void @{block.name}(ptr %i, ptr %s, ptr %z) nounwind {{", f"%n=load {kind},ptr %z,align 1"]
     sums: dict[int, str] = {}
-    last, count = -1, 0
-    for (offset, output), sign in zip(taps, signs, strict=True):
-        count += 1
+    last = -1
+    for count, ((offset, output), sign) in enumerate(zip(taps, signs, strict=True)):
         if offset != last:
             lines.append(f"%g{count}=getelementptr i8,ptr %i,i64 {offset}\n%x{count}=load {kind},ptr %g{count},align 1")
             x, last = f"%x{count}", offset
@@ -130,7 +129,7 @@ def _function(layer: Unrolled, block: Block) -> str:
 
 def objects(layers: list[Unrolled], *, machine: Machine) -> list[bytes]:
     """The object of each layer, from the cache or made now; says so first where that takes longer than ``PATIENCE``."""
-    found = [code.kept(layer.key, machine) for layer in layers]
+    found = [store.kept(layer.key, machine) for layer in layers]
     weights = sum(len(layer.signs) for layer, object_ in zip(layers, found, strict=True) if object_ is None)
     if weights > RATE * PATIENCE:
         print(
@@ -138,11 +137,13 @@ def objects(layers: list[Unrolled], *, machine: Machine) -> list[bytes]:
             file=sys.stderr,
             flush=True,
         )
-    for i, layer in enumerate(layers):
-        if found[i] is None:
-            found[i] = code.straight(text(layer), machine)
-            code.keep(layer.key, machine, found[i])
-    return [content for content in found if content is not None]
+    return [object_ or _made(layer, machine) for layer, object_ in zip(layers, found, strict=True)]
+
+
+def _made(layer: Unrolled, machine: Machine) -> bytes:
+    made = store.straight(text(layer), machine)
+    store.keep(layer.key, machine, made)
+    return made
 
 
 def entry(f: Function, index: str) -> str:
@@ -151,11 +152,11 @@ def entry(f: Function, index: str) -> str:
     The processor fetches instructions from its outer cache a line at a time, each when it needs it: 3 GB/s. Asked for
     as data, in time, they come several times as fast.
     """
-    next_one = f.at("i8", "%lists", f.int("mul", f.int("add", index, 1), 16))
+    next_one = f.at("i8", "%lists", f.i64("mul", f.i64("add", index, 1), 16))
     code, size = f.load("ptr", next_one), f.load("i64", f.at("i8", next_one, 8))
     with f.loop("0", size, step=LINE, partial=True) as line:
         f.say(f"call void @llvm.prefetch.p0(ptr {f.at('i8', code, line.index)}, i32 0, i32 2, i32 1)")
-    return f.load("ptr", f.at("i8", "%lists", f.int("mul", index, 16)))
+    return f.load("ptr", f.at("i8", "%lists", f.i64("mul", index, 16)))
 
 
 def kernel(f: Function, *, vector: int, sums: int, residual: bool) -> None:
@@ -165,11 +166,11 @@ def kernel(f: Function, *, vector: int, sums: int, residual: bool) -> None:
     f.store(kind, "zeroinitializer", zero)
     with f.loop("0", "%outputs", step=sums, partial=True) as first:
         block = entry(f, f.do(f"sdiv i64 {first.index}, {sums}"))
-        left = f.int("sub", "%outputs", first.index)
+        left = f.i64("sub", "%outputs", first.index)
         many = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {sums}')}, i64 {left}, i64 {sums}")
         with f.loop("0", "%tiles") as tile:
             inputs = f.at("float", "%in", f.index("%in_places", tile.index))
             f.say(f"call void {block}(ptr {inputs}, ptr {results}, ptr {zero})")
             with f.loop("0", many) as j:
                 value = f.load(kind, f.at(kind, results, j.index))
-                finish(f, vector, value, f.int("add", first.index, j.index), tile.index, residual=residual)
+                finish(f, vector, value, f.i64("add", first.index, j.index), tile.index, residual=residual)
