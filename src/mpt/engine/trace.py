@@ -39,9 +39,10 @@ def trace(net: nn.Module, *, shape: Shape) -> list[Node]:
     for item in graph.nodes:
         if item.op == "output":
             break
+        before = values[item.args[0]] if _is_in_place(net, item) else None
         values[item] = result = _translate(net, builder, item, values)
-        if _is_in_place(net, item):
-            values[item.args[0]] = result  # later readers of the tensor see what it was changed to
+        if before is not None:  # later readers of the tensor, whatever they call it, see what it was changed to
+            values = {known: result if value is before else value for known, value in values.items()}
     last = _value(item.args[0], values)
     if not isinstance(last, Node):
         raise ValueError("the engine runs networks with one output, and this one returns several")
