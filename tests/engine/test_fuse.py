@@ -48,7 +48,9 @@ def test_one_gain_an_output_counts_as_signs_and_real_weights_do_not():
 
 def test_thresholds_give_the_signs_of_batch_norm_at_every_sum():
     conv, norm = nn.Conv2d(3, 8, 3, bias=False), with_statistics(nn.BatchNorm2d(8)).eval()
-    net = make_ternary(nn.Sequential(mpt.BinaryActivation(), conv, norm, mpt.BinaryActivation()), np.random.default_rng(0), prune=0.3)
+    net = make_ternary(
+        nn.Sequential(mpt.BinaryActivation(), conv, norm, mpt.BinaryActivation()), np.random.default_rng(0), prune=0.3
+    )
     with torch.no_grad():
         norm.weight[3], norm.bias[3] = 0.0, -1.0  # a constant
         norm.weight[4], norm.bias[4] = 0.0, 0.0
@@ -77,4 +79,6 @@ def test_binary_networks_compute_the_same(build, learn_batchnorm):
         wanted = mpt.to_dense(net).double()(torch.from_numpy(images)).numpy()
     nodes = operations(net, (3, 8, 8))
     assert sum(node.conv is not None and node.conv.threshold is not None for node in nodes) >= 4
-    np.testing.assert_allclose(interpreter.run(nodes, images)[:, :, 0, 0], wanted, rtol=1e-5, atol=1e-5 * abs(wanted).max())
+    np.testing.assert_allclose(
+        interpreter.run(nodes, images)[:, :, 0, 0], wanted, rtol=1e-5, atol=1e-5 * abs(wanted).max()
+    )

@@ -37,7 +37,12 @@ def test_logits_are_those_of_torch(name, width, unroll):
 @pytest.mark.parametrize("side", [2, 5, 8, 17])
 def test_signs_are_exact_to_the_last(side, width, unroll):
     rng = np.random.default_rng(side)
-    body = [mpt.BinaryActivation(), nn.Conv2d(40, 50, 3, padding=1, bias=False), nn.BatchNorm2d(50), mpt.BinaryActivation()]
+    body = [
+        mpt.BinaryActivation(),
+        nn.Conv2d(40, 50, 3, padding=1, bias=False),
+        nn.BatchNorm2d(50),
+        mpt.BinaryActivation(),
+    ]
     body += [nn.Conv2d(50, 30, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(30), mpt.BinaryActivation()]
     net = make_ternary(with_statistics(nn.Sequential(*body)), rng, prune=0.1)  # over 127 weights an output
     nodes = fuse(trace(net, shape=(40, side, side)))

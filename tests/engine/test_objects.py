@@ -29,7 +29,9 @@ def test_the_second_time_nothing_is_compiled(cache, monkeypatch):
     assert torch.equal(mpt.compile(found, unroll=True)(images), first)
 
 
-@pytest.mark.parametrize("damage", [lambda x: x[:-1], lambda x: x[:40] + b"!" + x[41:], lambda x: b"", lambda x: x[:33]])
+@pytest.mark.parametrize(
+    "damage", [lambda x: x[:-1], lambda x: x[:40] + b"!" + x[41:], lambda x: b"", lambda x: x[:33]]
+)
 def test_a_damaged_object_is_made_again(cache, damage):
     found, images = small(), torch.randn(2, 3, 8, 8)
     first = mpt.compile(found, unroll=True)(images)
