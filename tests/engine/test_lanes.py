@@ -18,14 +18,14 @@ from tests.engine.networks import BATCHES, assert_same, compiled, make_ternary, 
 
 B = mpt.backbones
 BACKBONES = {
-    "conv4": lambda: B.conv4(width=0.2),
+    "conv4": lambda: B.conv4(width=0.1),
     "vgg_small": lambda: B.vgg_small(width=0.1, relus="all"),
-    "cifar_resnet20": lambda: B.cifar_resnet20(width=0.5),
+    "cifar_resnet20": lambda: B.cifar_resnet20(width=0.25),
 }
 
 
 @pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
-@pytest.mark.parametrize("width", [4, 8, None])
+@pytest.mark.parametrize("width", [8, None])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_logits_are_those_of_torch(name, width, unroll):
     net = ticket(BACKBONES[name](), binary_activations=True, learn_batchnorm=True).network()
@@ -34,7 +34,7 @@ def test_logits_are_those_of_torch(name, width, unroll):
 
 @pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
 @pytest.mark.parametrize("width", [4, 8, None])
-@pytest.mark.parametrize("side", [2, 5, 8, 17])
+@pytest.mark.parametrize("side", [2, 5, 17])
 def test_signs_are_exact_to_the_last(side, width, unroll):
     rng = np.random.default_rng(side)
     body = [
