@@ -52,20 +52,15 @@ def _convolve(conv, x, residual=None):
     rows = (x.shape[2] - (height - 1) * conv.dilation[0] - 1) // conv.stride[0] + 1
     columns = (x.shape[3] - (width - 1) * conv.dilation[1] - 1) // conv.stride[1] + 1
     out = np.zeros((len(x), outputs, rows, columns))
-    for o in range(outputs):
-        first = o // (outputs // conv.groups) * inputs
-        for i in range(inputs):
-            for ky in range(height):
-                for kx in range(width):
-                    ys = slice(
-                        ky * conv.dilation[0], ky * conv.dilation[0] + (rows - 1) * conv.stride[0] + 1, conv.stride[0]
-                    )
-                    xs = slice(
-                        kx * conv.dilation[1],
-                        kx * conv.dilation[1] + (columns - 1) * conv.stride[1] + 1,
-                        conv.stride[1],
-                    )
-                    out[:, o] += weight[o, i, ky, kx] * x[:, first + i, ys, xs]
+    each = outputs // conv.groups
+    for group in range(conv.groups):
+        out_of, into = slice(group * inputs, (group + 1) * inputs), slice(group * each, (group + 1) * each)
+        for ky in range(height):
+            for kx in range(width):
+                top, left = ky * conv.dilation[0], kx * conv.dilation[1]
+                ys = slice(top, top + (rows - 1) * conv.stride[0] + 1, conv.stride[0])
+                xs = slice(left, left + (columns - 1) * conv.stride[1] + 1, conv.stride[1])
+                out[:, into] += np.einsum("oi,niyx->noyx", weight[into, :, ky, kx], x[:, out_of, ys, xs], optimize=True)
     if conv.threshold is not None:
         return np.where((out >= _channels(conv.threshold)) != _channels(conv.flip).astype(bool), 1.0, -1.0)
     out = out * _channels(conv.scale) + _channels(conv.shift) + (0 if residual is None else residual)
