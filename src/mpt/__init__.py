@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpt import backbones, data
+    from mpt.engine.engine import compile
     from mpt.search.activations import BinaryActivation
     from mpt.search.convert import convert, to_dense
     from mpt.search.layers import frozen
@@ -25,6 +26,7 @@ _HOMES = {
     "EdgePopup": "mpt.search.methods",
     "Method": "mpt.search.methods",
     "Ticket": "mpt.ticket.ticket",
+    "compile": "mpt.engine.engine",
     "convert": "mpt.search.convert",
     "frozen": "mpt.search.layers",
     "layer_table": "mpt.search.table",
@@ -41,6 +43,7 @@ __all__ = [
     "Method",
     "Ticket",
     "backbones",
+    "compile",
     "convert",
     "data",
     "frozen",

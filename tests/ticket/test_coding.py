@@ -84,3 +84,15 @@ def test_bits_are_selected_in_order_over_the_borders_of_pieces(monkeypatch):
     coded = encode_mask(pack_bits(mask), n=1000, kept=300)
     monkeypatch.undo()
     assert np.array_equal(coded, encode_mask(pack_bits(mask), n=1000, kept=300))
+
+
+def test_without_the_coder_masks_stay_packed_and_coded_ones_are_refused_with_the_remedy(monkeypatch):
+    n, kept = 10_000, 1_000
+    mask = pack_bits(np.arange(n) % 10 == 0)
+    coded = coding.encode_mask(mask, n=n, kept=kept)
+    assert coded.size < mask.size
+    monkeypatch.setattr(coding, "_coder", lambda: None)
+    assert coding.encode_mask(mask, n=n, kept=kept) is mask
+    assert coding.decode_mask(mask, n=n, kept=kept) is mask
+    with pytest.raises(ValueError, match="pip install constriction"):
+        coding.decode_mask(coded, n=n, kept=kept)

@@ -3,7 +3,8 @@
 A mask of ``n`` weights that keeps ``k`` carries ``n H(k / n)`` bits, ``H(p) = -p log2 p - (1 - p) log2 (1 - p)``, if
 nothing but its density is known of it; masks of real tickets hold no more structure than that. A range coder with one
 Bernoulli model of ``p = k / n`` for the layer comes within .001 bits a weight of this number. The coder is
-``constriction``'s. A mask takes the coded form only where that is shorter than its packed bits.
+``constriction``'s. A mask takes the coded form only where that is shorter than its packed bits, and where the coder is
+installed.
 
 A coded mask has at least one byte for 1,024 weights, padded with zeros: the size of a file therefore bounds the memory
 that reading it takes. Masks are processed in pieces, so the unpacked bits never exist at once.
@@ -14,8 +15,9 @@ Source of the coder: Bamler, "Understanding Entropy Coding With Asymmetric Numer
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
-import constriction
 import numpy as np
 
 CHUNK = 1 << 20  # weights processed at a time, a multiple of 8
@@ -49,9 +51,12 @@ def encode_mask(mask: np.ndarray, *, n: int, kept: int) -> np.ndarray:
     Returns:
         uint8: ``mask`` itself, or fewer bytes, a multiple of 4.
     """
-    encoder = constriction.stream.queue.RangeEncoder()
+    coder = _coder()
+    if coder is None:
+        return mask
+    encoder = coder.queue.RangeEncoder()
     if kept < n:  # else there is nothing to code
-        model = constriction.stream.model.Bernoulli(kept / n, perfect=False)
+        model = coder.model.Bernoulli(kept / n, perfect=False)
         for bits in _chunks(mask, n):
             encoder.encode(bits.astype(np.int32), model)
     coded = np.ascontiguousarray(encoder.get_compressed(), dtype="<u4").view(np.uint8)
@@ -69,8 +74,11 @@ def decode_mask(coded: np.ndarray, *, n: int, kept: int) -> np.ndarray:
         return coded
     if coded.size % 4 or not least_coded_bytes(n) <= coded.size < (n + 7) // 8:
         raise ValueError(f"{coded.size} bytes cannot be the mask of {n} weights")
-    decoder = constriction.stream.queue.RangeDecoder(coded.view("<u4").astype(np.uint32))
-    model = constriction.stream.model.Bernoulli(kept / n, perfect=False)
+    coder = _coder()
+    if coder is None:
+        raise ValueError("its masks are range-coded, which needs a package: pip install constriction")
+    decoder = coder.queue.RangeDecoder(coded.view("<u4").astype(np.uint32))
+    model = coder.model.Bernoulli(kept / n, perfect=False)
     try:
         parts = [pack_bits(_decode(decoder, model, min(CHUNK, n - start), kept < n)) for start in range(0, n, CHUNK)]
     except AssertionError as error:  # constriction's own, for impossible data
@@ -93,7 +101,17 @@ def entropy(n: int, kept: int) -> float:
     return float((counts * np.log2(n / counts)).sum())
 
 
-def _decode(decoder: constriction.stream.queue.RangeDecoder, model: object, n: int, some_pruned: bool) -> np.ndarray:
+@cache
+def _coder() -> Any:
+    """``constriction.stream``, or None where it is not installed: not every platform has it."""
+    try:
+        from constriction import stream
+    except ImportError:
+        return None
+    return stream
+
+
+def _decode(decoder: Any, model: object, n: int, some_pruned: bool) -> np.ndarray:
     return decoder.decode(model, n).astype(bool) if some_pruned else np.ones(n, dtype=bool)
 
 

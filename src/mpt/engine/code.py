@@ -1,0 +1,219 @@
+"""LLVM IR as text; :mod:`mpt.engine.objects` makes machine code of it.
+
+A :class:`Function` is a list of lines. ``loop`` writes the blocks of a counted loop, whose carried values LLVM keeps in
+registers::
+
+    f = Function("sum", "ptr %x, i64 %n")
+    with f.loop("0", "%n", carried=[("float", "0.0")]) as loop:
+        loop.next = [f.do(f"fadd float {loop.values[0]}, {f.load('float', f.at('float', '%x', loop.index))}")]
+    # loop.values[0] is the sum here
+
+:class:`Machine` says for which processor: how many float32 a vector has and how many vectors of sums the registers
+hold. One definition of all kernels serves AVX-512 (16 lanes), AVX2 (8), NEON and SSE (4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What code is made for.
+
+    Attributes:
+        triple: LLVM's name of processor kind and system.
+        lanes: float32 in a vector.
+        sums: vectors of sums that the registers hold next to what is loaded.
+    """
+
+    triple: str
+    cpu: str
+    features: str
+    lanes: int
+    sums: int
+
+    @classmethod
+    def host(cls, *, lanes: int | None = None) -> Machine:
+        """This machine; with fewer ``lanes``, this machine as if it had narrower vectors."""
+        binding = llvm()
+        features = binding.get_host_cpu_features()
+        names = {name for name, there in features.items() if there}
+        wide = 16 if "avx512vl" in names and "avx512bw" in names else 8 if "avx2" in names else 4
+        flat = features.flatten()
+        if lanes is not None and lanes < wide:
+            flat += ",-avx512f" if lanes == 8 else ",-avx512f,-avx" if wide > 4 else ""
+        lanes = min(lanes or wide, wide)
+        many = lanes == 16 or "neon" in names  # 32 registers
+        return cls(binding.get_process_triple(), binding.get_host_cpu_name(), flat, lanes, 28 if many else 13)
+
+
+@cache
+def llvm() -> Any:
+    import llvmlite.binding as binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding
+
+
+class Loop:
+    """A loop that is being written: its counter, the carried values, and what they are in the next round."""
+
+    def __init__(self, index: str, values: list[str]) -> None:
+        self.index, self.values, self.next = index, values, list[str]()
+
+
+class Function:
+    """One function of IR text; see the file's head."""
+
+    def __init__(self, name: str, parameters: str, *, public: bool = False, plain: bool = False) -> None:
+        """``public`` for callers of the object; ``plain`` for calls alone, which are not worth LLVM's time."""
+        how = f"define {'' if public else 'internal '}void @{name}({parameters}) nounwind noinline{' optnone' * plain}"
+        self.name, self.lines = name, [f"{how} {{", "entry:"]
+        self.count, self.block = 0, "entry"
+
+    def new(self, prefix: str = "v") -> str:
+        self.count += 1
+        return f"{prefix}{self.count}"
+
+    def do(self, operation: str) -> str:
+        """Write an operation; the name of its result."""
+        name = f"%{self.new()}"
+        self.lines.append(f"  {name} = {operation}")
+        return name
+
+    def say(self, operation: str) -> None:
+        """Write an operation without a result."""
+        self.lines.append(f"  {operation}")
+
+    def start(self, block: str) -> None:
+        self.lines.append(f"{block}:")
+        self.block = block
+
+    def at(self, kind: str, base: str, index: str | int) -> str:
+        """Address of entry ``index`` of an array of ``kind``."""
+        return base if str(index) == "0" else self.do(f"getelementptr {kind}, ptr {base}, i64 {index}")
+
+    def load(self, kind: str, address: str, align: int = 1) -> str:
+        return self.do(f"load {kind}, ptr {address}, align {align}")
+
+    def store(self, kind: str, value: str, address: str, align: int = 1) -> None:
+        self.say(f"store {kind} {value}, ptr {address}, align {align}")
+
+    def i64(self, operation: str, a: str | int, b: str | int) -> str:
+        """``a operation b`` in i64, made here where both are known."""
+        if isinstance(a, int) and isinstance(b, int):
+            return str({"add": a + b, "mul": a * b, "sub": a - b}[operation])
+        if (operation == "mul" and 1 in (a, b)) or (operation == "add" and 0 in (a, b)):
+            return str(b if a in (0, 1) and isinstance(a, int) else a)
+        return self.do(f"{operation} i64 {a}, {b}")
+
+    def index(self, base: str, entry: str) -> str:
+        """Entry of an array of int32, as i64."""
+        return self.do(f"sext i32 {self.load('i32', self.at('i32', base, entry))} to i64")
+
+    @contextmanager
+    def loop(
+        self,
+        start: str | int,
+        stop: str | int,
+        *,
+        step: int = 1,
+        carried: Sequence[tuple[str, str]] = (),
+        partial: bool = False,
+    ) -> Iterator[Loop]:
+        """A loop from ``start`` while ``index + step <= stop``, or ``index < stop`` if the last may be ``partial``.
+
+        Afterwards ``values`` are those of its end.
+        """
+        whole = step > 1 and not partial
+        head, body, done = self.new("head"), self.new("body"), self.new("done")
+        before, index = self.block, f"%{self.new('i')}"
+        self.say(f"br label %{head}")
+        self.start(head)
+        place = len(self.lines)
+        loop = Loop(index, [f"%{self.new('c')}" for _ in carried])
+        limit = self.do(f"add i64 {index}, {step}") if whole else index
+        test = self.do(f"icmp {'sle' if whole else 'slt'} i64 {limit}, {stop}")
+        self.say(f"br i1 {test}, label %{body}, label %{done}")
+        self.start(body)
+        yield loop
+        after = self.do(f"add nsw i64 {index}, {step}")
+        end = self.block
+        self.say(f"br label %{head}")
+        phis = [f"  {index} = phi i64 [ {start}, %{before} ], [ {after}, %{end} ]"]
+        for (kind, first), value, last in zip(carried, loop.values, loop.next, strict=True):
+            phis.append(f"  {value} = phi {kind} [ {first}, %{before} ], [ {last}, %{end} ]")
+        self.lines[place:place] = phis
+        self.start(done)
+
+    @contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """Lines that run only where ``condition`` (i1) holds."""
+        then, done = self.new("then"), self.new("done")
+        self.say(f"br i1 {condition}, label %{then}, label %{done}")
+        self.start(then)
+        yield
+        self.say(f"br label %{done}")
+        self.start(done)
+
+    def text(self) -> str:
+        return "\n".join([*self.lines, "  ret void", "}", ""])
+
+
+class Data:
+    """The numbers that code reads: arrays one after another, each at a multiple of 64 bytes, equal ones once."""
+
+    def __init__(self) -> None:
+        self.parts, self.size = list[bytes](), 0
+        self._known: dict[bytes, int] = {}
+
+    def put(self, array: np.ndarray) -> int:
+        """Offset of the numbers of ``array`` in bytes."""
+        content = np.ascontiguousarray(array).tobytes()
+        known = self._known.get(content) if len(content) < 65_536 else None
+        if known is not None:
+            return known
+        start = self._known[content] = self.size
+        self.parts.append(content + bytes(-len(content) % 64))
+        self.size += len(self.parts[-1])
+        return start
+
+    def reserve(self, size: int) -> int:
+        """Offset of ``size`` bytes that are filled in later."""
+        start = self.size
+        self.parts.append(bytes(size + -size % 64))
+        self.size += len(self.parts[-1])
+        return start
+
+
+class Module:
+    """Functions of IR text by name, and the numbers that they read."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.data = machine, Data()
+        self.functions: dict[str, Function] = {}
+        self.declared: dict[str, None] = {}
+        self._names: dict[tuple[object, ...], str] = {}
+
+    def shared(self, key: tuple[object, ...], write: Callable[[Function], None], parameters: str) -> str:
+        """Name of the function that ``write`` writes, once for each ``key``."""
+        if key not in self._names:
+            name = self._names[key] = f"{key[0]}{len(self._names)}"
+            self.functions[name] = Function(name, parameters)
+            write(self.functions[name])
+        return self._names[key]
+
+    def declare(self, line: str) -> None:
+        self.declared[f"declare {line}"] = None
+
+    def text(self) -> str:
+        parts = [f"{line}\n" for line in self.declared]
+        return "".join([*parts, *(function.text() for function in self.functions.values())])

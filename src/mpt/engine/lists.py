@@ -1,0 +1,209 @@
+"""Products by lists: for each output, where its +1 weights and its -1 weights find their inputs.
+
+    out[o] = relu(scale[o] (sum of input[plus[o]] - sum of input[minus[o]]) + shift[o] + residual[o])
+
+An entry is one offset, the same for every output pixel (:mod:`mpt.engine.layout`). A tile is one vector of output
+positions; the kernel takes up to eight tiles at once, so that an offset is read once for eight additions, and where
+there are fewer it has several sums a tile, since one addition waits four cycles for the last.
+
+Weights that are real numbers stand next to the offsets: one offset then serves a block of up to four outputs, whose
+weights are zero where an output does not keep it. That is a dense kernel where nothing is removed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mpt.engine.code import Data, Function
+from mpt.engine.graph import Conv
+from mpt.engine.layout import GROUP, Product
+from mpt.engine.moves import address, splat
+
+SUMS = 8  # sums at once of one kernel
+SHARED = 0.3  # fraction of weights kept from which several outputs share an offset
+ARGUMENTS = ["scale", "shift", "lists", "starts", "weights", "in_places", "out_places", "residual_places"]
+COUNTS = ["outputs", "tiles", "out_channel", "residual_channel"]
+PARAMETERS = ", ".join(
+    ["ptr noalias %in", "ptr noalias %out", "ptr noalias %residual"]
+    + [f"ptr noalias %{name}" for name in ARGUMENTS]
+    + [f"i64 %{name}" for name in COUNTS]
+    + ["float %floor"]
+)
+
+
+def entries(step: Product, sign: int) -> tuple[np.ndarray, np.ndarray]:
+    """Output and offset of each weight of one sign, by output and then about as they lie in memory."""
+    conv = step.conv
+    assert conv.signs is not None
+    outputs, inputs = conv.signs.shape[:2]
+    o, c, kx, ky = np.nonzero(conv.signs.transpose(0, 1, 3, 2) == sign)
+    first = o // (outputs // conv.groups) * inputs
+    return o, step.offsets[first + c, ky, kx].astype(np.int32)
+
+
+def lists(step: Product) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets of all outputs, and where the parts of each output's list start, [3 o] to [3 o + 3].
+
+    The parts: plus and minus in turn, as long as there are both; more of plus; more of minus. In turn, because a sum
+    of all plus would be large and lose digits before the minus take it back.
+    """
+    (plus, plus_offsets), (minus, minus_offsets) = entries(step, 1), entries(step, -1)
+    counts = [np.bincount(o, minlength=step.conv.outputs) for o in (plus, minus)]
+    pairs = np.minimum(*counts)
+    sizes = np.stack([2 * pairs, counts[0] - pairs, counts[1] - pairs], axis=1)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    offsets = np.empty(starts[-1], np.int32)
+    for turn, (o, count, values) in enumerate(zip((plus, minus), counts, (plus_offsets, minus_offsets), strict=True)):
+        rank = np.arange(len(o)) - (np.cumsum(count) - count)[o]
+        offsets[starts[3 * o] + np.where(rank < pairs[o], 2 * rank + turn, rank + pairs[o])] = values
+    return offsets, starts.astype(np.int32)
+
+
+def together(conv: Conv) -> int:
+    """Outputs that share an offset where weights are real: several, if most of their inputs are the same."""
+    if np.count_nonzero(conv.weight) < SHARED * conv.weight.size:
+        return 1
+    return next(n for n in (4, 2, 1) if conv.outputs // conv.groups % n == 0)
+
+
+def blocks(step: Product) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a step with real weights: offsets, starts and weights of blocks of outputs."""
+    conv = step.conv
+    weight = conv.weight.reshape(conv.outputs // together(conv), together(conv), -1)  # (blocks, outputs, inputs)
+    block, entry = np.nonzero(weight.any(axis=1))
+    inputs = step.offsets.reshape(conv.groups, -1)
+    offsets = inputs[block // (len(weight) // conv.groups), entry]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(block, minlength=len(weight)))]).astype(np.int32)
+    return offsets.astype(np.int32), starts, weight[block, :, entry]
+
+
+def places(step: Product, vector: int) -> list[np.ndarray]:
+    """Where the tiles of a group of images begin, in input, output and residual; int32 (tiles,) each.
+
+    The last tile of an image ends with it, and shares entries with the one before where tiles do not fit evenly.
+    """
+    n, b = step.positions, step.out.buffer.interleaved
+    starts = np.minimum(np.arange(-(-n // vector)) * vector, n - vector)
+    groups = np.arange(GROUP // b)[:, None]
+    in_places, out_places = ((groups * buffer.stride + starts).ravel() for buffer in (step.source, step.out.buffer))
+    residual = (groups * step.residual.buffer.stride + starts).ravel() if step.residual else np.zeros_like(in_places)
+    return [places.astype(np.int32) for places in (in_places, out_places, residual)]
+
+
+def call(
+    f: Function,
+    kernel: str,
+    step: Product,
+    data: Data,
+    numbers: dict[str, Any],
+    *,
+    vector: int,
+    outputs: int,
+) -> None:
+    """The call of a product kernel for the images of a step; ``numbers`` are arrays, or where they are in ``data``."""
+    b = step.out.buffer.interleaved
+    first = f.do(f"and i64 %first, {-b}")
+    last = f.do(f"lshr i64 {f.do(f'add i64 %last, {b - 1}')}, {b.bit_length() - 1}")
+    groups = f.do(f"sub i64 {last}, {f.do(f'lshr i64 %first, {b.bit_length() - 1}')}")
+    tiles = f.i64("mul", groups, -(-step.positions // vector))
+    numbers = {**numbers, **dict(zip(ARGUMENTS[-3:], places(step, vector), strict=True))}
+    pointers = [address(f, step.source, step.start, first), address(f, step.out.buffer, step.out.start, first)]
+    pointers.append(address(f, step.residual.buffer, step.residual.start, first) if step.residual else "null")
+    starts = {name: number if isinstance(number, int) else data.put(number) for name, number in numbers.items()}
+    pointers += [f.at("i8", "%data", starts[name]) if name in starts else "null" for name in ARGUMENTS]
+    counts = [outputs, tiles, step.out.channel, step.residual.channel if step.residual else 0]
+    arguments = ", ".join([f"ptr {pointer}" for pointer in pointers] + [f"i64 {count}" for count in counts])
+    arguments += f", float {'0.0' if step.conv.relu else '0xFFF0000000000000'}"  # or minus infinity: no ReLU
+    f.say(f"call void @{kernel}({arguments})")
+
+
+def kernel(f: Function, *, vector: int, residual: bool, together: int = 0, unit: int = 1) -> None:
+    """The kernel for vectors of ``vector`` float32: of signs where ``together`` is 0, else of real weights.
+
+    ``unit`` is what an offset of the lists counts; with real weights ``together`` outputs share one.
+    """
+    tile, many = "0", SUMS // 2 if together else SUMS
+    for tiles in (8, 4, 1):
+        if tiles > many:
+            continue
+        with f.loop(tile, "%tiles", step=tiles) as loop:
+            inputs = [f.at("float", "%in", f.index("%in_places", f.i64("add", loop.index, t))) for t in range(tiles)]
+            with f.loop(0, "%outputs") as o:
+                if together:
+                    sums = _weighted(f, vector, inputs, o.index, together, unit)
+                else:
+                    sums = [_signed(f, vector, inputs, o.index, min(4, SUMS // tiles), unit)]
+                for m, values in enumerate(sums):
+                    output = f.i64("add", f.i64("mul", o.index, max(together, 1)), m)
+                    for t, value in enumerate(values):
+                        finish(f, vector, value, output, f.i64("add", loop.index, t), residual=residual)
+        tile = loop.index
+
+
+def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: int, unit: int) -> list[str]:
+    """Sums of output ``output`` for each input tile; ``unrolled`` pairs of a list at a time."""
+    kind, first = f"<{lanes} x float>", f.i64("mul", output, 3)
+    start, pairs, plus, minus = (f.index("%starts", f.i64("add", first, i)) for i in range(4))
+    sums = ["zeroinitializer"] * (len(inputs) * unrolled)
+
+    def taps(entry: str) -> list[str]:
+        offset = f.i64("mul", f.index("%lists", entry), unit)
+        return [f.load(kind, f.at("float", base, offset)) for base in inputs]
+
+    for many in sorted({unrolled, 1}, reverse=True):
+        with f.loop(
+            start, pairs, step=2 * many, carried=[(kind, value) for value in sums[: many * len(inputs)]]
+        ) as loop:
+            for u in range(many):
+                both = zip(*(taps(f.i64("add", loop.index, 2 * u + turn)) for turn in (0, 1)), strict=True)
+                for value, (a, b) in zip(loop.values[u * len(inputs) :], both, strict=False):
+                    loop.next.append(f.do(f"fadd {kind} {value}, {f.do(f'fsub {kind} {a}, {b}')}"))
+        start, sums = loop.index, [*loop.values, *sums[many * len(inputs) :]]
+    while len(sums) > len(inputs):
+        half = len(sums) // 2
+        sums = [f.do(f"fadd {kind} {a}, {b}") for a, b in zip(sums[:half], sums[half:], strict=True)]
+    for operation, begin, stop in (("fadd", pairs, plus), ("fsub", plus, minus)):
+        with f.loop(begin, stop, carried=[(kind, value) for value in sums]) as loop:
+            loop.next = [
+                f.do(f"{operation} {kind} {v}, {x}") for v, x in zip(loop.values, taps(loop.index), strict=True)
+            ]
+        sums = loop.values
+    return sums
+
+
+def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: int, unit: int) -> list[list[str]]:
+    """Sums of each output of ``block`` for each input tile."""
+    kind = f"<{lanes} x float>"
+    start, stop = (f.index("%starts", f.i64("add", block, i)) for i in range(2))
+    with f.loop(start, stop, carried=[(kind, "zeroinitializer")] * (together * len(inputs))) as loop:
+        offset, first = f.i64("mul", f.index("%lists", loop.index), unit), f.i64("mul", loop.index, together)
+        values = [f.load(kind, f.at("float", base, offset)) for base in inputs]
+        for m in range(together):
+            weight = splat(f, "float", lanes, f.load("float", f.at("float", "%weights", f.i64("add", first, m))))
+            for t, value in enumerate(values):
+                last = loop.values[m * len(inputs) + t]
+                loop.next.append(fused(f, lanes, value, weight, last))
+    return [loop.values[m * len(inputs) : (m + 1) * len(inputs)] for m in range(together)]
+
+
+def finish(f: Function, lanes: int, sums: str, output: str, tile: str, *, residual: bool) -> None:
+    """Scale, shift, residual and ReLU of one vector of sums, and its way to memory."""
+    kind = f"<{lanes} x float>"
+    scale, shift = (splat(f, "float", lanes, f.load("float", f.at("float", x, output))) for x in ("%scale", "%shift"))
+    sums = fused(f, lanes, sums, scale, shift)
+    if residual:
+        place = f.i64("add", f.index("%residual_places", tile), f.i64("mul", output, "%residual_channel"))
+        sums = f.do(f"fadd {kind} {sums}, {f.load(kind, f.at('float', '%residual', place))}")
+    floor = splat(f, "float", lanes, "%floor")
+    above = f.do(f"fcmp ogt {kind} {sums}, {floor}")
+    sums = f.do(f"select <{lanes} x i1> {above}, {kind} {sums}, {kind} {floor}")
+    place = f.i64("add", f.index("%out_places", tile), f.i64("mul", output, "%out_channel"))
+    f.store(kind, sums, f.at("float", "%out", place))
+
+
+def fused(f: Function, lanes: int, a: str, b: str, c: str) -> str:
+    """``a b + c``, rounded once where the processor can."""
+    kind = f"<{lanes} x float>"
+    return f.do(f"call {kind} @llvm.fmuladd.v{lanes}f32({kind} {a}, {kind} {b}, {kind} {c})")

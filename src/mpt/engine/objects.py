@@ -1,0 +1,114 @@
+"""IR text -> objects, their cache on disk, and their way into this process. LLVM is llvmlite's, which numba brings."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mpt.engine.code import Machine, llvm
+from mpt.files import write_atomically
+
+VERSION = b"1"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
+
+
+def target(machine: Machine, *, fast: bool, linked: bool = False) -> Any:
+    """LLVM's target machine; ``fast`` compiles quickly, else it optimises.
+
+    Code for this process (not ``linked``) reaches its constants by whole addresses: they may lie anywhere.
+    """
+    kind, optimise = llvm().Target.from_triple(machine.triple), 0 if fast else 2
+    model = ("pic", "default") if linked else ("static", "large")
+    return kind.create_target_machine(machine.cpu, machine.features, optimise, reloc=model[0], codemodel=model[1])
+
+
+def optimised(text: str, machine: Machine) -> bytes:
+    """The object of a module of loops, which LLVM makes vectors of; to unroll them takes time and gains nothing."""
+    binding = llvm()
+    module, kind = _parsed(text, machine), target(machine, fast=False)
+    options = binding.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization, options.loop_interleaving, options.loop_unrolling = True, False, False
+    builder = binding.create_pass_builder(kind, options)
+    builder.getModulePassManager().run(module, builder)
+    return bytes(kind.emit_object(module))
+
+
+def straight(text: str, machine: Machine) -> bytes:
+    """The object of straight-line code, made by LLVM's fast path: its optimiser takes fifty times as long for it."""
+    module = _parsed(text, machine)
+    return bytes(target(machine, fast=True).emit_object(module))
+
+
+def _parsed(text: str, machine: Machine) -> Any:
+    return llvm().parse_assembly(f'target triple = "{machine.triple}"\n{text}')
+
+
+def cached(key: bytes, machine: Machine, make: Callable[[], bytes]) -> bytes:
+    """The object of ``key``, from the cache or made by ``make`` and kept there."""
+    found = kept(key, machine)
+    if found is None:
+        found = make()
+        keep(key, machine, found)
+    return found
+
+
+def kept(key: bytes, machine: Machine) -> bytes | None:
+    """The object of ``key`` that the cache holds; None if it holds none, or one that its checksum calls damaged."""
+    with suppress(OSError):
+        content = _path(key, machine).read_bytes()
+        if len(content) > 32 and hashlib.blake2b(content[32:], digest_size=32).digest() == content[:32]:
+            return content[32:]
+    return None
+
+
+def keep(key: bytes, machine: Machine, content: bytes) -> None:
+    """Put an object into the cache; a directory that cannot be written to is done without."""
+    path = _path(key, machine)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, hashlib.blake2b(content, digest_size=32).digest() + content)
+
+
+def _path(key: bytes, machine: Machine) -> Path:
+    """Where the object of ``key`` is: the name is a digest of all that it depends on."""
+    import llvmlite
+
+    about = f"{machine}\n{llvmlite.__version__}\n".encode()
+    return directory() / f"{hashlib.blake2b(VERSION + about + key, digest_size=20).hexdigest()}.o"
+
+
+def directory() -> Path:
+    """Where objects are kept: ``MPT_CACHE``, or the user's cache directory."""
+    if own := os.environ.get("MPT_CACHE"):
+        return Path(own)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "mpt" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "mpt"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpt"
+
+
+class Library:
+    """Objects in this process's memory, for as long as this lives."""
+
+    def __init__(self, objects: Sequence[bytes], machine: Machine) -> None:
+        binding = llvm()
+        self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target(machine, fast=True))
+        for content in objects:
+            self._engine.add_object_file(binding.ObjectFileRef.from_data(content))
+        self._engine.finalize_object()
+
+    def address(self, name: str) -> int:
+        """Where the function ``name`` begins."""
+        found = int(self._engine.get_function_address(name))
+        assert found, name
+        return found
+
+    def function(self, name: str, *parameters: Any) -> Callable[..., None]:
+        """The function ``name`` as one of Python's, which runs without the interpreter's lock."""
+        return ctypes.CFUNCTYPE(None, *parameters)(self.address(name))

@@ -1,0 +1,176 @@
+"""Plans -> one module of LLVM IR and the numbers that it reads.
+
+    void mpt_steps(const float *images, float *logits, long n, void *work, const void *data)
+
+takes the images in groups: for each group the first steps image by image, then the rest for all of them. A group of one
+image has a plan of its own, whose features lie next to each other instead of each in a vector. ``work`` has
+:attr:`Program.work` bytes, zero at first, and belongs to one thread; ``data`` is :attr:`Program.data`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mpt.engine import lanes as bytes_
+from mpt.engine import lists, moves, unrolled
+from mpt.engine.code import Function, Machine, Module
+from mpt.engine.graph import Node
+from mpt.engine.layout import GROUP, Copy, Pointwise, Pooling, Product, Step, vector
+from mpt.engine.plan import plan
+from mpt.engine.unrolled import Unrolled
+
+ENTRY = "mpt_steps"
+Numbers = dict[str, "np.ndarray | int"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """IR text of the entry function and all kernels, and what they read.
+
+    Attributes:
+        layers: what is to be unrolled, see :mod:`mpt.engine.unrolled`.
+        links: where in ``data`` address and size of which function are expected.
+        work: bytes of memory that one thread needs.
+    """
+
+    text: str
+    data: bytearray
+    layers: list[Unrolled]
+    links: list[tuple[int, str]]
+    work: int
+
+    def link(self, address: Callable[[str], int]) -> None:
+        """Write addresses and sizes of the unrolled functions into the data; the last one has no follower."""
+        sizes = {block.name: layer.size(block) for layer in self.layers for block in layer.blocks}
+        for offset, name in self.links:
+            if name in sizes:
+                self.data[offset : offset + 16] = np.array([address(name), sizes[name]], np.int64).tobytes()
+
+
+def program(nodes: Sequence[Node], *, machine: Machine, unroll: bool = False) -> Program:
+    """The code of the operations ``nodes``; ``unroll`` writes out the products of all but single pixels."""
+    writer = _Writer(machine, unroll=unroll)
+    plans = [plan(nodes, lanes=machine.lanes)]
+    if any(node.shape[1:] == (1, 1) for node in nodes) and not any(node.binary for node in nodes):
+        plans.append(plan(nodes, lanes=machine.lanes, single=True, start=plans[0].bytes))
+    names = [([writer.step(step) for step in p.first], [writer.step(step) for step in p.rest]) for p in plans]
+    module = writer.module
+    module.functions[ENTRY] = _entry(names, math.prod(nodes[0].shape), math.prod(nodes[-1].shape))
+    data = bytearray(b"".join(module.data.parts))
+    return Program(module.text(), data, writer.layers, writer.links, sum(p.bytes for p in plans))
+
+
+class _Writer:
+    """Steps as functions of a module."""
+
+    def __init__(self, machine: Machine, *, unroll: bool) -> None:
+        self.module, self.unroll = Module(machine), unroll
+        self.layers, self.links = list[Unrolled](), list[tuple[int, str]]()
+        self.numbers: dict[tuple[int, bytes], Numbers] = {}  # what each product reads, by convolution and offsets
+        self.module.declare("void @llvm.memcpy.p0.p0.i64(ptr noalias writeonly, ptr noalias readonly, i64, i1)")
+        self.module.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        for lanes in (2**i for i in range(machine.lanes.bit_length() + 2)):
+            floats = f"<{lanes} x float>"
+            self.module.declare(f"{floats} @llvm.fmuladd.v{lanes}f32({floats}, {floats}, {floats})")
+
+    def step(self, step: Step) -> str:
+        """Write the function of a step; its name."""
+        f = Function(f"step{len(self.module.functions)}", moves.PARAMETERS, plain=True)
+        self.module.functions[f.name] = f
+        if isinstance(step, Copy):
+            moves.copy(f, step, self.module)
+        elif isinstance(step, Pointwise):
+            moves.pointwise(f, step, self.module)
+        elif isinstance(step, Pooling):
+            moves.pooling(f, step, self.module)
+        else:
+            self._product(f, step)
+        return f.name
+
+    def _product(self, f: Function, step: Product) -> None:
+        """A convolution: which kernel, and the numbers that it reads."""
+        conv, machine, outputs = step.conv, self.module.machine, step.conv.outputs
+        options: dict[str, Any] = {"vector": width(step, machine), "residual": step.residual is not None}
+        write: Callable[..., None]
+        if conv.signs is None:
+            together = lists.together(conv)
+            name, numbers, write = "real", self._once(step, self._real), lists.kernel
+            options |= {"together": together, "unit": step.unit}
+            outputs //= together
+        elif not self.unroll or step.single:
+            name, numbers, write = (
+                "lists",
+                self._once(step, self._lists),
+                bytes_.kernel if step.binary else lists.kernel,
+            )
+            options |= {"signs": conv.threshold is not None} if step.binary else {"unit": step.unit}
+        else:
+            name, numbers, write = "unrolled", self._once(step, self._unrolled), unrolled.kernel
+            if step.binary:
+                write, options = bytes_.unrolled_kernel, options | {"signs": conv.threshold is not None}
+            options |= {"sums": machine.sums}
+        key = (name, step.binary, *sorted(options.items()))
+        kernel = self.module.shared(key, lambda function: write(function, **options), lists.PARAMETERS)
+        lists.call(f, kernel, step, self.module.data, numbers, vector=options["vector"], outputs=outputs)
+
+    def _once(self, step: Product, make: Callable[[Product], Numbers]) -> Numbers:
+        """The numbers of a product in the data: two plans share them."""
+        key = id(step.conv), step.offsets.tobytes()
+        if key not in self.numbers:
+            made, data = {**bytes_.numbers(step), **make(step)}, self.module.data
+            self.numbers[key] = {name: x if isinstance(x, int) else data.put(x) for name, x in made.items()}
+        return self.numbers[key]
+
+    def _real(self, step: Product) -> Numbers:
+        offsets, starts, weights = lists.blocks(step)
+        return {"lists": offsets, "starts": starts, "weights": weights}
+
+    def _lists(self, step: Product) -> Numbers:
+        offsets, starts = lists.lists(step)
+        return {"lists": offsets, "starts": starts}
+
+    def _unrolled(self, step: Product) -> Numbers:
+        kind = f"<{width(step, self.module.machine)} x {'i8' if step.binary else 'float'}>"
+        layer = unrolled.unrolled(step, f"block{len(self.layers)}", machine=self.module.machine, kind=kind)
+        self.layers.append(layer)
+        return {"lists": self._table(layer, f"block{len(self.layers)}_0"), "starts": layer.starts}
+
+    def _table(self, layer: Unrolled, follower: str) -> int:
+        """Room for (address, bytes) of each function of ``layer`` and of the first function of the next layer."""
+        names = [*(block.name for block in layer.blocks), follower]
+        start = self.module.data.reserve(16 * len(names))
+        self.links += [(start + 16 * i, name) for i, name in enumerate(names)]
+        return start
+
+
+def width(step: Product, machine: Machine) -> int:
+    """Entries of the vectors in which a product is computed: one, where a single image's features are."""
+    if step.binary:
+        return vector(step.out.pixels, lanes=machine.lanes)
+    return min(machine.lanes, step.positions)
+
+
+def _entry(plans: Sequence[tuple[list[str], list[str]]], inputs: int, outputs: int) -> Function:
+    """The loop over groups of images; the second plan, if there is one, is for a group of one image."""
+    f = Function(ENTRY, "ptr %images, ptr %logits, i64 %n, ptr %work, ptr %data", public=True, plain=True)
+    with f.loop("0", "%n", step=GROUP, partial=True) as group:
+        left = f.i64("sub", "%n", group.index)
+        size = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {GROUP}')}, i64 {left}, i64 {GROUP}")
+        images = f.at("float", "%images", f.i64("mul", group.index, inputs))
+        logits = f.at("float", "%logits", f.i64("mul", group.index, outputs))
+        shared = f"ptr {images}, ptr %work, ptr {logits}, ptr %data"
+        single = f.do(f"icmp eq i64 {size}, 1") if len(plans) > 1 else "false"
+        for (first, rest), chosen in zip(plans, (f.do(f"xor i1 {single}, true"), single), strict=False):
+            with f.when(chosen):
+                with f.loop(0, size) as image:
+                    after = f.i64("add", image.index, 1)
+                    for name in first:
+                        f.say(f"call void @{name}({shared}, i64 {image.index}, i64 {after})")
+                for name in rest:
+                    f.say(f"call void @{name}({shared}, i64 0, i64 {size})")
+    return f

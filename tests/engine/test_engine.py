@@ -1,0 +1,213 @@
+"""Compiled tickets against torch: every backbone, every batch size, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import mpt
+from mpt.engine.engine import operations
+from tests.engine import networks
+from tests.engine.networks import assert_same, compiled, make_ternary, ticket, with_statistics
+
+B = mpt.backbones
+BACKBONES = {
+    "conv2": (lambda: B.conv2(width=0.1), 32),
+    "conv8": (lambda: B.conv8(width=0.1), 32),
+    "mlp": (lambda: B.mlp(hidden=(30, 20)), 28),
+    "mlp of a few pixels": (lambda: B.mlp(hidden=(30,), image_size=3), 3),
+    "vgg_small": (lambda: B.vgg_small(width=0.1), 32),
+    "cifar_resnet18": (lambda: B.cifar_resnet18(width=0.15), 32),
+    "cifar_resnet50 odd": (lambda: B.cifar_resnet50(width=0.1), 19),
+    "wide_resnet18_2": (lambda: B.wide_resnet18_2(width=0.1), 16),
+    "wide_resnet34 odd": (lambda: B.wide_resnet34(width=0.05), 45),
+}
+TORCHVISION = {
+    "resnet18 32": ("resnet18", 32),
+    "resnet18 65": ("resnet18", 65),
+    "resnet18 224": ("resnet18", 224),
+    "wide_resnet50_2 64": ("wide_resnet50_2", 64),
+    "resnext50_32x4d 64": ("resnext50_32x4d", 64),
+    "vgg11_bn 32": ("vgg11_bn", 32),
+    "vgg11 224": ("vgg11", 224),
+    "squeezenet1_0 63": ("squeezenet1_0", 63),
+}
+
+
+@pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_logits_are_those_of_torch(name, unroll):
+    build, side = BACKBONES[name]
+    found = ticket(build())
+    net = found.network()
+    run = mpt.compile(found, unroll=unroll, threads=1, image_size=side)
+    assert_same(run, mpt.to_dense(net))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_logits_of_torchvision_are_those_of_torch(name, unroll):
+    model, side = TORCHVISION[name]
+    if unroll and "vgg" in model:
+        pytest.skip("a hundred million weights")
+    found = ticket(B.torchvision(name=model), prune=0.9)
+    run = mpt.compile(found, unroll=unroll, threads=1, image_size=side)
+    assert_same(run, mpt.to_dense(found.network()), batches=(1, 17) if side < 100 else (1,))
+
+
+@pytest.mark.parametrize("lanes", [4, 8, None])
+@pytest.mark.parametrize("seed", range(6))
+def test_logits_of_random_networks_are_those_of_torch(seed, lanes):
+    _check_random(seed, lanes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6, 150))
+def test_logits_of_many_random_networks_are_those_of_torch(seed):
+    _check_random(seed, (4, 8, None)[seed % 3])
+
+
+def _check_random(seed, lanes):
+    rng = np.random.default_rng(seed)
+    prune = float(rng.choice([0.0, 0.5, 0.9, 0.99]))
+    net = with_statistics(make_ternary(networks.Random(rng), rng, prune=prune))
+    shape = (net.channels, net.side, net.side)
+    assert_same(compiled(net, shape, lanes=lanes, unroll=bool(rng.random() < 0.5)), net)
+
+
+@pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_compute_the_same(threads, unroll):
+    found = ticket(B.cifar_resnet20(width=0.5))
+    images = torch.randn(64, 3, 32, 32)
+    one = mpt.compile(found, threads=1, image_size=32, unroll=unroll)(images)
+    run = mpt.compile(found, threads=threads, image_size=32, unroll=unroll)
+    first = run(images)
+    assert float((first - one).abs().max()) <= networks.BOUND * float(one.abs().max())
+    for _ in range(5):
+        assert torch.equal(run(images), first)
+
+
+def test_a_compiled_ticket_may_be_called_from_several_threads():
+    found = ticket(B.conv4(width=0.2))
+    run, images = mpt.compile(found, threads=2), torch.randn(20, 3, 32, 32)
+    wanted = run(images)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(logits, wanted) for logits in pool.map(run, [images] * 20))
+
+
+def test_layers_with_real_weights_are_computed_densely():
+    rng = np.random.default_rng(0)
+    net = with_statistics(networks.Random(rng)).eval()
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.weight.data *= torch.rand_like(layer.weight) > rng.choice([0.0, 0.8])
+    assert_same(compiled(net, (net.channels, net.side, net.side)), net)
+    net = nn.Sequential(
+        nn.Conv2d(6, 12, 3, groups=2), nn.ReLU(), nn.Conv2d(12, 7, 1), nn.Flatten(), nn.Linear(7 * 36, 10)
+    )
+    for unroll in (False, True):
+        assert_same(compiled(net, (6, 8, 8), unroll=unroll), net.eval())
+
+
+def test_a_left_out_layer_and_an_edge_popup_ticket_compile():
+    for options in ({"dense": ("classifier.4",)}, {"method": mpt.EdgePopup}):
+        found = ticket(B.conv2(width=0.1, image_size=8), **options)
+        assert_same(mpt.compile(found), mpt.to_dense(found.network()))
+
+
+def test_tied_layers_compile():
+    layer = nn.Conv2d(4, 4, 3, padding=1)
+    net = nn.Sequential(layer, nn.ReLU(), layer, nn.Flatten(), nn.Linear(4 * 36, 3))
+    make_ternary(net, np.random.default_rng(0), prune=0.5)
+    assert_same(compiled(net, (4, 6, 6)), net)
+
+
+def test_an_output_without_a_kept_weight_is_its_shift():
+    net = nn.Sequential(nn.Conv2d(3, 40, 3, padding=1), nn.Flatten(), nn.Linear(40 * 25, 30))
+    make_ternary(net, np.random.default_rng(0), prune=0.5)
+    net[0].weight.data[[0, 27, 28, 39]] = 0
+    net[2].weight.data[20:] = 0
+    for unroll in (False, True):
+        assert_same(compiled(net, (3, 5, 5), unroll=unroll), net)
+
+
+def test_the_largest_logit_is_torchs_on_ten_thousand_pictures():
+    found = ticket(B.conv2(width=0.05, image_size=8), prune=0.8)
+    run, dense = mpt.compile(found), mpt.to_dense(found.network())
+    images = torch.randn(10_000, 3, 8, 8)
+    with torch.no_grad():
+        wanted = dense(images)
+    top = wanted.topk(2).values
+    close = top[:, 0] - top[:, 1] <= 2e-5 * wanted.abs().max()
+    assert bool(((run(images).argmax(1) == wanted.argmax(1)) | close).all())
+
+
+def test_numpy_gives_numpy_and_torch_gives_torch():
+    run = mpt.compile(ticket(B.mlp(hidden=(8,), image_size=4)))
+    images = torch.randn(3, 1, 4, 4)
+    assert isinstance(run(images), torch.Tensor)
+    assert isinstance(run(images.numpy()), np.ndarray)
+    assert np.array_equal(run(images.numpy()), run(images).numpy())
+    assert run(images[:0]).shape == (0, 10)
+    strange = images.expand(3, 1, 4, 4).transpose(2, 3)  # not contiguous
+    assert torch.equal(run(strange), run(strange.contiguous()))
+
+
+def test_a_path_compiles_like_its_ticket(tmp_path):
+    found, images = ticket(B.mlp(hidden=(8,), image_size=4)), torch.randn(3, 1, 4, 4)
+    found.save(tmp_path / "ticket")
+    assert torch.equal(mpt.compile(str(tmp_path / "ticket"))(images), mpt.compile(found)(images))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(1, 1, 4, 4, dtype=torch.float64), "float64"),
+        (np.zeros((1, 1, 4, 4), np.uint8), "uint8"),
+        (torch.zeros(1, 1, 4, 5), "image_size="),
+        (torch.zeros(1, 4, 4), "shape"),
+        (torch.full((1, 1, 4, 4), float("nan")), "NaN"),
+        (torch.full((1, 1, 4, 4), float("inf")), "finite"),
+        (torch.zeros(1, 1, 4, 4, device="meta"), "on the CPU"),
+        ([[1.0]], "list"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused_in_one_sentence(images, message):
+    run = mpt.compile(ticket(B.mlp(hidden=(8,), image_size=4)))
+    with pytest.raises(ValueError, match=message) as error:
+        run(images)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_image_size_is_asked_for():
+    found = ticket(B.cifar_resnet20(width=0.25))
+    with pytest.raises(ValueError, match="image_size="):
+        mpt.compile(found)
+    with pytest.raises(ValueError, match="in pixels"):
+        mpt.compile(found, image_size=0)
+    with pytest.raises(ValueError, match="threads"):
+        mpt.compile(found, image_size=32, threads=0)
+
+
+def test_an_image_size_that_does_not_fit_is_refused_by_layer():
+    with pytest.raises(ValueError, match=r"classifier\.0"):
+        mpt.compile(ticket(B.conv2(width=0.1)), image_size=16)
+
+
+def test_operations_read_the_ticket_weights():
+    found = ticket(B.conv2(width=0.1, image_size=8), prune=0.9)
+    convs = [node.conv for node in operations(found) if node.conv is not None]
+    assert sum(int(np.count_nonzero(conv.signs)) for conv in convs) == found.num_kept
+
+
+def test_the_engine_loads_with_its_first_use():
+    code = "import sys, mpt; assert 'torch' not in sys.modules; mpt.Ticket; sys.exit('llvmlite' in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0

@@ -1,0 +1,62 @@
+"""Unrolled code: what is written for which weight."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+import mpt
+from mpt.engine.code import Machine
+from mpt.engine.fuse import fuse
+from mpt.engine.plan import plan
+from mpt.engine.trace import trace
+from mpt.engine.unrolled import text, unrolled
+from tests.engine.networks import make_ternary, ticket
+
+
+def step_of(net, shape, machine):
+    return plan(fuse(trace(net, shape=shape)), lanes=machine.lanes).first[-1]
+
+
+def test_each_kept_weight_is_one_addition_or_subtraction_and_each_vector_is_loaded_once():
+    machine = Machine.host(lanes=4)
+    net = make_ternary(nn.Sequential(nn.Conv2d(5, 40, 3, padding=1, bias=False)), np.random.default_rng(0), prune=0.6)
+    layer = unrolled(step_of(net, (5, 6, 6), machine), "block", machine=machine, kind="<4 x float>")
+    kept = int((net[0].weight != 0).sum())
+    lines = text(layer).splitlines()
+    operations = sum("=fadd " in line or "=fsub " in line for line in lines)
+    first_plus = 40 - sum("%n,%x" in line for line in lines)  # a sum that begins with +x is x itself
+    assert len(layer.signs) == kept
+    assert operations == kept - first_plus
+    for block in layer.blocks:
+        own = layer.taps[block.start : block.stop, 0]
+        assert (np.diff(own) >= 0).all()
+    loads = sum("load <4 x float>,ptr %g" in line for line in lines)
+    assert loads == sum(len(np.unique(layer.taps[b.start : b.stop, 0])) for b in layer.blocks)
+
+
+def test_the_digest_follows_every_weight():
+    machine = Machine.host(lanes=4)
+    net = make_ternary(nn.Sequential(nn.Conv2d(3, 9, 3, bias=False)), np.random.default_rng(0), prune=0.5)
+
+    def key():
+        return unrolled(step_of(net, (3, 6, 6), machine), "block", machine=machine, kind="<4 x float>").key
+
+    before = key()
+    assert key() == before
+    place = net[0].weight[4].nonzero()[0]
+    net[0].weight.data[4][tuple(place)] *= -1
+    assert key() != before
+
+
+def test_memory_is_at_most_ten_bytes_a_kept_weight():
+    from mpt.engine import objects
+    from mpt.engine.program import program
+
+    machine = Machine.host()
+    found = ticket(mpt.backbones.conv6(width=0.5), prune=0.8)
+    made = program(fuse(trace(found.network(), shape=(3, 32, 32))), machine=machine, unroll=True)
+    code = sum(len(objects.straight(text(layer), machine)) for layer in made.layers)
+    assert code + len(made.data) <= 10 * found.num_kept + 64 * 1024
+    lists = program(fuse(trace(found.network(), shape=(3, 32, 32))), machine=machine)
+    assert len(lists.data) <= 4.1 * found.num_kept + 64 * 1024
