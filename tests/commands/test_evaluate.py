@@ -47,6 +47,15 @@ def test_a_ticket_is_measured_as_its_run_said_and_the_json_has_all_numbers(folde
     assert f"{100 * found['per_class'][3]['acc']:.2f} %" in table
 
 
+@pytest.mark.parametrize("engine", ["lists", "unrolled"])
+def test_a_compiled_ticket_has_the_accuracy_of_its_network(folder, engine):
+    found, expected = measured(folder, f"engine={engine}"), measured(folder)
+    assert found["acc"] == expected["acc"]
+    assert found["calibration_error"] == pytest.approx(expected["calibration_error"], abs=1e-4)
+    for option in ("control=shuffled_mask", "model=conv2", "accelerator=gpu"):
+        assert "leave out" in refused("eval", "run/ticket.safetensors", f"engine={engine}", option, cwd=folder)
+
+
 def test_every_control_loses_what_was_found(folder):
     found = measured(folder)["acc"]
     assert found > 0.4  # ten classes

@@ -23,11 +23,12 @@ BACKBONES = {
     "mlp": (lambda: B.mlp(hidden=(30, 20)), 28),
     "mlp of a few pixels": (lambda: B.mlp(hidden=(30,), image_size=3), 3),
     "vgg_small": (lambda: B.vgg_small(width=0.1), 32),
-    "cifar_resnet18": (lambda: B.cifar_resnet18(width=0.15), 32),
+    "cifar_resnet18": (lambda: B.cifar_resnet18(width=0.1), 32),
     "cifar_resnet50 odd": (lambda: B.cifar_resnet50(width=0.1), 19),
     "wide_resnet18_2": (lambda: B.wide_resnet18_2(width=0.1), 16),
     "wide_resnet34 odd": (lambda: B.wide_resnet34(width=0.05), 45),
 }
+DEEP = ("cifar_resnet50 odd", "wide_resnet18_2", "wide_resnet34 odd")
 TORCHVISION = {
     "resnet18 32": ("resnet18", 32),
     "resnet18 65": ("resnet18", 65),
@@ -35,13 +36,12 @@ TORCHVISION = {
     "wide_resnet50_2 64": ("wide_resnet50_2", 64),
     "resnext50_32x4d 64": ("resnext50_32x4d", 64),
     "vgg11_bn 32": ("vgg11_bn", 32),
-    "vgg11 224": ("vgg11", 224),
     "squeezenet1_0 63": ("squeezenet1_0", 63),
 }
 
 
 @pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in DEEP)) for n in BACKBONES])
 def test_logits_are_those_of_torch(name, unroll):
     build, side = BACKBONES[name]
     found = ticket(build())
@@ -55,8 +55,8 @@ def test_logits_are_those_of_torch(name, unroll):
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_logits_of_torchvision_are_those_of_torch(name, unroll):
     model, side = TORCHVISION[name]
-    if unroll and "vgg" in model:
-        pytest.skip("a hundred million weights")
+    if unroll and model in ("vgg11_bn", "wide_resnet50_2"):
+        pytest.skip("a hundred million weights take minutes to unroll")
     found = ticket(B.torchvision(name=model), prune=0.9)
     run = mpt.compile(found, unroll=unroll, threads=1, image_size=side)
     assert_same(run, mpt.to_dense(found.network()), batches=(1, 17) if side < 100 else (1,))
@@ -69,7 +69,7 @@ def test_logits_of_random_networks_are_those_of_torch(seed, lanes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6, 150))
+@pytest.mark.parametrize("seed", range(6, 36))
 def test_logits_of_many_random_networks_are_those_of_torch(seed):
     _check_random(seed, (4, 8, None)[seed % 3])
 

@@ -26,7 +26,7 @@ BACKBONES = {
 
 @pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
 @pytest.mark.parametrize("width", [8, None])
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", ["conv4", *(pytest.param(n, marks=pytest.mark.slow) for n in list(BACKBONES)[1:])])
 def test_logits_are_those_of_torch(name, width, unroll):
     net = ticket(BACKBONES[name](), binary_activations=True, learn_batchnorm=True).network()
     assert_same(compiled(net, (3, 32, 32), lanes=width, unroll=unroll), mpt.to_dense(net))

@@ -8,10 +8,11 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpt.commands.schemas import EvalSettings
 from mpt.data import ImageData
+from mpt.engine.engine import Run, compile
 from mpt.experiment.build import build_backbone, check_fit
 from mpt.experiment.evaluate import best_device, measurements, reestimate_batchnorm
 from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
@@ -29,7 +30,11 @@ def evaluate(path: Path, overrides: list[str]) -> str:
     keep_stored_data(ticket, composed, keys)
     settings = settings_of(composed, EvalSettings)
     data = load_for(ticket, settings.data)
+    if settings.engine != "torch":
+        _check_engine(settings)
     net, device = _network(ticket, settings, data), best_device(settings.accelerator)
+    if settings.engine != "torch":
+        net, device = _compiled(ticket, settings, data), torch.device("cpu")
     content = {"ticket": str(path), "control": settings.control, "seed": settings.seed, "data": data.name}
     content |= measurements(net, data.test, data=data, batch=settings.batch, device=device)
     if settings.corruptions:
@@ -51,6 +56,31 @@ def _network(ticket: Ticket, settings: EvalSettings, data: ImageData) -> nn.Modu
         device = best_device(settings.accelerator)
         reestimate_batchnorm(net, data.train, data=data, batch=settings.batch, device=device)
     return net
+
+
+class _Compiled(nn.Module):
+    """A compiled ticket in the place of its network."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.run(images)
+
+
+def _check_engine(settings: EvalSettings) -> None:
+    """Raise ValueError for options that the engine does not honour."""
+    if settings.control or settings.model or settings.accelerator not in ("auto", "cpu"):
+        raise ValueError(
+            f"engine={settings.engine} computes a ticket that builds its own backbone, on the CPU: leave out control, "
+            "model and accelerator, or take engine=torch"
+        )
+
+
+def _compiled(ticket: Ticket, settings: EvalSettings, data: ImageData) -> nn.Module:
+    """The ticket compiled by the engine that ``settings`` name."""
+    return _Compiled(compile(ticket, unroll=settings.engine == "unrolled", image_size=data.image_size))
 
 
 def render(content: dict[str, Any], table: str, *, json_: str | None) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mpt.run.settings import PRUNE, SEED, Data, OptionalOpen, Range, above, at_least, dial, one_of
 
+ENGINES = ("torch", "lists", "unrolled")
 _JSON = Range(lambda v: Path(v).parent.is_dir(), "true, false, or a file in an existing folder")
 
 
@@ -29,6 +30,7 @@ class EvalSettings(TicketSettings):
     seed: int = dial(0, "seed of the control", SEED)
     batch: int = dial(500, "images per step", at_least(1))
     accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
+    engine: str = dial("torch", "what computes the logits; lists and unrolled are mpt.compile's", one_of(*ENGINES))
     data: Data = dial(Data, "images")
 
 
