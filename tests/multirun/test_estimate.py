@@ -29,7 +29,7 @@ def test_seconds_come_from_runs_that_are_done(tmp_path):
     write_result(tmp_path / "run", settings)
     said = estimate([replace(settings, seed=1), replace(settings, epochs=20)], tmp_path)
     assert "30 minutes" in said  # 10 and 20
-    assert "from 1 finished run)" in said
+    assert "(from 1 run that finished)" in said
     assert "111.8 MB" in said
 
 
