@@ -1,4 +1,4 @@
-"""Running the console commands: in this process where it is enough, as a process of their own where it matters."""
+"""Running the console commands: in this process where it is enough, as a new process where it matters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Done(NamedTuple):
 
 
 def command(name, *arguments, cwd, check=True, environment=None):
-    """Run the console function of ``mpt-<name>`` in ``cwd``, in this process: importing torch anew takes seconds."""
+    """Run the console function of ``mpt-<name>`` in ``cwd``, in this process: a process would import torch first."""
     module, _, function_name = SCRIPTS[f"mpt-{name}"].partition(":")
     function = getattr(importlib.import_module(module), function_name)
     out, err, code, before = io.StringIO(), io.StringIO(), 0, dict(os.environ)
@@ -74,7 +74,7 @@ def command(name, *arguments, cwd, check=True, environment=None):
 
 
 def process(name, *arguments, cwd):
-    """Run ``mpt-<name>`` as a process of its own in ``cwd``: for what must be one (kills, several processes)."""
+    """Run ``mpt-<name>`` as a new process in ``cwd``: for kills, and for several processes."""
     return subprocess.run(
         [COMMANDS / f"mpt-{name}", *arguments],
         cwd=cwd,
@@ -87,7 +87,7 @@ def process(name, *arguments, cwd):
     )
 
 
-def row_of(directory):
+def read_result(directory):
     return json.loads((Path(directory) / "result.json").read_text())
 
 
@@ -119,17 +119,17 @@ def start_sweep(folder, *arguments):
 def left_behind(folder, *, seconds=10):
     """Command lines of processes that still work in ``folder`` after ``seconds``."""
     end = time.monotonic() + seconds
-    while (found := _working_in(folder)) and time.monotonic() < end:
+    while (commands := _working_in(folder)) and time.monotonic() < end:
         time.sleep(0.1)
-    return found
+    return commands
 
 
 def _working_in(folder):
-    found = []
+    commands = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if (path / "cwd").readlink() == folder:
-                found.append((path / "cmdline").read_text())
+                commands.append((path / "cmdline").read_text())
         except OSError:
             continue
-    return found
+    return commands

@@ -220,7 +220,7 @@ def check_numbers(ticket, folder):
     acc, bits, size, dense = re.search(
         r"\| ([\d.]+) % \| ([\d.]+) \| (\d+) kB; float32 takes ([\d.]+) MB", README
     ).groups()
-    row = console.row_of(folder / "runs" / "demo")
+    row = console.read_result(folder / "runs" / "demo")
     assert abs(100 * row["test_acc"] - float(acc)) < 1.5
     assert f"{ticket.bits / ticket.num_weights:.2f}" == bits
     assert round(row["ticket_bytes"] / 1000) == int(size)

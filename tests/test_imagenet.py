@@ -9,7 +9,7 @@ import pytest
 import mpt
 from mpt.experiment.module import TicketModule
 from mpt.search.mask import flips
-from tests.console import command, process, row_of
+from tests.console import command, process, read_result
 from tests.data.conftest import make_pictures
 
 NET = ("model=conv2", "width=0.125", "batch=16", "trainer.accelerator=cpu", "seed=3")
@@ -30,29 +30,27 @@ def train(directory, root, *overrides, check=True, small=SMALL):
     return command("train", *small, *run, *overrides, cwd=directory.parent, check=check)
 
 
-def evaluated(directory, *overrides):
+def evaluate(directory, *overrides):
     return command("eval", str(directory / "ticket.safetensors"), *overrides, cwd=directory.parent).stdout
 
 
 def test_a_tree_is_searched_measured_and_its_control_reestimated(root, tmp_path):
     train(tmp_path / "run", root, "data.val_size=15", "data.workers=1", "learn_batchnorm=false")
-    row = row_of(tmp_path / "run")
-    assert (row["num_train"], row["num_test"], row["data"]) == (60, 30, "imagenet")
-    assert row["test_acc"] > 0.6  # three classes
-    assert row["test_acc"] == pytest.approx(rows(tmp_path / "run")[-1]["test/acc"], abs=1e-6)
-    assert row["val_acc"] == pytest.approx(rows(tmp_path / "run")[-1]["val/acc"], abs=1e-6)
+    result = read_result(tmp_path / "run")
+    assert (result["num_train"], result["num_test"], result["data"]) == (60, 30, "imagenet")
+    assert result["test_acc"] > 0.6  # three classes
+    assert result["test_acc"] == pytest.approx(rows(tmp_path / "run")[-1]["test/acc"], abs=1e-6)
+    assert result["val_acc"] == pytest.approx(rows(tmp_path / "run")[-1]["val/acc"], abs=1e-6)
     header = mpt.Ticket.load(tmp_path / "run" / "ticket.safetensors").header
     assert header["class_names"] == ["ant", "bee", "cat"]
     assert not {"workers", "stream"} & set(header["data"])
-    said = evaluated(tmp_path / "run", "data.workers=0")
-    assert f"accuracy  {100 * row['test_acc']:.2f} % of 30 test images of imagenet" in said
-    assert "control shuffled_mask" in evaluated(tmp_path / "run", "control=shuffled_mask", "data.workers=0")
+    output = evaluate(tmp_path / "run", "data.workers=0")
+    assert f"accuracy  {100 * result['test_acc']:.2f} % of 30 test images of imagenet" in output
+    assert "control shuffled_mask" in evaluate(tmp_path / "run", "control=shuffled_mask", "data.workers=0")
 
 
 @pytest.mark.slow
-def test_a_search_on_files_that_was_cut_off_and_repeated_gives_the_ticket_of_an_uninterrupted_one(
-    root, tmp_path, monkeypatch
-):
+def test_an_interrupted_search_on_files_gives_the_ticket_of_an_uninterrupted_one(root, tmp_path, monkeypatch):
     train(tmp_path / "whole", root, "data.workers=0")
 
     def cut(module):
@@ -78,21 +76,21 @@ def test_a_folder_gives_one_ticket_from_memory_and_from_files(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_other_pictures_in_the_place_of_those_of_a_finished_run_are_refused(tmp_path):
+def test_other_pictures_in_the_folder_of_a_finished_run_are_refused(tmp_path):
     root = make_pictures(tmp_path / "tree", train=16, val=4)
     train(tmp_path / "run", root, "data.workers=0", "epochs=1")
     before = (tmp_path / "run" / "ticket.safetensors").read_bytes()
     make_pictures(root, train=16, val=4, seed=1)
     refused = train(tmp_path / "run", root, "data.workers=0", "epochs=1", check=False)
     assert refused.returncode == 1
-    assert "the pictures in data.root are others than those of the run there" in refused.stderr
+    assert "data.root now holds different pictures from those used by the run in" in refused.stderr
     assert (tmp_path / "run" / "ticket.safetensors").read_bytes() == before
     root.rename(tmp_path / "away")
     assert "this run is finished" in train(tmp_path / "run", root, "epochs=1").stdout
 
 
 @pytest.mark.slow
-def test_a_broken_picture_ends_the_search_with_one_sentence_and_mended_it_goes_on(tmp_path):
+def test_a_broken_picture_ends_the_search_with_one_sentence_and_once_mended_it_resumes(tmp_path):
     root = make_pictures(tmp_path / "tree", train=16, val=4)
     broken = root / "train" / "bee" / "001.png"
     content = broken.read_bytes()
@@ -102,10 +100,10 @@ def test_a_broken_picture_ends_the_search_with_one_sentence_and_mended_it_goes_o
     assert refused.stderr.strip().splitlines()[-1] == (
         f"mpt-train: {broken} is not a readable picture: delete or replace it"
     )
-    assert row_of(tmp_path / "run")["status"] == "failed"
+    assert read_result(tmp_path / "run")["status"] == "failed"
     broken.write_bytes(content)
     train(tmp_path / "run", root, "data.workers=0", "epochs=1")
-    assert row_of(tmp_path / "run")["status"] == "done"
+    assert read_result(tmp_path / "run")["status"] == "done"
 
 
 @pytest.mark.parametrize(
@@ -115,10 +113,10 @@ def test_a_broken_picture_ends_the_search_with_one_sentence_and_mended_it_goes_o
         (["data.stream=false"], "data.stream=false excludes data.resized_crop=true"),
         (["data.workers=-1"], "data.workers must be 0 or more, got -1"),
         (["data.augment=mixup"], "data.augment must be none or augmix, got mixup"),
-        (["data.noise_probability=2"], "data.noise_probability must be a probability in [0, 1], got 2"),
+        (["data.noise_probability=2"], "data.noise_probability must be in [0, 1], got 2"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_sentence(root, tmp_path, overrides, sentence):
+def test_impossible_options_are_refused_in_one_sentence(root, tmp_path, overrides, sentence):
     refused = train(tmp_path / "run", root, *overrides, check=False)
     assert refused.returncode == 1
     assert sentence in refused.stderr
@@ -134,5 +132,5 @@ def test_two_processes_with_workers_find_the_masks_of_one(root, tmp_path):
     one, two = (mpt.Ticket.load(tmp_path / name / "ticket.safetensors") for name in ("one", "two"))
     names = [layer["name"] for layer in one.header["layers"]]
     assert flips(*([ticket.mask(name) for name in names] for ticket in (one, two))) <= 0.001
-    assert row_of(tmp_path / "two")["processes"] == 2
-    assert rows(tmp_path / "two")[-1]["test/acc"] == pytest.approx(row_of(tmp_path / "two")["test_acc"], abs=1e-6)
+    assert read_result(tmp_path / "two")["processes"] == 2
+    assert rows(tmp_path / "two")[-1]["test/acc"] == pytest.approx(read_result(tmp_path / "two")["test_acc"], abs=1e-6)

@@ -10,7 +10,7 @@ import torch
 
 import mpt
 from mpt.search.layers import ticket_layers
-from tests.console import SMALL, command, row_of
+from tests.console import SMALL, command, read_result
 from tests.own_methods import IteRand
 
 YAML = "defaults: [biprop, _self_]\nname: {name}\ntarget: {target}\n"
@@ -56,7 +56,7 @@ def test_weights_are_drawn_again_between_steps_and_the_header_says_that_signs_ar
     assert 0.5 < changed < 0.95
     assert (ticket.header["signs"], plain.header["signs"]) == ("stored", "seed")
     shown = command("eval", "run/ticket.safetensors", "json=true", cwd=mine).stdout
-    assert json.loads(shown)["acc"] == row_of(mine / "run")["test_acc"]
+    assert json.loads(shown)["acc"] == read_result(mine / "run")["test_acc"]
 
 
 @pytest.mark.parametrize("more", [(), ("method.selection=global", "method.ramp=0"), ("optim.accumulate=2",)])
@@ -84,7 +84,7 @@ def test_steps_are_optimizer_steps_with_accumulated_gradients_too(mine, monkeypa
     steps = []
     monkeypatch.setattr(IteRand, "update", lambda self, layers, *, seed, epoch, step: steps.append((epoch, step)))
     train(mine, "iterand", "optim.accumulate=4", "epochs=2")
-    per_epoch = row_of(mine / "run")["num_train"] // 32
+    per_epoch = read_result(mine / "run")["num_train"] // 32
     assert steps == [(epoch, step) for epoch in range(2) for step in range(per_epoch)]
 
 
@@ -104,9 +104,9 @@ def test_a_penalty_is_minimised_and_not_reported(mine, more):
 @pytest.mark.parametrize("more", [(), ("method.selection=global",), ("binary_activations=true",), ("epochs=12",)])
 def test_a_gain_for_each_output_channel_goes_from_the_search_to_the_file_and_back(mine, more):
     train(mine, "channels", "report=true", *more)
-    row = row_of(mine / "run")
+    result = read_result(mine / "run")
     shown = json.loads(command("eval", "run/ticket.safetensors", "json=true", cwd=mine).stdout)
-    assert shown["acc"] == row["test_acc"]
+    assert shown["acc"] == result["test_acc"]
     net = mpt.Ticket.load(mine / "run" / "ticket.safetensors").network()
     for layer in ticket_layers(net).values():
         magnitudes = layer.ticket_weight().detach().abs().flatten(1)

@@ -39,7 +39,7 @@ TABLES = {
     "efficient_resnet18": ("cifar_resnet18", "sgd", 0.1, 0.9, 5e-4, 256, 250, "kaiming_normal"),
     "efficient_threshold": ("cifar_resnet18", "sgd", 0.1, 0.9, 5e-4, 256, 250, "kaiming_normal"),
 }
-# In no table: ours, and said so in their headers
+# In no table: ours, as their headers say
 OURS = {
     "mpt_vgg_small_1_32": ("vgg_small", "sgd", 0.1, 0.9, 5e-4, 256, 250, "kaiming_normal"),
     "mpt_vgg_small_dense": ("vgg_small", "sgd", 0.05, 0.9, 5e-4, 256, 250, "kaiming_normal"),
@@ -71,30 +71,35 @@ SELECTIONS = {"efficient_power": "global", "efficient_resnet18": "global", "effi
 IMAGENET = ("mpt_wrn50", "mpt_wrn34", "mpt_resnet34")
 
 
-def composed(recipe, *overrides):
+def compose_recipe(recipe, *overrides):
     return compose(f"recipe={recipe}", *(["data.root=x"] if recipe.startswith(IMAGENET) else []), *overrides)
 
 
-def test_every_recipe_file_stands_in_the_tables_of_this_test():
+def test_every_recipe_file_is_in_the_tables_of_this_test():
     assert set(FILES) == set(TABLES) | set(OURS)
 
 
 @pytest.mark.parametrize("recipe", sorted(TABLES | OURS))
 def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
-    made = composed(recipe)
-    optim, dense = made.optim, recipe.endswith("dense")
-    method = build_method(made.method, prune=made.prune)
-    row = (made.model.name, *(getattr(optim, key) for key in OPTIM), *(getattr(made, key) for key in RUN), method.init)
+    settings = compose_recipe(recipe)
+    optim, dense = settings.optim, recipe.endswith("dense")
+    method = build_method(settings.method, prune=settings.prune)
+    row = (
+        settings.model.name,
+        *(getattr(optim, key) for key in OPTIM),
+        *(getattr(settings, key) for key in RUN),
+        method.init,
+    )
     model, name, lr, momentum, *others = (TABLES | OURS)[recipe]
     assert row == (model, name, lr, optim.momentum if momentum is None else momentum, *others)
     assert optim.nesterov is (recipe in ("fast_conv", "fast_resnet18"))
-    assert made.data.crop == (0 if recipe.startswith("fast_") else None)
+    assert settings.data.crop == (0 if recipe.startswith("fast_") else None)
     expected = DEFAULTS | ({"prune": 0.0} if dense else {}) | ROWS.get(recipe, {})
-    assert {key: getattr(made, key) for key in expected} == expected
-    assert made.method.name == ("dense" if dense else "biprop")
-    assert made.method.arguments.get("selection", "layerwise") == SELECTIONS.get(recipe, "layerwise")
+    assert {key: getattr(settings, key) for key in expected} == expected
+    assert settings.method.name == ("dense" if dense else "biprop")
+    assert settings.method.arguments.get("selection", "layerwise") == SELECTIONS.get(recipe, "layerwise")
     imagenet = recipe.startswith(IMAGENET)
-    assert made.data.name == ("imagenet" if imagenet else "cifar10")
+    assert settings.data.name == ("imagenet" if imagenet else "cifar10")
     assert optim.schedule == ("multi_step" if recipe == "mpt_resnet34_dense" else "cosine")
     assert optim.warmup == (5 if imagenet and recipe in TABLES else 0)
 
@@ -103,11 +108,11 @@ def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
 @pytest.mark.parametrize("recipe", sorted(name for name, row in TABLES.items() if not name.endswith("dense")))
 @pytest.mark.parametrize("protocol", ["paper", "published"])
 def test_a_protocol_changes_a_recipe_where_paper_and_published_code_differ(recipe, protocol):
-    made, table = composed(recipe, f"protocol={protocol}"), TABLES[recipe]
+    settings, table = compose_recipe(recipe, f"protocol={protocol}"), TABLES[recipe]
     never_passed = protocol == "published" and table[1] == "adam"
-    assert made.optim.weight_decay == (0.0 if never_passed else table[4])
+    assert settings.optim.weight_decay == (0.0 if never_passed else table[4])
     unscaled = table[-1] == "signed_constant" or protocol == "paper"
-    assert made.method.arguments["scale_fan"] == ("none" if unscaled else "published")
+    assert settings.method.arguments["scale_fan"] == ("none" if unscaled else "published")
 
 
 @pytest.mark.slow
@@ -127,52 +132,52 @@ def test_a_header_says_paper_and_table_expected_accuracy_cost_and_a_command_that
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(FILES))
-def test_the_cost_of_a_header_is_what_is_counted(recipe):
+def test_the_cost_in_a_header_is_counted_right(recipe):
     text = " ".join(line.lstrip("# ") for line in FILES[recipe].splitlines() if line.startswith("#"))
     petaflop, gigaflop, hours = (
         float(re.search(pattern, text)[1].replace(",", ""))
         for pattern in (r"Cost: ([\d.,]+) PFLOP", r"([\d.]+) GFLOP a forward", r"([\d.]+) h at 10 TFLOP/s")
     )
-    made = composed(recipe)
+    settings = compose_recipe(recipe)
     train, test, size, classes = (
         (1_281_167, 50_000, 224, 1000) if recipe.startswith(IMAGENET) else (50_000, 10_000, 32, 10)
     )
-    build = getattr(backbones, made.model.target.rpartition(".")[2])
-    arguments = {"name": made.model.name} if build is backbones.torchvision else {"width": made.width}
+    build = getattr(backbones, settings.model.target.rpartition(".")[2])
+    arguments = {"name": settings.model.name} if build is backbones.torchvision else {"width": settings.width}
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         build(num_classes=classes, **arguments).eval()(torch.empty(1, 3, size, size))
     forward = counter.get_total_flops()
     assert gigaflop == pytest.approx(forward / 1e9, rel=0.01)
-    assert petaflop == pytest.approx(forward * (3 * train + test) * made.epochs / 1e15, rel=0.01)
+    assert petaflop == pytest.approx(forward * (3 * train + test) * settings.epochs / 1e15, rel=0.01)
     assert hours == pytest.approx(petaflop * 1e15 / 1e13 / 3600, rel=0.2)
 
 
 @pytest.mark.parametrize(
     "recipe", [name if "conv_" in name else pytest.param(name, marks=pytest.mark.slow) for name in sorted(FILES)]
 )
-def test_two_real_steps_of_a_recipe_move_what_it_learns(tmp_path, recipe):
+def test_two_real_steps_of_a_recipe_change_the_trained_parameters(tmp_path, recipe):
     width = "1" if recipe.startswith(("mpt_wrn50", "mpt_resnet34")) else "0.125"  # torchvision's have none
     small = ["data=synthetic", "data.image_size=32", f"width={width}", "batch=8", "epochs=1", "trainer=smoke"]
     small += ["method.ramp=0"] if SELECTIONS.get(recipe) == "global" else []
-    row = run(compose(f"recipe={recipe}", *small, "trainer.progress=false"), tmp_path / "run")
-    assert row["status"] == "done"
+    result = run(compose(f"recipe={recipe}", *small, "trainer.progress=false"), tmp_path / "run")
+    assert result["status"] == "done"
     (written,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert math.isfinite(written["train/loss"])
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
-    learned = "scores" if row["method"] == "biprop" else "weight"
-    start = started(recipe, small)
+    learned = "scores" if result["method"] == "biprop" else "weight"
+    start = initial_state(recipe, small)
     moved = [not torch.equal(state["state_dict"][f"net.{name}"], p) for name, p in start if name.endswith(learned)]
     assert moved
     assert all(moved)
 
 
-def started(recipe, small):
-    """Names and values of the network's state before the first step."""
-    made = compose(f"recipe={recipe}", *small)
-    images = data.load(**vars(made.data))
-    signs = {"binary_activations": made.binary_activations}
-    backbone = build_backbone(made.model, images, width=made.width, seed=0, **signs)
-    method = build_method(made.method, prune=made.prune)
-    options = {key: getattr(made, key) for key in ("dense", "learn_batchnorm", "spline_t")} | signs
+def initial_state(recipe, small):
+    """Name and value of every tensor of the network before the first step."""
+    settings = compose(f"recipe={recipe}", *small)
+    images = data.load(**vars(settings.data))
+    signs = {"binary_activations": settings.binary_activations}
+    backbone = build_backbone(settings.model, images, width=settings.width, seed=0, **signs)
+    method = build_method(settings.method, prune=settings.prune)
+    options = {key: getattr(settings, key) for key in ("dense", "learn_batchnorm", "spline_t")} | signs
     return convert(backbone, method, images, seed=0, name=recipe, **options).state_dict().items()

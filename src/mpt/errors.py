@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 _UNKNOWN = re.compile(r"Could not override '([^']+)'")
+_MERGING = "Error merging override "
 _NOISE = ("full_key", "object_type", "reference_type", "To append", "Config search path", "Set the env", "See https")
 
 
@@ -35,6 +36,8 @@ def sentence(error: Any) -> str:
     text = str(error) or type(error).__name__
     cause = str(error.__cause__ or "") if _package(error) in ("hydra", "omegaconf") else ""
     lines = [line.strip() for line in f"{text}\n{cause}".splitlines()]
+    if lines[0].startswith(_MERGING) and len(lines) > 1:
+        lines[0] = f"{lines[0].removeprefix(_MERGING)} is refused:"
     useful = dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE))  # each once, in order
     return " ".join(useful).removeprefix("ValueError raised while resolving interpolation: ")
 

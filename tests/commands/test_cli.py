@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.console import COMMANDS, SMALL, command, process, row_of
+from tests.console import COMMANDS, SMALL, command, process, read_result
 
 HERE = (*SMALL, "epochs=1", "hydra.run.dir=run")
 
@@ -55,10 +55,10 @@ def refused(name, *arguments, cwd, **options):
         (["logger=wandb", "logger.mode=online", "data=digits"], ["wandb login"]),
     ],
 )
-def test_a_wrong_command_ends_with_one_sentence_and_makes_nothing(tmp_path, arguments, words):
-    said = refused("train", *arguments, cwd=tmp_path, environment={"WANDB_API_KEY": "", "HOME": str(tmp_path)})
+def test_a_wrong_command_ends_with_one_sentence_and_writes_nothing(tmp_path, arguments, words):
+    output = refused("train", *arguments, cwd=tmp_path, environment={"WANDB_API_KEY": "", "HOME": str(tmp_path)})
     for word in words:
-        assert word in said
+        assert word in output
     assert not list(tmp_path.rglob("result.json"))
 
 
@@ -79,28 +79,28 @@ def test_help_and_configuration_need_no_torch(tmp_path):
     assert "TICKET" in command("ticket", "--help", cwd=tmp_path).stdout
 
 
-def test_the_last_lines_say_what_was_found_and_the_command_evaluates_it(finished):
+def test_the_last_lines_describe_the_ticket_and_the_command_evaluates_it(finished):
     done = command("train", *HERE, cwd=finished)  # finished: says it again
     lines = dict(
         line.split(None, 1)
         for line in done.stdout.splitlines()
         if line[:8] in {"accuracy", "weights ", "size    ", "evaluate"}
     )
-    row = row_of(finished / "run")
-    assert f"{100 * row['test_acc']:.2f} %" in lines["accuracy"]
-    assert f"{row['num_kept']:,} of {row['num_weights']:,}" in lines["weights"]
+    result = read_result(finished / "run")
+    assert f"{100 * result['test_acc']:.2f} %" in lines["accuracy"]
+    assert f"{result['num_kept']:,} of {result['num_weights']:,}" in lines["weights"]
     assert "times smaller" in lines["size"]
     name, *arguments = lines["evaluate"].split()
     assert name == "mpt-eval"
     shown = command("eval", *arguments, "data.image_size=8", "data.num_classes=4", "data.num_images=320", cwd=finished)
-    assert f"accuracy  {100 * row['test_acc']:.2f} %" in shown.stdout
+    assert f"accuracy  {100 * result['test_acc']:.2f} %" in shown.stdout
 
 
 def test_a_ticket_is_evaluated_on_its_own_data_by_default_and_its_control_is_not_better(finished):
     own = command("eval", "run/ticket.safetensors", cwd=finished).stdout
     shuffled = command("eval", "run/ticket.safetensors", "control=shuffled_mask", cwd=finished).stdout
     acc, control = (float(text.split()[1]) for text in (own, shuffled))
-    assert acc == pytest.approx(100 * row_of(finished / "run")["test_acc"], abs=0.01)
+    assert acc == pytest.approx(100 * read_result(finished / "run")["test_acc"], abs=0.01)
     assert control < acc
     info = command("ticket", "info", "run/ticket.safetensors", cwd=finished).stdout
     assert "features.0" in info
@@ -120,9 +120,9 @@ def test_a_ticket_is_evaluated_on_its_own_data_by_default_and_its_control_is_not
     ],
 )
 def test_a_wrong_evaluation_ends_with_one_sentence(finished, arguments, words):
-    said = refused("eval", *arguments, cwd=finished)
+    output = refused("eval", *arguments, cwd=finished)
     for word in words:
-        assert word in said
+        assert word in output
 
 
 def test_a_truncated_ticket_is_refused_by_every_command(finished):
@@ -141,12 +141,12 @@ def test_a_full_disk_is_one_sentence_and_earlier_results_stay(finished):
     assert "Traceback" not in done.stderr
     assert "File too large" in done.stderr.splitlines()[-1]
     assert {path: path.read_bytes() for path in (finished / "run").iterdir()} == before
-    assert row_of(finished / "full")["status"] == "failed"
+    assert read_result(finished / "full")["status"] == "failed"
     command("train", *SMALL, "epochs=1", "seed=5", "hydra.run.dir=full", cwd=finished)
-    assert row_of(finished / "full")["status"] == "done"
+    assert read_result(finished / "full")["status"] == "done"
 
 
-def test_a_multirun_makes_one_directory_a_run_and_repeating_it_runs_nothing(tmp_path):
+def test_a_multirun_has_one_directory_per_run_and_repeating_it_runs_nothing(tmp_path):
     arguments = ["-m", *(o for o in SMALL if not o.startswith("epochs")), "epochs=1", "prune=0.5,0.8"]
     command("train", *arguments, cwd=tmp_path)
     results = sorted((tmp_path / "runs").glob("*/result.json"))
@@ -173,4 +173,4 @@ def test_flags_may_stand_behind_overrides_with_two_processes(tmp_path):
         "train", *arguments, "trainer.devices=2", "epochs=1", "hydra.run.dir=two", "-cd", "mine", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert row_of(tmp_path / "two")["processes"] == 2
+    assert read_result(tmp_path / "two")["processes"] == 2

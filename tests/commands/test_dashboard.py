@@ -14,8 +14,8 @@ def test_a_workspace_is_built_offline_and_shows_the_runs_of_its_sweep(tmp_path):
     from wandb_workspaces.workspaces import internal
 
     offline = {"WANDB_API_KEY": "", "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
-    said = command("dashboard", "fig2", "entity=me", cwd=tmp_path, environment=offline).stdout
-    assert "not saved online, because there is no account" in said
+    output = command("dashboard", "fig2", "entity=me", cwd=tmp_path, environment=offline).stdout
+    assert "not saved online, because there is no account" in output
     content = (tmp_path / "fig2-dashboard.json").read_text()
     view = internal.View.model_validate_json(content)  # W&B's own schema reads it back
     bank = view.spec.section.panel_bank_config

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.commands.test_cli import refused
-from tests.console import SMALL, command, row_of
+from tests.console import SMALL, command, read_result
 
 RGB = [o for o in SMALL if not o.startswith(("data.image_size", "data.num_classes"))]
 
@@ -19,11 +19,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def measured(folder, *arguments):
+def measure(folder, *arguments):
     return json.loads(command("eval", "run/ticket.safetensors", "json=true", *arguments, cwd=folder).stdout)
 
 
-def corrupted(folder, *, labels=range(10)):
+def write_corruptions(folder, *, labels=range(10)):
     """``CIFAR-10-C`` as it is published, with 20 images a severity: of one colour a class, fog and noise over them."""
     rng, root = np.random.default_rng(0), folder / "C"
     root.mkdir(exist_ok=True)
@@ -34,70 +34,70 @@ def corrupted(folder, *, labels=range(10)):
 
 
 def test_a_ticket_is_measured_as_its_run_said_and_the_json_has_all_numbers(folder):
-    found = measured(folder)
-    assert found["acc"] == pytest.approx(row_of(folder / "run")["test_acc"], abs=1e-6)
-    assert 0.25 < found["acc"] <= found["acc_top5"] <= 1
-    assert 0 <= found["calibration_error"] <= 1
-    assert [row["class"] for row in found["per_class"]] == [str(label) for label in range(10)]
+    values = measure(folder)
+    assert values["acc"] == pytest.approx(read_result(folder / "run")["test_acc"], abs=1e-6)
+    assert 0.25 < values["acc"] <= values["acc_top5"] <= 1
+    assert 0 <= values["calibration_error"] <= 1
+    assert [row["class"] for row in values["per_class"]] == [str(label) for label in range(10)]
     command("eval", "run/ticket.safetensors", "json=out.json", cwd=folder)
-    assert json.loads((folder / "out.json").read_text()) == found
+    assert json.loads((folder / "out.json").read_text()) == values
     table = command("eval", "run/ticket.safetensors", "per_class=true", cwd=folder).stdout
-    assert f"accuracy  {100 * found['acc']:.2f} %" in table
-    assert f"top-5     {100 * found['acc_top5']:.2f} %" in table
-    assert f"{100 * found['per_class'][3]['acc']:.2f} %" in table
+    assert f"accuracy  {100 * values['acc']:.2f} %" in table
+    assert f"top-5     {100 * values['acc_top5']:.2f} %" in table
+    assert f"{100 * values['per_class'][3]['acc']:.2f} %" in table
 
 
 @pytest.mark.parametrize("engine", ["lists", "unrolled"])
 def test_a_compiled_ticket_has_the_accuracy_of_its_network(folder, engine):
-    found, expected = measured(folder, f"engine={engine}"), measured(folder)
+    found, expected = measure(folder, f"engine={engine}"), measure(folder)
     assert found["acc"] == expected["acc"]
     assert found["calibration_error"] == pytest.approx(expected["calibration_error"], abs=1e-4)
     for option in ("control=shuffled_mask", "model=conv2", "accelerator=gpu"):
         assert "leave out" in refused("eval", "run/ticket.safetensors", f"engine={engine}", option, cwd=folder)
 
 
-def test_every_control_loses_what_was_found(folder):
-    found = measured(folder)["acc"]
-    assert found > 0.4  # ten classes
+def test_every_control_loses_accuracy(folder):
+    acc = measure(folder)["acc"]
+    assert acc > 0.4  # ten classes
     for control in ("shuffled_mask", "random_mask", "fresh_weights"):
-        assert measured(folder, f"control={control}")["acc"] < 0.7 * found, control
+        assert measure(folder, f"control={control}")["acc"] < 0.7 * acc, control
 
 
 def test_every_corruption_and_severity_and_their_mean_are_measured(folder):
-    root = corrupted(folder)
-    found = measured(folder, f"corruptions={root}")
-    cells = [(row["corruption"], row["severity"], row["num_images"]) for row in found["corruptions"]]
+    root = write_corruptions(folder)
+    values = measure(folder, f"corruptions={root}")
+    cells = [(row["corruption"], row["severity"], row["num_images"]) for row in values["corruptions"]]
     assert sorted(cells) == [(name, s, 20) for name in ("fog", "gaussian_noise") for s in range(1, 6)]
-    assert found["corruptions_acc"] == pytest.approx(np.mean([row["acc"] for row in found["corruptions"]]))
+    assert values["corruptions_acc"] == pytest.approx(np.mean([row["acc"] for row in values["corruptions"]]))
     table = command("eval", "run/ticket.safetensors", f"corruptions={root}", cwd=folder).stdout
     assert "severity 5" in table
-    assert f"mean accuracy over the standard corruptions  {100 * found['corruptions_acc']:.2f} %" in table
-    assert len(found["corruptions_missing"]) == 13
+    assert f"mean accuracy over the standard corruptions  {100 * values['corruptions_acc']:.2f} %" in table
+    assert len(values["corruptions_missing"]) == 13
     assert "NOT included, because their files are missing: shot_noise," in table
 
 
-def test_the_mean_over_corruptions_is_that_of_the_standard_ones(folder, tmp_path):
-    root = corrupted(tmp_path)
+def test_the_mean_over_corruptions_includes_the_standard_ones_only(folder, tmp_path):
+    root = write_corruptions(tmp_path)
     np.save(root / "saturate.npy", np.zeros((100, 32, 32, 3), dtype=np.uint8))
-    found = measured(folder, f"corruptions={root}")
-    standard = [row["acc"] for row in found["corruptions"] if row["corruption"] != "saturate"]
-    assert len(found["corruptions"]) == len(standard) + 5
-    assert found["corruptions_acc"] == pytest.approx(np.mean(standard))
+    values = measure(folder, f"corruptions={root}")
+    standard = [row["acc"] for row in values["corruptions"] if row["corruption"] != "saturate"]
+    assert len(values["corruptions"]) == len(standard) + 5
+    assert values["corruptions_acc"] == pytest.approx(np.mean(standard))
 
 
-def test_a_model_that_there_is_not_is_refused(folder):
-    said = refused("eval", "run/ticket.safetensors", "model=nope", cwd=folder)
-    assert "nope" in said
+def test_an_unknown_model_is_refused(folder):
+    output = refused("eval", "run/ticket.safetensors", "model=nope", cwd=folder)
+    assert "nope" in output
 
 
-def test_a_place_where_no_json_can_be_written_is_said_before_measuring(folder):
-    said = refused("eval", "run/ticket.safetensors", "json=nowhere/x.json", "data.root=nowhere", cwd=folder)
-    assert "json must be true, false, or a file in an existing folder, got nowhere/x.json" in said
+def test_a_file_that_cannot_be_written_is_refused_before_measuring(folder):
+    output = refused("eval", "run/ticket.safetensors", "json=nowhere/x.json", "data.root=nowhere", cwd=folder)
+    assert "json must be true, false, or a file in an existing folder, got nowhere/x.json" in output
 
 
 def test_corruptions_that_do_not_fit_are_refused(folder, tmp_path):
-    said = refused("eval", "run/ticket.safetensors", "corruptions=nowhere", cwd=folder)
-    assert "no labels.npy in nowhere" in said
-    root = corrupted(tmp_path, labels=range(12))
-    said = refused("eval", "run/ticket.safetensors", f"corruptions={root}", cwd=folder)
-    assert "holds 12 classes, but the ticket knows 10" in said
+    output = refused("eval", "run/ticket.safetensors", "corruptions=nowhere", cwd=folder)
+    assert "no labels.npy in nowhere" in output
+    root = write_corruptions(tmp_path, labels=range(12))
+    output = refused("eval", "run/ticket.safetensors", f"corruptions={root}", cwd=folder)
+    assert "holds 12 classes, but the ticket knows 10" in output

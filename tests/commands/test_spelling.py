@@ -17,9 +17,10 @@ from mpt.run.settings import FinetuneSettings
         ("xyzzy=1", "there is no option xyzzy: --help lists them"),
         ("xyzzy.lr=1", r"there is no option xyzzy\.lr: --help"),
         ("layers=last", "there is no option layers"),
+        ("prune", "prune has no value: write prune=VALUE"),
     ],
 )
-def test_a_misspelt_option_is_refused_with_what_may_be_meant(override, sentence):
+def test_a_misspelt_option_is_refused_with_a_suggestion(override, sentence):
     with pytest.raises(ValueError, match=sentence):
         check_spelling([], ["prune=0.5", override])
 
@@ -30,10 +31,10 @@ def test_a_misspelt_option_is_refused_with_what_may_be_meant(override, sentence)
         *("prune=0.5", "optim.lr=1", "data.root=a=b", "optim=adam", "recipe=demo", "sweeps=fig2", "sweep=mine"),
         *("optim.arguments={betas:[0,1]}", "optim.arguments.betas=[0,1]", "optim.schedule._target_=x"),
         *("model.anything=1", "method.exponents=2", "hydra.run.dir=x", "hydra/launcher=slurm", "model@x=conv2"),
-        *("+prun=0.5", "~logger", "++prun=1", "prun", "data@data=cifar10"),
+        *("+prun=0.5", "~logger", "++prun=1", "data@data=cifar10"),
     ],
 )
-def test_what_is_spelt_right_or_not_for_it_to_say_goes_on_to_hydra(override):
+def test_options_that_are_right_or_that_only_hydra_can_check_pass(override):
     check_spelling(["-m"], [override])
 
 
@@ -49,7 +50,7 @@ def test_what_is_spelt_right_or_not_for_it_to_say_goes_on_to_hydra(override):
         ([], ["hydra.searchpath=[x]", "prun=1"]),
     ],
 )
-def test_with_configuration_files_of_ones_own_and_for_shells_hydra_judges(flags, overrides):
+def test_hydra_checks_options_of_custom_configuration_files_and_of_shells(flags, overrides):
     check_spelling(flags, overrides)
 
 

@@ -23,17 +23,17 @@ def folder(tmp_path_factory):
 def test_a_report_prints_a_table_and_writes_the_same_numbers_with_histograms_of_the_run_s_scores(folder):
     arguments = ("run/ticket.safetensors", "checkpoint=run/last.ckpt", "bins=7", "json=report.json")
     table = command("ticket", "report", *arguments, cwd=folder).stdout
-    found = json.loads((folder / "report.json").read_text())
-    assert found["image_size"] == 8
-    assert f"acceleration  {found['acceleration']:.3f}" in table
-    row = next(row for row in found["layers"] if row["name"] == "features.2")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["image_size"] == 8
+    assert f"acceleration  {report['acceleration']:.3f}" in table
+    row = next(row for row in report["layers"] if row["name"] == "features.2")
     assert f"{100 * row['zero']:.2f} %" in table
     state = torch.load(folder / "run" / "last.ckpt", weights_only=True)["state_dict"]
-    for row in found["layers"]:
+    for row in report["layers"]:
         scores = state[f"net.{row['name']}.scores"].flatten().numpy()
         assert row["scores"]["counts"] == np.histogram(scores, bins=7)[0].tolist()
     printed = command("ticket", "report", "run/ticket.safetensors", "image_size=8", "--json", cwd=folder).stdout
-    assert json.loads(printed)["acceleration"] == found["acceleration"]
+    assert json.loads(printed)["acceleration"] == report["acceleration"]
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,15 @@ def test_a_report_prints_a_table_and_writes_the_same_numbers_with_histograms_of_
 def test_a_wrong_command_ends_with_one_sentence(folder, arguments, words):
     other = mpt.convert(mpt.backbones.conv4(width=0.125, image_size=8), mpt.Biprop(prune=0.8), seed=0)
     mpt.Ticket.from_network(other).save(folder / "other.safetensors")
-    said = refused("ticket", *arguments, cwd=folder)
+    output = refused("ticket", *arguments, cwd=folder)
     for word in words:
-        assert word in said
+        assert word in output
 
 
 def test_a_published_file_becomes_a_ticket_that_every_command_takes(folder):
     Conv4(width=0.125).save(folder / "model_best.pth", prune_rate=0.2, conv_type="SubnetConv")
-    said = command("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder).stdout
-    assert "mpt-eval model_best.safetensors data=cifar10" in said
+    output = command("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder).stdout
+    assert "mpt-eval model_best.safetensors data=cifar10" in output
     ticket = mpt.Ticket.load(folder / "model_best.safetensors")
     assert ticket.header["method"]["prune"] == 0.8
     assert ticket.header["backbone"]["target"] == "mpt.backbones.conv4"
@@ -75,7 +75,7 @@ def test_a_published_file_becomes_a_ticket_that_every_command_takes(folder):
     assert "accuracy" in command("eval", "model_best.safetensors", *data, cwd=folder).stdout
     tuned = ("epochs=1", "batch=20", "hydra.run.dir=tuned", "trainer.accelerator=cpu", "trainer.devices=1")
     assert "before" in command("finetune", "model_best.safetensors", *data, *tuned, cwd=folder).stdout
-    said = refused("eval", "model_best.safetensors", "data=synthetic", "data.num_classes=4", cwd=folder)
-    assert "must give one logit for each of 4 classes" in said
-    said = refused("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder)
-    assert "model_best.safetensors exists already" in said
+    output = refused("eval", "model_best.safetensors", "data=synthetic", "data.num_classes=4", cwd=folder)
+    assert "must give one logit for each of 4 classes" in output
+    output = refused("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder)
+    assert "model_best.safetensors exists already" in output

@@ -58,15 +58,15 @@ def test_ema_is_the_exponential_average_over_all_steps_from_its_first_epoch(watc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 1])
-def test_swa_is_the_mean_of_the_ends_of_its_epochs(watched, start):
+def test_swa_is_the_mean_of_the_scores_at_the_ends_of_its_epochs(watched, start):
     steps, end = watched("optim.averaging=swa", f"optim.averaging_start={start}", "epochs=4")
     expected = torch.stack([scores[-1] for scores in steps[start:]]).mean(0)
     torch.testing.assert_close(end["state_dict"]["net.features.0.scores"], expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("averaged", ["optim.averaging=ema", "optim.averaging=swa"])
-def test_the_ticket_and_every_evaluation_are_of_the_averaged_scores_and_the_frozen_weights_stay(run_here, averaged):
-    row, directory = run_here(averaged, "optim.averaging_decay=0.95", "prune=0.8")
+def test_the_ticket_and_every_evaluation_use_the_averaged_scores_and_the_frozen_weights_stay(run_here, averaged):
+    result, directory = run_here(averaged, "optim.averaging_decay=0.95", "prune=0.8")
     state = torch.load(directory / "last.ckpt", weights_only=True)["state_dict"]
     backbone = mpt.backbones.conv2(width=0.125, num_classes=4, image_size=8)
     start = mpt.convert(backbone, mpt.Biprop(prune=0.8), seed=0)
@@ -77,11 +77,11 @@ def test_the_ticket_and_every_evaluation_are_of_the_averaged_scores_and_the_froz
         assert torch.equal(ticket.mask(name), net.get_submodule(name).mask())
         assert torch.equal(net.get_submodule(name).weight, start.get_submodule(name).weight)
     last = rows(directory)[-1]
-    assert last["test/acc"] == pytest.approx(row["test_acc"], abs=1e-6)
+    assert last["test/acc"] == pytest.approx(result["test_acc"], abs=1e-6)
     assert last["ticket/gain/features.0"] == pytest.approx(net.features[0].gain().item(), rel=1e-6)
 
 
-def test_a_module_without_averaging_is_itself_inside_averaged():
+def test_a_module_without_averages_stays_as_it_is():
     module = L.LightningModule()
     with averaging.use_averages(L.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False), module):
         pass

@@ -12,7 +12,7 @@ import mpt
 from mpt.experiment.build import build_method, check_bf16_strides
 from mpt.run.settings import Choice
 from mpt.search.weight import signs
-from tests.console import SMALL, command, compose, row_of
+from tests.console import SMALL, command, compose, read_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ def test_a_method_is_added_by_one_class_and_one_yaml(tmp_path):
     )
     options = ["method=rms", "method.selection=global", "method.ramp=0", "prune=0.7", "hydra.run.dir=run"]
     command("train", "--config-dir", "mine", *SMALL, *options, cwd=tmp_path)
-    row = row_of(tmp_path / "run")
-    assert (row["method"], row["test_acc"] > 0.3) == ("rms", True)
+    result = read_result(tmp_path / "run")
+    assert (result["method"], result["test_acc"] > 0.3) == ("rms", True)
     ticket = mpt.Ticket.load(tmp_path / "run" / "ticket.safetensors")
     method = ticket.header["method"]
     assert (method["name"], method["exponent"], method["selection"]) == ("RootMeanSquare", 2.0, "global")
@@ -48,7 +48,7 @@ def test_a_method_is_added_by_one_class_and_one_yaml(tmp_path):
         gain = net.get_submodule(name).weight.square().mean().sqrt()
         assert set(ticket.weight(name).unique().tolist()) == {-gain.item(), 0.0, gain.item()}
     shown = command("eval", "run/ticket.safetensors", cwd=tmp_path)
-    assert f"accuracy  {100 * row['test_acc']:.2f} %" in shown.stdout
+    assert f"accuracy  {100 * result['test_acc']:.2f} %" in shown.stdout
     wrong = command(
         "train", "--config-dir", "mine", *SMALL, "method=rms", "+method.exponents=2", cwd=tmp_path, check=False
     )
@@ -94,11 +94,11 @@ def test_torch_gives_the_right_bf16_gradients_where_a_stride_is_not_refused(stri
         torch.testing.assert_close(layer.weight.grad.double(), exact.weight.grad, rtol=0.02, atol=0.2)
 
 
-def test_a_method_s_yaml_says_the_defaults_of_its_class():
+def test_the_yaml_of_a_method_has_the_defaults_of_its_class():
     for name in ("biprop", "edge_popup", "dense"):
-        made = compose(f"method={name}")
-        method = build_method(made.method, prune=made.prune)
-        assert method == type(method)(prune=made.prune)
+        settings = compose(f"method={name}")
+        method = build_method(settings.method, prune=settings.prune)
+        assert method == type(method)(prune=settings.prune)
 
 
 @pytest.mark.parametrize(
@@ -117,17 +117,17 @@ def test_a_method_that_does_not_fit_its_class_is_refused(choice, sentence):
         build_method(choice, prune=0.5)
 
 
-def test_dense_removes_nothing_by_default_and_refuses_to():
-    made = compose("method=dense")
-    assert made.prune == 0
+def test_dense_removes_nothing_by_default_and_refuses_to_remove_any():
+    settings = compose("method=dense")
+    assert settings.prune == 0
     with pytest.raises(ValueError, match="dense baseline removes none"):
         build_method(compose("method=dense", "prune=0.8").method, prune=0.8)
 
 
 def test_a_random_mask_comes_with_learned_batchnorm():
-    made = compose("method=random_mask", "prune=0.7")
-    assert made.learn_batchnorm
-    assert build_method(made.method, prune=0.7) == mpt.Biprop(prune=0.7, learn_scores=False)
+    settings = compose("method=random_mask", "prune=0.7")
+    assert settings.learn_batchnorm
+    assert build_method(settings.method, prune=0.7) == mpt.Biprop(prune=0.7, learn_scores=False)
     other = compose("method=random_mask", "method.selection=global", "protocol=paper")
     assert (other.method.arguments["selection"], other.method.arguments["scale_fan"]) == ("global", "none")
     assert other.learn_batchnorm

@@ -8,7 +8,7 @@ import torch
 import mpt
 from mpt.experiment.checkpoint import WholeOrNothing
 from mpt.experiment.monitor import Monitor
-from tests.console import SMALL, process, row_of
+from tests.console import SMALL, process, read_result
 from tests.experiment.test_train import killed, rows
 
 BEST = ("select=best_val", "data.val_size=64", "epochs=6", "optim.lr=1.0")  # a rate at which the last is not the best
@@ -24,8 +24,8 @@ EVERYTHING = (
 )
 
 
-class CutError(Exception):
-    """Where a run is cut off."""
+class InterruptError(Exception):
+    """Interrupts a run."""
 
 
 def timeless(directory):
@@ -33,15 +33,15 @@ def timeless(directory):
 
 
 @pytest.mark.slow
-def test_the_ticket_of_best_val_is_that_of_the_best_epoch_on_held_out_images_and_says_which(run_here):
-    row, directory = run_here(*BEST)
+def test_best_val_keeps_the_ticket_of_the_best_epoch_on_held_out_images_and_says_which(run_here):
+    result, directory = run_here(*BEST)
     written = rows(directory)
     best = max(written, key=lambda r: r["val/acc"])
-    assert row["epoch"] == best["epoch"] < 6
-    assert row["test_acc"] == pytest.approx(best["test/acc"], abs=1e-6)
-    assert row["val_acc"] == pytest.approx(best["val/acc"], abs=1e-6)
-    assert row["train_acc"] == best["train/acc"]
-    assert row["test_acc_max"] == max(r["test/acc"] for r in written)
+    assert result["epoch"] == best["epoch"] < 6
+    assert result["test_acc"] == pytest.approx(best["test/acc"], abs=1e-6)
+    assert result["val_acc"] == pytest.approx(best["val/acc"], abs=1e-6)
+    assert result["train_acc"] == best["train/acc"]
+    assert result["test_acc_max"] == max(r["test/acc"] for r in written)
     ticket = mpt.Ticket.load(directory / "ticket.safetensors")
     assert ticket.header["epoch"] == best["epoch"]
     state = torch.load(directory / "best.ckpt", weights_only=True)
@@ -52,7 +52,7 @@ def test_the_ticket_of_best_val_is_that_of_the_best_epoch_on_held_out_images_and
     assert not (directory.parent / "last" / "best.ckpt").exists()
 
 
-def test_no_epoch_from_before_the_end_of_a_ramp_is_the_best(tmp_path):
+def test_no_epoch_of_a_ramp_is_the_best(tmp_path):
     ramp = mpt.Biprop(prune=0.8, selection="global", ramp=2).ramp_epochs
     monitor = Monitor(tmp_path, num_images=1, show=False, first_epoch=ramp)
     monitor.rows = [{"epoch": e, "val/acc": acc} for e, acc in ((1, 0.9), (2, 0.8))]
@@ -62,21 +62,21 @@ def test_no_epoch_from_before_the_end_of_a_ramp_is_the_best(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_cut_off_between_its_two_checkpoints_keeps_the_right_best(run_here, monkeypatch):
+def test_a_run_interrupted_between_its_two_checkpoints_keeps_the_right_best(run_here, monkeypatch):
     whole, path = run_here(*BEST)
     save, seen = WholeOrNothing.save_checkpoint, []
 
     def cut(self, checkpoint, path, storage_options=None):
         if path.name == "last.ckpt" and seen and seen[-1] == "best.ckpt" and checkpoint["epoch"] + 1 == whole["epoch"]:
-            raise CutError
+            raise InterruptError
         seen.append(path.name)
         save(self, checkpoint, path, storage_options)
 
     with monkeypatch.context() as patch:
         patch.setattr(WholeOrNothing, "save_checkpoint", lambda s, c, p, storage_options=None: cut(s, c, Path(p)))
-        with pytest.raises(CutError):
+        with pytest.raises(InterruptError):
             run_here(*BEST, directory="cut")
-    assert row_of(path.parent / "cut")["status"] == "failed"
+    assert read_result(path.parent / "cut")["status"] == "failed"
     again, cut_path = run_here(*BEST, directory="cut")
     assert again["epoch"] == whole["epoch"]
     assert (cut_path / "ticket.safetensors").read_bytes() == (path / "ticket.safetensors").read_bytes()
@@ -107,37 +107,37 @@ def test_a_run_cut_off_between_its_two_checkpoints_keeps_the_right_best(run_here
         pytest.param(("optim=adam", "optim.decay_scores=false", "optim.schedule=constant"), marks=pytest.mark.slow),
     ],
 )
-def test_a_run_cut_off_and_repeated_is_the_uninterrupted_one_to_the_bit(run_here, monkeypatch, overrides):
+def test_an_interrupted_and_repeated_run_equals_the_uninterrupted_one_to_the_bit(run_here, monkeypatch, overrides):
     _, whole = run_here(*overrides, "epochs=5", directory="whole")
     start = Monitor.on_train_epoch_start
 
     def cut(self, trainer, pl_module):
         if trainer.current_epoch == 3:
-            raise CutError
+            raise InterruptError
         start(self, trainer, pl_module)
 
     with monkeypatch.context() as patch:
         patch.setattr(Monitor, "on_train_epoch_start", cut)
-        with pytest.raises(CutError):
+        with pytest.raises(InterruptError):
             run_here(*overrides, "epochs=5", directory="cut")
-    row, cut_off = run_here(*overrides, "epochs=5", directory="cut")
-    assert (cut_off / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
-    assert timeless(cut_off) == timeless(whole)
-    assert row["epoch"] == row_of(whole)["epoch"]
+    result, interrupted = run_here(*overrides, "epochs=5", directory="cut")
+    assert (interrupted / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
+    assert timeless(interrupted) == timeless(whole)
+    assert result["epoch"] == read_result(whole)["epoch"]
 
 
 @pytest.mark.slow
-def test_a_run_cut_off_after_its_last_epoch_still_has_the_averaged_ticket(run_here, monkeypatch):
+def test_a_run_interrupted_after_its_last_epoch_still_has_the_averaged_ticket(run_here, monkeypatch):
     overrides = ("optim.averaging=ema", "optim.averaging_decay=0.9")
     _, whole = run_here(*overrides, directory="whole")
     from mpt.experiment import train
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_ticket", lambda *_: (_ for _ in ()).throw(CutError()))
-        with pytest.raises(CutError):
+        patch.setattr(train, "_ticket", lambda *_: (_ for _ in ()).throw(InterruptError()))
+        with pytest.raises(InterruptError):
             run_here(*overrides, directory="cut")
-    _, cut_off = run_here(*overrides, directory="cut")
-    assert (cut_off / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
+    _, interrupted = run_here(*overrides, directory="cut")
+    assert (interrupted / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
 
 
 @pytest.mark.slow
@@ -148,4 +148,4 @@ def test_a_killed_run_with_every_option_gives_the_ticket_of_an_uninterrupted_one
     process("train", *SMALL, *EVERYTHING, "epochs=30", f"hydra.run.dir={cut}", cwd=tmp_path)
     assert (cut / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
     assert timeless(cut) == timeless(whole)
-    assert row_of(cut)["epoch"] == row_of(whole)["epoch"]
+    assert read_result(cut)["epoch"] == read_result(whole)["epoch"]

@@ -38,31 +38,31 @@ def expected(net, data):
     return right.mean(), np.mean(top5), error, [right[labels == label].mean() for label in range(7)]
 
 
-def test_all_measurements_are_those_of_their_definitions(data, net):
+def test_every_measure_follows_its_definition(data, net):
     acc, top5, error, per_class = expected(net, data)
-    found = measurements(net, data.test, data=data, batch=10)
+    values = measurements(net, data.test, data=data, batch=10)
     assert 0 < acc < top5 < 1  # the numbers say something
-    assert (found["acc"], found["acc_top5"]) == pytest.approx((acc, top5), abs=1e-6)
-    assert found["calibration_error"] == pytest.approx(error, abs=1e-5)
-    assert [row["acc"] for row in found["per_class"]] == pytest.approx(per_class, abs=1e-6)
-    assert sum(row["num_images"] for row in found["per_class"]) == found["num_images"] == len(data.test)
-    assert accuracy(net, data.test, data=data, batch=33) == pytest.approx(found["acc"], abs=1e-7)
+    assert (values["acc"], values["acc_top5"]) == pytest.approx((acc, top5), abs=1e-6)
+    assert values["calibration_error"] == pytest.approx(error, abs=1e-5)
+    assert [row["acc"] for row in values["per_class"]] == pytest.approx(per_class, abs=1e-6)
+    assert sum(row["num_images"] for row in values["per_class"]) == values["num_images"] == len(data.test)
+    assert accuracy(net, data.test, data=data, batch=33) == pytest.approx(values["acc"], abs=1e-7)
 
 
-def test_small_logits_are_not_taken_for_probabilities(data):
+def test_small_logits_are_not_mistaken_for_probabilities(data):
     class Small(nn.Module):
         def forward(self, images):
             return torch.nn.functional.one_hot(torch.zeros(len(images), dtype=torch.long), 7) * 0.5
 
-    found = measurements(Small(), data.test, data=data, batch=10)
+    values = measurements(Small(), data.test, data=data, batch=10)
     confidence = np.exp(0.5) / (np.exp(0.5) + 6)
-    assert found["calibration_error"] == pytest.approx(abs(1 / 7 - confidence), abs=0.02)
+    assert values["calibration_error"] == pytest.approx(abs(1 / 7 - confidence), abs=0.02)
 
 
-def test_a_class_without_an_image_and_fewer_than_five_classes_are_said(data, net):
+def test_a_class_without_an_image_and_fewer_than_five_classes_give_none(data, net):
     some = data.test.labels < 3
-    found = measurements(net, Images(data.test.pixels[some], data.test.labels[some]), data=data, batch=10)
-    assert [row["acc"] is None for row in found["per_class"]] == [False] * 3 + [True] * 4
+    values = measurements(net, Images(data.test.pixels[some], data.test.labels[some]), data=data, batch=10)
+    assert [row["acc"] is None for row in values["per_class"]] == [False] * 3 + [True] * 4
     four = load("synthetic", image_size=8, num_classes=4, num_images=40)
     tiny = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     assert measurements(tiny, four.test, data=four, batch=10)["acc_top5"] is None

@@ -8,7 +8,7 @@ import torch
 import mpt
 from mpt.search.layers import ticket_layers
 from tests.commands.test_cli import refused
-from tests.console import SMALL, command, row_of
+from tests.console import SMALL, command, read_result
 
 TRAINER = ("trainer.accelerator=cpu", "trainer.devices=1")
 
@@ -30,12 +30,12 @@ def metrics(directory):
 
 
 def test_fine_tuning_lowers_the_loss_keeps_the_mask_and_leaves_a_ticket_with_its_history(folder):
-    said = tune(folder, "layers=all", "optim.lr=0.3", "batch=32", "epochs=6", "hydra.run.dir=all").stdout
+    output = tune(folder, "layers=all", "optim.lr=0.3", "batch=32", "epochs=6", "hydra.run.dir=all").stdout
     before, after = (mpt.Ticket.load(folder / run / "ticket.safetensors") for run in ("run", "all"))
-    row, losses = row_of(folder / "all"), [row["train/loss"] for row in metrics(folder / "all")]
+    row, losses = read_result(folder / "all"), [row["train/loss"] for row in metrics(folder / "all")]
     assert losses[-1] < 0.9 * losses[0]
-    assert row["test_acc_before"] == row_of(folder / "run")["test_acc"]
-    assert f"before    {100 * row['test_acc_before']:.2f} %" in said
+    assert row["test_acc_before"] == read_result(folder / "run")["test_acc"]
+    assert f"before    {100 * row['test_acc_before']:.2f} %" in output
     assert row["test_acc"] != row["test_acc_before"]
     assert (row["method"], row["layers"], row["ticket_digest"]) == ("finetune_all", "all", before.digest)
     turned = 0
@@ -57,8 +57,8 @@ def test_fine_tuning_lowers_the_loss_keeps_the_mask_and_leaves_a_ticket_with_its
 
 def test_the_default_is_the_paper_s_best_setting_and_trains_the_last_layer_alone(folder):
     tune(folder, "epochs=2", "hydra.run.dir=last")
-    row = row_of(folder / "last")
-    config = row["config"]
+    result = read_result(folder / "last")
+    config = result["config"]
     assert (config["layers"], config["batch"], config["optim"]["name"], config["optim"]["lr"]) == (
         "last",
         256,
@@ -75,7 +75,9 @@ def test_the_default_is_the_paper_s_best_setting_and_trains_the_last_layer_alone
 
 
 @pytest.mark.slow
-def test_repeating_returns_the_row_a_cut_run_goes_on_and_the_directory_follows_from_ticket_and_configuration(folder):
+def test_a_repeated_run_is_not_run_again_an_interrupted_one_resumes_and_the_directory_follows_from_ticket_and_settings(
+    folder,
+):
     arguments = ("layers=classifier.*", "optim.lr=0.1", "epochs=3", "runs=mine")
     tune(folder, *arguments)
     (directory,) = (folder / "mine").iterdir()
@@ -103,19 +105,19 @@ def test_repeating_returns_the_row_a_cut_run_goes_on_and_the_directory_follows_f
         (["layer=last"], ["no option layer"]),
     ],
 )
-def test_a_wrong_fine_tuning_ends_with_one_sentence_and_makes_nothing(folder, arguments, words):
+def test_a_wrong_fine_tuning_ends_with_one_sentence_and_writes_nothing(folder, arguments, words):
     before = set(folder.rglob("*"))
-    said = refused("finetune", "run/ticket.safetensors", *TRAINER, *arguments, cwd=folder)
+    output = refused("finetune", "run/ticket.safetensors", *TRAINER, *arguments, cwd=folder)
     for word in words:
-        assert word in said
+        assert word in output
     assert set(folder.rglob("*")) == before
 
 
-def test_what_is_no_ticket_to_tune_is_refused(folder):
+def test_a_file_that_cannot_be_fine_tuned_is_refused(folder):
     assert "one ticket file" in refused("finetune", cwd=folder)
     assert "no ticket at nowhere" in refused("finetune", "nowhere", cwd=folder)
     dense = mpt.convert(mpt.backbones.conv2(width=0.125, image_size=8), mpt.Dense(), seed=0)
     mpt.Ticket.from_network(dense).save(folder / "dense.safetensors")
-    said = refused("finetune", "dense.safetensors", "data=synthetic", *TRAINER, cwd=folder)
-    assert "dense baseline" in said
+    output = refused("finetune", "dense.safetensors", "data=synthetic", *TRAINER, cwd=folder)
+    assert "dense baseline" in output
     assert "layers" in command("finetune", "--help", cwd=folder).stdout

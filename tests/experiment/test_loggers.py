@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.console import SMALL, command, results, row_of
+from tests.console import SMALL, command, read_result, results
 
 
 def read_back(recording, *flags):
@@ -17,7 +17,7 @@ def read_back(recording, *flags):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_multirun_records_one_wandb_run_a_job_with_its_group_and_a_failed_one_as_failed(tmp_path):
+def test_a_multirun_records_one_wandb_run_per_job_with_its_group_and_a_failed_one_as_failed(tmp_path):
     (tmp_path / "mine" / "sweeps").mkdir(parents=True)
     (tmp_path / "mine" / "sweeps" / "own.yaml").write_text(
         "# @package _global_\nsweep: own\nbudget: paper\nhydra: {mode: MULTIRUN, sweep: {dir: runs/own}}\n"
@@ -29,19 +29,19 @@ def test_a_multirun_records_one_wandb_run_a_job_with_its_group_and_a_failed_one_
     assert sorted(row["status"] for row in rows.values()) == ["done", "done", "failed", "failed"]
     ids = set()
     for name, row in rows.items():
-        found = list((tmp_path / "runs" / "own" / name / "wandb").glob("offline-run-*/*.wandb"))
-        assert len(found) == 1
-        summary = json.loads(read_back(found[0], "--summary"))
+        recordings = list((tmp_path / "runs" / "own" / name / "wandb").glob("offline-run-*/*.wandb"))
+        assert len(recordings) == 1
+        summary = json.loads(read_back(recordings[0], "--summary"))
         failed = row["status"] == "failed"
         assert (summary["state"], summary["exit_code"]) == (("failed", 1) if failed else ("finished", 0))
         assert set(summary["tags"]) == {"a", "own", "paper"}
         assert summary["config"]["optim"]["lr"] == row["config"]["optim"]["lr"]
         if not failed:
             assert summary["summary"]["test_acc"] == pytest.approx(row["test_acc"])
-        run = next(line for line in map(json.loads, read_back(found[0]).splitlines()) if line["type"] == "run")
+        run = next(line for line in map(json.loads, read_back(recordings[0]).splitlines()) if line["type"] == "run")
         assert "own-paper" in json.dumps(run)
         assert '"train"' in json.dumps(run)
-        ids.add(summary.get("run_id") or found[0].stem)
+        ids.add(summary.get("run_id") or recordings[0].stem)
     assert len(ids) == 4
     assert not (tmp_path / "wandb").exists()
 
@@ -66,7 +66,7 @@ def test_wandb_offline_records_one_finished_run_with_group_config_and_ticket(tmp
     for expected in (b"curves", b"test/acc", b"ticket/density", b"test_acc_max", b"score_grad", b"ticket"):
         assert expected in content
     assert not (tmp_path / "wandb").exists()
-    assert row_of(tmp_path / "run")["status"] == "done"
+    assert read_result(tmp_path / "run")["status"] == "done"
 
 
 @pytest.mark.slow

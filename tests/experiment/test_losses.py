@@ -13,18 +13,18 @@ CLEAN, A, B = torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(0)) *
 LABELS = torch.tensor([0, 1, 2, 3, 4, 0, 1])
 
 
-def test_jensen_shannon_is_that_of_the_slow_transcription():
+def test_jensen_shannon_equals_the_slow_transcription():
     expected = reference.jensen_shannon(CLEAN.numpy(), A.numpy(), B.numpy())
     assert jensen_shannon(CLEAN, A, B).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_jensen_shannon_is_0_for_equal_predictions_and_log_3_for_three_sure_and_different_ones():
+def test_jensen_shannon_is_0_for_equal_predictions_and_log_3_for_three_certain_and_different_ones():
     assert jensen_shannon(CLEAN, CLEAN, CLEAN).item() == pytest.approx(0, abs=1e-6)
     sure = 200 * torch.eye(3)[:, None, :].expand(3, 4, 3)  # each view is certain of another class
     assert jensen_shannon(*sure).item() == pytest.approx(math.log(3), rel=1e-6)
 
 
-def test_jensen_shannon_has_a_finite_gradient_to_every_view_of_sure_predictions():
+def test_jensen_shannon_has_a_finite_gradient_for_every_view_of_certain_predictions():
     views = [(200 * torch.eye(3)[i].repeat(2, 1)).requires_grad_() for i in range(3)]
     jensen_shannon(*views).backward()
     assert all(torch.isfinite(view.grad).all() for view in views)

@@ -73,7 +73,7 @@ def test_a_batch_in_parts_is_the_same_step(run_here):
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_anything_is_made(run_here, tmp_path, overrides, sentence):
+def test_contradictory_options_are_refused_before_anything_is_written(run_here, tmp_path, overrides, sentence):
     with pytest.raises(ValueError, match=sentence):
         run_here(*overrides)
     assert not (tmp_path / "run").exists()

@@ -31,16 +31,16 @@ def net():
 
 @pytest.mark.parametrize("warmup", [0, 3])
 @pytest.mark.parametrize("schedule", ["cosine", "constant", "multi_step"])
-def test_the_learning_rate_of_every_epoch_is_that_of_the_formula(net, schedule, warmup):
+def test_the_learning_rate_of_every_epoch_follows_the_formula(net, schedule, warmup):
     optim = choice(f"optim.schedule={schedule}", f"optim.warmup={warmup}", "optim.milestones=[4,7]", "optim.gamma=0.3")
-    optimizer, made = build_optim(net, optim, epochs=10)
+    optimizer, scheduler = build_optim(net, optim, epochs=10)
     for epoch in range(10):
         expected = reference.learning_rate(
             epoch, lr=0.1, epochs=10, schedule=schedule, warmup=warmup, milestones=(4, 7), gamma=0.3
         )
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([expected] * 2)
         optimizer.step()
-        made.step()
+        scheduler.step()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_an_optimizer_is_what_its_name_or_target_says(net, overrides, kind, expe
 
 
 @pytest.mark.parametrize("overrides", [["optim.nesterov=true"], ["optim=adam"], ["optim=adamw"]])
-def test_the_fused_step_is_that_of_the_plain_loop(net, overrides):
+def test_the_fused_step_equals_the_plain_loop(net, overrides):
     plain, scores = copy.deepcopy(net), []
     for one, more in ((net, []), (plain, ["optim.arguments={foreach:false}"])):
         optimizer, _ = build_optim(one, choice(*overrides, *more), epochs=2)
@@ -79,7 +79,7 @@ def test_the_fused_step_is_that_of_the_plain_loop(net, overrides):
 
 @pytest.mark.parametrize("decay_scores", [True, False])
 @pytest.mark.parametrize("decay_batchnorm", [True, False])
-def test_weight_decay_acts_on_scores_and_on_batchnorm_as_told(net, decay_scores, decay_batchnorm):
+def test_weight_decay_acts_on_scores_and_on_batchnorm_as_set(net, decay_scores, decay_batchnorm):
     groups = parameter_groups(net, weight_decay=0.5, decay_scores=decay_scores, decay_batchnorm=decay_batchnorm)
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert decay[id(net[0].scores)] == decay[id(net[3].scores)] == (0.5 if decay_scores else 0)
@@ -99,7 +99,7 @@ def test_every_parameter_of_a_dense_network_is_in_one_group():
     assert sorted((len(group["params"]), group["weight_decay"]) for group in groups) == [(2, 0.0), (4, 0.5)]
 
 
-def test_a_schedule_of_one_s_own_steps_once_an_epoch(net):
+def test_a_custom_schedule_steps_once_per_epoch(net):
     optim = choice("optim.schedule={_target_:torch.optim.lr_scheduler.ExponentialLR,gamma:0.5}")
     optimizer, schedule = build_optim(net, optim, epochs=3)
     optimizer.step()
@@ -137,7 +137,7 @@ def test_a_schedule_of_one_s_own_steps_once_an_epoch(net):
         ),
     ],
 )
-def test_what_cannot_be_imported_or_built_is_refused_with_one_sentence(net, overrides, sentence):
+def test_a_target_that_cannot_be_imported_or_built_is_refused_with_one_sentence(net, overrides, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         build_optim(net, choice(*overrides), epochs=3)
     assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ from mpt.experiment.module import TicketModule
 from mpt.run import result as schema
 from mpt.search.mask import flips
 from tests import reference
-from tests.console import COMMANDS, SMALL, command, compose, process, row_of
+from tests.console import COMMANDS, SMALL, command, compose, process, read_result
 
 RESULT_KEYS = {
     "budget",
@@ -75,12 +75,12 @@ def rows(directory):
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_ends_with_its_five_files_and_an_honest_row(run_here):
+def test_a_run_ends_with_its_five_files_and_a_true_result(run_here):
     row, directory = run_here("prune=0.8")
     files = {"config.yaml", "metrics.jsonl", "last.ckpt", "ticket.safetensors", "result.json"}
     assert {path.name for path in directory.iterdir()} == files
     assert set(row) == RESULT_KEYS == {f.name for f in fields(schema.Result) if not f.metadata["optional"]}
-    assert row == row_of(directory)
+    assert row == read_result(directory)
     ticket = mpt.Ticket.load(directory / "ticket.safetensors")
     assert (row["num_weights"], row["num_kept"]) == (ticket.num_weights, ticket.num_kept)
     assert row["density"] == ticket.num_kept / ticket.num_weights
@@ -90,12 +90,12 @@ def test_a_run_ends_with_its_five_files_and_an_honest_row(run_here):
     assert yaml.safe_load((directory / "config.yaml").read_text()) == row["config"]
 
 
-def test_the_reported_accuracy_is_that_of_the_file_read_back(run_here):
+def test_the_reported_accuracy_is_measured_on_the_file_read_back(run_here):
     from mpt.data import load
     from mpt.experiment.evaluate import accuracy
 
-    row, directory = run_here()
-    data = load(**row["config"]["data"])
+    result, directory = run_here()
+    data = load(**result["config"]["data"])
     net = mpt.Ticket.load(directory / "ticket.safetensors").network()
     right = 0
     for i in range(len(data.test)):
@@ -103,12 +103,12 @@ def test_the_reported_accuracy_is_that_of_the_file_read_back(run_here):
             data.std
         ).view(1, -1, 1, 1)
         right += int(net(image).argmax()) == int(data.test.labels[i])
-    assert row["test_acc"] == pytest.approx(right / len(data.test), abs=1e-6)
-    assert accuracy(net, data.test, data=data, batch=7) == pytest.approx(row["test_acc"], abs=1e-6)
-    assert row["test_acc"] == pytest.approx(rows(directory)[-1]["test/acc"], abs=1e-6)
+    assert result["test_acc"] == pytest.approx(right / len(data.test), abs=1e-6)
+    assert accuracy(net, data.test, data=data, batch=7) == pytest.approx(result["test_acc"], abs=1e-6)
+    assert result["test_acc"] == pytest.approx(rows(directory)[-1]["test/acc"], abs=1e-6)
 
 
-def test_metrics_have_their_frozen_names_one_row_an_epoch(run_here):
+def test_metrics_have_their_fixed_names_and_one_row_per_epoch(run_here):
     _, directory = run_here("prune=0.8")
     written = rows(directory)
     assert [row["epoch"] for row in written] == [1, 2, 3]
@@ -120,10 +120,10 @@ def test_metrics_have_their_frozen_names_one_row_an_epoch(run_here):
     assert [row["lr"] for row in written] == pytest.approx([0.1, 0.075, 0.025])
 
 
-def test_flips_and_binarization_error_are_those_of_the_definitions(run_here):
+def test_flips_and_binarization_error_follow_their_definitions(run_here):
     _, directory = run_here("epochs=1", "prune=0.5")
-    made = compose(*SMALL, "epochs=1", "prune=0.5")
-    backbone = mpt.backbones.conv2(width=made.width, num_classes=4, image_size=8)
+    settings = compose(*SMALL, "epochs=1", "prune=0.5")
+    backbone = mpt.backbones.conv2(width=settings.width, num_classes=4, image_size=8)
     start = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
     state = torch.load(directory / "last.ckpt", weights_only=True)["state_dict"]
     end = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
@@ -145,15 +145,15 @@ def test_two_runs_with_one_seed_give_identical_tickets_and_another_seed_does_not
 
 
 def test_a_finished_run_is_not_run_again(run_here, capsys):
-    row, directory = run_here("epochs=1")
+    result, directory = run_here("epochs=1")
     before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
     again, _ = run_here("epochs=1")
-    assert again == row
+    assert again == result
     assert "this run is finished" in capsys.readouterr().out
     assert {path.name: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 
 
-def test_another_configuration_in_the_same_directory_is_refused_by_its_difference(run_here):
+def test_other_settings_in_the_same_directory_are_refused_with_the_difference(run_here):
     _, directory = run_here("epochs=1")
     content = (directory / "ticket.safetensors").read_bytes()
     with pytest.raises(ValueError, match=r"other settings \(optim\.lr is 0\.1 there and 0\.2 here\)"):
@@ -161,7 +161,7 @@ def test_another_configuration_in_the_same_directory_is_refused_by_its_differenc
     assert (directory / "ticket.safetensors").read_bytes() == content
 
 
-def test_a_checkpoint_without_its_configuration_is_not_taken_for_this_run_s(run_here):
+def test_a_checkpoint_without_its_configuration_is_refused(run_here):
     _, directory = run_here("epochs=1")
     (directory / "config.yaml").unlink()
     with pytest.raises(ValueError, match=r"of an unknown run, without its config.yaml"):
@@ -170,7 +170,7 @@ def test_a_checkpoint_without_its_configuration_is_not_taken_for_this_run_s(run_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "null", "[]", "a: [", "prune: 0.5"])
-def test_a_damaged_configuration_is_said(run_here, content):
+def test_a_damaged_configuration_is_refused_in_one_sentence(run_here, content):
     _, directory = run_here("epochs=1")
     (directory / "config.yaml").write_text(content)
     with pytest.raises(ValueError, match=r"config.yaml is damaged"):
@@ -178,7 +178,7 @@ def test_a_damaged_configuration_is_said(run_here, content):
 
 
 @pytest.mark.parametrize("content", ["", "null", "[]", "{"])
-def test_a_damaged_result_is_made_again(run_here, content):
+def test_a_damaged_result_is_written_again(run_here, content):
     row, directory = run_here("epochs=1")
     (directory / "result.json").write_text(content)
     again, _ = run_here("epochs=1")
@@ -186,7 +186,7 @@ def test_a_damaged_result_is_made_again(run_here, content):
 
 
 @pytest.mark.parametrize("kept", [0, 100, 5000])
-def test_a_damaged_checkpoint_is_said(run_here, kept):
+def test_a_damaged_checkpoint_is_refused_in_one_sentence(run_here, kept):
     _, directory = run_here("epochs=1")
     (directory / "result.json").unlink()
     (directory / "last.ckpt").write_bytes((directory / "last.ckpt").read_bytes()[:kept])
@@ -196,35 +196,35 @@ def test_a_damaged_checkpoint_is_said(run_here, kept):
 
 @pytest.mark.parametrize("method", ["edge_popup", "dense"])
 def test_every_method_runs_to_a_ticket(run_here, method):
-    row, directory = run_here(f"method={method}", *(["optim=adam", "optim.lr=0.01"] if method == "dense" else []))
-    assert row["test_acc"] > 0.5
-    assert row["method"] == method
+    result, directory = run_here(f"method={method}", *(["optim=adam", "optim.lr=0.01"] if method == "dense" else []))
+    assert result["test_acc"] > 0.5
+    assert result["method"] == method
     ticket = mpt.Ticket.load(directory / "ticket.safetensors")
     assert ticket.density == pytest.approx(1.0 if method == "dense" else 0.5, abs=1e-3)
 
 
 def test_held_out_images_are_measured_under_their_own_name(run_here):
-    row, directory = run_here("data.val_size=64", "epochs=1")
-    assert set(row) == RESULT_KEYS | {"val_acc"}
-    assert row["num_train"] == 256
+    result, directory = run_here("data.val_size=64", "epochs=1")
+    assert set(result) == RESULT_KEYS | {"val_acc"}
+    assert result["num_train"] == 256
     assert {"val/loss", "val/acc"} <= set(rows(directory)[0])
-    assert row["val_acc"] == pytest.approx(rows(directory)[0]["val/acc"], abs=1e-6)
+    assert result["val_acc"] == pytest.approx(rows(directory)[0]["val/acc"], abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*mkldnn.*")
-def test_bf16_finds_a_ticket_too_and_casting_the_weights_is_refused(run_here):
-    row, _ = run_here("trainer.precision=bf16-mixed", "epochs=2")
-    assert row["precision"] == "bf16-mixed"
+def test_bf16_finds_a_ticket_too(run_here):
+    result, _ = run_here("trainer.precision=bf16-mixed", "epochs=2")
+    assert result["precision"] == "bf16-mixed"
     with pytest.raises(ValueError, match=r"would round the frozen weights.*got bf16-true"):
         run_here("trainer.precision=bf16-true", directory="other")
 
 
-def test_a_search_that_diverges_fails_with_advice_and_says_so_in_its_row(run_here, tmp_path):
+def test_a_search_that_diverges_fails_with_advice_in_its_result(run_here, tmp_path):
     with pytest.raises(ValueError, match=r"lower optim\.lr"):
         run_here("optim.lr=1e30", "method=dense")
-    row = row_of(tmp_path / "run")
-    assert row["status"] == "failed"
-    assert "lower optim.lr" in row["error"]
+    result = read_result(tmp_path / "run")
+    assert result["status"] == "failed"
+    assert "lower optim.lr" in result["error"]
 
 
 @pytest.mark.parametrize(
@@ -253,19 +253,19 @@ def test_a_search_that_diverges_fails_with_advice_and_says_so_in_its_row(run_her
         ),
     ],
 )
-def test_what_cannot_be_built_is_refused_before_anything_is_made(run_here, tmp_path, overrides, sentence):
+def test_options_that_cannot_be_built_are_refused_before_anything_is_written(run_here, tmp_path, overrides, sentence):
     with pytest.raises(ValueError, match=sentence):
         run_here(*overrides)
     assert not (tmp_path / "run").exists()
 
 
-def test_global_pruning_ramps_and_only_what_comes_after_counts(run_here):
-    row, directory = run_here("prune=0.8", "method.selection=global", "method.ramp=3", "epochs=5")
+def test_global_pruning_ramps_and_only_later_epochs_count(run_here):
+    result, directory = run_here("prune=0.8", "method.selection=global", "method.ramp=3", "epochs=5")
     written = rows(directory)
     kept = [1 - reference.prune_in_epoch(0.8, epoch, 3) for epoch in range(5)]
     assert [r["ticket/density"] for r in written] == pytest.approx(kept, abs=1e-4)
     best = max(written[3:], key=lambda r: r["test/acc"])
-    assert (row["test_acc_max"], row["test_acc_max_epoch"]) == (best["test/acc"], best["epoch"])
+    assert (result["test_acc_max"], result["test_acc_max_epoch"]) == (best["test/acc"], best["epoch"])
     ticket = mpt.Ticket.load(directory / "ticket.safetensors")
     assert ticket.num_kept == ticket.num_weights - math.floor(0.8 * ticket.num_weights + 0.5)
     assert len({round(r["kept"] / math.prod(r["shape"]), 2) for r in ticket.header["layers"]}) > 1
@@ -273,17 +273,17 @@ def test_global_pruning_ramps_and_only_what_comes_after_counts(run_here):
 
 
 @pytest.mark.parametrize("overrides", [CALIBRATED, [*RAMPED, "method.ramp=2"]])
-def test_a_run_cut_off_in_an_epoch_and_repeated_has_the_same_masks_and_rows(run_here, monkeypatch, overrides):
+def test_a_run_interrupted_in_an_epoch_and_repeated_has_the_same_masks_and_rows(run_here, monkeypatch, overrides):
     _, whole = run_here(*overrides, "epochs=4", directory="whole")
 
     def broken(module, batch, batch_idx, step=TicketModule.training_step):
         if module.current_epoch == 2 and batch_idx == 5:
-            raise RuntimeError("cut off")
+            raise RuntimeError("interrupted")
         return step(module, batch, batch_idx)
 
     with monkeypatch.context() as patched:
         patched.setattr(TicketModule, "training_step", broken)
-        with pytest.raises(RuntimeError, match="cut off"):
+        with pytest.raises(RuntimeError, match="interrupted"):
             run_here(*overrides, "epochs=4", directory="cut")
     _, cut = run_here(*overrides, "epochs=4", directory="cut")
     assert (cut / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
@@ -295,21 +295,21 @@ def test_a_run_cut_off_in_an_epoch_and_repeated_has_the_same_masks_and_rows(run_
 
 
 @pytest.mark.slow
-def test_a_threshold_finds_its_own_density_and_a_calibrated_one_that_of_prune(run_here):
-    row, directory = run_here("prune=0.5", "method.selection=threshold", "method.threshold=0.08")
+def test_a_threshold_finds_its_own_density_and_a_calibrated_one_follows_prune(run_here):
+    result, directory = run_here("prune=0.5", "method.selection=threshold", "method.threshold=0.08")
     last = rows(directory)[-1]
-    assert row["density"] == pytest.approx(last["ticket/density"])
-    assert 0.1 < row["density"] < 0.45
-    row, directory = run_here("prune=0.8", *CALIBRATED, directory="calibrated")
+    assert result["density"] == pytest.approx(last["ticket/density"])
+    assert 0.1 < result["density"] < 0.45
+    result, directory = run_here("prune=0.8", *CALIBRATED, directory="calibrated")
     assert all(r["ticket/density"] == pytest.approx(0.2, abs=0.005) for r in rows(directory))
-    assert row["density"] == pytest.approx(0.2, abs=0.005)
-    assert row["test_acc"] == pytest.approx(rows(directory)[-1]["test/acc"], abs=1e-6)
+    assert result["density"] == pytest.approx(0.2, abs=0.005)
+    assert result["test_acc"] == pytest.approx(rows(directory)[-1]["test/acc"], abs=1e-6)
 
 
 def test_a_threshold_that_empties_a_layer_in_training_fails_with_one_sentence(run_here, tmp_path):
     with pytest.raises(ValueError, match=r"threshold=0\.05 keeps none of the .* weights of layer 'features\.0'"):
         run_here("method.selection=threshold", "method.threshold=0.05", "optim.weight_decay=9", "data.num_images=3200")
-    assert "threshold=0.05 keeps none" in row_of(tmp_path / "run")["error"]
+    assert "threshold=0.05 keeps none" in read_result(tmp_path / "run")["error"]
 
 
 def test_a_backbone_is_added_by_one_yaml(tmp_path):
@@ -319,12 +319,12 @@ def test_a_backbone_is_added_by_one_yaml(tmp_path):
     )
     overrides = [o for o in SMALL if not o.startswith(("model", "width"))]
     command("train", "--config-dir", "conf", *overrides, "model=thin", "epochs=1", "hydra.run.dir=run", cwd=tmp_path)
-    assert row_of(tmp_path / "run")["model"] == "thin"
+    assert read_result(tmp_path / "run")["model"] == "thin"
     shown = command("eval", "run/ticket.safetensors", cwd=tmp_path, check=False)
     assert shown.returncode == 1
     assert "or to mpt-eval as model=<its YAML>" in shown.stderr
     shown = command("eval", "--config-dir", "conf", "run/ticket.safetensors", "model=thin", cwd=tmp_path)
-    assert f"accuracy  {100 * row_of(tmp_path / 'run')['test_acc']:.2f} %" in shown.stdout
+    assert f"accuracy  {100 * read_result(tmp_path / 'run')['test_acc']:.2f} %" in shown.stdout
 
 
 def killed(directory, *overrides, epochs):
@@ -355,7 +355,7 @@ def test_a_run_killed_in_any_epoch_and_repeated_gives_the_ticket_of_an_uninterru
     assert timeless == [
         {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows(whole)
     ]
-    assert row_of(cut)["test_acc_max"] == row_of(whole)["test_acc_max"]
+    assert read_result(cut)["test_acc_max"] == read_result(whole)["test_acc_max"]
 
 
 @pytest.mark.slow
@@ -368,34 +368,34 @@ def test_two_processes_find_the_masks_of_one(tmp_path, overrides):
     tickets = [mpt.Ticket.load(d / "ticket.safetensors") for d in (one, two)]
     masks = [[ticket.mask(name) for name in LAYERS] for ticket in tickets]
     assert flips(*masks) <= 0.001
-    assert row_of(two)["processes"] == 2
+    assert read_result(two)["processes"] == 2
     assert rows(two)[-1]["train/acc"] == pytest.approx(rows(one)[-1]["train/acc"], abs=0.01)
-    assert rows(two)[-1]["test/acc"] == pytest.approx(row_of(two)["test_acc"], abs=1e-6)  # each image once
+    assert rows(two)[-1]["test/acc"] == pytest.approx(read_result(two)["test_acc"], abs=1e-6)  # each image once
 
 
 @pytest.mark.parametrize("model", ["conv2", "vgg_small"])
-def test_a_run_with_binary_activations_is_measured_on_a_file_that_has_them(run_here, model):
-    row, directory = run_here(f"model={model}", "binary_activations=true", "epochs=1", "width=0.0625", "spline_t=2")
+def test_a_run_with_binary_activations_writes_them_to_the_file_that_is_measured(run_here, model):
+    result, directory = run_here(f"model={model}", "binary_activations=true", "epochs=1", "width=0.0625", "spline_t=2")
     ticket = mpt.Ticket.load(directory / "ticket.safetensors")
-    assert row["config"]["binary_activations"]
+    assert result["config"]["binary_activations"]
     assert {m.t for m in ticket.network().modules() if isinstance(m, mpt.BinaryActivation)} == {2.0}
     evaluated = command("eval", str(directory / "ticket.safetensors"), f"model={model}", "width=0.0625", cwd=directory)
-    assert f"{100 * row['test_acc']:.2f} %" in evaluated.stdout
+    assert f"{100 * result['test_acc']:.2f} %" in evaluated.stdout
 
 
-def test_a_run_writes_the_report_that_mpt_ticket_report_makes_of_its_files(tmp_path):
+def test_a_run_writes_the_same_report_as_mpt_ticket_report(tmp_path):
     command("train", *SMALL, "report=true", "hydra.run.dir=run", cwd=tmp_path)
-    found = json.loads((tmp_path / "run" / "report.json").read_text())
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
     again = command("ticket", "report", "run/ticket.safetensors", "checkpoint=run/last.ckpt", "json=true", cwd=tmp_path)
-    assert {**json.loads(again.stdout), "ticket": found["ticket"]} == found
-    assert all(sum(layer["scores"]["counts"]) > 0 for layer in found["layers"])
+    assert {**json.loads(again.stdout), "ticket": report["ticket"]} == report
+    assert all(sum(layer["scores"]["counts"]) > 0 for layer in report["layers"])
     for figure in ("scores", "zero_kernels", "acceleration"):  # what they are drawn from is what a run writes
         assert plot(tmp_path, figure=figure).axes
     shares = load_rows(tmp_path, "scores").groupby("layer")["share"].sum()
-    assert shares.to_dict() == {layer["name"]: pytest.approx(1) for layer in found["layers"]}
+    assert shares.to_dict() == {layer["name"]: pytest.approx(1) for layer in report["layers"]}
 
 
-def test_a_dense_baseline_has_no_report_and_a_run_none_unless_asked_for(tmp_path):
+def test_a_dense_baseline_has_no_report_and_a_run_only_on_request(tmp_path):
     command("train", *SMALL, "report=true", "method=dense", "epochs=1", "hydra.run.dir=dense", cwd=tmp_path)
     command("train", *SMALL, "epochs=1", "hydra.run.dir=run", cwd=tmp_path)
     assert not list(tmp_path.glob("*/report.json"))

@@ -27,13 +27,13 @@ def test_the_work_of_conv2_is_counted_by_hand():
 def test_seconds_come_from_runs_that_are_done(tmp_path):
     settings = compose(*CONV2, "data.train_size=1000")
     write_result(tmp_path / "run", settings)
-    said = estimate([replace(settings, seed=1), replace(settings, epochs=20)], tmp_path)
-    assert "30 minutes" in said  # 10 and 20
-    assert "from 1 finished run)" in said
-    assert "111.8 MB" in said
+    output = estimate([replace(settings, seed=1), replace(settings, epochs=20)], tmp_path)
+    assert "30 minutes" in output  # 10 and 20
+    assert "(from 1 run that finished)" in output
+    assert "111.8 MB" in output
 
 
-def test_data_of_unknown_size_is_said(tmp_path):
+def test_data_of_unknown_size_have_no_estimate(tmp_path):
     folder = compose("data=image_folder", "data.root=x", "data.train_size=1000")
     assert "unknown until they are read" in estimate([folder], tmp_path)
     assert "about" in estimate([replace(folder, data=replace(folder.data, image_size=16))], tmp_path)
@@ -47,7 +47,7 @@ def test_nothing_that_a_result_names_is_built(tmp_path):
     assert not marker.exists()
 
 
-def test_a_row_that_says_too_little_is_no_measure_of_time(tmp_path):
+def test_an_incomplete_result_is_no_measure_of_time(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text('{"status": "done", "test_acc": 0.5}')
     assert "from timing one convolution" in estimate([compose(*CONV2)], tmp_path)
@@ -60,7 +60,7 @@ def test_a_row_that_says_too_little_is_no_measure_of_time(tmp_path):
         (("method.score_grad=sgn",), "score_grad"),
     ],
 )
-def test_what_cannot_be_built_is_refused_before_anything_starts(tmp_path, overrides, sentence):
+def test_a_method_that_cannot_be_built_is_refused_before_anything_starts(tmp_path, overrides, sentence):
     config = compose(*overrides)
     with pytest.raises(ValueError, match=sentence):
         check_methods([config]) or estimate([config], tmp_path)

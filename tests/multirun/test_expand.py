@@ -59,7 +59,7 @@ def test_every_experiment_is_counted_here():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
-def test_every_experiment_composes_in_outline_and_says_its_name(name):
+def test_every_experiment_composes_with_budget_mini_and_says_its_name(name):
     runs = runs_of(f"sweeps={name}", "budget=mini")
     assert len(runs) == COUNTS[name][1]
     assert {(run.settings.sweep, run.settings.budget) for run in runs} == {(name, "mini")}
@@ -80,7 +80,7 @@ def test_the_grid_of_a_fine_tuning_is_the_published_one(name):
 
 def test_figure_2_has_the_published_recipes():
     runs = runs_of("sweeps=fig2", "seed=0", "model=conv6", "prune=0.8")
-    found = {
+    recipes = {
         (run.settings.method.name, run.settings.binary_activations): (
             run.settings.optim.name,
             run.settings.optim.lr,
@@ -90,14 +90,14 @@ def test_figure_2_has_the_published_recipes():
         )
         for run in runs
     }
-    assert found == {
+    assert recipes == {
         ("biprop", False): ("sgd", 0.1, 250, 128, 0.8),
         ("biprop", True): ("adam", 0.1, 250, 128, 0.8),
         ("dense", False): ("adam", 3e-4, 100, 60, 0.0),
     }
 
 
-def test_a_run_s_configuration_is_the_one_that_hydra_composes():
+def test_the_settings_of_a_run_are_those_that_hydra_composes():
     sweeper = sweeper_of("sweeps=fig2", "budget=mini")
     overrides = ["recipe=mpt_conv_1_1", "model=conv4", "prune=0.9", "seed=3", "data.crop=2", "optim.weight_decay=0.5"]
     overrides += ["sweeps=fig2", "budget=mini"]

@@ -19,7 +19,7 @@ def slurm(monkeypatch):
 
 
 @pytest.mark.usefixtures("slurm")
-def test_a_further_task_of_a_slurm_job_runs_only_what_the_first_one_holds(tmp_path):
+def test_a_second_task_of_a_slurm_job_runs_only_what_the_first_one_holds(tmp_path):
     (tmp_path / "claim").write_text(json.dumps({"host": "x", "pid": 1, "job": "7"}))
     assert _first_task_runs(tmp_path, seconds=1)
     (tmp_path / "claim").write_text(json.dumps({"host": "x", "pid": 1, "job": "8"}))
@@ -28,6 +28,6 @@ def test_a_further_task_of_a_slurm_job_runs_only_what_the_first_one_holds(tmp_pa
 
 
 @pytest.mark.usefixtures("slurm")
-def test_one_task_a_device_needs_no_fresh_interpreter():
+def test_one_task_per_device_needs_no_fresh_interpreter():
     assert not needs_processes(Trainer(**ONE | {"devices": 2}))
     assert not is_first()

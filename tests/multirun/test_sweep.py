@@ -55,16 +55,16 @@ def test_commands_that_list_their_runs_at_the_same_moment_lose_none(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [status.LIST]
 
 
-def said_counts(text):
+def count_line(text):
     return next(line for line in text.splitlines() if " runs in " in line)
 
 
 def test_a_sweep_runs_each_combination_once_and_dense_once_for_all_prunes_and_repeating_it_touches_nothing(mine):
-    said = command("train", *tiny("budget=mini"), cwd=mine).stdout
-    assert "tiny (mini): 3 runs" in said_counts(said)
-    assert "3 missing" in said_counts(said)
-    assert "seed: 0,1 -> 0" in said
-    assert "estimate: about" in said
+    output = command("train", *tiny("budget=mini"), cwd=mine).stdout
+    assert "tiny (mini): 3 runs" in count_line(output)
+    assert "3 missing" in count_line(output)
+    assert "seed: 0,1 -> 0" in output
+    assert "estimate: about" in output
     rows = results(mine / "runs" / "tiny-mini")
     assert sorted((row["method"], row["prune"]) for row in rows.values()) == [
         ("biprop", 0.5),
@@ -75,7 +75,7 @@ def test_a_sweep_runs_each_combination_once_and_dense_once_for_all_prunes_and_re
     files = [path for run in rows for path in (mine / "runs" / "tiny-mini" / run).iterdir()]
     written = {path: path.stat().st_mtime_ns for path in files}
     again = command("train", *tiny("budget=mini"), cwd=mine).stdout
-    assert "3 done" in said_counts(again)
+    assert "3 done" in count_line(again)
     assert "estimate" not in again
     assert {path: path.stat().st_mtime_ns for path in files} == written
 
@@ -85,9 +85,9 @@ def test_an_axis_of_the_command_line_replaces_the_file_s_and_a_new_one_is_added(
     done = command("train", *tiny("prune=0.9", "seed=0", "epochs=0,1"), cwd=mine, check=False)
     assert done.returncode == 1
     assert "epochs must be at least 1, got 0" in done.stderr
-    said = command("train", *tiny("prune=0.9", "seed=3,4", "method=edge_popup", "epochs=1"), cwd=mine).stdout
+    output = command("train", *tiny("prune=0.9", "seed=3,4", "method=edge_popup", "epochs=1"), cwd=mine).stdout
     rows = results(mine / "runs" / "tiny-paper").values()
-    assert "4 runs" in said_counts(said)  # method is an axis of one line only: dense stays
+    assert "4 runs" in count_line(output)  # method is an axis of one line only: dense stays
     assert sorted((row["method"], row["seed"], row["prune"]) for row in rows) == [
         ("dense", 3, 0.0),
         ("dense", 4, 0.0),
@@ -122,7 +122,7 @@ def test_a_bad_value_anywhere_in_an_axis_is_refused_before_anything_starts(mine,
     assert not list(mine.rglob("claim"))
 
 
-def test_a_sweep_that_there_is_not_is_refused_with_those_that_there_are(tmp_path):
+def test_an_unknown_sweep_is_refused_with_the_names_of_all(tmp_path):
     done = command("train", "sweeps=nope", cwd=tmp_path, check=False)
     assert "sweeps has no choice 'nope': take one of" in done.stderr
     assert "fig2" in done.stderr
@@ -133,7 +133,7 @@ def test_a_budget_without_a_sweep_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_failing_run_stops_no_other_is_listed_and_is_tried_once_a_command(mine):
+def test_a_failing_run_stops_no_other_is_listed_and_is_tried_once_per_command(mine):
     arguments = ["-m", *AXES, "epochs=1", "optim.lr=1e30,0.1", "seed=0,1", "method=dense"]
     for tried in (1, 2):
         done = command("train", *arguments, cwd=mine, check=False)
@@ -143,22 +143,22 @@ def test_one_failing_run_stops_no_other_is_listed_and_is_tried_once_a_command(mi
         reasons = [line for line in done.stderr.splitlines() if "lower optim.lr" in line]
         assert len(reasons) == 4, tried  # as it happens, and in the list at the end
         assert "2 runs failed" in done.stderr
-    assert "2 done, 0 running, 2 failed and tried again" in said_counts(done.stdout)
+    assert "2 done, 0 running, 2 failed (to be tried again)" in count_line(done.stdout)
 
 
 def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_again(tmp_path):
-    made = compose()
+    settings = compose()
     before = time.time() - 10
-    status.record_failure(tmp_path, made, ValueError("broken"))
+    status.record_failure(tmp_path, settings, ValueError("broken"))
     assert status.has_failed_since(tmp_path, before)
     assert not status.has_failed_since(tmp_path, time.time() + 10)
-    status.record_failure(tmp_path, made, KeyboardInterrupt())  # another user's Ctrl-C: the run is still missing
+    status.record_failure(tmp_path, settings, KeyboardInterrupt())  # another user's Ctrl-C: the run is still missing
     assert not status.has_failed_since(tmp_path, before)
 
 
-def test_what_cannot_be_run_stops_no_other_and_is_listed_with_its_reason(mine):
-    said = command("train", *tiny("budget=mini", "--dry-run"), cwd=mine).stdout
-    damaged, held = [mine / "runs" / "tiny-mini" / line.split()[1] for line in said.splitlines()[-3:-1]]
+def test_a_run_that_cannot_start_stops_no_other_and_is_listed_with_its_reason(mine):
+    output = command("train", *tiny("budget=mini", "--dry-run"), cwd=mine).stdout
+    damaged, held = [mine / "runs" / "tiny-mini" / line.split()[1] for line in output.splitlines()[-3:-1]]
     damaged.mkdir(parents=True)
     (damaged / "config.yaml").write_text("model: [")
     (held / "claim").mkdir(parents=True)
@@ -174,8 +174,8 @@ def test_what_cannot_be_run_stops_no_other_and_is_listed_with_its_reason(mine):
 
 
 def test_options_of_a_method_are_for_the_runs_that_have_it(mine):
-    said = command("train", *tiny("budget=mini", "method.score_grad=sign,weight", "--dry-run"), cwd=mine).stdout
-    assert "5 runs" in said_counts(said)  # two of each ticket, and the dense one
+    output = command("train", *tiny("budget=mini", "method.score_grad=sign,weight", "--dry-run"), cwd=mine).stdout
+    assert "5 runs" in count_line(output)  # two of each ticket, and the dense one
     refused = command("train", *tiny("budget=mini", "method.score_gra=sign", "--dry-run"), cwd=mine, check=False)
     assert refused.returncode == 1
     assert "method.score_gra" in refused.stderr
@@ -262,12 +262,12 @@ hydra:
 
 
 @pytest.mark.slow
-def test_a_sweep_of_fine_tunings_starts_each_from_a_ticket_that_it_searched_and_repeats_none(mine):
+def test_a_sweep_fine_tunes_the_tickets_that_it_found_and_repeats_none(mine):
     (mine / "mine" / "sweeps" / "tuned.yaml").write_text(TUNED)
     arguments = ["--config-dir", "mine", "sweeps=tuned", "budget=mini", *AXES, "epochs=1"]
-    said = command("train", *arguments, cwd=mine).stdout
-    assert "then 2 fine-tuning runs of each ticket, 0 of 2 done: layers=first,last, epochs=1, batch=32" in said
-    assert "fine-tuning: epochs: 2 -> 1" in said
+    output = command("train", *arguments, cwd=mine).stdout
+    assert "then 2 fine-tuning runs of each ticket, 0 of 2 done: layers=first,last, epochs=1, batch=32" in output
+    assert "fine-tuning: epochs: 2 -> 1" in output
     rows = results(mine / "runs" / "tuned-mini")
     assert sorted(row["method"] for row in rows.values()) == ["biprop", "finetune_first", "finetune_last"]
     searched = next(row for row in rows.values() if row["method"] == "biprop")

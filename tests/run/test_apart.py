@@ -34,7 +34,7 @@ def test_only_a_run_of_several_processes_needs_a_fresh_interpreter(options, expe
     assert needs_processes(Trainer(**ONE | options)) is expected
 
 
-def test_devices_are_dealt_to_one_process_each(tmp_path, monkeypatch):
+def test_a_device_belongs_to_one_process(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with hold_devices(1, ["0", "1", "2"]) as first, hold_devices(2, ["0", "1", "2"]) as others:
         assert sorted(first + others) == ["0", "1", "2"]
@@ -49,14 +49,14 @@ def test_devices_are_dealt_to_one_process_each(tmp_path, monkeypatch):
     [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=submitit_local"]],
     ids=["basic", "joblib", "submitit_local"],
 )
-def test_devices_as_an_axis_train_on_the_number_that_they_say(tmp_path, started, launcher):
+def test_an_axis_of_devices_trains_on_as_many_processes(tmp_path, started, launcher):
     sweep = started(tmp_path, "-m", *TWO, "epochs=2", "trainer.devices=1,2", *launcher)
     assert sweep.wait() == 0, (tmp_path / "log").read_text()
     rows = results(tmp_path / "runs").values()
     assert sorted(row["processes"] for row in rows) == [1, 2]
     assert len({row["test_acc"] for row in rows}) == 1
-    made = sorted(path.name for path in (tmp_path / "runs").iterdir() if path.name != ".submitit")
-    assert len(made) == 3  # two runs and the list of them
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir() if path.name != ".submitit")
+    assert len(names) == 3  # two runs and the list of them
     assert {path.name for path in tmp_path.iterdir()} == {"log", "runs"}
     assert not left_behind(tmp_path)
 
@@ -77,9 +77,7 @@ def build(num_classes, image_size, in_channels, width):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_process_that_breaks_is_the_reason_of_its_run_s_failure_and_the_next_run_goes_on(
-    tmp_path, started, monkeypatch
-):
+def test_a_process_that_breaks_is_the_recorded_reason_and_the_next_run_starts(tmp_path, started, monkeypatch):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "bad.yaml").write_text("name: bad\ntarget: breaks.build\n")
     (tmp_path / "code").mkdir()
@@ -113,7 +111,7 @@ def test_nothing_is_left_of_a_run_of_two_processes_when_its_sweep_is_killed(tmp_
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_ctrl_c_ends_a_sweep_and_its_run_of_two_processes_which_can_go_on(tmp_path, started):
+def test_ctrl_c_ends_a_sweep_and_its_run_of_two_processes(tmp_path, started):
     sweep = started(tmp_path, "-m", *TWO, "epochs=500", "trainer.devices=2", "seed=0,1")
     while not list((tmp_path / "runs").glob("*/metrics.jsonl")) and sweep.poll() is None:
         time.sleep(0.1)

@@ -24,14 +24,14 @@ def test_one_process_at_a_time_and_nothing_is_left(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_was_there_stays(tmp_path):
+def test_other_files_stay(tmp_path):
     (tmp_path / "row").write_text("kept")
     with hold_claim(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["row"]
 
 
-def test_a_killed_process_s_claim_lapses(tmp_path):
+def test_the_claim_of_a_killed_process_lapses(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "run"], stdout=subprocess.PIPE)
     assert other.stdout is not None
     assert other.stdout.readline() == b"mine\n"
@@ -46,7 +46,7 @@ def test_a_killed_process_s_claim_lapses(tmp_path):
         pass
 
 
-def test_looking_at_a_claim_does_not_hinder_who_takes_it(tmp_path):
+def test_looking_at_a_claim_does_not_stop_another_process_from_taking_it(tmp_path):
     code = "import sys; from pathlib import Path; from mpt.run.claim import is_claimed\n"
     code += "print('go', flush=True)\nwhile True: is_claimed(Path(sys.argv[1]))"
     (tmp_path / "claim").write_text("")
@@ -80,7 +80,7 @@ def test_a_file_system_without_locks_is_named_and_nothing_is_left(tmp_path, monk
     assert not (tmp_path / "new").exists()
 
 
-def test_a_lock_of_another_name_is_no_run_s_claim(tmp_path):
+def test_a_lock_of_another_name_claims_no_run(tmp_path):
     with hold_claim(tmp_path, name=".listing"):
         assert not is_claimed(tmp_path)
         with hold_claim(tmp_path):

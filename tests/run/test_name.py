@@ -4,7 +4,7 @@ from mpt.run.name import run_name
 from tests.console import compose
 
 
-def test_the_run_name_says_what_the_run_is_and_follows_from_the_configuration():
+def test_the_run_name_says_what_the_run_is_and_follows_from_its_settings():
     base = ("model=conv6", "data=digits", "prune=5e-1", "width=1")
     name = run_name(compose(*base))
     assert name.startswith("conv6-digits-biprop-p0.5-w1-e250-s0-")

@@ -10,11 +10,11 @@ from mpt.run.name import run_name
 from tests.console import compose
 
 
-def test_the_command_of_the_readme_composes_to_the_paper_s_recipe():
-    made = compose("model=conv6", "prune=0.8", "width=1.5")
-    assert (made.model.name, made.data.name, made.method.name) == ("conv6", "cifar10", "biprop")
-    assert (made.prune, made.width, made.epochs, made.batch) == (0.8, 1.5, 250, 128)
-    assert {k: getattr(made.optim, k) for k in ("name", "lr", "momentum", "weight_decay", "schedule")} == {
+def test_the_command_of_the_readme_composes_to_the_recipe_of_the_paper():
+    settings = compose("model=conv6", "prune=0.8", "width=1.5")
+    assert (settings.model.name, settings.data.name, settings.method.name) == ("conv6", "cifar10", "biprop")
+    assert (settings.prune, settings.width, settings.epochs, settings.batch) == (0.8, 1.5, 250, 128)
+    assert {k: getattr(settings.optim, k) for k in ("name", "lr", "momentum", "weight_decay", "schedule")} == {
         "name": "sgd",
         "lr": 0.1,
         "momentum": 0.9,
@@ -31,9 +31,9 @@ def test_every_choice_of_every_group_composes(group):
     for choice in choices:
         extra = ["model.name=resnet18"] if choice in ("torchvision", "timm") else []
         extra += ["data.root=x"] if choice == "image_folder" else []
-        made = compose(f"{group}={choice}", *extra)
+        settings = compose(f"{group}={choice}", *extra)
         if group in ("model", "data", "method"):
-            assert getattr(made, group).name == (choice if not extra or group == "data" else "resnet18")
+            assert getattr(settings, group).name == (choice if not extra or group == "data" else "resnet18")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_unknown_keys_and_wrong_types_are_refused_by_hydra(override):
     assert is_mendable(caught.value)
 
 
-def test_values_that_do_not_go_together_are_refused():
+def test_contradictory_values_are_refused():
     with pytest.raises(ValueError, match=r"optim\.nesterov looks ahead along the momentum, which is 0"):
         compose("optim.nesterov=true", "optim.momentum=0")
     with pytest.raises(ValueError, match=r"optim\.warmup has no effect on your own schedule: set it to 0"):
@@ -104,7 +104,7 @@ def test_a_rate_times_the_fraction_kept_follows_prune(prune, rate):
     ("protocol", "score_grad", "scale_fan"),
     [("kept", "weight", "kept"), ("paper", "gain", "none"), ("published", "weight", "published")],
 )
-def test_a_protocol_is_the_paper_s_or_the_published_code_s_where_they_differ(protocol, score_grad, scale_fan):
+def test_a_protocol_follows_the_paper_or_the_published_code_where_they_differ(protocol, score_grad, scale_fan):
     method = compose(f"protocol={protocol}").method.arguments
     assert (method["score_grad"], method["scale_fan"]) == (score_grad, scale_fan)
     assert compose(f"protocol={protocol}", "method.scale_fan=none").method.arguments["scale_fan"] == "none"

@@ -9,12 +9,12 @@ from mpt.run.claim import hold_claim
 from tests.console import command, compose
 
 
-def made(folder, name, *, row=None, epochs=0, ticket=False):
+def make_run(folder, name, *, result=None, epochs=0, ticket=False):
     directory = folder / name
     directory.mkdir(parents=True)
     (directory / "config.yaml").write_text("{}\n")
-    if row is not None:
-        (directory / "result.json").write_text(json.dumps(row))
+    if result is not None:
+        (directory / "result.json").write_text(json.dumps(result))
     if epochs:
         (directory / "metrics.jsonl").write_text("{}\n" * epochs)
     if ticket:
@@ -23,14 +23,14 @@ def made(folder, name, *, row=None, epochs=0, ticket=False):
 
 
 def test_each_run_is_done_running_failed_or_missing(tmp_path):
-    made(tmp_path, "a", row={"status": "done"}, ticket=True)
-    made(tmp_path, "b", row={"status": "failed", "error": "it broke"})
-    made(tmp_path, "c", epochs=3)
-    made(tmp_path, "f", row={"status": "done"})  # its ticket is away: to be made again
+    make_run(tmp_path, "a", result={"status": "done"}, ticket=True)
+    make_run(tmp_path, "b", result={"status": "failed", "error": "it broke"})
+    make_run(tmp_path, "c", epochs=3)
+    make_run(tmp_path, "f", result={"status": "done"})  # its ticket is missing: to be run again
     (tmp_path / status.LIST).write_text(json.dumps({"a": [], "d": []}))
-    with hold_claim(made(tmp_path, "e", epochs=2)):
-        said = command("status", str(tmp_path), cwd=tmp_path).stdout.splitlines()
-    assert [line.split()[:2] for line in said[:-1]] == [
+    with hold_claim(make_run(tmp_path, "e", epochs=2)):
+        output = command("status", str(tmp_path), cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[:2] for line in output[:-1]] == [
         ["done", "a"],
         ["failed", "b"],
         ["missing", "c"],
@@ -38,19 +38,19 @@ def test_each_run_is_done_running_failed_or_missing(tmp_path):
         ["running", "e"],
         ["missing", "f"],
     ]
-    assert "it broke" in said[1]
-    assert "after epoch 3" in said[2]
-    assert said[-1].endswith("1 done, 1 running, 1 failed, 3 missing")
+    assert "it broke" in output[1]
+    assert "after epoch 3" in output[2]
+    assert output[-1].endswith("1 done, 1 running, 1 failed, 3 missing")
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     done = command("status", "nowhere", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "there is no folder nowhere" in done.stderr
     assert "name one folder" in command("status", cwd=tmp_path, check=False).stderr
 
 
-def test_the_process_that_broke_is_quoted_not_the_one_that_lost_it(tmp_path):
+def test_the_process_that_broke_is_quoted_not_one_that_lost_its_connection(tmp_path):
     status.record_rank_failure(tmp_path, 1, ValueError("the loss is not a number"))
     status.record_failure(tmp_path, compose(), RuntimeError("Connection closed by peer"))
     assert status.result(tmp_path)["error"] == "the loss is not a number"
@@ -59,6 +59,6 @@ def test_the_process_that_broke_is_quoted_not_the_one_that_lost_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "null"])
-def test_an_unreadable_row_is_no_row(tmp_path, content):
+def test_an_unreadable_result_counts_as_none(tmp_path, content):
     (tmp_path / "result.json").write_text(content)
     assert status.result(tmp_path) == {}

@@ -131,7 +131,7 @@ def _table(content: dict[str, Any], *, per_class: bool) -> str:
     ]
     if content["acc_top5"] is not None:
         lines.append(f"top-5     {100 * content['acc_top5']:.2f} %")
-    lines.append(f"calibration error  {100 * content['calibration_error']:.2f} % (expected calibration error, 15 bins)")
+    lines.append(f"calibration error  {100 * content['calibration_error']:.2f} % (ECE with 15 bins)")
     if per_class:
         width = max(5, *(len(row["class"]) for row in content["per_class"]))
         lines += ["", f"{'class':<{width}}  accuracy  images"]

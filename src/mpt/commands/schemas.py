@@ -15,7 +15,7 @@ _JSON = Range(lambda v: Path(v).parent.is_dir(), "true, false, or a file in an e
 class TicketSettings:
     """The parameters of every command that describes a ticket."""
 
-    json: str | None = dial(None, "true prints JSON instead of the table, a file name writes it there", _JSON)
+    json: str | None = dial(None, "print JSON instead of the table (true), or write it to a file (its name)", _JSON)
     model: OptionalOpen = dial(None, "backbone, if the ticket cannot build its own")
     width: float = dial(1.0, "channel multiplier of that backbone", above(0))
 

@@ -27,8 +27,10 @@ def check_spelling(flags: list[str], overrides: list[str], schema: type = Settin
     for override in overrides:
         key, equals, _ = override.partition("=")
         plain = _PLAIN.fullmatch(key)
-        if not equals or not plain:
+        if not plain:
             continue
+        if not equals:
+            raise ValueError(f"{key} has no value: write {key}=VALUE")
         known, spelt = top, plain[1]
         if plain[1] in top and plain[2] and (nested := options.get(plain[1])):
             known, spelt = [f"{plain[1]}.{f.name}" for f in fields(nested)], plain[1] + plain[2]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mpt.run.status import states
+from mpt.run.status import count_runs, states
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -36,12 +36,14 @@ def sync(folder: Path) -> str:
     import wandb
 
     if not wandb.login(prompt=False):
-        raise ValueError(f"{len(unsent)} runs wait in {folder}, but there is no W&B account: run wandb login")
+        raise ValueError(
+            f"{folder} holds {count_runs(len(unsent))} to send, but there is no W&B account: run wandb login"
+        )
     failed = []
     for path in unsent:
         command = [sys.executable, "-m", "wandb", "sync", "--yes", str(path)]
         if subprocess.run(command, check=False).returncode:
             failed.append(path)
     if failed:
-        raise ValueError(f"W&B rejected {len(failed)} of {len(unsent)} runs: {', '.join(map(str, failed))}")
-    return f"{len(unsent)} runs sent"
+        raise ValueError(f"W&B rejected {len(failed)} of {count_runs(len(unsent))}: {', '.join(map(str, failed))}")
+    return f"{count_runs(len(unsent))} sent"

@@ -123,17 +123,16 @@ def print_result(result: dict[str, Any], directory: Path, settings: Settings) ->
     words += [f"model={settings.model.name}"] if custom else []
     smaller = dense_bytes / result["ticket_bytes"]
     epoch = f" of epoch {result['epoch']}, the best on held-out images" if settings.select == "best_val" else ""
+    before = f"before    {100 * result['test_acc_before']:.2f} %\n" if "test_acc_before" in result else ""
     print(
         f"\naccuracy  {100 * result['test_acc']:.2f} % of {result['num_test']:,} test images, measured on the file"
-        f"{epoch} (best epoch {100 * result['test_acc_max']:.2f} %)\n"
+        f"{epoch} (best epoch {100 * result['test_acc_max']:.2f} %)\n{before}"
         f"weights   {result['num_kept']:,} of {result['num_weights']:,} kept ({100 * result['density']:.1f} %)\n"
         f"size      {result['ticket_bytes']:,} bytes, {dense_bytes:,} in float32: {smaller:.1f} times smaller\n"
         f"ticket    {path}\n"
         f"evaluate  {' '.join(words)}",
         flush=True,
     )
-    if "test_acc_before" in result:
-        print(f"before    {100 * result['test_acc_before']:.2f} % before fine-tuning", flush=True)
 
 
 def _commit() -> str | None:

@@ -20,7 +20,7 @@ from torch import nn
 from mpt.data.facts import FACTS
 from mpt.experiment.build import build_backbone, build_method, check_ramp
 from mpt.run.settings import Data, Settings, plain
-from mpt.run.status import result
+from mpt.run.status import count_runs, result
 
 SECONDS_PER_RUN = 2  # to read data, build the network and measure the ticket
 BYTES_PER_WEIGHT = 13  # frozen weight, score and momentum in the checkpoint, and some bits in the ticket
@@ -122,7 +122,7 @@ def _seconds_per_unit(folder: Path, sizes: Mapping[str, tuple[int, int] | None])
                 images = min(run["num_train"], most)
                 rates.append(run["seconds"] / (3 * size[0] * images * run["epochs"]))
     if rates:
-        return sorted(rates)[len(rates) // 2], f"from {len(rates)} finished {'run' if len(rates) == 1 else 'runs'}"
+        return sorted(rates)[len(rates) // 2], f"from {count_runs(len(rates))} that finished"
     return _time_convolution(), "rough: from timing one convolution"
 
 

@@ -105,8 +105,8 @@ def _announce(master: DictConfig, folder: Path, runs: Sequence[Run], changes: di
         counts[status.state(run.directory).state] += 1
     name = f"{master.sweep} ({master.budget or 'paper'})" if master.sweep else "sweep"
     lines = [
-        f"{name}: {len(runs)} runs in {folder}: {counts['done']} done, {counts['running']} running, "
-        f"{counts['failed']} failed and tried again, {counts['missing']} missing"
+        f"{name}: {status.count_runs(len(runs))} in {folder}: {counts['done']} done, {counts['running']} running, "
+        f"{counts['failed']} failed{' (to be tried again)' if counts['failed'] else ''}, {counts['missing']} missing"
     ]
     if changes:
         lines += ["mini is not the published experiment; it changes:", *(f"  {k}: {v}" for k, v in changes.items())]
@@ -168,7 +168,7 @@ def _stale_claim_time(directory: Path) -> float:
 
 
 def _wait(left: Sequence[Run], refusals: dict[Path, str], started: float) -> None:
-    print(f"waiting for {len(left)} {'run' if len(left) == 1 else 'runs'} held by other commands", flush=True)
+    print(f"waiting for {status.count_runs(len(left))} held by other commands", flush=True)
     while all(is_claimed(run.directory) and not _is_settled(run, refusals, started) for run in left):
         time.sleep(1)
 
@@ -190,9 +190,9 @@ def _launch(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Excepti
 
 def _report(runs: Sequence[Run], refusals: dict[Path, str], folder: Path) -> None:
     failed = [run for run in runs if run.directory in refusals or not _is_done(run, refusals)]
-    print(f"\n{len(runs) - len(failed)} of {len(runs)} runs in {folder} are done", flush=True)
+    print(f"\n{len(runs) - len(failed)} of {status.count_runs(len(runs))} in {folder} done", flush=True)
     if failed:
         reasons = [refusals.get(r.directory) or status.result(r.directory).get("error", "missing") for r in failed]
         lines = [f"  {run.directory}: {reason}" for run, reason in zip(failed, reasons, strict=True)]
-        print("\n".join([f"mpt-train: {len(failed)} runs failed:", *lines]), file=sys.stderr, flush=True)
+        print("\n".join([f"mpt-train: {status.count_runs(len(failed))} failed:", *lines]), file=sys.stderr, flush=True)
         sys.exit(1)

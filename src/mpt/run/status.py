@@ -159,4 +159,9 @@ def status_table(folder: Path) -> str:
     counts = {name: sum(run.state == name for run in runs) for name in STATES}
     lines = [f"{run.state:<8} {run.directory.name}{f'  ({run.text})' if run.text else ''}" for run in runs]
     total = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return "\n".join([*lines, f"{len(runs)} runs in {folder}: {total}"])
+    return "\n".join([*lines, f"{count_runs(len(runs))} in {folder}: {total}"])
+
+
+def count_runs(number: int) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {'run' if number == 1 else 'runs'}"
