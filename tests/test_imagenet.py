@@ -1,4 +1,4 @@
-"""Trees of pictures from the command line: what is read by worker processes trains, resumes and is measured."""
+"""Trees of pictures from the command line, read by worker processes: runs train, resume and are measured."""
 
 from __future__ import annotations
 
