@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker a core: more threads would only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker per core: more threads would only wait
 
 import signal
 from importlib.util import find_spec
@@ -33,7 +33,7 @@ def mlp():
 
 @pytest.fixture
 def run_here(tmp_path):
-    """``run(*overrides)`` -> (row, directory), in this process."""
+    """``run(*overrides)`` -> (result, directory), in this process."""
     from mpt.experiment.kinds import run
     from tests import console
 
@@ -45,7 +45,7 @@ def run_here(tmp_path):
 
 @pytest.fixture
 def started():
-    """``started(folder, *arguments)`` is a sweep of its own process group; killed at the end of the test."""
+    """``started(folder, *arguments)`` starts a sweep in a new process group, which is killed at the end of the test."""
     from tests import console
 
     sweeps = []

@@ -222,7 +222,7 @@ def check_numbers(ticket, folder):
     ).groups()
     row = console.read_result(folder / "runs" / "demo")
     assert abs(100 * row["test_acc"] - float(acc)) < 1.5
-    assert f"{ticket.bits / ticket.num_weights:.2f}" == bits
+    assert f"{8 * row['ticket_bytes'] / ticket.num_weights:.2f}" == bits
     assert round(row["ticket_bytes"] / 1000) == int(size)
     assert f"{4 * ticket.num_weights / 1e6:.1f}" == dense
 

@@ -1,4 +1,4 @@
-"""Trees of pictures from the command line: what is read by worker processes trains, resumes and is measured."""
+"""Trees of pictures from the command line, read by worker processes: runs train, resume and are measured."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_broken_picture_ends_the_search_with_one_sentence_and_once_mended_it_r
         (["data.stream=false"], "data.stream=false excludes data.resized_crop=true"),
         (["data.workers=-1"], "data.workers must be 0 or more, got -1"),
         (["data.augment=mixup"], "data.augment must be none or augmix, got mixup"),
-        (["data.noise_probability=2"], "data.noise_probability must be in [0, 1], got 2"),
+        (["data.noise_probability=2"], "data.noise_probability must be a probability in [0, 1], got 2"),
     ],
 )
 def test_impossible_options_are_refused_in_one_sentence(root, tmp_path, overrides, sentence):

@@ -55,6 +55,7 @@ def run_command(name: str, function: Callable[[list[str]], None]) -> None:
     try:
         function(arguments)
     except KeyboardInterrupt:
+        print(f"{name}: interrupted: repeat the command to go on", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away, as in `mpt-ticket info ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
-import sys
 
 import pytest
 
@@ -69,33 +67,6 @@ def test_a_flag_shows_the_traceback(tmp_path):
     assert "Traceback" in done.stderr
 
 
-def test_help_and_configuration_need_no_torch(tmp_path):
-    for arguments in (["--help"], ["--cfg", "job"]):
-        done = command("train", *arguments, cwd=tmp_path)
-        assert "prune" in done.stdout
-    code = "import sys, mpt.commands.cli, mpt; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert "TICKET" in command("eval", "--help", cwd=tmp_path).stdout
-    assert "TICKET" in command("ticket", "--help", cwd=tmp_path).stdout
-
-
-def test_the_last_lines_describe_the_ticket_and_the_command_evaluates_it(finished):
-    done = command("train", *HERE, cwd=finished)  # finished: says it again
-    lines = dict(
-        line.split(None, 1)
-        for line in done.stdout.splitlines()
-        if line[:8] in {"accuracy", "weights ", "size    ", "evaluate"}
-    )
-    result = read_result(finished / "run")
-    assert f"{100 * result['test_acc']:.2f} %" in lines["accuracy"]
-    assert f"{result['num_kept']:,} of {result['num_weights']:,}" in lines["weights"]
-    assert "times smaller" in lines["size"]
-    name, *arguments = lines["evaluate"].split()
-    assert name == "mpt-eval"
-    shown = command("eval", *arguments, "data.image_size=8", "data.num_classes=4", "data.num_images=320", cwd=finished)
-    assert f"accuracy  {100 * result['test_acc']:.2f} %" in shown.stdout
-
-
 def test_a_ticket_is_evaluated_on_its_own_data_by_default_and_its_control_is_not_better(finished):
     own = command("eval", "run/ticket.safetensors", cwd=finished).stdout
     shuffled = command("eval", "run/ticket.safetensors", "control=shuffled_mask", cwd=finished).stdout
@@ -157,14 +128,6 @@ def test_a_multirun_has_one_directory_per_run_and_repeating_it_runs_nothing(tmp_
     assert [path.stat().st_mtime_ns for path in results] == written
 
 
-def test_the_printed_evaluation_works_for_a_directory_with_a_space(tmp_path):
-    done = command("train", *SMALL, "epochs=1", "hydra.run.dir=my run", cwd=tmp_path)
-    line = next(line for line in done.stdout.splitlines() if line.startswith("evaluate"))
-    _, name, *arguments = shlex.split(line)
-    assert name == "mpt-eval"
-    assert arguments[0].endswith("my run/ticket.safetensors")
-
-
 @pytest.mark.slow
 def test_flags_may_stand_behind_overrides_with_two_processes(tmp_path):
     (tmp_path / "mine").mkdir()
@@ -174,3 +137,23 @@ def test_flags_may_stand_behind_overrides_with_two_processes(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert read_result(tmp_path / "two")["processes"] == 2
+
+
+def test_a_dry_run_of_a_single_run_says_where_and_how_long_and_writes_nothing(tmp_path):
+    out = command("train", *SMALL, "--dry-run", cwd=tmp_path).stdout
+    assert out.startswith("missing  runs/conv2-synthetic-biprop-p0.5-")
+    assert "estimate: about" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_in_training_exits_with_130_and_says_how_to_go_on(tmp_path, monkeypatch):
+    from mpt.experiment.module import TicketModule
+
+    def interrupt(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TicketModule, "training_step", interrupt)
+    done = command("train", *SMALL, "hydra.run.dir=run", cwd=tmp_path, check=False)
+    assert done.returncode == 130
+    assert "repeat the command" in done.stderr
+    assert "0 failed" in command("status", ".", cwd=tmp_path).stdout

@@ -52,15 +52,6 @@ def test_best_val_keeps_the_ticket_of_the_best_epoch_on_held_out_images_and_says
     assert not (directory.parent / "last" / "best.ckpt").exists()
 
 
-def test_no_epoch_of_a_ramp_is_the_best(tmp_path):
-    ramp = mpt.Biprop(prune=0.8, selection="global", ramp=2).ramp_epochs
-    monitor = Monitor(tmp_path, num_images=1, show=False, first_epoch=ramp)
-    monitor.rows = [{"epoch": e, "val/acc": acc} for e, acc in ((1, 0.9), (2, 0.8))]
-    assert monitor.best("val/acc") is None
-    monitor.rows += [{"epoch": e, "val/acc": acc} for e, acc in ((3, 0.5), (4, 0.6), (5, 0.6))]
-    assert monitor.best("val/acc")["epoch"] == 4  # the earliest of equals
-
-
 @pytest.mark.slow
 def test_a_run_interrupted_between_its_two_checkpoints_keeps_the_right_best(run_here, monkeypatch):
     whole, path = run_here(*BEST)

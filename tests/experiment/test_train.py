@@ -9,7 +9,6 @@ import time
 from dataclasses import fields
 
 import pytest
-import torch
 import yaml
 
 import mpt
@@ -19,7 +18,7 @@ from mpt.experiment.module import TicketModule
 from mpt.run import result as schema
 from mpt.search.mask import flips
 from tests import reference
-from tests.console import COMMANDS, SMALL, command, compose, process, read_result
+from tests.console import COMMANDS, SMALL, command, process, read_result
 
 RESULT_KEYS = {
     "budget",
@@ -53,18 +52,6 @@ RESULT_KEYS = {
     "width",
 }
 LAYERS = ("features.0", "features.2", "classifier.0", "classifier.2", "classifier.4")
-METRICS = {
-    "epoch",
-    "images_per_second",
-    "lr",
-    "seconds",
-    "test/acc",
-    "ticket/density",
-    "ticket/flips",
-    "train/acc",
-    "train/loss",
-    *(f"ticket/{what}/{layer}" for what in ("gain", "flips", "binarization_error") for layer in LAYERS),
-}
 
 
 CALIBRATED = ["prune=0.8", "method.selection=calibrated", "method.refresh=7"]
@@ -90,67 +77,11 @@ def test_a_run_ends_with_its_five_files_and_a_true_result(run_here):
     assert yaml.safe_load((directory / "config.yaml").read_text()) == row["config"]
 
 
-def test_the_reported_accuracy_is_measured_on_the_file_read_back(run_here):
-    from mpt.data import load
-    from mpt.experiment.evaluate import accuracy
-
-    result, directory = run_here()
-    data = load(**result["config"]["data"])
-    net = mpt.Ticket.load(directory / "ticket.safetensors").network()
-    right = 0
-    for i in range(len(data.test)):
-        image = (data.test.pixels[i : i + 1] / 255 - torch.tensor(data.mean).view(1, -1, 1, 1)) / torch.tensor(
-            data.std
-        ).view(1, -1, 1, 1)
-        right += int(net(image).argmax()) == int(data.test.labels[i])
-    assert result["test_acc"] == pytest.approx(right / len(data.test), abs=1e-6)
-    assert accuracy(net, data.test, data=data, batch=7) == pytest.approx(result["test_acc"], abs=1e-6)
-    assert result["test_acc"] == pytest.approx(rows(directory)[-1]["test/acc"], abs=1e-6)
-
-
-def test_metrics_have_their_fixed_names_and_one_row_per_epoch(run_here):
-    _, directory = run_here("prune=0.8")
-    written = rows(directory)
-    assert [row["epoch"] for row in written] == [1, 2, 3]
-    assert all(set(row) == METRICS for row in written)
-    documented = {name.replace("<layer>", layer) for name in schema.METRICS for layer in LAYERS}
-    assert documented - METRICS == {"val/loss", "val/acc"}
-    assert all(row["ticket/density"] == pytest.approx(0.2, abs=1e-3) for row in written)
-    assert written[0]["ticket/flips"] > 0
-    assert [row["lr"] for row in written] == pytest.approx([0.1, 0.075, 0.025])
-
-
-def test_flips_and_binarization_error_follow_their_definitions(run_here):
-    _, directory = run_here("epochs=1", "prune=0.5")
-    settings = compose(*SMALL, "epochs=1", "prune=0.5")
-    backbone = mpt.backbones.conv2(width=settings.width, num_classes=4, image_size=8)
-    start = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
-    state = torch.load(directory / "last.ckpt", weights_only=True)["state_dict"]
-    end = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
-    end.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")})
-    row = rows(directory)[0]
-    layers = [(start.get_submodule(name), end.get_submodule(name)) for name in LAYERS]
-    assert row["ticket/flips"] == pytest.approx(flips([a.mask() for a, _ in layers], [b.mask() for _, b in layers]))
-    for name, (_, layer) in zip(LAYERS, layers, strict=True):
-        w, m, g = layer.weight.detach(), layer.mask(), layer.gain()
-        expected = (m * (w - g * torch.sign(w))).norm()
-        assert row[f"ticket/binarization_error/{name}"] == pytest.approx(expected.item(), rel=1e-4)
-
-
 def test_two_runs_with_one_seed_give_identical_tickets_and_another_seed_does_not(run_here):
     for directory, seed in (("a", 0), ("b", 0), ("c", 1)):
         _, path = run_here(f"seed={seed}", "epochs=1", directory=directory)
     a, b, c = ((path.parent / d / "ticket.safetensors").read_bytes() for d in "abc")
     assert a == b != c
-
-
-def test_a_finished_run_is_not_run_again(run_here, capsys):
-    result, directory = run_here("epochs=1")
-    before = {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
-    again, _ = run_here("epochs=1")
-    assert again == result
-    assert "this run is finished" in capsys.readouterr().out
-    assert {path.name: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 
 
 def test_other_settings_in_the_same_directory_are_refused_with_the_difference(run_here):
@@ -201,22 +132,6 @@ def test_every_method_runs_to_a_ticket(run_here, method):
     assert result["method"] == method
     ticket = mpt.Ticket.load(directory / "ticket.safetensors")
     assert ticket.density == pytest.approx(1.0 if method == "dense" else 0.5, abs=1e-3)
-
-
-def test_held_out_images_are_measured_under_their_own_name(run_here):
-    result, directory = run_here("data.val_size=64", "epochs=1")
-    assert set(result) == RESULT_KEYS | {"val_acc"}
-    assert result["num_train"] == 256
-    assert {"val/loss", "val/acc"} <= set(rows(directory)[0])
-    assert result["val_acc"] == pytest.approx(rows(directory)[0]["val/acc"], abs=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:.*mkldnn.*")
-def test_bf16_finds_a_ticket_too(run_here):
-    result, _ = run_here("trainer.precision=bf16-mixed", "epochs=2")
-    assert result["precision"] == "bf16-mixed"
-    with pytest.raises(ValueError, match=r"would round the frozen weights.*got bf16-true"):
-        run_here("trainer.precision=bf16-true", directory="other")
 
 
 def test_a_search_that_diverges_fails_with_advice_in_its_result(run_here, tmp_path):

@@ -8,10 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mpt.files import CONF, HOME
 from mpt.multirun.sweep import _record_list
 from mpt.run import status
-from mpt.run.compose import register
 from tests.console import SMALL, command, compose, left_behind, results
 
 TINY = """# @package _global_
@@ -179,20 +177,6 @@ def test_options_of_a_method_are_for_the_runs_that_have_it(mine):
     refused = command("train", *tiny("budget=mini", "method.score_gra=sign", "--dry-run"), cwd=mine, check=False)
     assert refused.returncode == 1
     assert "method.score_gra" in refused.stderr
-
-
-def test_sweeps_are_found_and_nothing_else_of_the_checkout(tmp_path):
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.utils import create_config_search_path
-    from hydra.core.object_type import ObjectType
-
-    register()
-    loader = ConfigLoaderImpl(create_config_search_path(str(CONF)))
-    groups = loader.get_group_options("", ObjectType.GROUP)
-    assert {"sweeps", "model", "data"} <= set(groups)
-    assert not {"src", "tests", ".venv", "docs", "conf"} & set(groups)
-    files = {path.stem for path in (HOME / "sweeps").glob("*.yaml")}
-    assert set(loader.get_group_options("sweeps")) == files
 
 
 TIMES = ("seconds", "images_per_second", "config", "commit", "ticket_bytes")

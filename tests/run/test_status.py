@@ -43,6 +43,11 @@ def test_each_run_is_done_running_failed_or_missing(tmp_path):
     assert output[-1].endswith("1 done, 1 running, 1 failed, 3 missing")
 
 
+def test_an_interrupted_run_has_not_failed(tmp_path):
+    status.record_failure(tmp_path, compose(), KeyboardInterrupt())
+    assert status.state(tmp_path).state == "missing"
+
+
 def test_a_missing_folder_is_refused(tmp_path):
     done = command("status", "nowhere", cwd=tmp_path, check=False)
     assert done.returncode == 1

@@ -190,6 +190,8 @@ def _job(composed: Any) -> None:
             from mpt.multirun.job import job
 
             job(settings, Path(hydra_config.sweep.dir) / run_name(settings), hydra_config)
+        elif hydra_config.sweeper.get("dry_run"):
+            print(_plan(settings, _directory(settings, hydra_config.run.dir)))
         else:
             _single(settings, _directory(settings, hydra_config.run.dir))
     except Exception as error:  # handled here, before Hydra prints a line of its own
@@ -206,10 +208,22 @@ def _single(settings: Settings, directory: Path) -> None:
     child = APART in os.environ  # its parent holds the claim
     try:
         run(settings, directory, claim=hold_claim(directory) if is_first() and not child else None)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        raise KeyboardInterrupt from None
     except Exception as error:
         if is_first() and child:
             record_failure(directory, settings, error)
         raise
+
+
+def _plan(settings: Settings, directory: Path) -> str:
+    """The lines of ``--dry-run`` for a single run: its state, its directory, and an estimate if it would run."""
+    from mpt.multirun.estimate import check_methods, estimate
+    from mpt.run.status import state
+
+    check_methods([settings])
+    line = f"{state(directory).state:<8} {directory}"
+    return line if line.startswith("done") else f"{line}\n{estimate([settings], directory.parent)}"
 
 
 def _directory(settings: Settings, choice: str) -> Path:

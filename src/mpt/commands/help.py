@@ -39,7 +39,7 @@ def train() -> str:
             *_choice_arguments("model"),
             *_choice_arguments("method"),
             "",
-            "--dry-run lists the runs of a sweep, estimates time and space, and runs nothing;",
+            "--dry-run lists the run, or the runs of a sweep, estimates time and space, and runs nothing;",
             "--cfg job prints the configuration and runs nothing; --traceback shows where an error comes from;",
             "hydra.run.dir=DIR chooses the run's directory; --hydra-help lists the flags of Hydra.",
         ]

@@ -81,7 +81,7 @@ def _shape(net: nn.Module, ticket: Ticket, image_size: int | tuple[int, int] | N
     """Channels, height and width of the images that the ticket is for."""
     said = getattr(net, "image_size", None)
     about = (ticket.header.get("data") or {}) if isinstance(ticket.header.get("data"), dict) else {}
-    size = image_size or said or about.get("image_size")
+    size = image_size if image_size is not None else said or about.get("image_size")
     if size is None:
         raise ValueError("the ticket's network takes images of any size: pass image_size=, their side in pixels")
     sides = (size, size) if isinstance(size, int) else tuple(size)

@@ -48,7 +48,7 @@ def _job(settings: Settings, directory: Path, hydra: Any, started: float) -> Non
     with hold_claim(directory) as claim:
         if has_failed_since(directory, started):
             return
-        if needs_processes(settings.trainer) or _devices_needed(settings, hydra):
+        if needs_processes(settings.trainer) or _count_devices(settings, hydra):
             _apart(settings, directory, hydra, claim.fileno())
         else:
             _attempt(settings, directory, record=True)
@@ -91,7 +91,7 @@ def _apart(settings: Settings, directory: Path, hydra: Any, claim: int) -> None:
     flags += ["--config-name", hydra.job.config_name]
     with ExitStack() as stack:
         environment = {}
-        if count := _devices_needed(settings, hydra):
+        if count := _count_devices(settings, hydra):
             devices = stack.enter_context(hold_devices(count, cuda_devices()))
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         failure = run_apart(
@@ -101,7 +101,7 @@ def _apart(settings: Settings, directory: Path, hydra: Any, claim: int) -> None:
         record_failure(directory, settings, failure)
 
 
-def _devices_needed(settings: Settings, hydra: Any) -> int:
+def _count_devices(settings: Settings, hydra: Any) -> int:
     """Number of CUDA devices for this job alone; 0 unless joblib runs several jobs at the same time."""
     if "Joblib" not in str(hydra.launcher.get("_target_")) or settings.trainer.accelerator == "cpu":
         return 0

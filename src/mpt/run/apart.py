@@ -113,10 +113,10 @@ def _kill_group(group: int) -> None:
 def follow_parent() -> None:
     """In a child of :func:`run_apart`: end this process and its group when the parent ends."""
     if os.environ.get(APART) and "LOCAL_RANK" not in os.environ:
-        threading.Thread(target=_until_closed, daemon=True).start()
+        threading.Thread(target=_exit_when_closed, daemon=True).start()
 
 
-def _until_closed() -> None:
+def _exit_when_closed() -> None:
     while os.read(0, 1):  # not sys.stdin, whose lock would still be held when the interpreter ends
         pass
     os.killpg(0, signal.SIGKILL)
@@ -126,10 +126,10 @@ def follow_sweep() -> None:
     """In a worker of joblib: end this process when the sweep ends; otherwise the worker would finish its queue."""
     parent = multiprocessing.parent_process()
     if parent is not None and not any(thread.name == "follow_sweep" for thread in threading.enumerate()):
-        threading.Thread(target=_until_orphan, args=(parent.pid,), name="follow_sweep", daemon=True).start()
+        threading.Thread(target=_exit_when_orphan, args=(parent.pid,), name="follow_sweep", daemon=True).start()
 
 
-def _until_orphan(parent: int | None) -> None:
+def _exit_when_orphan(parent: int | None) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)  # which closes the pipe to a child of run_apart

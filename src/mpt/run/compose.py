@@ -16,6 +16,7 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
@@ -105,8 +106,7 @@ def settings_of(composed: DictConfig, schema: type[S]) -> S:
 
 def quote(path: Path) -> str:
     """The absolute path, as a value in Hydra's grammar."""
-    escaped = str(path.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return QuotedString(str(path.resolve()), Quote.single).with_quotes()
 
 
 def given_keys(overrides: Sequence[str]) -> set[str]:

@@ -62,8 +62,8 @@ def finished_result(settings: Settings, directory: Path) -> dict[str, Any] | Non
     if different:
         changes = ", ".join(f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:5])
         raise ValueError(f"{directory} holds a run with other settings ({changes}): choose another directory")
-    stored = result(directory)
-    return stored if stored.get("status") == "done" and (directory / "ticket.safetensors").is_file() else None
+    content = result(directory)
+    return content if content.get("status") == "done" and (directory / "ticket.safetensors").is_file() else None
 
 
 def result(directory: Path) -> dict[str, Any]:
@@ -109,19 +109,19 @@ def has_failed_since(directory: Path, started: float) -> bool:
         written = (directory / "result.json").stat().st_mtime
     except OSError:
         return False
-    stored = result(directory)
-    return written > started and stored.get("status") == "failed" and stored.get("error") != INTERRUPTED
+    content = result(directory)
+    return written > started and content.get("status") == "failed" and content.get("error") != INTERRUPTED
 
 
 def state(directory: Path) -> State:
     """The state of the run in ``directory``."""
-    stored = result(directory)
-    if stored.get("status") == "done" and (directory / "ticket.safetensors").is_file():
+    content = result(directory)
+    if content.get("status") == "done" and (directory / "ticket.safetensors").is_file():
         return State(directory, "done")
     if is_claimed(directory):
         return State(directory, "running", _progress(directory))
-    if stored.get("status") == "failed":
-        return State(directory, "failed", str(stored.get("error", "")))
+    if content.get("status") == "failed" and content.get("error") != INTERRUPTED:
+        return State(directory, "failed", str(content.get("error", "")))
     return State(directory, "missing", _progress(directory))
 
 

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import mpt
+from mpt.data import load
+from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
+from mpt.run import compose as composition
+from mpt.run.settings import Data, Settings
+from mpt.ticket.ticket import Ticket
+
+HEADER = {
+    "data": {"name": "synthetic", "image_size": 8, "channels": 3, "num_classes": 4, "num_images": 80, "val_size": 0.1},
+    "class_names": ["0", "1", "2", "3"],
+    "normalization": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]},
+}
+
+
+def ticket_of(header):
+    net = mpt.convert(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4)), mpt.Biprop(prune=0.5))
+    ticket = Ticket.from_network(net)
+    return Ticket(ticket.header | header, ticket.tensors)
+
+
+@pytest.fixture
+def ticket():
+    """A ticket for 4 classes of 8x8 images, which was searched on synthetic data."""
+    return ticket_of(HEADER)
+
+
+def keep(ticket, *overrides, splits=False):
+    """The data settings of a command with ``overrides`` after :func:`keep_stored_data`."""
+    composed = composition.compose("train", overrides, Settings)
+    keep_stored_data(ticket, composed, composition.given_keys(overrides), splits=splits)
+    return composed.data
+
+
+def test_a_command_that_names_no_data_gets_those_of_the_ticket(ticket):
+    assert stored_data_override(ticket, {"prune"}) == ["data=synthetic"]
+    assert stored_data_override(ticket, {"data", "prune"}) == []
+    with pytest.raises(ValueError, match=r"does not say which data it was searched for: give data=\.\.\."):
+        stored_data_override(ticket_of({}), set())
+
+
+def test_the_same_data_keep_all_stored_settings_but_those_of_the_command_line(ticket):
+    data = keep(ticket, "data=synthetic", "data.num_images=200")
+    assert (data.image_size, data.num_classes, data.num_images) == (8, 4, 200)
+
+
+def test_other_data_keep_the_image_size_alone(ticket):
+    data = keep(ticket, "data=cifar10")
+    assert (data.name, data.image_size, data.num_images) == ("cifar10", 8, Data(name="cifar10").num_images)
+    assert keep(ticket, "data=cifar10", "data.image_size=16").image_size == 16
+
+
+def test_held_out_images_are_those_of_the_search_only_for_fine_tuning(ticket):
+    assert keep(ticket, "data=synthetic").val_size == 0
+    assert keep(ticket, "data=synthetic", splits=True).val_size == 0.1
+
+
+def test_data_are_normalised_as_in_the_search(ticket):
+    settings = Data(name="synthetic", image_size=8, num_classes=4, num_images=80)
+    data = load_for(ticket, settings)
+    assert (data.mean, data.std) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    plain = load("synthetic", image_size=8, num_classes=4, num_images=80)
+    assert torch.equal(data.test.pixels, plain.test.pixels)
+    assert load_for(ticket_of({}), settings).mean == plain.mean
+
+
+def test_data_of_other_shape_or_classes_are_refused(ticket):
+    settings = Data(name="synthetic", image_size=8, num_classes=4, num_images=80)
+    with pytest.raises(ValueError, match="3 channels in 4 classes, synthetic has 1 channels and 4 classes"):
+        load_for(ticket, replace(settings, channels=1))
+    with pytest.raises(ValueError, match="3 channels in 4 classes, synthetic has 3 channels and 5 classes"):
+        load_for(ticket, replace(settings, num_classes=5))
+    renamed = ticket_of(HEADER | {"class_names": ["a", "b", "c", "d"]})
+    with pytest.raises(ValueError, match="the ticket's classes are a, b, c, d and synthetic has 0, 1, 2, 3"):
+        load_for(renamed, settings)

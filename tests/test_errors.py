@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from unittest import mock
+
+import pytest
+import yaml
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mpt.errors import is_mendable, run_command, sentence
+from tests.console import compose
+
+
+def raised(function):
+    """The exception that ``function`` raises."""
+    with pytest.raises(Exception) as caught:
+        function()
+    return caught.value
+
+
+def test_a_user_can_mend_errors_of_values_files_hydra_omegaconf_and_yaml_and_no_others():
+    assert is_mendable(ValueError("x"))
+    assert is_mendable(FileNotFoundError("x"))
+    for function, kind in (
+        (lambda: compose("prun=1"), HydraException),
+        (lambda: OmegaConf.to_container(OmegaConf.create({"a": "${b}"}), resolve=True), OmegaConfBaseException),
+        (lambda: yaml.safe_load("a: ["), yaml.YAMLError),
+    ):
+        error = raised(function)
+        assert isinstance(error, kind)
+        assert is_mendable(error)
+    for error in (RuntimeError("x"), KeyError("x"), TypeError("x"), AssertionError("x"), KeyboardInterrupt()):
+        assert not is_mendable(error)
+
+
+def test_errors_of_hydra_omegaconf_and_yaml_are_known_without_importing_them():
+    code = "import sys, mpt.errors; sys.exit(bool({'hydra', 'omegaconf', 'yaml'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model=nope", "model has no choice 'nope': take one of cifar_resnet110, "),
+        ("+nope=1", "there is no option nope: take one of "),
+        ("optim.nope=1", "there is no option optim.nope: --help lists them"),
+        ("epochs=two", "epochs=two is refused: Value 'two' of type 'str' could not be converted to Integer"),
+    ],
+)
+def test_an_error_of_hydra_becomes_one_line_that_says_what_to_do(override, words):
+    text = sentence(raised(lambda: compose(override)))
+    assert text.startswith(words)
+    assert "\n" not in text
+    assert "full_key" not in text
+
+
+def test_a_sentence_names_the_file_of_an_os_error_and_the_class_of_an_empty_one(tmp_path):
+    path = tmp_path / "x"
+    assert sentence(raised(path.read_text)) == f"{path}: No such file or directory"
+    assert sentence(ValueError()) == "ValueError"
+    assert sentence(ValueError("one\n  two\none")) == "one two"
+
+
+def run(error, *arguments):
+    """Run a command that raises ``error``; return the ``SystemExit`` and the arguments that it got."""
+    seen = []
+
+    def function(given):
+        seen.extend(given)
+        raise error
+
+    with mock.patch.object(sys, "argv", ["mpt-x", *arguments]), pytest.raises(SystemExit) as caught:
+        run_command("mpt-x", function)
+    return caught.value, seen
+
+
+def test_a_command_ends_with_one_sentence_or_with_the_status_of_an_interrupt(monkeypatch):
+    monkeypatch.delenv("MPT_TRACEBACK", raising=False)
+    exit_, arguments = run(ValueError("width must be above 0"), "width=0")
+    assert (exit_.code, arguments) == ("mpt-x: width must be above 0", ["width=0"])
+    assert run(KeyboardInterrupt())[0].code == 130
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch):
+    monkeypatch.delenv("MPT_TRACEBACK", raising=False)
+    with mock.patch.object(sys, "argv", ["mpt-x"]), pytest.raises(ZeroDivisionError):
+        run_command("mpt-x", lambda arguments: 1 / 0)
+
+
+def test_a_flag_shows_the_traceback_and_is_hidden_from_the_command(monkeypatch):
+    monkeypatch.setenv("MPT_TRACEBACK", "")  # restored afterwards
+    seen = []
+
+    def function(arguments):
+        seen.extend(arguments)
+        raise ValueError("x")
+
+    with (
+        mock.patch.object(sys, "argv", ["mpt-x", "--traceback", "a=1"]),
+        pytest.raises(ValueError, match=r"^x$"),
+    ):
+        run_command("mpt-x", function)
+    assert seen == ["a=1"]
+
+
+def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "mpt.commands.cli", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (1, b"")
