@@ -36,7 +36,7 @@ def page() -> str:
             "",
             "## metrics.jsonl",
             "",
-            "One line per epoch. The names with a slash are also those of W&B and TensorBoard.",
+            "One line per epoch. The names with a slash are also used by W&B and TensorBoard.",
             "",
             "| name | meaning |",
             "|---|---|",

@@ -69,7 +69,7 @@ def finetune() -> str:
     return "\n".join(
         [
             "mpt-finetune TICKET trains the weights of a ticket straight through the sign. The mask stays, and the",
-            "result is again a ticket, with its history in the header. The default data are those of the search.",
+            "result is again a ticket, with its history in the header. By default it trains on the data of the search.",
             "",
             "  mpt-finetune runs/x/ticket.safetensors",
             "  mpt-finetune runs/x/ticket.safetensors layers=all optim=adam optim.lr=1e-4 epochs=10",

@@ -30,7 +30,7 @@ class Machine:
     Attributes:
         triple: LLVM's name of processor kind and system.
         lanes: float32 in a vector.
-        sums: vectors of sums that the registers hold next to what is loaded.
+        sums: vectors of sums that the registers hold next to the values loaded.
     """
 
     triple: str
@@ -131,7 +131,7 @@ class Function:
     ) -> Iterator[Loop]:
         """A loop from ``start`` while ``index + step <= stop``, or ``index < stop`` if the last may be ``partial``.
 
-        Afterwards ``values`` are those of its end.
+        Afterwards ``values`` are the values at its end.
         """
         whole = step > 1 and not partial
         head, body, done = self.new("head"), self.new("body"), self.new("done")

@@ -6,7 +6,7 @@
 The ticket's network becomes a list of operations (:mod:`mpt.engine.trace`, :mod:`mpt.engine.fuse`), these get their
 places in memory (:mod:`mpt.engine.layout`), and the steps become LLVM IR (:mod:`mpt.engine.program`) whose products
 read lists (:mod:`mpt.engine.lists`) or are written out (:mod:`mpt.engine.unrolled`); with binary activations they are
-sums of bytes (:mod:`mpt.engine.lanes`). Logits differ from those of torch by rounding alone, at most 2e-5 of the
+sums of bytes (:mod:`mpt.engine.lanes`). Logits differ from torch's by rounding alone, at most 2e-5 of the
 largest. Objects are kept in the user's cache directory (``MPT_CACHE`` sets another): the second time is quick.
 """
 

@@ -114,7 +114,7 @@ class Builder:
 
 
 def used(nodes: list[Node], last: Node) -> list[Node]:
-    """The input and those of ``nodes`` that ``last`` depends on, in order."""
+    """The input, and the nodes that ``last`` depends on, in order."""
     needed, todo = {id(nodes[0]), id(last)}, [last]
     while todo:
         for node in todo.pop().inputs:

@@ -25,7 +25,7 @@ LIST_TILES = 4  # tiles at once by lists: four sums of bytes, and eight vectors 
 
 
 def numbers(step: Product) -> dict[str, np.ndarray]:
-    """Per output: what turns a sum into an output. A threshold stands in place of the shift, a flip of the scale."""
+    """Per output, the numbers that turn a sum into an output: a threshold for the shift, a flip for the scale."""
     conv = step.conv
     if conv.threshold is None:
         return {"scale": conv.scale.astype(np.float32), "shift": conv.shift.astype(np.float32)}

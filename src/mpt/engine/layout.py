@@ -6,7 +6,7 @@ because unrolled code has its offsets built in.
 
 A convolution reads *planes*: for output column x, kernel column kx and kernel row ky it needs input column
 ``x s + kx d - left`` and row ``y s + ky d - top``. A plane (kx, phase) holds these columns, already shifted and
-strided, and of the rows those of one phase ``ky d mod s``, with rows of zeros around them:
+strided, and of the rows only one phase ``ky d mod s``, with rows of zeros around them:
 
     plane[c][kx, phase][row r][column x] = input[c][r s + phase - top][x s + kx d - left], or 0 outside
 
@@ -182,5 +182,5 @@ Step = Copy | Pointwise | Pooling | Product
 
 
 def vector(pixels: int, *, lanes: int) -> int:
-    """Lanes of a vector of bytes, for images of ``pixels``: four times those of float32, if they can be filled."""
+    """Lanes of a vector of bytes, for images of ``pixels``: four times as many as of float32, if they can be filled."""
     return int(min(4 * lanes, 2 ** int(math.log2(pixels * lanes))))

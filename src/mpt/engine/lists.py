@@ -3,11 +3,11 @@
     out[o] = relu(scale[o] (sum of input[plus[o]] - sum of input[minus[o]]) + shift[o] + residual[o])
 
 An entry is one offset, the same for every output pixel (:mod:`mpt.engine.layout`). A tile is one vector of output
-positions; the kernel takes up to eight tiles at once, so that an offset is read once for eight additions, and where
-there are fewer it has several sums a tile, since one addition waits four cycles for the last.
+positions; the kernel takes up to eight tiles at once, so that an offset is read once for eight additions. With fewer
+tiles it keeps several partial sums per tile, because an addition has a latency of four cycles.
 
-Weights that are real numbers stand next to the offsets: one offset then serves a block of up to four outputs, whose
-weights are zero where an output does not keep it. That is a dense kernel where nothing is removed.
+Real weights lie next to the offsets: one offset then serves a block of up to four outputs, whose weights are zero where
+an output does not keep it. That is a dense kernel where nothing is removed.
 """
 
 from __future__ import annotations

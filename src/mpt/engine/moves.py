@@ -1,4 +1,4 @@
-"""Kernels that are no products: copies, pools, and what is done to each number alone. LLVM IR text, sizes built in.
+"""Kernels other than products: copies, pools and element-wise operations. LLVM IR text with the sizes built in.
 
 Each step of a plan becomes one function on the images ``first`` to ``last - 1`` of a group::
 
@@ -170,7 +170,7 @@ def _halves(columns: _Run) -> bool:
 
 
 def _halved(f: Function, step: Pooling, kind: str, at: tuple[str, str], rows: _Run, columns: _Run) -> None:
-    """Such a run by vectors: rows joined first, then the even columns with the odd ones; what is left one by one."""
+    """Such a run by vectors: rows joined first, then the even columns with the odd ones; the rest one by one."""
     width, done = step.source.shape[2], 0
     with f.loop(0, len(rows)) as i:
         row = f.i64("mul", f.i64("add", f.i64("mul", i.index, rows.move), rows.start), width)

@@ -29,7 +29,7 @@ class Plan:
     first: list[Step] = field(default_factory=list)
     rest: list[Step] = field(default_factory=list)
     buffers: list[Buffer] = field(default_factory=list)
-    start: int = 0  # of its memory within that of a thread
+    start: int = 0  # of its memory, within the memory of a thread
 
     @property
     def bytes(self) -> int:

@@ -33,7 +33,7 @@ class Program:
     """IR text of the entry function and all kernels, and what they read.
 
     Attributes:
-        layers: what is to be unrolled, see :mod:`mpt.engine.unrolled`.
+        layers: the layers to unroll, see :mod:`mpt.engine.unrolled`.
         links: where in ``data`` address and size of which function are expected.
         work: bytes of memory that one thread needs.
     """

@@ -20,7 +20,7 @@ FORMAT = 3  # the highest that this mpt knows, of a content and of a file
 MAX_DIMS = 8  # dimensions of a tensor
 MAX_SIZE = 2**31  # entries along one dimension
 MAX_NAME = 1000  # characters
-_DTYPES = (torch.float32, torch.int64, torch.bool)  # of what is not a searched layer
+_DTYPES = (torch.float32, torch.int64, torch.bool)  # of tensors other than searched layers
 
 
 def check_header(header: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
     shuffled_mask   permutes the mask within each layer; signs keep their order
     random_mask     draws a mask over the whole network, with as many weights as the ticket keeps and at least one in
-                    each layer; the weights are those of the ticket's seed
+                    each layer; the weights come from the ticket's seed
     fresh_weights   keeps the mask and draws the weights, and so the signs, again
 
 Where the ticket has no seed, or its signs are not the seed's (:attr:`mpt.Ticket.weight_seed`), ``random_mask`` draws

@@ -18,8 +18,8 @@ The **digest**, the BLAKE2b of header and tensors, identifies the content, whate
 **File.** The metadata have one entry (safetensors writes several in random order, and one content must give one file):
 ``ticket``, a JSON object with the digest.
 
-    format 1, 2   the tensors are those of the content, and the object holds ``header``
-    format 3      the tensors are those of :mod:`mpt.ticket.compact`, about half as many bytes; ``stored`` is their own
+    format 1, 2   the tensors of the content, and the object holds ``header``
+    format 3      the tensors of :mod:`mpt.ticket.compact`, about half as many bytes; ``stored`` is their own
                   BLAKE2b, which is compared before anything is decoded
 
 The header's ``format`` is the first format that can hold the content: 2, or 3 where a layer has a gain for each channel

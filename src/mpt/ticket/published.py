@@ -271,7 +271,7 @@ def _refuse_pooling_mistake(published: Published) -> None:
 
 
 def _as_conv(shape: torch.Size) -> torch.Size:
-    """The shape (O, I) of a fully-connected layer as that of a 1x1 convolution, (O, I, 1, 1)."""
+    """The shape (O, I) of a fully-connected layer as the shape of a 1x1 convolution, (O, I, 1, 1)."""
     return shape if len(shape) == 4 else torch.Size([*shape, 1, 1])
 
 
