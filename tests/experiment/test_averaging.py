@@ -6,6 +6,7 @@ import torch
 
 import mpt
 from mpt.experiment import averaging
+from mpt.experiment.trainer import quieten
 from tests.experiment.test_train import rows
 
 
@@ -82,6 +83,7 @@ def test_the_ticket_and_every_evaluation_use_the_averaged_scores_and_the_frozen_
 
 
 def test_a_module_without_averages_stays_as_it_is():
+    quieten()  # where srun is on the path, Lightning warns
     module = L.LightningModule()
     with averaging.use_averages(L.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False), module):
         pass
