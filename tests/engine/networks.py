@@ -78,14 +78,15 @@ class Random(nn.Module):
         self.steps, self.skips = nn.ModuleList(), []
         channels, x = self.channels, torch.zeros(1, self.channels, self.side, self.side)
         for _ in range(int(rng.integers(1, 5))):
-            step, channels = self._step(rng, channels)
-            with torch.no_grad():
-                after = step.eval()(x)
-            if min(after.shape) < 1:
+            step, out = self._step(rng, channels)
+            try:
+                with torch.no_grad():
+                    after = step.eval()(x)
+            except RuntimeError:  # its window is larger than what is left of the image
                 continue
             self.skips.append(after.shape == x.shape and rng.random() < 0.7)
             self.steps.append(step)
-            x = after
+            channels, x = out, after
         self.fc = nn.Linear(x[0].numel(), int(rng.integers(1, 40)), bias=bool(rng.random() < 0.5))
 
     @staticmethod
