@@ -157,11 +157,7 @@ def _precision(settings: Settings) -> str:
     """The line that says in which precision the run computes."""
     precision = settings.trainer.precision
     faster = precision == "32-true" and has_native_bf16()
-    hint = (
-        " (this machine computes bf16 natively: trainer.precision=bf16-mixed was 1.6 to 1.9 times as fast on a CPU)"
-        if faster
-        else ""
-    )
+    hint = " (native bf16: trainer.precision=bf16-mixed was 1.6 to 1.9 times as fast on a CPU)" if faster else ""
     return f"precision {precision}, evaluation 32-true{hint}"
 
 
