@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import torch
 
-from mpt.files import version
+from mpt.files import processor, version
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "numba")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -118,8 +117,4 @@ def hardware() -> str:
     """Name of the computing device."""
     if DEVICE.type == "cuda":
         return torch.cuda.get_device_name(DEVICE)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    return processor()

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all; read a file that may be missing; where mpt's own files are."""
+"""Write a file whole or not at all; read a file that may be missing; where mpt's own files are, and on what machine."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def version() -> str:
     from importlib import metadata
 
     return metadata.version(DISTRIBUTION)
+
+
+def processor() -> str:
+    """Name of this machine's CPU."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:

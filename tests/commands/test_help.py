@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 
 from mpt.commands import help
-from mpt.commands.schemas import EvalSettings, ImportSettings, ReportSettings
+from mpt.commands.schemas import BenchSettings, EvalSettings, ImportSettings, ReportSettings
 from mpt.run.settings import FinetuneSettings, Settings, dials
 from tests.console import SCRIPTS, command
 
@@ -60,7 +60,8 @@ def test_help_of_a_run_lists_every_option_of_its_settings_and_no_input(tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("text", "schemas"), [(help.evaluate, [EvalSettings]), (help.ticket, [ReportSettings, ImportSettings])]
+    ("text", "schemas"),
+    [(help.evaluate, [EvalSettings]), (help.ticket, [ReportSettings, BenchSettings, ImportSettings])],
 )
 def test_help_of_a_ticket_s_commands_lists_every_option(text, schemas):
     options = {f.name for schema in schemas for f in fields(schema) if f.name != "data"}

@@ -26,14 +26,38 @@ def test_a_report_prints_a_table_and_writes_the_same_numbers_with_histograms_of_
     report = json.loads((folder / "report.json").read_text())
     assert report["image_size"] == 8
     assert f"acceleration  {report['acceleration']:.3f}" in table
+    assert f"measured      {report['speed']['ratio']['lists']:.2f} times as fast as torch" in table
+    assert report["speed"]["machine"] in table
     row = next(row for row in report["layers"] if row["name"] == "features.2")
     assert f"{100 * row['zero']:.2f} %" in table
     state = torch.load(folder / "run" / "last.ckpt", weights_only=True)["state_dict"]
     for row in report["layers"]:
         scores = state[f"net.{row['name']}.scores"].flatten().numpy()
         assert row["scores"]["counts"] == np.histogram(scores, bins=7)[0].tolist()
-    printed = command("ticket", "report", "run/ticket.safetensors", "image_size=8", "--json", cwd=folder).stdout
-    assert json.loads(printed)["acceleration"] == report["acceleration"]
+    arguments = ("run/ticket.safetensors", "image_size=8", "speed=false", "--json")
+    printed = json.loads(command("ticket", "report", *arguments, cwd=folder).stdout)
+    assert printed["acceleration"] == report["acceleration"]
+    assert "speed" not in printed
+
+
+def test_a_report_on_a_ticket_that_cannot_be_compiled_says_why(folder):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    mpt.Ticket.from_network(mpt.convert(net, mpt.Biprop(prune=0.5), seed=0)).save(folder / "own.safetensors")
+    with pytest.raises(ValueError, match="backbone"):
+        mpt.compile(folder / "own.safetensors", image_size=8)
+    config = folder / "mine" / "model"
+    config.mkdir(parents=True)
+    (config / "own.yaml").write_text("name: own\ntarget: tests.commands.test_ticket.own\n")
+    arguments = ("own.safetensors", "--config-dir", "mine", "model=own", "image_size=8")
+    output = command("ticket", "report", *arguments, cwd=folder).stdout
+    assert "acceleration" in output
+    assert "measured      " in output
+    assert "times as fast" not in output
+
+
+def own(num_classes=3, in_channels=3, image_size=8, width=1.0):
+    """A backbone that no ticket can name."""
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +75,7 @@ def test_a_report_prints_a_table_and_writes_the_same_numbers_with_histograms_of_
         (["import", "x.pth", "model=conv4", "prune=2"], ["prune is the fraction removed"]),
         (["import", "run/last.ckpt", "model=conv4", "prune=0.5"], ["net.classifier.0", "one 4-D shape"]),
         (["report"], ["one ticket file"]),
-        (["nonsense"], ["info|report|import"]),
+        (["nonsense"], ["info|report|bench|import"]),
     ],
 )
 def test_a_wrong_command_ends_with_one_sentence(folder, arguments, words):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from mpt.commands.schemas import EvalSettings, ImportSettings, PredictSettings, ReportSettings
+from mpt.commands.schemas import BenchSettings, EvalSettings, ImportSettings, PredictSettings, ReportSettings
 from mpt.files import CONF, DISTRIBUTION, HOME
 from mpt.run.settings import FinetuneSettings, Settings, dials, group_class, spell
 
@@ -123,15 +123,20 @@ def ticket() -> str:
         [
             "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the number of bits.",
             "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and the work that these save.",
+            "mpt-ticket bench TICKET times it in torch and compiled (mpt.compile), in turn in one process.",
             "mpt-ticket import FILE converts a checkpoint that the authors' code wrote.",
             "mpt-ticket pack TICKET [out=FILE] writes the smallest format, unpack the one of mpt 0.1; digests stay.",
             "",
             "  mpt-ticket info runs/x/ticket.safetensors",
             "  mpt-ticket report runs/x/ticket.safetensors checkpoint=runs/x/last.ckpt json=report.json",
+            "  mpt-ticket bench runs/x/ticket.safetensors batch=1,64 threads=1,2",
             "  mpt-ticket import model_best.pth model=cifar_resnet18 prune=0.8",
             "",
             "report, " + _parameters(ReportSettings)[0],
             *_parameters(ReportSettings)[1:],
+            "",
+            "bench, " + _parameters(BenchSettings)[0],
+            *_parameters(BenchSettings)[1:],
             "",
             "import, " + _parameters(ImportSettings)[0],
             *_parameters(ImportSettings)[1:],

@@ -8,6 +8,10 @@ from pathlib import Path
 from mpt.run.settings import PRUNE, SEED, Data, OptionalOpen, Range, above, at_least, dial, one_of
 
 ENGINES = ("torch", "lists", "unrolled")
+_COUNTS = Range(
+    lambda v: all(part.isdecimal() and int(part) >= 1 for part in v.split(",")),
+    "whole numbers of at least 1, such as 1,64",
+)
 _JSON = Range(lambda v: Path(v).parent.is_dir(), "true, false, or a file in an existing folder")
 
 
@@ -51,6 +55,19 @@ class ReportSettings(TicketSettings):
     image_size: int | None = dial(None, "side of the images for the acceleration; null: the ticket's", at_least(1))
     checkpoint: str | None = dial(None, "last.ckpt of the ticket's run: adds histograms of its scores to the JSON")
     bins: int = dial(100, "bins of a histogram", at_least(1))
+    speed: bool = dial(True, "measure how many times as fast as torch the compiled ticket is, for about a second")
+
+
+@dataclass
+class BenchSettings:
+    """One measurement of ``mpt-ticket bench``."""
+
+    batch: str = dial("1,64", "pictures a call", _COUNTS)
+    threads: str = dial("1", "threads of torch and of the compiled ticket", _COUNTS)
+    unroll: bool = dial(True, "measure unrolled code too, which takes a while to make the first time")
+    image_size: int | None = dial(None, "side of the pictures; null: the ticket's", at_least(1))
+    seconds: float = dial(2.0, "seconds of measuring for each batch size and number of threads", above(0))
+    json: str | None = dial(None, "print JSON instead of the table (true), or write it to a file (its name)", _JSON)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torch import nn
 from mpt.commands.evaluate import render
 from mpt.commands.schemas import ImportSettings, ReportSettings, TicketSettings
 from mpt.data import ImageData, Images
+from mpt.engine.speed import LAYOUTS, compare_speed
 from mpt.experiment.build import build_backbone
 from mpt.run.compose import compose, settings_of
 from mpt.ticket.check import FORMAT
@@ -63,7 +64,17 @@ def report(path: Path, overrides: list[str]) -> str:
         checkpoint=Path(settings.checkpoint) if settings.checkpoint else None,
         bins=settings.bins,
     )
+    if settings.speed:
+        content["speed"] = _speed(ticket, size=size)
     return render(content, _report_table(content), json_=settings.json)
+
+
+def _speed(ticket: Ticket, *, size: int) -> dict[str, Any]:
+    """A short measurement of the compiled ticket, or under ``refused`` the sentence that says why there is none."""
+    try:
+        return compare_speed(ticket, batch=1, image_size=size, engines=["lists"], seconds=0.5)
+    except ValueError as error:
+        return {"refused": str(error)}
 
 
 def backbone_of(ticket: Ticket, settings: TicketSettings, *, size: int | None = None) -> nn.Module | None:
@@ -162,9 +173,20 @@ def _report_table(content: dict[str, Any]) -> str:
             f"{content['acceleration_chance']:.3f} (multiplications of all convolutions divided by multiplications in "
             "kernels with a weight: a count, not a time)"
         )
+    if speed := content.get("speed"):
+        lines.append(f"measured      {speed.get('refused') or _measured(speed)}")
     if any("scores" in row for row in content["layers"]):
         lines.append("scores        histograms are in the JSON: json=FILE")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _measured(speed: dict[str, Any]) -> str:
+    ms, best = speed["ms"]["lists"], min(speed["ms"][layout] for layout in LAYOUTS)
+    return (
+        f"{speed['ratio']['lists']:.2f} times as fast as torch, {ms:.3f} ms an image instead of {best:.3f} (mpt.compile by "
+        f"lists, batch 1, one thread of {speed['machine']}, load average {speed['load_average']:g}; mpt-ticket bench "
+        "measures longer)"
+    )
 
 
 def _kernel_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:

@@ -17,7 +17,7 @@ from mpt import backbones
 from mpt.data import ImageData
 from mpt.experiment.evaluate import accuracy
 from mpt.experiment.trainer import monitor_of
-from mpt.files import PACKAGE, version
+from mpt.files import PACKAGE, processor, version
 from mpt.run.name import purpose
 from mpt.run.result import Result
 from mpt.run.settings import Settings, plain
@@ -153,9 +153,4 @@ def _versions() -> dict[str, str]:
 def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{processor()}, {os.cpu_count()} cores"

@@ -1,0 +1,55 @@
+"""Times in turn: who takes part, what a row says, and what is put back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+import mpt
+from mpt.engine import speed
+from tests.engine.networks import ticket
+
+
+@pytest.mark.parametrize(("threads", "clock"), [(1, "cpu"), (2, "wall")])
+def test_a_row_has_times_ratios_and_differences(threads, clock):
+    seen, before = [], torch.get_num_threads()
+
+    def rivals(dense, images, threads):
+        seen.append((images.shape, threads, torch.get_num_threads()))
+        return {"twice": lambda: (dense(images), dense(images))}
+
+    found = ticket(mpt.backbones.conv2(width=0.1, image_size=8), prune=0.8)
+    row = speed.compare_speed(found, batch=3, threads=threads, rivals=rivals, seconds=0.01)
+    assert seen == [((3, 3, 8, 8), threads, threads)]
+    assert torch.get_num_threads() == before
+    assert list(row["ms"]) == ["torch", "torch channels-last", "twice", "lists", "unrolled"]
+    assert row["ratio"].keys() == row["ms"].keys()
+    assert all(ms > 0 for ms in row["ms"].values())
+    best = min(row["ms"]["torch"], row["ms"]["torch channels-last"])
+    assert row["ratio"]["lists"] == pytest.approx(best / row["ms"]["lists"])
+    assert row["error"].keys() == row["built"].keys() == {"lists", "unrolled"}
+    assert max(row["error"].values()) < 2e-5
+    assert (row["batch"], row["threads"], row["image_size"], row["clock"]) == (3, threads, [8, 8], clock)
+    assert row["rounds"] >= speed.ROUNDS
+    assert row["machine"]
+    assert row["versions"]["torch"] == torch.__version__
+
+
+def test_every_contestant_has_its_turn_in_every_round(monkeypatch):
+    monkeypatch.setattr(speed, "REST", 0)
+    turns = []
+    calls = {name: lambda name=name: (turns.append(name), time.sleep(0.02)) for name in "abc"}
+    least, rounds = speed.time_in_turn(calls, seconds=0, clock="wall")
+    assert turns == ["a", "b", "c"] * (1 + rounds)
+    assert rounds == speed.ROUNDS
+    assert all(t >= 0.02 for t in least.values())
+    assert all(t < 0.01 for t in speed.time_in_turn(calls, seconds=0, clock="cpu")[0].values())
+
+
+def test_a_difference_is_by_the_largest_logit():
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False)).eval()
+    torch.nn.init.ones_(net[1].weight)
+    images = torch.full((1, 1, 2, 2), 5.0)
+    assert speed.difference(lambda images: net(images) + 1, net, images) == pytest.approx(0.05)
