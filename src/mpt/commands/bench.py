@@ -66,7 +66,7 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
     busy = f", load average {load:g}: measure on an idle machine" if load > first["cores"] / 4 else ""
     return [
         f"machine  {first['machine']}, {count(first['cores'], 'core')}; code for {first['code']}{busy}",
-        f"a time   the least of {rounds} in turn ({words}); torch {first['versions']['torch']}, the faster memory layout",
+        f"a time   the least of {rounds} in turn ({words}); torch {first['versions']['torch']}, the faster layout",
     ]
 
 

@@ -1,8 +1,8 @@
 """How fast a ticket runs: torch and compiled code, timed in turn in one process.
 
 In each round every contestant has its turn, and a time is the least of all rounds: processor time of this process with
-one thread, which other work on the machine disturbs little, and wall time with several. Torch computes the dense network
-in float32 in both memory layouts, and a ratio is to the faster of the two.
+one thread, which other work on the machine disturbs little, and wall time with several. Torch computes the dense
+network in float32 in both memory layouts, and a ratio is to the faster of the two.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -75,7 +76,7 @@ def compare_speed(
         dense = to_dense(ticket.network()).eval()
         errors = {engine: difference(run, dense, images[:CHECKED]) for engine, run in runs.items()}
         calls = _torch_calls(dense, images) | (rivals(dense, images, threads) if rivals else {})
-        calls |= {engine: lambda run=run: run(images) for engine, run in runs.items()}
+        calls |= {engine: partial(run, images) for engine, run in runs.items()}
         clock = "cpu" if threads == 1 else "wall"
         times, rounds = time_in_turn(calls, seconds=seconds, clock=clock)
     best = min(times[layout] for layout in LAYOUTS)
