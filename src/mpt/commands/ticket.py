@@ -184,8 +184,8 @@ def _measured(speed: dict[str, Any]) -> str:
     ms, best = speed["ms"]["lists"], min(speed["ms"][layout] for layout in LAYOUTS)
     return (
         f"{speed['ratio']['lists']:.2f} times as fast as torch, {ms:.3f} ms an image instead of {best:.3f} "
-        f"(mpt.compile by lists, batch 1, one thread of {speed['machine']}, load average {speed['load_average']:g}; mpt-ticket bench "
-        "measures longer)"
+        f"(mpt.compile by lists, batch 1, one thread of {speed['machine']}, load average {speed['load_average']:g}; "
+        "mpt-ticket bench measures longer)"
     )
 
 
