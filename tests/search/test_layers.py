@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import mpt
 from mpt.search import mask as masks
@@ -38,6 +39,33 @@ def test_a_ticket_layer_computes_what_the_plain_layer_does_with_the_ticket_weigh
         if not bias:
             plain.bias = None
     torch.testing.assert_close(net(x), plain(x), rtol=1e-5, atol=1e-6)
+
+
+class Operations(TorchDispatchMode):
+    """Records the names of the operations that torch runs inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def test_a_strided_batch_is_one_product_in_the_ticket_network_and_in_the_dense_one(bias, mode):
+    x = torch.randn(3, 8, 5).transpose(1, 2)  # kernels of one and of several products round differently
+    net = mpt.convert(nn.Linear(8, 4), mpt.Biprop(prune=0.5, bias=bias), seed=0, example=x).eval()
+    ticket = mpt.Ticket.from_network(net).network(nn.Linear(8, 4))
+    for each in (net, ticket, mpt.to_dense(net), mpt.to_dense(ticket)):
+        with mode(), Operations() as operations:
+            y = each(x)
+        assert "mm" in operations.names
+        assert "bmm" not in operations.names
+        assert y.shape == (3, 5, 4)
+        torch.testing.assert_close(y, net(x.contiguous()))
 
 
 @pytest.mark.parametrize(("kind", "dim"), [*((kind, 0) for kind in LAYERS), ("transpose", 1)])

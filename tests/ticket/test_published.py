@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from mpt import backbones
 from mpt.search.layers import ticket_layers
-from mpt.ticket.published import import_published, kept_of, read_published
+from mpt.search.mask import num_kept
+from mpt.ticket.published import gain_divisor, import_published, kept_of, read_published
 from mpt.ticket.ticket import Ticket
 
 CONV4 = [(64, 3), (64, 64), (128, 64), (128, 128)]
@@ -55,11 +56,13 @@ class Theirs:
             values, w = importance[name], self.state[f"{name}.weight"].numpy()
             mask = np.zeros(values.size, dtype=bool)
             if selection == "layerwise":
-                mask[np.argsort(-values, kind="stable")[: int(keep * values.size)]] = True
+                mask[np.argsort(values, kind="stable")[int((1 - keep) * values.size) :]] = True
+                ones = int(keep * values.size)
             else:
                 mask = values > everything[int((1 - keep) * everything.size) - 1]
+                ones = mask.sum()
             mask = mask.reshape(w.shape)
-            gain = np.abs(w.astype(np.float64) * mask).sum() / mask.sum()
+            gain = np.abs(w.astype(np.float64) * mask).sum() / ones
             found[name] = torch.from_numpy((gain * np.sign(w) * mask).astype(np.float32))
         return found
 
@@ -188,11 +191,13 @@ def test_an_imported_ticket_computes_what_the_published_network_computes(tmp_pat
 
 
 def test_the_count_is_theirs_and_not_ours():
-    assert [kept_of(n, kept_fraction=0.2) for n in (1728, 2560, 1000, 3)] == [345, 512, 200, 1]
+    assert [kept_of(n, kept_fraction=0.2) for n in (1728, 2560, 1000, 3)] == [346, 512, 200, 1]
+    assert [gain_divisor(n, kept_fraction=0.2) for n in (1728, 2560, 1000, 3)] == [345, 512, 200, 1]
     ticket = import_published(_published(Conv4(width=0.25)), backbones.conv4(width=0.25), prune=0.8)
     kept = [row["kept"] for row in ticket.header["layers"]]
     sizes = [layer.weight.numel() for layer in ticket_layers(ticket.network()).values()]
-    assert kept == [int(0.2 * n) for n in sizes]  # 0.2, not 1 - 0.8, which is a little less
+    assert kept == [n - int((1 - 0.2) * n) for n in sizes]
+    assert kept != [num_kept(n, prune=0.8) for n in sizes]
 
 
 def _published(theirs, **told):

@@ -133,7 +133,7 @@ def ticket_metrics(module: TicketModule, before: list[Tensor], after: list[Tenso
 
 def binarization_error(layer: TicketLayer, ticket: LayerTicket) -> float:
     """``||m (w - g sign(w))||``, Euclidean, of the paper's equation 1."""
-    errors = layer.weight.detach().abs() - ticket.gain
+    errors = layer.weight.detach().abs() * layer.ramp_scale - ticket.gain
     return float(torch.linalg.vector_norm(errors[ticket.mask]))
 
 

@@ -143,7 +143,7 @@ def to_dense(net: nn.Module) -> nn.Module:
     for name, layer in ticket_layers(dense).items():
         weight = shared.setdefault(id(layer.weight), nn.Parameter(weights[name]))
         layer.__class__ = kind_of(layer)  # type: ignore[assignment]
-        for attribute in ("method", "num_kept", "selection", "place", "frozen_ticket", "kept"):
+        for attribute in ("method", "num_kept", "selection", "place", "frozen_ticket", "kept", "ramp_scale"):
             layer.__dict__.pop(attribute, None)
         del layer.scores, layer.threshold
         layer.weight = weight

@@ -107,6 +107,7 @@ class TicketLayer(nn.Module):
         selection: selects the mask; ``place`` is the layer's index in it.
         threshold: number that the importance of a kept weight exceeds, 0-d; None unless the selection is calibrated.
         frozen_ticket: what evaluation inside :func:`frozen` computes with; None outside it.
+        ramp_scale: factor of the ticket weight in this epoch, 1 but for a ramp (:meth:`mpt.Method.ramp_scale`).
     """
 
     weight: Any
@@ -118,6 +119,7 @@ class TicketLayer(nn.Module):
     place: int
     threshold: Tensor | None
     frozen_ticket: LayerTicket | None
+    ramp_scale: float = 1.0
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "frozen_ticket": None}  # a copy of a frozen network is not frozen itself
@@ -135,7 +137,7 @@ class TicketLayer(nn.Module):
         if self.frozen_ticket is not None and not self.training:
             return self.frozen_ticket.ticket_weight
         weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, self._select())
-        return weight
+        return weight if self.ramp_scale == 1 else weight * self.ramp_scale
 
     def ticket(self) -> LayerTicket:
         """Mask, gain and ticket weight of the current scores, or inside :func:`frozen` of the scores at its start.
@@ -150,7 +152,10 @@ class TicketLayer(nn.Module):
         with torch.inference_mode(False), torch.no_grad():  # autograd could not save an inference tensor
             mask = self._select()
             gain = self.method.gain(self.weight, mask)
-            return LayerTicket(mask, gain, self.method.ticket_weight(self.weight, mask, gain))
+            weight = self.method.ticket_weight(self.weight, mask, gain)
+            if self.ramp_scale != 1:
+                gain, weight = gain * self.ramp_scale, weight * self.ramp_scale
+            return LayerTicket(mask, gain, weight)
 
     @torch.no_grad()
     def _select(self) -> Tensor:
@@ -206,7 +211,13 @@ class TicketLinear(TicketLayer, nn.Linear):
     """:class:`torch.nn.Linear` with a ticket weight; (..., C) -> (..., C')."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.ticket_weight(), self.bias)
+        weight = self.ticket_weight()
+        if x.dim() < 3 or x.is_contiguous():
+            return F.linear(x, weight, self.bias)
+        # torch multiplies a strided batch as one matrix only if the weight requires a gradient, and rounds differently
+        # otherwise: one matrix always, so that training, evaluation and to_dense give the same bits
+        out = F.linear(x.flatten(0, -2), weight).view(*x.shape[:-1], -1)
+        return out if self.bias is None else out + self.bias
 
 
 # torch layer -> its ticket layer; kind_of is the inverse

@@ -24,6 +24,7 @@ The mask is the same for every ``a``, because ``S`` grows with ``s``. So selecti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -57,7 +58,7 @@ class Method:
             the start of each epoch.
         ramp: epochs over which the fraction removed rises from 1/2 to ``prune``, by the formula of
             :func:`mpt.search.mask.prune_in_epoch`. None means 10 with ``selection=global`` and otherwise 0, no ramp.
-            The training loop must call :func:`mpt.start_epoch`.
+            The training loop must call :func:`mpt.start_epoch`. See :meth:`ramp_scale` too.
         prune_layers: fraction removed from layers by name or pattern, ``{"classifier.*": 0.5}``; ``prune`` applies to
             all other layers. Only with ``selection=layerwise``.
         power: the exponent ``a >= 1`` of power-propagation; 1 for none.
@@ -164,6 +165,16 @@ class Method:
         if epoch is not None:
             prune = masks.prune_in_epoch(prune, epoch=epoch, ramp=self.ramp_epochs)
         return masks.num_kept(n, prune=prune)
+
+    def ramp_scale(self, *, layer: str, epoch: int) -> float:
+        """Factor of the ticket weights of a layer in ``epoch``: ``sqrt((1 - P) / (1 - P_e))``, 1 after the ramp.
+
+        ``scale_fan="kept"`` draws weights for a layer that keeps ``1 - P`` of them. While a ramp keeps ``1 - P_e``, the
+        factor holds the layer's output at the same size. It is 1 for any other ``scale_fan``.
+        """
+        prune = self.layer_prune(layer)
+        kept = 1 - masks.prune_in_epoch(prune, epoch=epoch, ramp=self.ramp_epochs)
+        return math.sqrt((1 - prune) / kept) if self.scale_fan == "kept" and kept > 1 - prune else 1.0
 
     def importance(self, scores: Tensor) -> Tensor:
         """The importance by which weights are kept: ``|s|``, or ``s`` if not ``score_abs``; shape of ``scores``."""

@@ -247,6 +247,8 @@ def start_epoch(net: nn.Module, epoch: int, *, accumulate: int = 1) -> None:
     net.conversion = replace(conversion, epoch=epoch)  # type: ignore[assignment]
     for name, layer in ticket_layers(net).items():
         layer.num_kept = conversion.method.num_kept(layer.weight.numel(), layer=name, epoch=epoch)
+        if conversion.seed is not None:  # a backbone's own weights are not drawn for what is kept
+            layer.ramp_scale = conversion.method.ramp_scale(layer=name, epoch=epoch)
     for selection in selections(net):
         selection.start_epoch(epoch)
     for hooks in hooks_of(net):

@@ -8,11 +8,11 @@ Such a file is a ``torch.save`` of a dictionary with ``state_dict``. Its keys, w
 Later files also hold ``prune_rate``, which is the fraction **kept**, and ``conv_type`` (``GlobalSubnetConv`` if one
 threshold holds for all layers). The file does not hold the mask. It follows from ``|scores|`` by the authors' count:
 
-    layerwise   the int((1 - P) n) largest of each layer; the gain is divided by this number
-    global      the scores with ``|score|`` above the int(P N)-th smallest of all N in the network; the gain is divided
-                by the number of ones
+    layerwise   the n - int((1 - k) n) largest of each layer, k the fraction kept; the gain is divided by int(k n)
+    global      the scores with ``|score|`` above the int((1 - k) N)-th smallest of all N in the network; the gain is
+                divided by the number of ones
 
-(Their layerwise code keeps ``n - int(P n)``, at most one weight more in each layer, and divides by the number above.)
+Both numbers of the first row matter: in a deep MPT-1/1 network a difference of one in each layer changes many signs.
 
 A layer of the file belongs to the backbone's layer of the same name. Layers without a namesake are paired in order, as
 the two networks list them. Both of a pair must have one shape, and a layer without a partner is refused by name.
@@ -34,6 +34,7 @@ from mpt.search.layers import ticket_layers
 from mpt.search.mask import check_prune
 from mpt.search.methods import Biprop
 from mpt.search.parameters import BATCH_NORMS
+from mpt.search.weight import signs
 from mpt.ticket.ticket import Ticket
 
 CONV_TYPES = {"SubnetConv": "layerwise", "GlobalSubnetConv": "global"}
@@ -147,7 +148,10 @@ def import_published(
             parts = published.layers[partners[name]]
             layer.weight.copy_(parts["weight"].view(layer.weight.shape))
             layer.scores.copy_(parts["scores"].view(layer.weight.shape))
-            layer.num_kept = counts[partners[name]]
+            kept = layer.num_kept = counts[partners[name]]
+            n = layer.weight.numel()
+            ones = gain_divisor(n, kept_fraction=kept_fraction) if chosen == "layerwise" else kept
+            layer.weight.copy_(signs(layer.weight, magnitude=layer.gain() * (kept / ones)))  # its gain is theirs
         for name, partner in norm_partners.items():
             norm = net.get_submodule(name)
             for attribute, value in published.norms[partner].items():
@@ -157,7 +161,12 @@ def import_published(
 
 
 def kept_of(n: int, *, kept_fraction: float) -> int:
-    """How many of a layer's ``n`` weights the authors' count keeps: ``int(kept_fraction n)``, at least one."""
+    """How many of a layer's ``n`` weights the authors' count keeps: ``n - int((1 - kept_fraction) n)``."""
+    return n - int((1 - kept_fraction) * n)
+
+
+def gain_divisor(n: int, *, kept_fraction: float) -> int:
+    """The number by which the authors divide the gain of a layer: ``int(kept_fraction n)``, here at least 1."""
     return max(1, int(kept_fraction * n))
 
 
