@@ -5,10 +5,11 @@ import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from mpt.files import read_object, replacing, write_atomically
+from mpt.files import DamagedError, check_seal, checksum, read_sealed, replacing, write_atomically
 
 KILLED = """
 import os, sys
@@ -47,10 +48,74 @@ def test_parts_of_running_writers_other_machines_and_other_files_are_kept(tmp_pa
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*kept, "a"])
 
 
-@pytest.mark.parametrize("content", [None, "", "[1]", "{", "\xff"])
-def test_a_file_without_a_json_object_is_read_as_an_empty_one(tmp_path, content):
-    if content is not None:
-        (tmp_path / "x").write_text(content)
-    assert read_object(tmp_path / "x") == {}
-    (tmp_path / "x").write_text('{"a": 1}')
-    assert read_object(tmp_path / "x") == {"a": 1}
+def test_what_is_no_regular_file_is_written_to_and_a_link_keeps_its_place(tmp_path):
+    write_atomically(tmp_path / "real", "old")
+    (tmp_path / "link").symlink_to("real")
+    write_atomically(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    (tmp_path / "null").symlink_to("/dev/null")
+    for path in (tmp_path / "null", "/dev/null"):
+        write_atomically(path, "nothing")
+    assert Path("/dev/null").is_char_device()
+    assert {p.name for p in tmp_path.iterdir()} == {"real", "link", "null"}
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_makes_that_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder/x")
+    write_atomically(tmp_path / "link", "new")
+    assert (tmp_path / "folder" / "x").read_text() == "new"
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_standard_output_keeps_what_is_printed_before_and_after(tmp_path, name):
+    code = f"from mpt.files import write_atomically as w; print('a'); w({name!r}, 'b\\n'); print('c')"
+    piped = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    with (tmp_path / "out").open("w") as file:
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=file)
+    assert piped.stdout == (tmp_path / "out").read_text() == "a\nb\nc\n"
+
+
+def test_a_flipped_bit_anywhere_in_a_sealed_file_is_noticed_and_so_is_a_missing_end(tmp_path):
+    path = tmp_path / "a"
+    write_atomically(path, b"content" * 30, seal=True)
+    assert read_sealed(path) == b"content" * 30
+    whole = path.read_bytes()
+    for at in range(8 * len(whole)):
+        altered = bytearray(whole)
+        altered[at // 8] ^= 1 << at % 8
+        path.write_bytes(altered)
+        with pytest.raises(DamagedError, match=r"is damaged|has no digest"):
+            read_sealed(path)
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DamagedError):
+            check_seal(path)
+
+
+def test_a_sealed_file_of_many_parts_has_the_digest_of_its_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("mpt.files._PART", 10)
+    with replacing(tmp_path / "a", seal=True) as file:
+        file.write(b"0123456789" * 7)
+        file.write(b"rest")
+    assert read_sealed(tmp_path / "a") == b"0123456789" * 7 + b"rest"
+    whole = bytearray((tmp_path / "a").read_bytes())
+    whole[:10], whole[15] = b"0123456789", 0
+    (tmp_path / "a").write_bytes(whole)
+    with pytest.raises(DamagedError):
+        check_seal(tmp_path / "a")
+
+
+def test_a_missing_or_unreadable_file_is_not_called_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        check_seal(tmp_path / "nothing")
+    with pytest.raises(IsADirectoryError):
+        check_seal(tmp_path)
+
+
+def test_a_checksum_is_that_of_the_whole_file(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 100)
+    before = checksum(tmp_path / "a")
+    (tmp_path / "a").write_bytes(b"x" * 99 + b"y")
+    assert (len(before), checksum(tmp_path / "a") != before) == (32, True)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from mpt.schema import MAX_TEXT, printable
+
 _UNKNOWN = re.compile(r"Could not override '([^']+)'")
 _MERGING = "Error merging override "
 _NOISE = ("full_key", "object_type", "reference_type", "To append", "Config search path", "Set the env", "See https")
@@ -70,4 +72,4 @@ def give_up(command: str, error: BaseException) -> NoReturn:
     """Exit with one sentence and status 1; raise ``error`` instead if the user asked for its traceback."""
     if os.environ.get("MPT_TRACEBACK"):
         raise error
-    sys.exit(f"{command}: {sentence(error)}")
+    sys.exit(f"{command}: {printable(sentence(error), MAX_TEXT)}")

@@ -1,22 +1,36 @@
-"""Write a file whole or not at all; read a file that may be missing; where mpt's own files are, and on what machine."""
+"""Files that are written whole or not at all, with digests; where mpt's own files are, and on what machine.
+
+A sealed file ends with a mark and the digest of everything before it. The digest is the BLAKE2b of the BLAKE2b of each
+4 MiB, so that all cores compute it. A reader that checks it notices a flipped bit anywhere.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import json
+import hashlib
 import os
 import platform
+import stat
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 PACKAGE = Path(__file__).resolve().parent
 HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1]  # in a wheel the package, else the checkout
 CONF = HOME / "conf"
 DISTRIBUTION = "multiprize"  # the package index's name of mpt
 _DAY = 86_400  # seconds; no write takes that long
+_SEAL = b"\nmpt:blake2b:"  # before the digits of the digest
+_DIGITS = 32
+_PART = 2**22  # bytes that are digested at a time
+
+
+class DamagedError(ValueError):
+    """The content of a file does not match its digest, or it has none."""
 
 
 def version() -> str:
@@ -35,44 +49,141 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Write ``content`` to ``path``; a reader or a later run sees the old file or the new one, never a part."""
-    with replacing(path) as file:
+def write_atomically(path: str | Path, content: bytes | str | memoryview, *, seal: bool = False) -> None:
+    """Write ``content`` to ``path``; a reader or a later run sees the old file or the new one, never a part.
+
+    Args:
+        path: of the file.
+        content: text is written as UTF-8.
+        seal: add the digest that :func:`check_seal` compares.
+    """
+    with replacing(path, seal=seal) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in ``path``; empty if the file is missing, unreadable or holds no JSON object."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
+def replacing(path: str | Path, *, seal: bool = False) -> Iterator[BinaryIO]:
     """Open a binary file that replaces ``path`` if the block succeeds, and is removed if it fails.
 
-    The content goes to ``<name>.<machine>.<process>.part`` in the same folder, which is synced and then renamed. A full
-    disk or a missing permission raises OSError, keeps the old file and leaves no part behind. If a writer was killed,
-    the next writer of the same file removes its part.
+    The content goes to ``<name>.<machine>.<process>.part`` in the same folder, which is synced and then renamed; then
+    the folder is synced. A full disk or a missing permission raises OSError, keeps the old file and leaves no part
+    behind. If a writer was killed, the next writer of the same file removes its part. A link stays: the file that it
+    names is replaced. What is no regular file, such as /dev/stdout or a pipe, is written to as it is.
+
+    Args:
+        path: of the file.
+        seal: add the digest that :func:`check_seal` compares.
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.part")
-    _remove_abandoned(path)
+    place = _follow(Path(path))
+    if place is None:
+        with _open_device(Path(path)) as file:
+            yield file
+        return
+    part = place.with_name(f"{place.name}.{platform.node()}.{os.getpid()}.part")
+    _remove_abandoned(place)
     try:
-        with part.open("wb") as file:
+        with part.open("w+b") as file:
             yield file
             file.flush()
+            if seal:
+                file.write(_SEAL + _digest(file, os.fstat(file.fileno()).st_size))
+                file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        part.replace(place)
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
         if isinstance(error, OSError) and error.filename == str(part):
             error.filename = str(path)  # the name that the user knows
         raise
+    _sync_folder(place.parent)
+
+
+def _follow(path: Path) -> Path | None:
+    """The file that ``path`` is or will be, without links; None for a device, a pipe or an open file of a process."""
+    for _ in range(40):  # as many links as Linux follows
+        folder = os.path.realpath(path.parent)
+        if folder.startswith(("/proc/", "/dev/")) and folder.endswith("/fd"):
+            return None
+        path = Path(folder, path.name)
+        if not path.is_symlink():
+            break
+        path = path.parent / path.readlink()
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            return None
+    return path
+
+
+def _open_device(path: Path) -> BinaryIO:
+    """``path`` opened as it is; an open file of this process, such as /dev/stdout, goes on where it stands."""
+    while path.is_symlink() and not os.path.realpath(path.parent).endswith("/fd"):
+        path = path.parent / path.readlink()
+    ours = (os.path.realpath("/proc/self/fd"), "/dev/fd")
+    if os.path.realpath(path.parent) in ours and path.name.isdigit():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return os.fdopen(os.dup(int(path.name)), "wb")
+    return path.open("wb")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` outlast a power failure; file systems that cannot are left alone."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def digest(content: bytes) -> str:
+    """BLAKE2b of ``content``, 32 hexadecimal digits."""
+    return hashlib.blake2b(content, digest_size=_DIGITS // 2).hexdigest()
+
+
+def checksum(path: str | Path) -> str:
+    """The digest of a whole file, 32 hexadecimal digits; OSError if it cannot be read."""
+    with Path(path).open("rb") as file:
+        return _digest(file, os.fstat(file.fileno()).st_size).decode()
+
+
+def check_seal(path: str | Path) -> int:
+    """The length of the content of a sealed file, after comparing its digest.
+
+    Raises:
+        OSError: the file cannot be read.
+        DamagedError: the digest is missing, or the content is not the one that was written.
+    """
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size - len(_SEAL) - _DIGITS
+        end = os.pread(file.fileno(), len(_SEAL) + _DIGITS, size) if size >= 0 else b""
+        if not end.startswith(_SEAL):
+            raise DamagedError(f"{path} has no digest: it was cut short or altered, or mpt did not write it")
+        if _digest(file, size) != end.removeprefix(_SEAL):
+            raise DamagedError(f"{path} is damaged: its content does not match its digest")
+    return size
+
+
+def read_sealed(path: str | Path) -> bytes:
+    """The content of a sealed file; OSError and DamagedError as :func:`check_seal`."""
+    size = check_seal(path)
+    return Path(path).read_bytes()[:size]
+
+
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """The digest of the first ``size`` bytes of an open file, in hexadecimal digits."""
+
+    def part(start: int) -> bytes:
+        return hashlib.blake2b(os.pread(file.fileno(), min(_PART, size - start), start)).digest()
+
+    starts = range(0, size, _PART)
+    if len(starts) < 2:
+        parts = [part(start) for start in starts]
+    else:
+        with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
+            parts = list(pool.map(part, starts))
+    return digest(b"".join(parts)).encode()
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -22,6 +22,7 @@ from tests.console import COMMANDS, SMALL, command, process, read_result
 
 RESULT_KEYS = {
     "budget",
+    "checksum",
     "commit",
     "config",
     "data",
@@ -47,6 +48,7 @@ RESULT_KEYS = {
     "test_acc_max",
     "test_acc_max_epoch",
     "ticket_bytes",
+    "ticket_checksum",
     "train_acc",
     "versions",
     "width",
@@ -114,6 +116,30 @@ def test_a_damaged_result_is_written_again(run_here, content):
     (directory / "result.json").write_text(content)
     again, _ = run_here("epochs=1")
     assert again["test_acc"] == row["test_acc"]
+
+
+def test_a_finished_run_with_a_damaged_ticket_or_result_heals_from_its_checkpoint_or_is_refused(run_here, capsys):
+    row, directory = run_here("epochs=1")
+    ticket, result = directory / "ticket.safetensors", directory / "result.json"
+    content = ticket.read_bytes()
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    for damage in (lambda: ticket.write_bytes(content[:-1]), lambda: ticket.write_bytes(flipped)):
+        damage()
+        again, _ = run_here("epochs=1")
+        assert (
+            "ticket.safetensors is not the file that result.json describes: it is made again" in capsys.readouterr().out
+        )
+        assert ticket.read_bytes() == content
+        assert (again["test_acc"], again["ticket_checksum"]) == (row["test_acc"], row["ticket_checksum"])
+    result.write_text(result.read_text().replace('"epochs": 1', '"epochs": 7', 1))
+    assert run_here("epochs=1")[0]["epochs"] == 1
+    (directory / "last.ckpt").unlink()
+    ticket.write_bytes(flipped)
+    with pytest.raises(
+        ValueError, match=r"describes, and there is no last\.ckpt: remove the directory to run it again"
+    ):
+        run_here("epochs=1")
+    assert ticket.read_bytes() == flipped
 
 
 @pytest.mark.parametrize("kept", [0, 100, 5000])

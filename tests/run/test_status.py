@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import pytest
 
+from mpt.files import checksum
 from mpt.run import status
 from mpt.run.claim import hold_claim
+from mpt.run.result import Result, write_result
 from tests.console import command, compose
 
 
@@ -22,8 +25,18 @@ def make_run(folder, name, *, result=None, epochs=0, ticket=False):
     return directory
 
 
+def make_finished(folder, name, **changes):
+    """A finished run whose ticket is three bytes."""
+    directory = make_run(folder, name)
+    (directory / "ticket.safetensors").write_bytes(b"abc")
+    values = {"str": "x", "int": 3, "float": 0.5, "str | None": None, "dict[str, Any]": {}, "dict[str, str]": {}}
+    result = {f.name: values[f.type] for f in fields(Result) if not f.metadata["optional"]} | {"status": "done"}
+    write_result(directory, result | {"ticket_checksum": checksum(directory / "ticket.safetensors")} | changes)
+    return directory
+
+
 def test_each_run_is_done_running_failed_or_missing(tmp_path):
-    make_run(tmp_path, "a", result={"status": "done"}, ticket=True)
+    make_finished(tmp_path, "a")
     make_run(tmp_path, "b", result={"status": "failed", "error": "it broke"})
     make_run(tmp_path, "c", epochs=3)
     make_run(tmp_path, "f", result={"status": "done"})  # its ticket is missing: to be run again
@@ -63,7 +76,72 @@ def test_the_process_that_broke_is_quoted_not_one_that_lost_its_connection(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{", "null"])
-def test_an_unreadable_result_counts_as_none(tmp_path, content):
-    (tmp_path / "result.json").write_text(content)
-    assert status.result(tmp_path) == {}
+BAD = {
+    **{
+        content: content
+        for content in ("", "[1]", "{", "null", "{}", '{"status": 1}', '{"status": "done", "epoch": "x"}')
+    },
+    "deep": "[" * 100_000 + "]" * 100_000,
+    "not utf-8": b"\xff\xfe",
+    "done alone": '{"status": "done"}',
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=list(BAD))
+def test_a_damaged_result_is_named_and_the_listing_goes_on(tmp_path, content):
+    make_finished(tmp_path, "a")
+    bad = make_finished(tmp_path, "b")
+    (bad / "result.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    first, second, total = status.status_table(tmp_path).splitlines()
+    assert first.split() == ["done", "a"]
+    assert second.startswith("failed   b  (result.json ")
+    assert "1 done" in total
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_ticket_that_is_not_the_one_of_the_result_is_named(tmp_path, kept):
+    directory = make_finished(tmp_path, "a")
+    (directory / "ticket.safetensors").write_bytes(b"abd"[:kept] if kept else b"abd")
+    state = status.state(directory)
+    assert state.state == "failed"
+    assert "ticket.safetensors is not the file that result.json describes: remove the directory" in state.text
+    (directory / "last.ckpt").touch()
+    assert "repeat the command to make it again" in status.state(directory).text
+
+
+def test_any_flipped_bit_of_a_result_is_noticed_or_changes_no_value(tmp_path):
+    directory = make_finished(tmp_path, "a")
+    whole, before = (directory / "result.json").read_bytes(), status.result(directory)
+    silent = []
+    for at in range(0, 8 * len(whole), 7):
+        altered = bytearray(whole)
+        altered[at // 8] ^= 1 << at % 8
+        (directory / "result.json").write_bytes(altered)
+        content, damage = status.examine(directory)
+        if not damage:
+            silent += [key for key in before if content.get(key) != before[key]]
+    assert set(silent) <= {"checksum"}
+
+
+def test_a_result_of_mpt_0_1_0_has_no_checksums(tmp_path):
+    directory = make_finished(tmp_path, "a")
+    content = status.result(directory)
+    del content["checksum"], content["ticket_checksum"]
+    (directory / "result.json").write_text(json.dumps(content))
+    assert status.state(directory).state == "done"
+    (directory / "ticket.safetensors").write_bytes(b"ab")
+    assert status.state(directory).state == "failed"
+
+
+def test_the_list_of_a_sweep_names_only_directories_in_its_folder(tmp_path):
+    entries = {"a": ["seed=1"], "../b": [], "/etc": [], "..": [], "": [], "c/d": [], "e": "x", "f": [1], "g" * 300: []}
+    (tmp_path / status.LIST).write_text(json.dumps(entries))
+    assert status.read_list(tmp_path) == {"a": ["seed=1"]}
+    assert [state.directory for state in status.states(tmp_path)] == [tmp_path / "a"]
+
+
+def test_control_characters_of_errors_and_names_are_printed_escaped(tmp_path):
+    make_run(tmp_path, "a\x1b[2J", result={"status": "failed", "error": "\x1b]0;x\x07\nb"})
+    table = status.status_table(tmp_path)
+    assert "\x1b" not in table
+    assert len(table.splitlines()) == 2

@@ -14,7 +14,7 @@ from mpt.run.apart import is_first
 from mpt.run.compose import given_keys, settings_of
 from mpt.run.name import FOLDERS
 from mpt.run.settings import FinetuneSettings, Settings
-from mpt.run.status import finished_result
+from mpt.run.status import examine, finished_result
 
 
 def resolve(composed: DictConfig, overrides: Sequence[str]) -> Settings:
@@ -57,6 +57,8 @@ def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[An
             print_result(result, directory, settings)
         return result
     with claim or nullcontext():
+        if is_first() and (damage := examine(directory)[1]):
+            print(f"{directory}: {damage}: it is made again", flush=True)
         start = finetune.start if isinstance(settings, FinetuneSettings) else train.search
         return train.run(settings, directory, start=start)
 

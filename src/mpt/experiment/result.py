@@ -17,7 +17,7 @@ from mpt import backbones
 from mpt.data import ImageData
 from mpt.experiment.evaluate import accuracy
 from mpt.experiment.trainer import monitor_of
-from mpt.files import PACKAGE, processor, version
+from mpt.files import PACKAGE, checksum, processor, version
 from mpt.run.name import purpose
 from mpt.run.result import Result
 from mpt.run.settings import Settings, plain
@@ -90,6 +90,7 @@ def measure(
         num_weights=ticket.num_weights,
         num_kept=ticket.num_kept,
         ticket_bytes=path.stat().st_size,
+        ticket_checksum=checksum(path),
         seconds=sum(row["seconds"] for row in rows),
         images_per_second=sorted(row["images_per_second"] for row in rows)[len(rows) // 2],
         epochs=settings.epochs,

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-import yaml
 from torch import nn
 
 import mpt
@@ -37,6 +36,8 @@ from mpt.experiment.result import build_header, measure, print_result
 from mpt.experiment.trainer import build_trainer, has_native_bf16, monitor_of
 from mpt.files import write_atomically
 from mpt.run.apart import is_first
+from mpt.run.config import write_config
+from mpt.run.result import write_result
 from mpt.run.settings import Settings, plain
 from mpt.run.status import forget_failure, record_failure, record_rank_failure
 from mpt.search.fast.memory import freed_memory_kept
@@ -105,7 +106,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     first = is_first()
     if first:
         _create(directory)
-        write_atomically(directory / "config.yaml", yaml.safe_dump(plain(settings), sort_keys=False))
+        write_config(directory, plain(settings))
         forget_failure(directory)
         print(f"{_precision(settings)}\n{mpt.layer_table(net)}", flush=True)
     try:
@@ -128,7 +129,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
         else:
             record_rank_failure(directory, trainer.global_rank, error)
         raise
-    write_atomically(directory / "result.json", json.dumps(result, indent=2) + "\n")
+    result = write_result(directory, result)
     print_result(result, directory, settings)
     return result
 

@@ -121,6 +121,7 @@ def _seconds_per_unit(folder: Path, sizes: Mapping[str, tuple[int, int] | None])
                 most = (config["trainer"]["limit_batches"] or run["num_train"]) * config["batch"]
                 images = min(run["num_train"], most)
                 rates.append(run["seconds"] / (3 * size[0] * images * run["epochs"]))
+    rates = [rate for rate in rates if rate > 0]
     if rates:
         return sorted(rates)[len(rates) // 2], f"from {count_runs(len(rates))} that finished"
     return _time_convolution(), "rough: from timing one convolution"

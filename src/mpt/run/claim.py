@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from mpt.files import read_object
+from mpt.schema import printable, read_object
 
 NAME = "claim"
 
@@ -116,7 +116,9 @@ def holder(directory: Path) -> dict[str, object]:
 
 def _describe_holder(claim: Path) -> str:
     known = read_object(claim)
-    return f" (process {known['pid']} on {known['host']})" if {"pid", "host"} <= known.keys() else ""
+    return (
+        f" (process {printable(known['pid'])} on {printable(known['host'])})" if {"pid", "host"} <= known.keys() else ""
+    )
 
 
 def slurm_job() -> str | None:

@@ -1,12 +1,21 @@
 """The content of ``result.json`` and ``metrics.jsonl``: every key with its type, meaning and source.
 
 ``docs/results.md`` is generated from this file. Tables, figures and other programs read the keys, so they never change.
+Both files are written and read here. What they say is data: keys are held against their types, and nothing is imported.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
+
+from mpt.files import digest, write_atomically
+from mpt.schema import fits, is_int, is_text, misfits, parse, printable, read_json, read_text
+
+FILE, METRICS_FILE = "result.json", "metrics.jsonl"
 
 
 def key(meaning: str, *, optional: str = "") -> Any:
@@ -19,7 +28,7 @@ def key(meaning: str, *, optional: str = "") -> Any:
 class Result:
     """The result of a finished run, as ``result.json`` holds it. Accuracies are fractions in [0, 1]."""
 
-    status: str = key("`done`; a failed run has `failed`, `error` and `config` alone")
+    status: str = key("`done`; a failed run has `failed`, `error`, `config` and `checksum` alone")
     test_acc: float = key("accuracy on the test images, measured on the ticket file read back, in float32")
     test_acc_max: float = key("highest test accuracy of an epoch whose mask is a ticket, as published code reports it")
     test_acc_max_epoch: int = key("the epoch of `test_acc_max`, from 1")
@@ -34,6 +43,7 @@ class Result:
     num_weights: int = key("weights of all searched layers, tied ones once; of a dense network, all parameters")
     num_kept: int = key("weights kept")
     ticket_bytes: int = key("size of the ticket file, in bytes, header included")
+    ticket_checksum: str = key("BLAKE2b of the ticket file, by which a damaged or exchanged one is noticed")
     seconds: float = key("duration of all epochs, their evaluation included, in seconds")
     images_per_second: float = key("median over the epochs of training images per second")
     epochs: int = key("epochs trained")
@@ -53,10 +63,53 @@ class Result:
     ticket_digest: str | None = key("digest of the ticket that was fine-tuned", optional="mpt-finetune")
     test_acc_before: float | None = key("test accuracy of the ticket before its fine-tuning", optional="mpt-finetune")
 
+    checksum: str = field(default="", metadata={"meaning": "BLAKE2b of all other keys", "optional": ""})
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, without the optional keys that are absent."""
         optional = {name for name, f in self.__dataclass_fields__.items() if f.metadata["optional"]}
         return {name: value for name, value in asdict(self).items() if name not in optional or value is not None}
+
+
+NEW = ("ticket_checksum", "checksum")  # keys that results of mpt 0.1.0 lack
+
+
+def write_result(directory: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the result of the run in ``directory`` with its checksum; return what the file holds."""
+    whole = {**content, "checksum": _checksum(content)}
+    write_atomically(directory / FILE, json.dumps(whole, indent=2) + "\n")
+    return whole
+
+
+def read_result(directory: Path) -> dict[str, Any]:
+    """The result of the run in ``directory``, finished or failed.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ValueError: it is damaged, or a value is not of its key's type; a clause that follows ``result.json``.
+    """
+    content = read_json(directory / FILE)
+    if not isinstance(content, dict) or not is_text(content.get("status")):
+        raise ValueError("is not the result of a run")
+    if "checksum" in content and content["checksum"] != _checksum(content):
+        raise ValueError("does not match its checksum: it was damaged or altered")
+    if wrong := misfits({name: value for name, value in content.items() if value is not None}, Result):
+        raise ValueError(f"is damaged: {wrong[0]}")
+    return content
+
+
+def is_complete(content: Mapping[str, Any]) -> bool:
+    """Whether a result that :func:`read_result` returned has everything that a finished run records."""
+    needed = [f for f in fields(Result) if not f.metadata["optional"] and f.name not in NEW]
+    nullable = ("sweep", "budget", "commit")
+    return content.get("status") == "done" and all(
+        content.get(f.name) is not None or f.name in nullable for f in needed
+    )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return digest(json.dumps(rest, sort_keys=True).encode())
 
 
 METRICS = {  # keys of each row of metrics.jsonl, one row per epoch; names with a slash go to the loggers too
@@ -75,3 +128,21 @@ METRICS = {  # keys of each row of metrics.jsonl, one row per epoch; names with 
     "ticket/gain/<layer>": "gain of one layer; the mean, where a method has several in a layer",
     "ticket/binarization_error/<layer>": "norm of `m (w - g sign(w))`, the error of the paper's equation 1",
 }
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """The rows of ``metrics.jsonl``, one per epoch; numbers that are not finite are None.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ValueError: a row is not one of numbers.
+    """
+    rows = []
+    for number, line in enumerate(read_text(directory / METRICS_FILE).splitlines(), 1):
+        row = parse(line, finite=False)
+        if not isinstance(row, dict) or not is_int(row.get("epoch"), 1, 2**31):
+            raise ValueError(f"line {number} is not the row of an epoch")
+        if wrong := [name for name, value in row.items() if not (is_text(name) and fits(value, float | None))]:
+            raise ValueError(f"line {number} is damaged: {printable(wrong[0])} is not a number")
+        rows.append({name: value for name, value in row.items() if name in METRICS or "/" in name})
+    return rows

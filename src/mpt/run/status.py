@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mpt.errors import is_mendable, sentence
-from mpt.files import read_object, write_atomically
+from mpt.files import checksum, write_atomically
 from mpt.run.claim import is_claimed
+from mpt.run.config import read_config
 from mpt.run.name import identity
+from mpt.run.result import FILE, METRICS_FILE, is_complete, read_result, write_result
 from mpt.run.settings import Settings, plain
+from mpt.schema import is_text, printable, read_object
 
 STATES = ("done", "running", "failed", "missing")
 INTERRUPTED = "interrupted"  # the recorded reason of a run that its user stopped
 LIST = "sweep.json"  # in the folder of a sweep: every run that any of its commands asked for
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if yaml was built with it
+TICKET, CHECKPOINT = "ticket.safetensors", "last.ckpt"
+_ERROR = 10_000  # characters of a process's error that are read
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,16 @@ def finished_result(settings: Settings, directory: Path) -> dict[str, Any] | Non
         ValueError: ``directory`` holds another run, or a damaged ``config.yaml``.
     """
     try:
-        config = yaml.load((directory / "config.yaml").read_text(), Loader=_LOADER)
-        before, now = identity(config), identity(plain(settings))
+        config = read_config(directory)
     except FileNotFoundError:
-        if leftovers := [name for name in ("last.ckpt", "ticket.safetensors") if (directory / name).exists()]:
+        if leftovers := [name for name in (CHECKPOINT, TICKET) if (directory / name).exists()]:
             raise ValueError(
                 f"{directory} holds {leftovers[0]} of an unknown run, without its config.yaml: choose another directory"
             ) from None
         return None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{directory / 'config.yaml'} is damaged: remove the directory to run it again, or choose another"
-        ) from error
+    before, now = identity(config), identity(plain(settings))
     different = [key for key in sorted(before | now) if before.get(key) != now.get(key)]
-    started = any((directory / name).exists() for name in ("last.ckpt", "ticket.safetensors"))
+    started = any((directory / name).exists() for name in (CHECKPOINT, TICKET))
     if not started or "data_checksum" not in now:  # nothing was learned from other pictures, or they are gone
         different = [key for key in different if key != "data_checksum"]
     if different == ["data_checksum"]:
@@ -62,13 +59,43 @@ def finished_result(settings: Settings, directory: Path) -> dict[str, Any] | Non
     if different:
         changes = ", ".join(f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:5])
         raise ValueError(f"{directory} holds a run with other settings ({changes}): choose another directory")
-    content = result(directory)
-    return content if content.get("status") == "done" and (directory / "ticket.safetensors").is_file() else None
+    content, damage = examine(directory)
+    if not (directory / TICKET).is_file():
+        return None
+    if damage and not (directory / CHECKPOINT).is_file():
+        raise ValueError(f"{directory}: {damage}, and there is no {CHECKPOINT}: remove the directory to run it again")
+    return content if content.get("status") == "done" and not damage else None
 
 
 def result(directory: Path) -> dict[str, Any]:
-    """The content of ``result.json``; empty if it is absent or unreadable."""
-    return read_object(directory / "result.json")
+    """The content of ``result.json``; empty if it is absent or damaged."""
+    try:
+        return read_result(directory)
+    except (OSError, ValueError):
+        return {}
+
+
+def examine(directory: Path) -> tuple[dict[str, Any], str]:
+    """The content of ``result.json``, and what is damaged of a finished run, as a clause; both empty if absent.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    try:
+        content = read_result(directory)
+    except FileNotFoundError:
+        return {}, ""
+    except ValueError as error:
+        return {}, f"{FILE} {error}"
+    path = directory / TICKET
+    if content["status"] != "done" or not path.is_file():
+        return content, ""
+    if not is_complete(content):
+        return content, f"{FILE} lacks numbers of a finished run"
+    expected = content["ticket_bytes"], content.get("ticket_checksum")
+    if expected != (path.stat().st_size, checksum(path) if expected[1] else None):
+        return content, f"{TICKET} is not the file that {FILE} describes"
+    return content, ""
 
 
 def record_failure(directory: Path, settings: Settings, error: BaseException | str) -> None:
@@ -76,13 +103,18 @@ def record_failure(directory: Path, settings: Settings, error: BaseException | s
 
     If one of several processes failed, its reason is recorded, not that of a process that lost its connection to it.
     """
-    ranks = [path.read_text() for path in sorted(directory.glob("error-rank*"))]
+    ranks = [_read_reason(path) for path in sorted(directory.glob("error-rank*"))]
     texts = [*ranks, error if isinstance(error, str) else reason(error)]
     content = {"status": "failed", "error": texts[0], "config": plain(settings)}
     try:
-        write_atomically(directory / "result.json", json.dumps(content, indent=2) + "\n")
+        write_result(directory, content)
     except OSError as full:
         print(f"the failure could not be recorded in {directory}: {full}", file=sys.stderr)
+
+
+def _read_reason(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(_ERROR)
 
 
 def reason(error: BaseException) -> str:
@@ -114,12 +146,18 @@ def has_failed_since(directory: Path, started: float) -> bool:
 
 
 def state(directory: Path) -> State:
-    """The state of the run in ``directory``."""
-    content = result(directory)
-    if content.get("status") == "done" and (directory / "ticket.safetensors").is_file():
+    """The state of the run in ``directory``. One with damaged files has failed: the text says which."""
+    try:
+        content, damage = examine(directory)
+    except OSError as error:
+        content, damage = {}, sentence(error)
+    if content.get("status") == "done" and (directory / TICKET).is_file() and not damage:
         return State(directory, "done")
     if is_claimed(directory):
         return State(directory, "running", _progress(directory))
+    if damage:
+        remedy = "repeat the command to make it again" if (directory / CHECKPOINT).is_file() else "remove the directory"
+        return State(directory, "failed", f"{damage}: {remedy}")
     if content.get("status") == "failed" and content.get("error") != INTERRUPTED:
         return State(directory, "failed", str(content.get("error", "")))
     return State(directory, "missing", _progress(directory))
@@ -127,7 +165,8 @@ def state(directory: Path) -> State:
 
 def _progress(directory: Path) -> str:
     try:
-        epochs = len((directory / "metrics.jsonl").read_text().splitlines())
+        with (directory / METRICS_FILE).open("rb") as file:
+            epochs = sum(1 for _ in file)
     except OSError:
         return ""
     return f"after epoch {epochs}"
@@ -149,17 +188,26 @@ def states(folder: Path) -> list[State]:
 
 
 def read_list(folder: Path) -> dict[str, list[str]]:
-    """Every run that the sweep in ``folder`` asked for: name -> overrides."""
-    return read_object(folder / LIST)
+    """Every run that the sweep in ``folder`` asked for: name -> overrides. What is no such entry is left out."""
+    return {
+        name: overrides
+        for name, overrides in read_object(folder / LIST).items()
+        if is_text(name, most=255) and name not in ("", ".", "..") and not set(name) & set("/\0")
+        if isinstance(overrides, list) and all(map(is_text, overrides))
+    }
 
 
 def status_table(folder: Path) -> str:
     """The table that ``mpt-status`` prints."""
     runs = states(folder)
     counts = {name: sum(run.state == name for run in runs) for name in STATES}
-    lines = [f"{run.state:<8} {run.directory.name}{f'  ({run.text})' if run.text else ''}" for run in runs]
+    lines = [f"{run.state:<8} {printable(run.directory.name, 255)}{_in_brackets(run.text)}" for run in runs]
     total = ", ".join(f"{count} {name}" for name, count in counts.items())
     return "\n".join([*lines, f"{count_runs(len(runs))} in {folder}: {total}"])
+
+
+def _in_brackets(text: str) -> str:
+    return f"  ({printable(text, 500)})" if text else ""
 
 
 def count_runs(number: int) -> str:
