@@ -102,4 +102,4 @@ def test_a_published_file_becomes_a_ticket_that_every_command_takes(folder):
     output = refused("eval", "model_best.safetensors", "data=synthetic", "data.num_classes=4", cwd=folder)
     assert "must give one logit for each of 4 classes" in output
     output = refused("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder)
-    assert "model_best.safetensors exists already" in output
+    assert "model_best.safetensors is there already" in output

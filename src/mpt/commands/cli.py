@@ -91,18 +91,18 @@ def predict(arguments: list[str]) -> None:
 
 @command("mpt-ticket", help.ticket)
 def ticket(arguments: list[str]) -> None:
-    """``mpt-ticket info|report|bench|pack|unpack TICKET``, ``mpt-ticket import FILE``: describe or convert a ticket."""
-    names = ("info", "report", "bench", "import", "pack", "unpack")
+    """``mpt-ticket info|report|... TICKET``, ``mpt-ticket import FILE``: describe or convert a ticket."""
+    names = ("info", "report", "bench", "import", "pack", "unpack", "compile")
     if arguments[:1] not in [[name] for name in names]:
         raise ValueError(f"usage: mpt-ticket {'|'.join(names)} FILE; see mpt-ticket --help")
     usage = f"mpt-ticket {arguments[0]} FILE"
     path, overrides = _path_and_overrides(usage, arguments[1:])
     if arguments[0] == "info" and overrides:
         raise ValueError(f"there is no option {overrides[0]}: usage: {usage}")
-    from mpt.commands import bench, ticket
+    from mpt.commands import bench, export, ticket
 
     functions = {"info": ticket.info, "report": ticket.report, "bench": bench.bench, "import": ticket.import_}
-    functions |= {"pack": ticket.pack, "unpack": ticket.unpack}
+    functions |= {"pack": ticket.pack, "unpack": ticket.unpack, "compile": export.compile_}
     print(functions[arguments[0]](path, overrides))
 
 

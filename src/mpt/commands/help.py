@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from mpt.commands.schemas import BenchSettings, EvalSettings, ImportSettings, PredictSettings, ReportSettings
+from mpt.commands.schemas import (
+    BenchSettings,
+    CompileSettings,
+    EvalSettings,
+    ImportSettings,
+    PredictSettings,
+    ReportSettings,
+)
 from mpt.files import CONF, DISTRIBUTION, HOME
 from mpt.run.settings import FinetuneSettings, Settings, dials, group_class, spell
 
@@ -126,11 +133,14 @@ def ticket() -> str:
             "mpt-ticket bench TICKET times it in torch and compiled (mpt.compile), in turn in one process.",
             "mpt-ticket import FILE converts a checkpoint that the authors' code wrote.",
             "mpt-ticket pack TICKET [out=FILE] writes the smallest format, unpack the one of mpt 0.1; digests stay.",
+            "mpt-ticket compile TICKET writes an object file and a C header: the network for programs without Python.",
             "",
             "  mpt-ticket info runs/x/ticket.safetensors",
             "  mpt-ticket report runs/x/ticket.safetensors checkpoint=runs/x/last.ckpt json=report.json",
             "  mpt-ticket bench runs/x/ticket.safetensors batch=1,64 threads=1,2",
             "  mpt-ticket import model_best.pth model=cifar_resnet18 prune=0.8",
+            "  mpt-ticket compile runs/x/ticket.safetensors out=net.o unroll=true",
+            "  mpt-ticket compile runs/x/ticket.safetensors out=net.o target=aarch64-linux-gnu",
             "",
             "report, " + _parameters(ReportSettings)[0],
             *_parameters(ReportSettings)[1:],
@@ -140,6 +150,9 @@ def ticket() -> str:
             "",
             "import, " + _parameters(ImportSettings)[0],
             *_parameters(ImportSettings)[1:],
+            "",
+            "compile, " + _parameters(CompileSettings)[0],
+            *_parameters(CompileSettings)[1:],
         ]
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from mpt.run.settings import PRUNE, SEED, Data, OptionalOpen, Range, above, at_least, dial, one_of
 
 ENGINES = ("torch", "lists", "unrolled")
+WEIGHTS = ("int8", "int4", "int2", "float")
 _COUNTS = Range(
     lambda v: all(part.isdecimal() and int(part) >= 1 for part in v.split(",")),
     "whole numbers of at least 1, such as 1,64",
@@ -68,6 +69,28 @@ class BenchSettings:
     image_size: int | None = dial(None, "side of the pictures; null: the ticket's", at_least(1))
     seconds: float = dial(2.0, "seconds of measuring for each batch size and number of threads", above(0))
     json: str | None = dial(None, "print JSON instead of the table (true), or write it to a file (its name)", _JSON)
+
+
+@dataclass
+class CompileSettings:
+    """One object file of ``mpt-ticket compile``."""
+
+    out: str | None = dial(None, "object to write, and a header next to it; null: TICKET with .o, in this folder")
+    target: str | None = dial(None, "what to compile for, such as aarch64-linux-gnu or wasm32; null: this machine")
+    cpu: str | None = dial(
+        None, "oldest processor to run on, such as x86-64-v3; null: this one, or the oldest of target"
+    )
+    unroll: bool = dial(False, "write the weights out as instructions: faster, and takes longer to compile")
+    image_size: int | None = dial(None, "side of the images; null: the ticket's", at_least(1))
+
+
+@dataclass
+class ExportSettings:
+    """One ONNX file of ``mpt-ticket export``."""
+
+    out: str | None = dial(None, "file to write; null: TICKET with .onnx, in this folder")
+    weights: str = dial("int8", "type of the weights -1, 0 and +1", one_of(*WEIGHTS))
+    image_size: int | None = dial(None, "side of the images; null: the ticket's", at_least(1))
 
 
 @dataclass

@@ -100,12 +100,24 @@ def _convert(path: Path, overrides: list[str], *, format: int, ending: str) -> s
     keys = dict(override.partition("=")[::2] for override in overrides)
     if unknown := sorted(keys.keys() - {"out"}):
         raise ValueError(f"there is no option {unknown[0]}: give the file to write with out=")
-    ticket, out = Ticket.load(path), Path(keys.get("out") or path.with_suffix(ending).name)
-    if out.exists():
-        raise ValueError(f"{out} is there already: give another file with out=")
+    ticket, out = Ticket.load(path), new_file(keys.get("out"), path, ending=ending)
     ticket.save(out, format=format)
     before, after = path.stat().st_size, out.stat().st_size
     return f"bytes     {before:,} -> {after:,}, format {format}\nticket    {out}\ndigest    {ticket.digest}"
+
+
+def new_file(out: str | None, path: Path, *, ending: str) -> Path:
+    """Where to write what is made of the file at ``path``: ``out``, or its name with another ending, in this folder.
+
+    Raises:
+        ValueError: there is a file already, or no such folder.
+    """
+    new = Path(out or path.with_suffix(ending).name)
+    if new.exists():
+        raise ValueError(f"{new} is there already: give another file with out=")
+    if not new.parent.is_dir():
+        raise ValueError(f"there is no folder {new.parent}: create it, or give another file with out=")
+    return new
 
 
 def import_(path: Path, overrides: list[str]) -> str:
@@ -113,9 +125,7 @@ def import_(path: Path, overrides: list[str]) -> str:
     settings = settings_of(compose("import", overrides, ImportSettings), ImportSettings)
     if settings.model is None:
         raise ValueError("model is not set: name the network of the checkpoint, for instance model=conv4")
-    out = Path(settings.out or path.with_suffix(".safetensors").name)
-    if out.exists():
-        raise ValueError(f"{out} exists already: give another file with out=")
+    out = new_file(settings.out, path, ending=".safetensors")
     published = read_published(path)
     first, last = (list(published.layers.values())[at]["weight"].shape for at in (0, -1))
     channels = settings.in_channels or int(first[1])

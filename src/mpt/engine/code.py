@@ -31,6 +31,7 @@ class Machine:
         triple: LLVM's name of processor kind and system.
         lanes: float32 in a vector.
         sums: vectors of sums that the registers hold next to the values loaded.
+        word: bits of an address.
     """
 
     triple: str
@@ -38,6 +39,7 @@ class Machine:
     features: str
     lanes: int
     sums: int
+    word: int = 64
 
     @classmethod
     def host(cls, *, lanes: int | None = None) -> Machine:
@@ -52,6 +54,39 @@ class Machine:
         lanes = min(lanes or wide, wide)
         many = lanes == 16 or "neon" in names  # 32 registers
         return cls(binding.get_process_triple(), binding.get_host_cpu_name(), flat, lanes, 28 if many else 13)
+
+    @classmethod
+    def of(cls, target: str | None = None, cpu: str | None = None) -> Machine:
+        """The machine ``target``, such as aarch64-linux-gnu, with a processor of ``CPUS``: this machine by default.
+
+        Raises:
+            ValueError: a target or a processor that the engine does not know.
+        """
+        binding = llvm()
+        if target is None and cpu is None:
+            return cls.host()
+        target = binding.get_process_triple() if target is None else target
+        kind, _, vendor, system, environment, _ = binding.get_triple_parts(target)
+        cpus = CPUS.get(kind, {})
+        if not cpus or (system == "unknown" and not {*target.split("-")[1:]} <= {"unknown", "none", "elf"}):
+            raise ValueError(
+                f"target is what to compile for, one of {', '.join(CPUS)} and a system, as in aarch64-linux-gnu, "
+                f"got {target}"
+            )
+        cpu = cpu or next(iter(cpus))
+        if cpu not in cpus:
+            raise ValueError(f"cpu is the oldest {kind} to run on, one of {', '.join(cpus)}, got {cpu}")
+        binding.initialize_all_targets()
+        binding.initialize_all_asmprinters()
+        triple = "-".join([kind, vendor, system, *[part for part in [environment] if part != "unknown"]])
+        return cls(triple, cpu, *cpus[cpu], word=32 if kind == "wasm32" else 64)
+
+
+CPUS = {  # kind of processor -> name of the oldest to run on, the default first -> features, lanes, sums
+    "x86_64": {"x86-64": ("", 4, 13), "x86-64-v3": ("", 8, 13), "x86-64-v4": ("", 16, 28)},
+    "aarch64": {"generic": ("", 4, 28)},
+    "wasm32": {"generic": ("+simd128", 4, 13)},
+}
 
 
 @cache

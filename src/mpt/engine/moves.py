@@ -56,7 +56,7 @@ def copy(f: Function, step: Copy, module: Module) -> None:
     sizes = (step.source.size, step.to.size)
     key = ("copy", step.counts, step.source_strides, step.to_strides, step.convert, sizes)
     name = module.shared(
-        key, lambda function: _copy(function, step), "ptr noalias %a, ptr noalias %b, ptr noalias %flips"
+        key, lambda function: _copy(function, step, module), "ptr noalias %a, ptr noalias %b, ptr noalias %flips"
     )
     flips = "null"
     if step.flips is not None:
@@ -66,13 +66,16 @@ def copy(f: Function, step: Copy, module: Module) -> None:
         f.say(f"call void @{name}(ptr {a}, ptr {b}, ptr {flips})")
 
 
-def _copy(f: Function, step: Copy) -> None:
+def _copy(f: Function, step: Copy, module: Module) -> None:
     (channels, rows, columns), source, to = step.counts, step.source_strides, step.to_strides
     with f.loop(0, channels) as c, f.loop(0, rows) as r:
         x = f.at("i8", "%a", _place(f, source, c.index, r.index, step.source.size))
         y = f.at("i8", "%b", _place(f, to, c.index, r.index, step.to.size))
         if not step.convert and source[2] == to[2] == 1:
-            f.say(f"call void @llvm.memcpy.p0.p0.i64(ptr {y}, ptr {x}, i64 {columns * step.to.size}, i1 false)")
+            word = f"i{module.machine.word}"
+            module.declare(f"void @llvm.memcpy.p0.p0.{word}(ptr noalias writeonly, ptr noalias readonly, {word}, i1)")
+            size = columns * step.to.size
+            f.say(f"call void @llvm.memcpy.p0.p0.{word}(ptr {y}, ptr {x}, {word} {size}, i1 false)")
         else:
             factor = f.load("i8", f.at("i8", "%flips", c.index)) if step.flips is not None else None
             with f.loop(0, columns) as column:

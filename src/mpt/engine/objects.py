@@ -27,10 +27,10 @@ def target(machine: Machine, *, fast: bool, linked: bool = False) -> Any:
     return kind.create_target_machine(machine.cpu, machine.features, optimise, reloc=model[0], codemodel=model[1])
 
 
-def optimised(text: str, machine: Machine) -> bytes:
+def optimised(text: str, machine: Machine, *, linked: bool = False) -> bytes:
     """The object of a module of loops, which LLVM makes vectors of; to unroll them takes time and gains nothing."""
-    binding = llvm()
-    module, kind = _parsed(text, machine), target(machine, fast=False)
+    binding, kind = llvm(), target(machine, fast=False, linked=linked)
+    module = _parsed(text, machine, layout=str(kind.target_data) if linked else "")
     options = binding.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization, options.loop_interleaving, options.loop_unrolling = True, False, False
     builder = binding.create_pass_builder(kind, options)
@@ -44,8 +44,8 @@ def straight(text: str, machine: Machine) -> bytes:
     return bytes(target(machine, fast=True).emit_object(module))
 
 
-def _parsed(text: str, machine: Machine) -> Any:
-    return llvm().parse_assembly(f'target triple = "{machine.triple}"\n{text}')
+def _parsed(text: str, machine: Machine, *, layout: str = "") -> Any:
+    return llvm().parse_assembly(f'target datalayout = "{layout}"\ntarget triple = "{machine.triple}"\n{text}')
 
 
 def cached(key: bytes, machine: Machine, make: Callable[[], bytes]) -> bytes:

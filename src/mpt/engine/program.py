@@ -45,22 +45,31 @@ class Program:
     work: int
 
     def link(self, address: Callable[[str], int]) -> None:
-        """Write addresses and sizes of the unrolled functions into the data; the last one has no follower."""
+        """Write addresses and sizes of the unrolled functions into the data."""
+        for offset, name, size in self.entries():
+            self.data[offset : offset + 16] = np.array([address(name), size], np.int64).tobytes()
+
+    def entries(self) -> list[tuple[int, str, int]]:
+        """Where in the data, in order, address and size of which function are expected, and the size.
+
+        The follower of the last layer is no function: its entry stays zero.
+        """
         sizes = {block.name: layer.size(block) for layer in self.layers for block in layer.blocks}
-        for offset, name in self.links:
-            if name in sizes:
-                self.data[offset : offset + 16] = np.array([address(name), sizes[name]], np.int64).tobytes()
+        return [(offset, name, sizes[name]) for offset, name in sorted(self.links) if name in sizes]
 
 
-def program(nodes: Sequence[Node], *, machine: Machine, unroll: bool = False) -> Program:
-    """The code of the operations ``nodes``; ``unroll`` writes out the products of all but single pixels."""
+def program(nodes: Sequence[Node], *, machine: Machine, unroll: bool = False, public: bool = True) -> Program:
+    """The code of the operations ``nodes``; ``unroll`` writes out the products of all but single pixels.
+
+    Not ``public``, the entry function is for callers in the same module.
+    """
     writer = _Writer(machine, unroll=unroll)
     plans = [plan(nodes, lanes=machine.lanes)]
     if any(node.shape[1:] == (1, 1) for node in nodes) and not any(node.binary for node in nodes):
         plans.append(plan(nodes, lanes=machine.lanes, single=True, start=plans[0].bytes))
     names = [([writer.step(step) for step in p.first], [writer.step(step) for step in p.rest]) for p in plans]
     module = writer.module
-    module.functions[ENTRY] = _entry(names, math.prod(nodes[0].shape), math.prod(nodes[-1].shape))
+    module.functions[ENTRY] = _entry(names, math.prod(nodes[0].shape), math.prod(nodes[-1].shape), public=public)
     data = bytearray(b"".join(module.data.parts))
     return Program(module.text(), data, writer.layers, writer.links, sum(p.bytes for p in plans))
 
@@ -72,7 +81,6 @@ class _Writer:
         self.module, self.unroll = Module(machine), unroll
         self.layers, self.links = list[Unrolled](), list[tuple[int, str]]()
         self.numbers: dict[tuple[int, bytes], Numbers] = {}  # what each product reads, by convolution and offsets
-        self.module.declare("void @llvm.memcpy.p0.p0.i64(ptr noalias writeonly, ptr noalias readonly, i64, i1)")
         self.module.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         for lanes in (2**i for i in range(machine.lanes.bit_length() + 2)):
             floats = f"<{lanes} x float>"
@@ -155,9 +163,9 @@ def width(step: Product, machine: Machine) -> int:
     return min(machine.lanes, step.positions)
 
 
-def _entry(plans: Sequence[tuple[list[str], list[str]]], inputs: int, outputs: int) -> Function:
+def _entry(plans: Sequence[tuple[list[str], list[str]]], inputs: int, outputs: int, *, public: bool) -> Function:
     """The loop over groups of images; the second plan, if there is one, is for a group of one image."""
-    f = Function(ENTRY, "ptr %images, ptr %logits, i64 %n, ptr %work, ptr %data", public=True, plain=True)
+    f = Function(ENTRY, "ptr %images, ptr %logits, i64 %n, ptr %work, ptr %data", public=public, plain=True)
     with f.loop("0", "%n", step=GROUP, partial=True) as group:
         left = f.i64("sub", "%n", group.index)
         size = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {GROUP}')}, i64 {left}, i64 {GROUP}")

@@ -98,17 +98,18 @@ def unrolled(step: Product, name: str, *, machine: Machine, kind: str) -> Unroll
     return Unrolled(taps, conv.signs[o, c, ky, kx][order], blocks, np.array(starts, np.int32), kind)
 
 
-def text(layer: Unrolled) -> str:
-    """IR of all functions of a layer."""
-    return "".join(_function(layer, block) for block in layer.blocks)
+def text(layer: Unrolled, *, alone: bool = True) -> str:
+    """IR of all functions of a layer, for a module of their own (``alone``) or one that LLVM optimises."""
+    return "".join(_function(layer, block, alone) for block in layer.blocks)
 
 
-def _function(layer: Unrolled, block: Block) -> str:
+def _function(layer: Unrolled, block: Block, alone: bool) -> str:
     """IR of one function: a tile's inputs begin at ``i``, the sums go to ``s``, ``z`` is a vector of zeros."""
     kind = layer.kind
     taps, signs = layer.taps[block.start : block.stop].tolist(), layer.signs[block.start : block.stop].tolist()
     add, subtract = ("add", "sub") if "i" in kind else ("fadd", "fsub")
-    lines = [f"define void @{block.name}(ptr %i, ptr %s, ptr %z) nounwind {{", f"%n=load {kind},ptr %z,align 1"]
+    head, how = ("define", "nounwind") if alone else ("define internal", "nounwind noinline optnone")
+    lines = [f"{head} void @{block.name}(ptr %i, ptr %s, ptr %z) {how} {{", f"%n=load {kind},ptr %z,align 1"]
     sums: dict[int, str] = {}
     last = -1
     for count, ((offset, output), sign) in enumerate(zip(taps, signs, strict=True)):
