@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-light lint wheel bench bench-results bench-compare docs golden figures clean
+.PHONY: help demo test test-all test-light lint wheel bench bench-engine bench-results bench-compare docs golden figures clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ wheel: .venv/.installed  ## dist/multiprize-*.whl
 
 bench: .venv/.installed  ## speed as ratios, measured in turn in one run; writes benchmarks/results.json
 	$(BIN)/python -m benchmarks.bench
+
+bench-engine: .venv/.installed  ## compiled tickets against torch, onnxruntime, OpenVINO; writes benchmarks/ENGINE.md (25 minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.engine
 
 bench-results: .venv/.installed  ## benchmarks/RESULTS.md from the last make bench
 	$(BIN)/python -m benchmarks.report benchmarks/results.json

@@ -1,154 +1,127 @@
-"""Compiled tickets against torch, in turn in one process: ``python -m benchmarks.engine [--out FILE.json] [NAME ...]``.
+"""Compiled tickets against everything else that runs their networks on a CPU; writes ``engine.json`` and ``ENGINE.md``.
 
-Tickets of random masks, seed 0, 32x32 images, one thread. A time is process CPU time, the least of all rounds; in each
-round every contestant has its turn. The ratio is to the better of torch's two memory layouts. onnxruntime joins where
-it is installed with onnx and onnxscript: float32, and int8 with weights and activations quantised.
+    make bench-engine                                               what is missing, or was measured on a busy machine
+    python -m benchmarks.engine --again                             all rows
+    python -m benchmarks.engine --networks conv6 --prune 0.9        some rows
+
+Tickets of random masks, seed 0, images of 32x32 pixels. Torch eager, torch.compile, onnxruntime and OpenVINO compute
+the dense network, so the tickets of one network share their times: all P of a network are measured in one group, in
+turn in one process (:mod:`mpt.engine.speed`). A row is written as soon as its group is measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import platform
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import mpt
-from mpt.engine.code import Machine
+from benchmarks import rivals
+from benchmarks.engine_report import page
+from mpt.engine.speed import compare_speed
+from mpt.files import write_atomically
 
-NAMES = ("conv4", "conv6", "cifar_resnet18", "conv6 1/1", "vgg_small 1/1")
-PRUNES, BATCHES = (0.5, 0.7, 0.8, 0.9, 0.95), (1, 64)
-SECONDS = 6.0  # for the rounds of one row, about
-GOALS = {  # least ratio to torch by prune, batch 1 and 64
-    "lists": {0.7: (1.8, 1.2), 0.8: (2.6, 1.8), 0.9: (5, 3.2), 0.95: (9, 6)},
-    "unrolled": {0.7: (2, 2.2), 0.8: (3.8, 3.5), 0.9: (8, 5.5), 0.95: (11, 8)},
-}
-Contestants = dict[str, Callable[[], Any]]
-
-
-def ticket_of(name: str, *, prune: float) -> mpt.Ticket:
-    """The random-mask ticket of ``name``, a backbone; `` 1/1`` behind it asks for binary activations."""
-    backbone, _, binary = name.partition(" ")
-    options = {"binary_activations": True} if binary else {}
-    net = getattr(mpt.backbones, backbone)(**(options if backbone == "vgg_small" else {}))
-    return mpt.Ticket.from_network(mpt.convert(net, mpt.Biprop(prune=prune), seed=0, **options))
+NETWORKS = ("conv4", "conv6", "cifar_resnet18", "vgg_small")
+ACTIVATIONS = ("1/32", "1/1")
+PRUNES, BATCHES, THREADS = (0.5, 0.7, 0.8, 0.9, 0.95), (1, 64), (1, 2)
+SECONDS = 8.0  # for the rounds of a group, about
+FILE = Path(__file__).with_name("engine.json")
+KEY = ("network", "activations", "prune", "batch", "threads")
+Row = dict[str, Any]
 
 
-def compile_all(ticket: mpt.Ticket) -> tuple[Contestants, dict[str, float]]:
-    """Both engines, and the seconds of CPU time that it took to build them (from the cache where it has them)."""
-    runs: dict[str, Any] = {}
-    seconds = {}
-    for mode in ("lists", "unrolled"):
-        start = time.process_time()
-        runs[mode] = mpt.compile(ticket, unroll=mode == "unrolled", threads=1, image_size=32)
-        seconds[mode] = time.process_time() - start
-    return runs, seconds
+def ticket_of(network: str, *, activations: str, prune: float, width: float = 1.0) -> mpt.Ticket:
+    """The random-mask ticket of a backbone of mpt."""
+    binary = {"binary_activations": activations == "1/1"}
+    net = getattr(mpt.backbones, network)(width=width, **(binary if network == "vgg_small" else {}))
+    return mpt.Ticket.from_network(mpt.convert(net, mpt.Biprop(prune=prune), seed=0, **binary))
 
 
-def rivals(dense: torch.nn.Module, images: torch.Tensor) -> Contestants:
-    """Torch in two layouts, and onnxruntime where it is installed."""
-    last, swapped = torch.channels_last, dense
-    swapped = mpt.to_dense(dense).to(memory_format=last)
-    pictures = images.to(memory_format=last)
-    found: Contestants = {"torch": lambda: dense(images), "torch channels-last": lambda: swapped(pictures)}
-    with contextlib.suppress(ImportError):
-        found |= _onnxruntime(dense, images)
-    return found
+def measure(
+    network: str, *, activations: str, prunes: list[float], batch: int, threads: int, seconds: float, width: float = 1.0
+) -> Iterator[Row]:
+    """The rows of one group: a network at each P, all else equal."""
+    tickets = [ticket_of(network, activations=activations, prune=prune, width=width) for prune in prunes]
+    missing: dict[str, str] = {}
+    make = partial(rivals.make, missing=missing)
+    rows = compare_speed(
+        *tickets, batch=batch, threads=threads, image_size=32, rivals=make, seconds=seconds * (1 + len(prunes)) / 6
+    )
+    for prune, ticket, row in zip(prunes, tickets, rows, strict=True):
+        row["versions"] |= rivals.versions()
+        about = {"network": network, "activations": activations, "prune": prune, "kept": ticket.num_kept}
+        yield about | row | {"missing": missing}
 
 
-def _onnxruntime(dense: torch.nn.Module, images: torch.Tensor) -> Contestants:
-    import onnxruntime
-    import onnxscript  # noqa: F401
-    from onnxruntime import quantization
-
-    class Batches(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = [{"images": images.numpy()}]
-
-        def get_next(self) -> Any:
-            return self.left.pop() if self.left else None
-
-    folder = Path(tempfile.mkdtemp())
-    torch.onnx.export(dense, (images,), folder / "net.onnx", input_names=["images"], dynamo=True, verbose=False)
-    quantization.quantize_static(folder / "net.onnx", folder / "int8.onnx", Batches(), per_channel=True)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    found: Contestants = {}
-    for name, file in (("onnxruntime", "net.onnx"), ("onnxruntime int8", "int8.onnx")):
-        session = onnxruntime.InferenceSession(str(folder / file), options, providers=["CPUExecutionProvider"])
-        found[name] = lambda session=session: session.run(None, {"images": images.numpy()})
-    return found
+def is_busy(row: Row) -> bool:
+    """Whether more than the benchmark itself ran when it was measured."""
+    return bool(row["load_average"] > row["cores"] + 0.5)
 
 
-def measure(contestants: Contestants, *, seconds: float) -> dict[str, float]:
-    """Least CPU seconds of one call of each, over rounds in which each has its turn."""
-    once = {name: _timed(call, 1) for name, call in contestants.items()}
-    repeats = {name: max(1, round(0.02 / max(t, 1e-6))) for name, t in once.items()}
-    best, end = dict(once), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for name, call in contestants.items():
-            best[name] = min(best[name], _timed(call, repeats[name]))
-    return best
+def key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in KEY)
 
 
-def _timed(call: Callable[[], Any], repeats: int) -> float:
-    start = time.process_time()
-    for _ in range(repeats):
-        call()
-    return (time.process_time() - start) / repeats
+def read(path: Path) -> dict[tuple[Any, ...], Row]:
+    """The rows of an earlier benchmark."""
+    return {key(row): row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
 
 
-def row(name: str, *, prune: float, batch: int, seconds: float) -> dict[str, Any]:
-    """One row: times in ms, ratios to the better torch, the difference of the logits, seconds to build."""
-    ticket = ticket_of(name, prune=prune)
-    runs, built = compile_all(ticket)
-    dense = mpt.to_dense(ticket.network()).eval()
-    images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        wanted = dense.double()(images.double())
-        dense.float()
-        errors = {mode: float((run(images) - wanted).abs().max() / wanted.abs().max()) for mode, run in runs.items()}
-        calls = {mode: lambda run=run: run(images) for mode, run in runs.items()}
-        times = measure(rivals(dense, images) | calls, seconds=seconds)
-    best = min(times["torch"], times["torch channels-last"])
-    ratios = {k: best / t for k, t in times.items()}
-    about = {"name": name, "prune": prune, "batch": batch, "kept": ticket.num_kept}
-    return about | {"ms": {k: 1e3 * t for k, t in times.items()}, "ratio": ratios, "error": errors, "built": built}
+def write(rows: dict[tuple[Any, ...], Row], path: Path) -> None:
+    """The JSON file, and the page from it beside it."""
+    ordered = sorted(rows.values(), key=lambda row: (ACTIVATIONS.index(row["activations"]), key(row)))
+    write_atomically(path, json.dumps({"rows": ordered}, indent=1) + "\n")
+    write_atomically(path.with_name("ENGINE.md"), page(ordered))
 
 
-def line(found: dict[str, Any]) -> str:
-    """A row for people; ``<`` marks a ratio below its goal."""
-    words = [f"{found['name']:15} P={found['prune']:<4} n={found['batch']:<2}"]
-    for key, ratio in found["ratio"].items():
-        goal = GOALS.get(key, {}).get(found["prune"], (0, 0))[found["batch"] > 1] if "1/1" not in found["name"] else 0
-        words.append(f"{key} {found['ms'][key]:.3f} ms {ratio:.2f}x{'<' if ratio < goal else ''}")
-    built = " ".join(f"{seconds:.2f}" for seconds in found["built"].values())
-    return " | ".join([*words, f"error {max(found['error'].values()):.0e} | built {built} s"])
+def line(row: Row) -> str:
+    """A row for people: times as fast as torch."""
+    words = [
+        f"{row['network']:15} {row['activations']:4} P={row['prune']:<4}",
+        f"batch {row['batch']:<2} threads {row['threads']}",
+    ]
+    ratios = "  ".join(f"{name} {ratio:.2f}" for name, ratio in row["ratio"].items() if not name.startswith("torch c"))
+    return f"{' '.join(words)}  {ratios}  (load {row['load_average']:g})"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=NAMES)
-    parser.add_argument("--out", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--activations", nargs="*", default=ACTIVATIONS, choices=ACTIVATIONS)
     parser.add_argument("--prune", type=float, nargs="*", default=PRUNES)
-    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--batch", type=int, nargs="*", default=BATCHES)
+    parser.add_argument("--threads", type=int, nargs="*", default=THREADS)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of measuring a group of five P")
+    parser.add_argument("--again", action="store_true", help="measure rows that are there, too")
+    parser.add_argument("--out", type=Path, default=FILE)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = []
-    for name in options.names:
-        for prune in options.prune:
-            for batch in BATCHES:
-                rows.append(row(name, prune=prune, batch=batch, seconds=options.seconds))
-                print(line(rows[-1]), flush=True)
-    if options.out:
-        machine = {"cpu": Machine.host().cpu, "lanes": Machine.host().lanes, "torch": torch.__version__}
-        options.out.write_text(json.dumps({"machine": machine, "system": platform.platform(), "rows": rows}, indent=1))
+    if torch.get_float32_matmul_precision() != "highest":
+        raise SystemExit("torch computes float32 in a lower precision here: unset what asks for it")
+    if not options.out.parent.is_dir():
+        parser.error(f"there is no folder {options.out.parent} for --out")
+    rows = read(options.out)
+    groups = [
+        (n, a, b, t)
+        for a in options.activations
+        for n in options.networks
+        for t in options.threads
+        for b in options.batch
+    ]
+    for network, activations, batch, threads in groups:
+        cases = {(network, activations, prune, batch, threads): prune for prune in options.prune}
+        prunes = [p for case, p in cases.items() if options.again or case not in rows or is_busy(rows[case])]
+        if prunes:
+            case = {"activations": activations, "batch": batch, "threads": threads}
+            for row in measure(network, prunes=prunes, seconds=options.seconds, **case):
+                rows[key(row)] = row
+                print(line(row), flush=True)
+            write(rows, options.out)
+    print(f"wrote {options.out} and {options.out.with_name('ENGINE.md')}")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
+from functools import partial
 
 import pytest
-from benchmarks import bench, commands, goals, report, steps
+import torch
+from benchmarks import bench, commands, engine, engine_report, goals, report, rivals, steps
 from torch import nn
+
+from mpt.engine.speed import compare_speed
 
 
 def stored(measured, *, ratios=None, medians=None, **more):
@@ -75,3 +80,96 @@ def test_an_epoch_of_mpt_train_and_the_memory_of_a_step_are_measured():
     done = subprocess.run([sys.executable, "-m", "benchmarks.steps", "conv2", "1/1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) > 50  # megabytes: the activations alone are more
+
+
+@pytest.fixture
+def engine_rows(monkeypatch, tmp_path):
+    """A small benchmark of the engine: its options, and the file that it writes."""
+
+    def fails(*_):
+        raise RuntimeError("no such library\nand more")
+
+    monkeypatch.setenv("MPT_CACHE", str(tmp_path / "objects"))
+    monkeypatch.setattr(rivals, "RIVALS", {"again": lambda dense, images, *_: lambda: dense(images), "broken": fails})
+    monkeypatch.setattr(engine, "ticket_of", partial(engine.ticket_of, width=0.1))
+    return ["--networks", "conv4", "--batch", "1", "--seconds", "0.01", "--out", str(tmp_path / "engine.json")]
+
+
+def run_engine(monkeypatch, capsys, *arguments):
+    """The lines that the benchmark prints."""
+    monkeypatch.setattr(sys, "argv", ["engine", *arguments])
+    engine.main()
+    return capsys.readouterr().out.splitlines()[:-1]
+
+
+@pytest.mark.slow
+def test_the_engine_s_benchmark_measures_what_is_missing_and_what_was_disturbed(
+    engine_rows, monkeypatch, capsys, tmp_path
+):
+    options = [*engine_rows, "--threads", "1", "--activations", "1/32"]
+    idle = {"cores": 2, "load_average": 1.0}
+    monkeypatch.setattr(engine, "compare_speed", lambda *t, **o: [row | idle for row in compare_speed(*t, **o)])
+    assert len(run_engine(monkeypatch, capsys, *options, "--prune", "0.9")) == 1
+    assert len(run_engine(monkeypatch, capsys, *options, "--prune", "0.5", "0.9")) == 1
+    assert not run_engine(monkeypatch, capsys, *options, "--prune", "0.5", "0.9")
+    path = tmp_path / "engine.json"
+    stored = json.loads(path.read_text())
+    stored["rows"][0]["load_average"] = 9.0
+    path.write_text(json.dumps(stored))
+    [line] = run_engine(monkeypatch, capsys, *options, "--prune", "0.5", "0.9")
+    assert f"P={stored['rows'][0]['prune']}" in line
+    assert "again" in line
+    assert stored["rows"][0]["missing"] == {"broken": "RuntimeError: no such library"}
+
+
+@pytest.mark.slow
+def test_the_engine_s_page_says_what_was_measured_and_what_was_not(engine_rows, monkeypatch, capsys, tmp_path):
+    run_engine(monkeypatch, capsys, *engine_rows, "--threads", "1", "2", "--prune", "0.9")
+    rows = json.loads((tmp_path / "engine.json").read_text())["rows"]
+    assert {(row["activations"], row["threads"]) for row in rows} == {(a, t) for a in ("1/32", "1/1") for t in (1, 2)}
+    page = (tmp_path / "ENGINE.md").read_text()
+    assert "broken: RuntimeError: no such library" in page
+    assert rows[0]["machine"] in page
+
+
+def test_a_ratio_below_its_goal_is_marked():
+    row = {
+        "network": "conv4",
+        "activations": "1/32",
+        "prune": 0.9,
+        "batch": 1,
+        "threads": 1,
+        "rounds": 3,
+        "missing": {},
+    }
+    row |= {"date": "2026-01-01T00:00", "machine": "CPU", "cores": 2, "code": "", "load_average": 1.0, "versions": {}}
+    row |= {"ms": {}, "error": {"lists": 1e-7}}
+    row |= {"ratio": {"torch": 1.0, "onnxruntime": 1.5, "lists": 4.25, "unrolled": 8.25}}
+    page = engine_report.page([row])
+    assert "| Conv4, lists | 4.25< / - |" in page
+    assert "| Conv4, unrolled | 8.25 / - |" in page
+    assert "| Conv4, unrolled | 5.5 / - |" in page  # against onnxruntime
+    two = row | {
+        "threads": 2,
+        "batch": 64,
+        "wall_ms": {"torch": 1, "torch channels-last": 2, "lists": 1, "unrolled": 1},
+    }
+    one = two | {"threads": 1, "wall_ms": {"torch": 4, "torch channels-last": 3, "lists": 1.5, "unrolled": 1.9}}
+    assert "| Conv4, P = 0.9 | 3.00 | 1.50< | 1.90 |" in engine_report.page([one, two])
+
+
+@pytest.mark.slow
+def test_the_rivals_give_the_logits_of_torch_where_they_are_installed(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    monkeypatch.delitem(rivals.RIVALS, "torch.compile")  # compiles C++ for most of a minute
+    net = tiny().eval()
+    images, missing = torch.randn(2, 3, 32, 32), {}
+    with torch.no_grad():
+        wanted = net(images)
+        calls = rivals.make(net, images, 1, missing=missing)
+        assert (missing, len(calls)) == ({}, 4)
+        for name, call in calls.items():
+            bound = 0.1 if "int8" in name else 1e-5
+            logits = torch.as_tensor(call()[0])
+            assert float((logits - wanted).abs().max()) <= bound * float(wanted.abs().max()), name

@@ -21,7 +21,7 @@ def test_a_row_has_times_ratios_and_differences(threads, clock):
         return {"twice": lambda: (dense(images), dense(images))}
 
     found = ticket(mpt.backbones.conv2(width=0.1, image_size=8), prune=0.8)
-    row = speed.compare_speed(found, batch=3, threads=threads, rivals=rivals, seconds=0.01)
+    [row] = speed.compare_speed(found, batch=3, threads=threads, rivals=rivals, seconds=0.01)
     assert seen == [((3, 3, 8, 8), threads, threads)]
     assert torch.get_num_threads() == before
     assert list(row["ms"]) == ["torch", "torch channels-last", "twice", "lists", "unrolled"]
@@ -34,18 +34,28 @@ def test_a_row_has_times_ratios_and_differences(threads, clock):
     assert (row["batch"], row["threads"], row["image_size"], row["clock"]) == (3, threads, [8, 8], clock)
     assert row["rounds"] >= speed.ROUNDS
     assert row["machine"]
+    assert (row["wall_ms"] == row["ms"]) == (clock == "wall")
     assert row["versions"]["torch"] == torch.__version__
+
+
+def test_tickets_of_one_network_share_what_torch_takes():
+    tickets = [ticket(mpt.backbones.conv2(width=0.1, image_size=8), prune=prune) for prune in (0.5, 0.9)]
+    one, two = speed.compare_speed(*tickets, batch=2, engines=["lists"], seconds=0.01)
+    assert one["ms"]["torch"] == two["ms"]["torch"]
+    assert one["ms"]["lists"] != two["ms"]["lists"]
+    assert one["error"] != two["error"]
+    assert max(one["error"]["lists"], two["error"]["lists"]) < 2e-5
 
 
 def test_every_contestant_has_its_turn_in_every_round(monkeypatch):
     monkeypatch.setattr(speed, "REST", 0)
     turns = []
     calls = {name: lambda name=name: (turns.append(name), time.sleep(0.02)) for name in "abc"}
-    least, rounds = speed.time_in_turn(calls, seconds=0, clock="wall")
+    least, rounds = speed.time_in_turn(calls, seconds=0)
     assert turns == ["a", "b", "c"] * (1 + rounds)
     assert rounds == speed.ROUNDS
-    assert all(t >= 0.02 for t in least.values())
-    assert all(t < 0.01 for t in speed.time_in_turn(calls, seconds=0, clock="cpu")[0].values())
+    assert all(t >= 0.02 for t in least["wall"].values())
+    assert all(t < 0.01 for t in least["cpu"].values())
 
 
 def test_a_difference_is_by_the_largest_logit():

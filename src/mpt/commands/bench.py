@@ -23,7 +23,10 @@ def bench(path: Path, overrides: list[str]) -> str:
     settings = settings_of(compose("bench", quoted, BenchSettings), BenchSettings)
     _, side = image_of(ticket, size=settings.image_size)
     rows = [
-        compare_speed(
+        row
+        for threads in settings.threads.split(",")
+        for batch in settings.batch.split(",")
+        for row in compare_speed(
             ticket,
             batch=int(batch),
             threads=int(threads),
@@ -31,8 +34,6 @@ def bench(path: Path, overrides: list[str]) -> str:
             engines=ENGINES if settings.unroll else ENGINES[:1],
             seconds=settings.seconds,
         )
-        for threads in settings.threads.split(",")
-        for batch in settings.batch.split(",")
     ]
     content = {"ticket": str(path), "digest": ticket.digest, "rows": rows}
     return render(content, table(rows), json_=settings.json)
@@ -59,11 +60,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    first, load = rows[0], max(row["load_average"] for row in rows)
+    first, load = rows[0], rows[0]["load_average"]  # later rows count the measurement itself
     clocks = {"cpu": "one thread: processor time", "wall": "several threads: wall time"}
     rounds = f"{min(row['rounds'] for row in rows)} rounds or more"
     words = ", ".join(text for clock, text in clocks.items() if any(row["clock"] == clock for row in rows))
-    busy = f", load average {load:g}: measure on an idle machine" if load > first["cores"] / 4 else ""
+    busy = f", load average {load:g}: measure on an idle machine" if load > first["cores"] / 2 else ""
     return [
         f"machine  {first['machine']}, {count(first['cores'], 'core')}; code for {first['code']}{busy}",
         f"a time   the least of {rounds} in turn ({words}); torch {first['versions']['torch']}, the faster layout",

@@ -72,7 +72,7 @@ def report(path: Path, overrides: list[str]) -> str:
 def _speed(ticket: Ticket, *, size: int) -> dict[str, Any]:
     """A short measurement of the compiled ticket, or under ``refused`` the sentence that says why there is none."""
     try:
-        return compare_speed(ticket, batch=1, image_size=size, engines=["lists"], seconds=0.5)
+        return compare_speed(ticket, batch=1, image_size=size, engines=["lists"], seconds=0.5)[0]
     except ValueError as error:
         return {"refused": str(error)}
 

@@ -7,6 +7,7 @@ network in float32 in both memory layouts, and a ratio is to the faster of the t
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mpt.engine.code import Machine
-from mpt.engine.engine import compile
+from mpt.engine.engine import Run, compile
 from mpt.files import processor, version
 from mpt.search.convert import to_dense
 from mpt.ticket.ticket import Ticket
@@ -29,26 +30,27 @@ ENGINES = ("lists", "unrolled")
 LAYOUTS = ("torch", "torch channels-last")
 ROUNDS = 2  # at least
 TURN = 0.02  # seconds of a turn, about, where one call takes less
-REST = 0.03  # seconds between turns in wall time, in which another library's idle threads stop spinning
+REST = 0.03  # seconds between turns, in which another library's idle threads stop spinning
+CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 CHECKED = 16  # images whose logits are compared
 Calls = dict[str, Callable[[], Any]]
 Rivals = Callable[[nn.Module, Tensor, int], Calls]  # dense network, images (N, C, H, W), threads -> contestants
 
 
 def compare_speed(
-    ticket: Ticket,
-    *,
+    *tickets: Ticket,
     batch: int,
     threads: int = 1,
     image_size: int | tuple[int, int] | None = None,
     engines: Sequence[str] = ENGINES,
     rivals: Rivals | None = None,
     seconds: float = 2.0,
-) -> dict[str, Any]:
-    """Times of a ticket in torch and in the compiled ``engines``, on random images.
+) -> list[dict[str, Any]]:
+    """Times of tickets in torch and in the compiled ``engines``, on random images: a row for each ticket.
 
     Args:
-        ticket: one whose network builds itself.
+        tickets: of one network, which builds itself. What they prune does not matter to torch and other dense rivals,
+            whose times are those of the first.
         batch: images a call.
         threads: of every contestant.
         image_size: as of :func:`mpt.compile`.
@@ -57,41 +59,48 @@ def compare_speed(
         seconds: of the rounds, about; there are two at least.
 
     Returns:
-        ``ms`` an image and ``ratio`` to the faster torch, of each contestant; ``error`` of each engine, its largest
-        difference from the logits of torch in float64, by the largest logit; ``built``, seconds of processor time in
-        which each engine was made ready; ``clock``, ``rounds``; :func:`circumstances`.
+        ``ms`` an image by ``clock``, and ``ratio`` to the faster torch, of each contestant; ``wall_ms``; ``error`` of
+        each engine, its largest difference from the logits of torch in float64, by the largest logit; ``built``,
+        seconds of processor time in which each engine was made ready; ``rounds``; :func:`circumstances`.
 
     Raises:
         ValueError: as of :func:`mpt.compile`.
     """
     about = circumstances()
     with _threads_of_torch(threads), torch.no_grad():
-        runs, built = {}, {}
-        for engine in engines:
-            start = time.process_time()
-            runs[engine] = compile(ticket, unroll=engine == "unrolled", threads=threads, image_size=image_size)
-            built[engine] = time.process_time() - start
-        shape = next(iter(runs.values())).shape
+        made = [_compiled(ticket, engines, threads=threads, image_size=image_size) for ticket in tickets]
+        shape = next(iter(made[0][0].values())).shape
         images = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
-        dense = to_dense(ticket.network()).eval()
-        errors = {engine: difference(run, dense, images[:CHECKED]) for engine, run in runs.items()}
-        calls = _torch_calls(dense, images) | (rivals(dense, images, threads) if rivals else {})
-        calls |= {engine: partial(run, images) for engine, run in runs.items()}
-        clock = "cpu" if threads == 1 else "wall"
-        times, rounds = time_in_turn(calls, seconds=seconds, clock=clock)
-    best = min(times[layout] for layout in LAYOUTS)
-    return {
-        "batch": batch,
-        "threads": threads,
-        "image_size": list(shape[1:]),
-        "clock": clock,
-        "rounds": rounds,
-        "ms": {name: 1e3 * t / batch for name, t in times.items()},
-        "ratio": {name: best / t for name, t in times.items()},
-        "error": errors,
-        "built": built,
-        **about,
-    }
+        nets = [to_dense(ticket.network()).eval() for ticket in tickets]
+        errors = [
+            {engine: difference(run, dense, images[:CHECKED]) for engine, run in runs.items()}
+            for dense, (runs, _) in zip(nets, made, strict=True)
+        ]
+        calls = _torch_calls(nets[0], images) | (rivals(nets[0], images, threads) if rivals else {})
+        shared = list(calls)
+        for i, (runs, _) in enumerate(made):
+            calls |= {f"{engine} {i}": partial(run, images) for engine, run in runs.items()}
+        least, rounds = time_in_turn(calls, seconds=seconds)
+    clock = "cpu" if threads == 1 else "wall"
+    case = {"batch": batch, "threads": threads, "image_size": list(shape[1:]), "clock": clock, "rounds": rounds}
+    rows = []
+    for i, (_, built) in enumerate(made):
+        own = {name: name for name in shared} | {engine: f"{engine} {i}" for engine in engines}
+        ms, wall = ({name: 1e3 * least[by][key] / batch for name, key in own.items()} for by in (clock, "wall"))
+        best = min(ms[layout] for layout in LAYOUTS)
+        ratio = {name: best / t for name, t in ms.items()}
+        rows.append({**case, "ms": ms, "ratio": ratio, "wall_ms": wall, "error": errors[i], "built": built, **about})
+    return rows
+
+
+def _compiled(ticket: Ticket, engines: Sequence[str], **options: Any) -> tuple[dict[str, Run], dict[str, float]]:
+    """The ticket by each of ``engines``, and the seconds of processor time that this took."""
+    runs, built = dict[str, Run](), dict[str, float]()
+    for engine in engines:
+        start = time.process_time()
+        runs[engine] = compile(ticket, unroll=engine == "unrolled", **options)
+        built[engine] = time.process_time() - start
+    return runs, built
 
 
 def difference(run: Callable[[Tensor], Tensor], dense: nn.Module, images: Tensor) -> float:
@@ -107,36 +116,27 @@ def _torch_calls(dense: nn.Module, images: Tensor) -> Calls:
     return dict(zip(LAYOUTS, (lambda: dense(images), lambda: swapped(last)), strict=True))
 
 
-def time_in_turn(calls: Calls, *, seconds: float, clock: str) -> tuple[dict[str, float], int]:
-    """Least seconds of a call of each contestant, and the number of rounds.
+def time_in_turn(calls: Calls, *, seconds: float) -> tuple[dict[str, dict[str, float]], int]:
+    """Least seconds of a call of each contestant by each clock, "cpu" and "wall", and the number of rounds.
 
     Args:
         calls: the contestants.
         seconds: after which no further round begins.
-        clock: "cpu" for processor time of this process, "wall" for wall time.
     """
-    now = time.process_time if clock == "cpu" else time.perf_counter
-
-    def timed(call: Callable[[], Any], repeats: int) -> float:
-        start = now()
-        for _ in range(repeats):
-            call()
-        return (now() - start) / repeats
-
-    end = time.perf_counter() + seconds
+    least: dict[str, dict[str, float]] = {clock: dict.fromkeys(calls, math.inf) for clock in CLOCKS}
+    repeats, rounds, end = dict.fromkeys(calls, 1), 0, time.perf_counter() + seconds
     for call in calls.values():
         call()
-    least, repeats = dict[str, float](), dict[str, int]()
-    for name, call in calls.items():
-        start = time.perf_counter()
-        least[name] = timed(call, 1)
-        repeats[name] = max(1, round(TURN / (time.perf_counter() - start)))
-    rounds = 1
     while rounds < ROUNDS or time.perf_counter() < end:
         for name, call in calls.items():
-            if clock == "wall":
-                time.sleep(REST)
-            least[name] = min(least[name], timed(call, repeats[name]))
+            time.sleep(REST)
+            starts = {clock: now() for clock, now in CLOCKS.items()}
+            for _ in range(repeats[name]):
+                call()
+            for clock, now in CLOCKS.items():
+                least[clock][name] = min(least[clock][name], (now() - starts[clock]) / repeats[name])
+        if rounds == 0:
+            repeats = {name: max(1, round(TURN / t)) for name, t in least["wall"].items()}
         rounds += 1
     return least, rounds
 

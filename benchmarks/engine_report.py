@@ -1,0 +1,200 @@
+"""``ENGINE.md`` from the rows of :mod:`benchmarks.engine`: ``python -m benchmarks.engine_report engine.json``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mpt.files import write_atomically
+
+NAMES = {"conv4": "Conv4", "conv6": "Conv6", "cifar_resnet18": "ResNet-18", "vgg_small": "VGG-Small"}
+RIVALS = ("torch.compile", "onnxruntime", "onnxruntime int8", "OpenVINO", "OpenVINO int8")
+GOALS = {  # least ratio by P, at batch 1 and 64: of MPT-1/32, one thread
+    ("lists", "torch"): {0.7: (1.8, 1.2), 0.8: (2.6, 1.8), 0.9: (5, 3.2), 0.95: (9, 6)},
+    ("unrolled", "torch"): {0.7: (2, 2.2), 0.8: (3.8, 3.5), 0.9: (8, 5.5), 0.95: (11, 8)},
+    ("unrolled", "onnxruntime"): {0.7: (1.7, 1.7), 0.8: (2.8, 2.8), 0.9: (5.5, 5.5), 0.95: (7.5, 7.5)},
+    ("unrolled", "onnxruntime int8"): {0.9: (1.5, 1.5), 0.95: (2, 2)},
+}
+THREADS_GOAL = 1.7  # times as fast with two threads at batch 64
+NOTES = """\
+- A time is the least of interleaved rounds in one process: processor time with one thread, wall time with two.
+- Torch is float32 in the faster of its two memory layouts, contiguous or channels-last. torch.compile runs with frozen
+  weights, OpenVINO in float32 where it is not int8.
+- The int8 models quantise activations as well as weights, which changes their logits. A compiled ticket computes in
+  float32. Instructions for int8 matrices (VNNI, AMX) help the int8 models alone.
+- With binary activations and untrained batch-norm, sums of exactly 0 are ties, which float32 torch rounds to either
+  sign. The engine computes them exactly, and is compared with torch in float64.
+- [ENGINE_ZEN4.md](ENGINE_ZEN4.md) has earlier figures of a machine with AVX-512 and without AMX.
+"""
+Row = dict[str, Any]
+Rows = dict[tuple[Any, ...], Row]
+
+
+def page(rows: list[Row]) -> str:
+    """The whole page."""
+    known: Rows = {tuple(row[k] for k in ("network", "activations", "prune", "batch", "threads")): row for row in rows}
+    parts = [
+        "# Compiled tickets",
+        "",
+        "`mpt.compile(ticket)` against other ways to run the same network on a CPU, 32x32 pixels.",
+    ]
+    parts += ["", *_about(rows), ""]
+    titles = {"torch": "torch", "onnxruntime": "onnxruntime in float32", "onnxruntime int8": "onnxruntime in int8"}
+    for base, title in titles.items():
+        parts += [f"## Times as fast as {title}, one thread", ""]
+        parts += ["Batch 1 / batch 64. `<`: below the goal.", "", *_against(known, base), ""]
+    parts += ["## The others: times as fast as torch, one thread", "", "Batch 1 / batch 64, dense networks.", ""]
+    parts += [*_rivals(known), ""]
+    parts += ["## Two threads", "", "Wall time of a batch of 64 with one thread / with two.", "", *_threads(known), ""]
+    parts += ["## Milliseconds a picture, one thread, P = .9", "", "Batch 1 / batch 64.", "", *_milliseconds(known), ""]
+    return "\n".join([*parts, "## Notes", "", NOTES])
+
+
+def _about(rows: list[Row]) -> list[str]:
+    loads, dates = [row["load_average"] for row in rows], sorted(row["date"][:10] for row in rows)
+    machines = dict.fromkeys(f"{row['machine']}, {row['cores']} cores ({row['code']} float32)" for row in rows)
+    versions = {name: v for row in rows for name, v in row["versions"].items()}
+    errors = {
+        kind: max((e for row in rows if row["activations"] == kind for e in row["error"].values()), default=None)
+        for kind in ("1/32", "1/1")
+    }
+    busy = " (the machine was **shared with other work**)" if max(loads) > rows[0]["cores"] + 0.5 else ""
+    differences = ", ".join(f"MPT-{kind} {error:.0e}" for kind, error in errors.items() if error is not None)
+    missing = {f"{name}: {why}" for row in rows for name, why in row["missing"].items()}
+    return _table(
+        ["", ""],
+        [
+            ["command", "`make bench-engine`"],
+            ["machine", "; ".join(machines)],
+            ["load average before a row", f"{min(loads):g} to {max(loads):g}{busy}; the benchmark itself adds 1 or 2"],
+            ["date", dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"],
+            ["versions", ", ".join(f"{name} {version}" for name, version in versions.items())],
+            ["tickets", "random masks, seed 0"],
+            ["n", f"1 run, {min(row['rounds'] for row in rows)} to {max(row['rounds'] for row in rows)} rounds"],
+            ["largest difference of a logit, by the largest logit", differences],
+            *([["not measured", "; ".join(sorted(missing))]] if missing else []),
+        ],
+    )
+
+
+def _cases(known: Rows) -> list[tuple[str, str]]:
+    """Network and activations of the rows, in order."""
+    there = {case[:2] for case in known}
+    return [(n, a) for a in ("1/32", "1/1") for n in NAMES if (n, a) in there]
+
+
+def _name(network: str, activations: str) -> str:
+    return NAMES[network] + (" MPT-1/1" if activations == "1/1" else "")
+
+
+def _prunes(known: Rows) -> list[float]:
+    return sorted({case[2] for case in known})
+
+
+def _pair(known: Rows, case: tuple[Any, ...], number: Callable[[Row], float | None], threads: int = 1) -> str:
+    """``batch 1 / batch 64`` of a case (network, activations, prune)."""
+    cells = []
+    for batch in (1, 64):
+        row = known.get((*case, batch, threads))
+        value = number(row) if row else None
+        cells.append("-" if value is None else _short(value))
+    return " / ".join(cells)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(row: Row, engine: str, base: str) -> float | None:
+    """Times as fast as ``base``: the faster torch, or a rival; None where it was not measured."""
+    against = row["ratio"].get("torch" if base == "torch" else base)
+    if against is None:
+        return None
+    return float(row["ratio"][engine] if base == "torch" else row["ratio"][engine] / against)
+
+
+def _against(known: Rows, base: str) -> list[str]:
+    lines = []
+    for engine in ("lists", "unrolled"):
+        for network, activations in _cases(known):
+            cells = [f"{_name(network, activations)}, {engine}"]
+            for prune in _prunes(known):
+                goals = (
+                    GOALS.get((engine, base), {}).get(prune)
+                    if activations == "1/32" and network != "vgg_small"
+                    else None
+                )
+                parts = []
+                for at, batch in enumerate((1, 64)):
+                    row = known.get((network, activations, prune, batch, 1))
+                    ratio = _ratio(row, engine, base) if row else None
+                    below = "<" if ratio is not None and goals and ratio < goals[at] else ""
+                    parts.append("-" if ratio is None else f"{_short(ratio)}{below}")
+                cells.append(" / ".join(parts))
+            lines.append(cells)
+    for (engine, other), goals in GOALS.items():
+        if other == base:
+            words = [" / ".join(map(str, goals[p])) if p in goals else "" for p in _prunes(known)]
+            lines.append([f"*goal, MPT-1/32, {engine}*", *words])
+    return _table(["", *(f"P = {p:g}" for p in _prunes(known))], lines)
+
+
+def _rivals(known: Rows) -> list[str]:
+    lines = []
+    for network, activations in _cases(known):
+        prune = next((p for p in _prunes(known) if (network, activations, p, 1, 1) in known), None)
+        case = (network, activations, prune)
+        cells = [_pair(known, case, lambda row, name=name: row["ratio"].get(name)) for name in RIVALS]  # type: ignore[misc]
+        lines.append([_name(network, activations), *cells])
+    return _table(["", *RIVALS], lines)
+
+
+def _threads(known: Rows) -> list[str]:
+    lines = []
+    for network, activations in _cases(known):
+        for prune in _prunes(known):
+            one, two = (known.get((network, activations, prune, 64, threads)) for threads in (1, 2))
+            if one and two:
+                gains = [
+                    _gain(one, two, names) for names in (("torch", "torch channels-last"), ("lists",), ("unrolled",))
+                ]
+                below = ["<" if at and gain < THREADS_GOAL else "" for at, gain in enumerate(gains)]
+                cells = [f"{gain:.2f}{mark}" for gain, mark in zip(gains, below, strict=True)]
+                lines.append([f"{_name(network, activations)}, P = {prune:g}", *cells])
+    return _table(["", "torch", "lists", "unrolled"], lines)
+
+
+def _gain(one: Row, two: Row, names: tuple[str, ...]) -> float:
+    return float(min(one["wall_ms"][n] for n in names) / min(two["wall_ms"][n] for n in names))
+
+
+def _milliseconds(known: Rows) -> list[str]:
+    names = ("torch", "torch channels-last", *RIVALS, "lists", "unrolled")
+    lines = []
+    for network, activations in _cases(known):
+        cells = [
+            _pair(known, (network, activations, 0.9), lambda row, name=name: row["ms"].get(name)) for name in names
+        ]  # type: ignore[misc]
+        lines.append([_name(network, activations), *cells])
+    return _table(["", *names], lines)
+
+
+def _table(head: list[str], lines: list[list[str]]) -> list[str]:
+    """A table in Markdown."""
+    return [f"| {' | '.join(line)} |".replace("  ", " ") for line in (head, ["---"] * len(head), *lines)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    options = parser.parse_args()
+    target = options.results.with_name("ENGINE.md")
+    write_atomically(target, page(json.loads(options.results.read_text())["rows"]))
+    print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    main()
