@@ -77,3 +77,12 @@ def test_a_long_build_is_announced_before_it_starts(cache, monkeypatch, capsys):
     assert "unrolling" in capsys.readouterr().err
     mpt.compile(found, unroll=True)
     assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_object_is_named(cache, capsys):
+    host = Machine.host()
+    objects.keep(b"key", host, b"content" * 100)
+    (path,) = cache.iterdir()
+    path.write_bytes(path.read_bytes().replace(b"tent", b"temt", 1))
+    assert objects.kept(b"key", host) is None
+    assert capsys.readouterr().err.startswith(f"{path} is damaged")

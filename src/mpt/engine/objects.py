@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mpt.engine.code import Machine, llvm
-from mpt.files import write_atomically
+from mpt.files import DamagedError, read_sealed, write_atomically
 
-VERSION = b"1"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
+VERSION = b"2"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
 
 
 def target(machine: Machine, *, fast: bool, linked: bool = False) -> Any:
@@ -58,11 +58,13 @@ def cached(key: bytes, machine: Machine, make: Callable[[], bytes]) -> bytes:
 
 
 def kept(key: bytes, machine: Machine) -> bytes | None:
-    """The object of ``key`` that the cache holds; None if it holds none, or one that its checksum calls damaged."""
-    with suppress(OSError):
-        content = _path(key, machine).read_bytes()
-        if len(content) > 32 and hashlib.blake2b(content[32:], digest_size=32).digest() == content[:32]:
-            return content[32:]
+    """The object of ``key`` that the cache holds; None if it holds none, or a damaged one."""
+    try:
+        return read_sealed(_path(key, machine))
+    except DamagedError as error:
+        print(f"{error}: it is compiled again", file=sys.stderr, flush=True)
+    except OSError:  # none yet, or a directory that cannot be read
+        pass
     return None
 
 
@@ -71,7 +73,7 @@ def keep(key: bytes, machine: Machine, content: bytes) -> None:
     path = _path(key, machine)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, hashlib.blake2b(content, digest_size=32).digest() + content)
+        write_atomically(path, content, seal=True)
 
 
 def _path(key: bytes, machine: Machine) -> Path:

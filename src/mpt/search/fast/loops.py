@@ -19,6 +19,7 @@ import ctypes
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -118,10 +119,12 @@ def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
     """``loop`` compiled to run without the GIL; from numba's cache on disk if numba can write one."""
     from numba import njit
 
-    try:
-        return njit(nogil=True, cache=True)(loop)  # type: ignore[no-any-return]
-    except RuntimeError:  # numba can write to no directory
-        return njit(nogil=True)(loop)  # type: ignore[no-any-return]
+    from mpt.search.fast.kept import KeptLoop
+
+    dispatcher: Any = njit(nogil=True)(loop)
+    with suppress(RuntimeError):  # numba can write to no directory
+        dispatcher._cache = KeptLoop(loop)
+    return dispatcher  # type: ignore[no-any-return]
 
 
 def around(
