@@ -148,8 +148,12 @@ def checksum(path: str | Path) -> str:
         return _digest(file, os.fstat(file.fileno()).st_size).decode()
 
 
-def check_seal(path: str | Path) -> int:
+def check_seal(path: str | Path, *, needed: bool = True) -> int:
     """The length of the content of a sealed file, after comparing its digest.
+
+    Args:
+        path: of the file.
+        needed: refuse a file without a digest.
 
     Raises:
         OSError: the file cannot be read.
@@ -159,9 +163,11 @@ def check_seal(path: str | Path) -> int:
         size = os.fstat(file.fileno()).st_size - len(_SEAL) - _DIGITS
         end = os.pread(file.fileno(), len(_SEAL) + _DIGITS, size) if size >= 0 else b""
         if not end.startswith(_SEAL):
-            raise DamagedError(f"{path} has no digest: it was cut short or altered, or mpt did not write it")
+            if not needed:
+                return size + len(_SEAL) + _DIGITS
+            raise DamagedError(f"{path} has no digest: it was cut short, or this mpt did not write it")
         if _digest(file, size) != end.removeprefix(_SEAL):
-            raise DamagedError(f"{path} is damaged: its content does not match its digest")
+            raise DamagedError(f"{path} does not match its digest: it was damaged or altered")
     return size
 
 

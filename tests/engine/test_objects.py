@@ -85,4 +85,4 @@ def test_a_damaged_object_is_named(cache, capsys):
     (path,) = cache.iterdir()
     path.write_bytes(path.read_bytes().replace(b"tent", b"temt", 1))
     assert objects.kept(b"key", host) is None
-    assert capsys.readouterr().err.startswith(f"{path} is damaged")
+    assert capsys.readouterr().err.startswith(f"{path} does not match its digest")

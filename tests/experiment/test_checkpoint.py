@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 import torch
 
 import mpt
-from mpt.experiment.checkpoint import WholeOrNothing
+from mpt.experiment.checkpoint import WholeOrNothing, _frozen, read_checkpoint
 from mpt.experiment.monitor import Monitor
+from mpt.files import write_atomically
 from tests.console import SMALL, process, read_result
 from tests.experiment.test_train import killed, rows
 
@@ -140,3 +142,89 @@ def test_a_killed_run_with_every_option_gives_the_ticket_of_an_uninterrupted_one
     assert (cut / "ticket.safetensors").read_bytes() == (whole / "ticket.safetensors").read_bytes()
     assert timeless(cut) == timeless(whole)
     assert read_result(cut)["epoch"] == read_result(whole)["epoch"]
+
+
+@pytest.fixture
+def cut_short(run_here):
+    """``cut_short(change)``: a run of which ``change`` altered the checkpoint and sealed it again, to be continued."""
+
+    def cut(change, *overrides):
+        _, directory = run_here(*overrides, "epochs=1")
+        (directory / "result.json").unlink()
+        (directory / "ticket.safetensors").unlink()
+        content = change(torch.load(directory / "last.ckpt", weights_only=True))
+        torch.save(content, file := io.BytesIO())
+        write_atomically(directory / "last.ckpt", file.getvalue(), seal=True)
+        return directory
+
+    return cut
+
+
+def doubled(content):
+    content["state_dict"]["net.features.0.weight"] *= 2
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda content: {}, "is not a whole checkpoint"),
+        (lambda content: [content], "is not a whole checkpoint"),
+        (lambda content: {k: v for k, v in content.items() if k != "optimizer_states"}, "is not a whole checkpoint"),
+        (lambda content: content | {"mpt_run": "0" * 32}, "is of a run with other settings"),
+        (lambda content: content | {"state_dict": {}}, "is of another network"),
+        (doubled, "has other frozen weights in net.features.0.weight than the seed draws"),
+    ],
+)
+def test_a_checkpoint_that_is_not_this_runs_is_refused_in_one_sentence(run_here, cut_short, change, sentence):
+    directory = cut_short(change)
+    with pytest.raises(ValueError, match=rf"last\.ckpt {sentence}: remove it to start this run again"):
+        run_here("epochs=1")
+    assert not (directory / "ticket.safetensors").exists()
+    (directory / "last.ckpt").unlink()
+    assert run_here("epochs=1")[0]["status"] == "done"
+
+
+def test_the_checkpoint_of_another_seed_is_refused(run_here, tmp_path):
+    _, directory = run_here("epochs=1")
+    _, other = run_here("epochs=1", "seed=1", directory="other")
+    for name in ("result.json", "ticket.safetensors"):
+        (other / name).unlink()
+    (other / "last.ckpt").write_bytes((directory / "last.ckpt").read_bytes())
+    with pytest.raises(ValueError, match=r"last\.ckpt is of a run with other settings"):
+        run_here("epochs=1", "seed=1", directory="other")
+
+
+def test_no_flipped_bit_of_a_checkpoint_is_read_and_neither_is_a_shorter_one(run_here):
+    _, directory = run_here("epochs=1")
+    path = directory / "last.ckpt"
+    whole = path.read_bytes()
+    for at in range(0, 8 * len(whole), 8 * len(whole) // 60):
+        altered = bytearray(whole)
+        altered[at // 8] ^= 1 << at % 8
+        path.write_bytes(altered)
+        with pytest.raises(ValueError, match=r"is damaged: remove it to start this run again \(it "):
+            read_checkpoint(path)
+    for length in range(0, len(whole), len(whole) // 25):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"is damaged: remove it"):
+            read_checkpoint(path)
+    path.write_bytes(whole)
+    assert read_checkpoint(path)["epoch"] == 0
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(run_here, monkeypatch):
+    _, directory = run_here("epochs=1")
+    for error in (PermissionError(13, "Permission denied", "last.ckpt"), MemoryError()):
+        monkeypatch.setattr("mpt.experiment.checkpoint.check_seal", lambda _, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error)):
+            read_checkpoint(directory / "last.ckpt")
+
+
+def test_weights_that_a_method_draws_again_are_not_compared_with_those_of_the_seed(run_here):
+    from tests.own_methods import IteRand
+
+    net = mpt.convert(mpt.backbones.conv2(width=0.1, image_size=8), IteRand(prune=0.5), seed=0)
+    assert not _frozen(net)
+    searched = mpt.convert(mpt.backbones.conv2(width=0.1, image_size=8), mpt.Biprop(prune=0.5), seed=0)
+    assert {"features.0.weight", "classifier.4.weight"} <= _frozen(searched).keys()

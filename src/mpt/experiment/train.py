@@ -28,7 +28,7 @@ from mpt.experiment.build import (
     check_ramp,
     convert,
 )
-from mpt.experiment.checkpoint import load_network
+from mpt.experiment.checkpoint import check_checkpoint, load_network
 from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
@@ -37,6 +37,7 @@ from mpt.experiment.trainer import build_trainer, has_native_bf16, monitor_of
 from mpt.files import write_atomically
 from mpt.run.apart import is_first
 from mpt.run.config import write_config
+from mpt.run.name import run_digest
 from mpt.run.result import write_result
 from mpt.run.settings import Settings, plain
 from mpt.run.status import forget_failure, record_failure, record_rank_failure
@@ -183,22 +184,14 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
         channels_last=channels_last,
     )
     checkpoint = directory / "last.ckpt"
-    _check_checkpoint(checkpoint)
+    if checkpoint.is_file():
+        check_checkpoint(checkpoint, module, run=run_digest(settings))
     os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # the other processes of this run read it
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)
     with freed_memory_kept():
         trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
     net.to("cpu")
-
-
-def _check_checkpoint(path: Path) -> None:
-    """ValueError if ``path`` is a checkpoint that cannot be read."""
-    try:
-        if path.is_file():
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever torch and pickle raise on a broken file
-        raise ValueError(f"{path} is damaged: remove it to start this run again") from error
 
 
 def _ticket(net: nn.Module, data: ImageData, settings: Settings, monitor: Monitor, directory: Path) -> Ticket:

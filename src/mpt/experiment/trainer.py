@@ -14,6 +14,7 @@ import torch
 from mpt.experiment.averaging import ScoreAveraging
 from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint
 from mpt.experiment.monitor import Monitor
+from mpt.run.name import run_digest
 from mpt.run.settings import Optim, Settings, Trainer
 
 
@@ -52,7 +53,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
             accumulate_grad_batches=optim.accumulate,
             gradient_clip_val=optim.clip_grad_norm,
             sync_batchnorm=choice.sync_batchnorm,
-            plugins=[WholeOrNothing()],
+            plugins=[WholeOrNothing(run_digest(settings))],
             logger=False,
             default_root_dir=directory,
             limit_train_batches=limit * optim.accumulate if limit else 1.0,

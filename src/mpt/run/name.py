@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from mpt.files import digest
 from mpt.run.settings import FinetuneSettings, Settings, dials, plain
 
 FOLDERS = ("image_folder", "imagenet")  # data sets that data.root identifies
@@ -39,6 +40,11 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flattened |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flattened
+
+
+def run_digest(settings: Settings) -> str:
+    """Digest of everything on which a run's ticket depends, 32 hexadecimal digits; checkpoints carry it."""
+    return digest(json.dumps(identity(plain(settings)), sort_keys=True).encode())
 
 
 def run_name(settings: Settings) -> str:

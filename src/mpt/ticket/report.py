@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mpt.files import check_seal
 from mpt.search.convert import plain_layers
 from mpt.search.layers import frozen, kind_of
 from mpt.ticket.layer import StoredLayer
@@ -111,10 +112,11 @@ def blank(channels: int, size: int) -> Tensor:
 def _scores(path: Path, ticket: Ticket) -> dict[str, Tensor]:
     """The scores of the ticket's layers, from the checkpoint of its run."""
     try:
+        check_seal(path, needed=False)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    except FileNotFoundError:
+    except OSError:
         raise
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, LookupError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"checkpoint={path} is damaged, or not a run's checkpoint: take the run's last.ckpt"
         ) from error
