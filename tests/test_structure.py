@@ -168,7 +168,7 @@ def test_every_file_begins_with_a_sentence_that_says_what_it_is():
 
 COVERED_BY_OTHERS = {  # source files that have no test file of their name: the list only gets shorter
     *("engine/code", "engine/graph", "engine/layout", "engine/lists", "engine/moves", "engine/plan", "engine/program"),
-    *("engine/rules", "analysis/claims", "analysis/figures", "commands/schemas", "data/augment", "data/decoded"),
+    *("engine/rules", "analysis/claims", "analysis/figures", "commands/schemas", "data/augment"),
     *("data/pictures", "multirun/tuning", "search/conversion", "search/fast/threshold"),
     "search/trace",
 }

@@ -1,8 +1,9 @@
 """The cache of a folder of pictures: all pictures decoded into one memory-mapped array, or their mean and deviation.
 
 The key of an entry is the folder and the size. The entry stores a checksum of the listing, and is rebuilt when a
-picture is added, removed or changed. The array is (N, H, W, 3), the layout of a batch. On the CPU it stays on disk and
-is read on demand; only ``data.val_size`` and ``data.train_size`` copy images, those they select.
+picture is added, removed or changed, or if one of its files is damaged; both are sealed (:mod:`mpt.files`). The array
+is (N, H, W, 3), the layout of a batch. On the CPU it stays on disk and is read on demand; only ``data.val_size`` and
+``data.train_size`` copy images, those they select.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import numpy as np
 import torch
 
 from mpt.data.images import Files, Images, combine_moments, measure_mean_std, moments
-from mpt.files import replacing, write_atomically
+from mpt.files import check_seal, read_sealed, replacing, write_atomically
+from mpt.schema import is_number, parse
 
 T = TypeVar("T")
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation per channel, in [0, 1]
@@ -32,9 +34,11 @@ def decode_folder(
 ) -> tuple[Images, Normalization]:
     """Load the decoded pictures of ``folder``, with their mean and standard deviation; decode them the first time."""
     array_path, about_path = _paths(files, folder, "decoded", cache)
-    about = _read_about(about_path, checksum) if array_path.is_file() else None
-    if about is None:
-        pixels = torch.empty((len(files), files.side, files.side, 3), dtype=torch.uint8)
+    shape = len(files), files.side, files.side, 3
+    about = _read_about(about_path, checksum)
+    array = _read_array(array_path, shape) if about else None
+    if about is None or array is None:
+        pixels = torch.empty(shape, dtype=torch.uint8)
 
         def decode(part: range) -> None:
             pixels[part.start : part.stop] = files.read(np.array(part))
@@ -42,8 +46,9 @@ def decode_folder(
         for _ in _in_parallel(decode, len(files), f"decoding {len(files):,} pictures of {folder}", progress=progress):
             pass
         about = _describe(folder, checksum, measure_mean_std(pixels.permute(0, 3, 1, 2)))
-        _store(cache, about_path, about, array_path, pixels.numpy())
-    array = np.load(array_path, mmap_mode="c")  # copy on write: torch needs a writable array, the file must not change
+        array = pixels.numpy()
+        if _store(cache, about_path, about, array_path, array):
+            array = np.load(array_path, mmap_mode="c")
     return Images(torch.from_numpy(array).permute(0, 3, 1, 2), files.labels), (about["mean"], about["std"])
 
 
@@ -89,26 +94,63 @@ def _describe(folder: Path, checksum: str, normalization: Normalization) -> dict
 
 
 def _read_about(path: Path, checksum: str) -> dict[str, Any] | None:
+    """The description of an entry for a listing with this checksum; None if there is none, or a damaged one."""
     try:
-        about = json.loads(path.read_text())
-    except (OSError, ValueError):
+        about = parse(read_sealed(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        _say_damaged(error)
         return None
     if not isinstance(about, dict) or about.get("checksum") != checksum:
+        return None
+    if not all(_is_per_channel(about.get(key)) for key in ("mean", "std")):
+        _say_damaged(f"{path} has no mean and deviation of pictures")
         return None
     return about | {"mean": tuple(about["mean"]), "std": tuple(about["std"])}
 
 
+def _is_per_channel(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(is_number(number) and number >= 0 for number in value)
+
+
+def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The pictures of an entry, mapped from the disk; None if there are none, or damaged ones."""
+    try:
+        check_seal(path)
+        array: np.ndarray = np.load(path, mmap_mode="c")  # copy on write: torch needs a writable array
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        _say_damaged(error)
+        return None
+    if array.shape != shape or array.dtype != np.uint8:
+        _say_damaged(f"{path} holds {array.dtype} {array.shape} instead of uint8 {shape}")
+        return None
+    return array
+
+
+def _say_damaged(reason: object) -> None:
+    print(f"{reason}: the kept pictures are made again", file=sys.stderr, flush=True)
+
+
 def _store(
     cache: Path, about_path: Path, about: dict[str, Any], array_path: Path | None = None, pixels: Any = None
-) -> None:
+) -> bool:
+    """Keep an entry; False if the cache cannot be written to, which is said and ends nothing."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         about_path.unlink(missing_ok=True)  # no description may ever stand next to another array
         if array_path is not None:
-            with replacing(array_path) as file:
+            with replacing(array_path, seal=True) as file:
                 np.lib.format.write_array(file, pixels)
-        write_atomically(about_path, json.dumps(about))
+        write_atomically(about_path, json.dumps(about), seal=True)
     except OSError as error:
-        raise OSError(
-            f"the cache of decoded pictures cannot be written to {cache} ({error}): choose another data.cache="
-        ) from error
+        print(
+            f"decoded pictures cannot be kept in {cache} ({error.strerror or error}), and are decoded at each start: "
+            "choose another data.cache=",
+            file=sys.stderr,
+            flush=True,
+        )
+        return False
+    return True
