@@ -47,7 +47,7 @@ def test_errors_of_hydra_omegaconf_and_yaml_are_known_without_importing_them():
         ("model=nope", "model has no choice 'nope': take one of cifar_resnet110, "),
         ("+nope=1", "there is no option nope: take one of "),
         ("optim.nope=1", "there is no option optim.nope: --help lists them"),
-        ("epochs=two", "epochs=two is refused: Value 'two' of type 'str' could not be converted to Integer"),
+        ("epochs=two", "epochs must be a whole number, got two"),
     ],
 )
 def test_an_error_of_hydra_becomes_one_line_that_says_what_to_do(override, words):

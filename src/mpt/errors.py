@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from mpt.schema import MAX_TEXT, printable
 
-_UNKNOWN = re.compile(r"Could not override '([^']+)'")
-_MERGING = "Error merging override "
-_NOISE = ("full_key", "object_type", "reference_type", "To append", "Config search path", "Set the env", "See https")
+_WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we say instead: {key} is the option
+    (r"Value '(?P<v>.*?)%' of type", r"{key} must be a number, got {v}%: write the fraction, as in 0.8 for 80 %"),
+    (r"Value '(?P<v>.*)' of type '\w+' could not be converted to Float", r"{key} must be a number, got {v}"),
+    (
+        r"Value '(?P<v>.*)' of type '\w+' could not be converted to Integer",
+        r"{key} must be a whole number, got {v}",
+    ),
+    (r"Value '(?P<v>.*)' is not a valid bool", r"{key} must be true or false, got {v}"),
+    (
+        r"is not a ListConfig|Cannot merge \w+ with ListConfig",
+        r"{key} is a list: write it in brackets, as in {key}=[{given}]",
+    ),
+    (r"Cannot convert '\w+' to string: '(?P<v>.*)'", r"{key} must be text, got {v}"),
+    (r"is not Optional|Incompatible value 'None'", r"{key} needs a value, which may not be null"),
+    (r"Invalid value assigned|Cannot merge", r"{key} takes another kind of value: --help shows its default"),
+    (
+        r"Could not override '(?P<v>[^']+)'|Key '(?P<w>[^']+)' (?:is )?not in",
+        r"there is no option {key}: --help lists them",
+    ),
+    (r"Multiple values for (?P<v>[\w/]+)\. ", r"{v} has a choice already: write {v}=CHOICE, without +"),
+    (r"Could not delete [^']*'(?P<v>[^']+)'", r"{v} cannot be removed, because it is not there: leave ~{v} out"),
+    (r"An item is already at '(?P<v>[^']+)'", r"{v} has a value already: write {v}=VALUE, without +"),
+    (r"config group '(?P<v>[^']+)' does not exist", r"{v} is no group of choices: --help lists them"),
+    (r"Additional config directory '(?P<v>[^']+)' not found", r"--config-dir {v}: there is no such folder"),
+    (r"Cannot find primary config '(?P<v>[^']+)'", r"--config-name {v}: there is no file {v}.yaml in --config-dir"),
+    (
+        r"Primary config (?:module|directory) '(?P<v>[^']+)'|config-path",
+        r"--config-path: name your folder with --config-dir instead",
+    ),
+    (
+        r"Environment variable '(?P<v>[^']+)' not found",
+        r"{key} refers to the environment variable {v}, which is not set",
+    ),
+    (r"Interpolation key '(?P<v>[^']+)' not found", r"{key} refers to ${{{v}}}, which is no option"),
+    (r"Unsupported interpolation type (?P<v>\S+)", r"{key} refers to ${{{v}:...}}, which is unknown"),
+    (r"Recursive interpolation|RecursionError", r"{key} refers to itself: give it a value"),
+    (r"raised while resolving interpolation: (?P<v>.*)", r"{v}"),
+    (r"[Ii]nterpolation", r"{key} has a reference ${{...}} without a value: write the value itself"),
+]
 
 
 def is_mendable(error: BaseException) -> bool:
@@ -27,21 +64,67 @@ def _package(error: BaseException) -> str:
 
 def sentence(error: Any) -> str:
     """What went wrong, as one line of text."""
-    from_hydra = _package(error) == "hydra"
-    if from_hydra and getattr(error, "missing_cfg_file", None) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        return f"{group} has no choice {choice!r}: take one of {', '.join(sorted(error.options))}"
-    if from_hydra and (key := _UNKNOWN.search(str(error))):
-        return f"there is no option {key[1]}: --help lists them"
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    text = str(error) or type(error).__name__
-    cause = str(error.__cause__ or "") if _package(error) in ("hydra", "omegaconf") else ""
-    lines = [line.strip() for line in f"{text}\n{cause}".splitlines()]
-    if lines[0].startswith(_MERGING) and len(lines) > 1:
-        lines[0] = f"{lines[0].removeprefix(_MERGING)} is refused:"
-    useful = dict.fromkeys(line for line in lines if line and not line.startswith(_NOISE))  # each once, in order
-    return " ".join(useful).removeprefix("ValueError raised while resolving interpolation: ")
+    package, text = _package(error), str(error) or type(error).__name__
+    if package in ("hydra", "omegaconf"):
+        return _of_composition(error)
+    if package == "yaml":
+        return f"a configuration file is not valid YAML: {_one_line(text)}"
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(dict.fromkeys(line for line in map(str.strip, text.splitlines()) if line))  # each once, in order
+
+
+def _of_composition(error: Any) -> str:
+    """The sentence for an error of Hydra or OmegaConf, in words of options instead of configurations and overrides."""
+    if getattr(error, "missing_cfg_file", None) and error.options:
+        return _no_choice(*str(error.missing_cfg_file).partition("/")[::2], sorted(error.options))
+    if type(error).__name__ == "OverrideParseException":
+        return _unreadable(error.override, str(error))
+    text = f"{error}\n{error.__cause__ or ''}"
+    if several := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
+        return f"{several[1]} holds several values: give one, or let mpt-train -m run each of them"
+    key = re.search(r"full_key: (\S+?)(?:\[\d+\])?$", text, re.M)
+    given = re.search(r"override ~?\+*([\w.]+)=(.*)", text)
+    for pattern, words in _WORDS:
+        if match := re.search(pattern, text):
+            found = {name: value or "" for name, value in match.groupdict().items()}
+            found["key"] = key[1] if key else given[1] if given else found.get("v") or "a value"
+            found["given"] = given[2] if given else "a,b"
+            return words.format(**found)
+    return _one_line(
+        re.sub(r"(?m)^\s*(full_key|object_type|reference_type|To append|Set the env|See https).*$", "", text)
+    )
+
+
+def _no_choice(group: str, choice: str, options: Sequence[str]) -> str:
+    group, _, rest = f"{group}/{choice}".rpartition("/") if group == "hydra" else (group, "", choice)
+    near = difflib.get_close_matches(rest.lower(), options, n=1) or [o for o in options if o.endswith(rest.lower())]
+    hint = f"did you mean {near[0]}? It has" if near else "take one of"
+    more = "; for torchvision's networks write model=torchvision model.name=NAME" if group == "model" else ""
+    return f"{group} has no choice {rest!r}: {hint} {', '.join(options)}{more}"
+
+
+def _unreadable(override: str, text: str) -> str:
+    """The sentence for an argument that Hydra's grammar refuses."""
+    key, _, value = override.lstrip("+~").partition("=")
+    opened = [override.count(a) != override.count(b) for a, b in ("[]", "{}", "()")]
+    if any(opened):
+        reason = "a bracket is not closed, or not opened"
+    elif override.count('"') % 2 or override.count("'") % 2:
+        reason = "a quote is not closed"
+    elif value.endswith(","):
+        reason = "it ends with a comma"
+    elif function := re.search(r"(Unknown function '\w+'|while evaluating '[^']*')", text):
+        reason = function[1].replace("Unknown function", "there is no function").replace("while evaluating", "it calls")
+    elif strange := [c for c in override if not (c.isascii() and (c.isalnum() or c in "_./-=+,:$%*@?| \\"))]:
+        reason = f"the character {strange[0]!r} must stand in quotes"
+    else:
+        reason = "it has more than name=value"
+    return f"{override} cannot be read, because {reason}: write {key}=VALUE, or text as \"{key}='TEXT'\""
 
 
 def run_command(name: str, function: Callable[[list[str]], None]) -> None:

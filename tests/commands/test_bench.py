@@ -47,7 +47,7 @@ def test_threads_are_measured_in_wall_time_and_unrolled_code_can_be_left_out(fol
     [
         (["ticket", "batch=0"], ["batch", "whole numbers"]),
         (["ticket", "threads=1,x"], ["threads", "whole numbers"]),
-        (["ticket", "batch="], ["batch", "whole numbers"]),
+        (["ticket", "batch="], ["batch", "write batch=VALUE"]),
         (["ticket", "seconds=0"], ["seconds", "above 0"]),
         (["ticket", "json=nowhere/speed.json"], ["json", "existing folder"]),
         (["ticket", "image_size=16"], ["classifier.0"]),

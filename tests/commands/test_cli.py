@@ -33,7 +33,7 @@ def refused(name, *arguments, cwd, **options):
     ("arguments", "words"),
     [
         (["prune=1.2"], ["prune", "fraction removed", "[0, 1)", "1.2"]),
-        (["prune=abc"], ["prune=abc", "Float"]),
+        (["prune=abc"], ["prune must be a number, got abc"]),
         (["prun=0.5"], ["no option prun", "did you mean prune?", "--help"]),
         (["-m", "prune=0.5,0.8", "optim.lrr=1"], ["no option optim.lrr", "did you mean optim.lr?"]),
         (["+prun=0.5"], ["no option prun"]),

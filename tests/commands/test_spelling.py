@@ -15,9 +15,13 @@ from mpt.run.settings import FinetuneSettings
         ("data.crops=0", r"did you mean data\.crop\?"),
         ("modle=conv6", r"did you mean model\?"),
         ("xyzzy=1", "there is no option xyzzy: --help lists them"),
-        ("xyzzy.lr=1", r"there is no option xyzzy\.lr: --help"),
+        ("xyzzy.lr=1", r"there is no option xyzzy\.lr: write optim.lr=1; --help"),
         ("layers=last", "there is no option layers"),
         ("prune", "prune has no value: write prune=VALUE"),
+        ("+prun=0.5", "did you mean prune"),
+        ("++prun=1", "did you mean prune"),
+        ("~logger", "every run needs"),
+        ("+prune=0.5", r"write prune=0\.5, without"),
     ],
 )
 def test_a_misspelt_option_is_refused_with_a_suggestion(override, sentence):
@@ -31,7 +35,7 @@ def test_a_misspelt_option_is_refused_with_a_suggestion(override, sentence):
         *("prune=0.5", "optim.lr=1", "data.root=a=b", "optim=adam", "recipe=demo", "sweeps=fig2", "sweep=mine"),
         *("optim.arguments={betas:[0,1]}", "optim.arguments.betas=[0,1]", "optim.schedule._target_=x"),
         *("model.anything=1", "method.exponents=2", "hydra.run.dir=x", "hydra/launcher=slurm", "model@x=conv2"),
-        *("+prun=0.5", "~logger", "++prun=1", "data@data=cifar10"),
+        *("data@data=cifar10", "+model.groups=32", "++prune=1", "+hydra.job.num=1"),
     ],
 )
 def test_options_that_are_right_or_that_only_hydra_can_check_pass(override):

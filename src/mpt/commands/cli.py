@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpt.commands import help
+from mpt.commands import help, schemas
+from mpt.commands.arguments import path_and_overrides, path_first, split
+from mpt.commands.spelling import check_spelling
 from mpt.errors import give_up, is_mendable, run_command
+from mpt.files import version
 from mpt.run.apart import APART, follow_parent, is_first
 from mpt.run.settings import FinetuneSettings, Settings
 
@@ -24,6 +27,8 @@ def command(name: str, text: Callable[[], str]) -> Callable[[Command], Callable[
         def work(arguments: list[str]) -> None:
             if help.is_wanted(arguments):
                 print(text())
+            elif "--version" in arguments:
+                print(f"{name} {version()}")
             else:
                 function(arguments)
 
@@ -39,9 +44,7 @@ def command(name: str, text: Callable[[], str]) -> Callable[[Command], Callable[
 @command("mpt-train", help.train)
 def train(arguments: list[str]) -> None:
     """``mpt-train model=conv6 prune=0.8 width=1.5``: one run, or with ``-m`` several."""
-    from mpt.commands.spelling import check_spelling
-
-    flags, overrides = _split(arguments)
+    flags, overrides = split(arguments, Settings, "mpt-train")
     check_spelling(flags, overrides)
     follow_parent()
     _hydra(Settings, "train", flags, overrides)
@@ -50,11 +53,9 @@ def train(arguments: list[str]) -> None:
 @command("mpt-finetune", help.finetune)
 def finetune(arguments: list[str]) -> None:
     """``mpt-finetune TICKET layers=last``: train the weights of a ticket under its mask."""
-    from mpt.commands.spelling import check_spelling
-
-    flags, rest = _split(arguments)
-    path, overrides = _path_first("mpt-finetune TICKET [layers=last] [data=...]", _unwrap_ticket(rest))
-    check_spelling(flags, overrides, FinetuneSettings)
+    flags, rest = split(arguments, FinetuneSettings, "mpt-finetune")
+    path, overrides = path_first("mpt-finetune TICKET [layers=last] [data=...]", _unwrap_ticket(rest))
+    check_spelling(flags, overrides, FinetuneSettings, command="mpt-finetune")
     follow_parent()
     from mpt.experiment.stored import stored_data_override
     from mpt.run.compose import given_keys, quote
@@ -72,7 +73,8 @@ def _unwrap_ticket(arguments: list[str]) -> list[str]:
 @command("mpt-eval", help.evaluate)
 def evaluate(arguments: list[str]) -> None:
     """``mpt-eval TICKET data=...``: accuracy of a ticket file."""
-    path, overrides = _path_and_overrides("mpt-eval TICKET [data=...] [control=shuffled_mask]", arguments)
+    usage = "mpt-eval TICKET [data=...] [control=shuffled_mask]"
+    path, overrides = path_and_overrides(usage, arguments, schemas.EvalSettings)
     from mpt.commands.evaluate import evaluate
 
     print(evaluate(path, overrides))
@@ -83,7 +85,8 @@ def predict(arguments: list[str]) -> None:
     """``mpt-predict TICKET PICTURE|FOLDER...``: the classes that a ticket sees in pictures."""
     pictures = [argument for argument in arguments if not argument.startswith("-") and "=" not in argument][1:]
     rest = [argument for argument in arguments if argument not in pictures]
-    path, overrides = _path_and_overrides("mpt-predict TICKET PICTURE|FOLDER... [json=true] [top=3]", rest)
+    usage = "mpt-predict TICKET PICTURE|FOLDER... [json=true] [top=3]"
+    path, overrides = path_and_overrides(usage, rest, schemas.PredictSettings)
     from mpt.commands.predict import run
 
     print(run(path, [Path(picture) for picture in pictures], overrides))
@@ -92,13 +95,11 @@ def predict(arguments: list[str]) -> None:
 @command("mpt-ticket", help.ticket)
 def ticket(arguments: list[str]) -> None:
     """``mpt-ticket info|report|... TICKET``, ``mpt-ticket import FILE``: describe or convert a ticket."""
-    names = ("info", "report", "bench", "import", "pack", "unpack", "compile")
-    if arguments[:1] not in [[name] for name in names]:
-        raise ValueError(f"usage: mpt-ticket {'|'.join(names)} FILE; see mpt-ticket --help")
+    if not arguments or arguments[0] not in schemas.TICKET_COMMANDS:
+        got = arguments[0] if arguments else "nothing"
+        raise ValueError(f"say what to do with a file: mpt-ticket {'|'.join(schemas.TICKET_COMMANDS)} FILE, got {got}")
     usage = f"mpt-ticket {arguments[0]} FILE"
-    path, overrides = _path_and_overrides(usage, arguments[1:])
-    if arguments[0] == "info" and overrides:
-        raise ValueError(f"there is no option {overrides[0]}: usage: {usage}")
+    path, overrides = path_and_overrides(usage, arguments[1:], schemas.TICKET_COMMANDS[arguments[0]])
     from mpt.commands import bench, export, ticket
 
     functions = {"info": ticket.info, "report": ticket.report, "bench": bench.bench, "import": ticket.import_}
@@ -134,46 +135,19 @@ def dashboard(arguments: list[str]) -> None:
     print(build(arguments))
 
 
-_WITH_VALUE = (
-    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
-    "--experimental-rerun",
-)
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split the arguments: Hydra's flags, each with its value, and everything else."""
-    flags: list[str] = []
-    overrides: list[str] = []
-    values = iter(arguments)
-    for argument in values:
-        if argument in _WITH_VALUE:
-            flags += [argument, *[value for value in [next(values, None)] if value is not None]]
-        else:
-            (flags if argument.startswith("-") else overrides).append(argument)
-    if "--dry-run" in flags:
-        flags.remove("--dry-run")
-        overrides.append("hydra.sweeper.dry_run=true")
-    if _is_sweep(flags, overrides):  # otherwise Hydra reports a wrong option as "Ambiguous value for seed=0,1"
-        flags.append("--multirun")
-    return flags, overrides
-
-
-def _is_sweep(flags: list[str], overrides: list[str]) -> bool:
-    has_other_mode = any(flag in ("-m", "--multirun", "-c", "--cfg", "-i", "--info") for flag in flags)
-    has_sweep = any(override.startswith("sweeps=") for override in overrides)
-    return has_sweep and not has_other_mode and "hydra.mode=RUN" not in overrides
-
-
 def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> None:
     """Let Hydra compose ``conf/<name>.yaml`` and call :func:`_job` once, or once per run of a sweep."""
     import hydra
 
     from mpt.files import CONF
-    from mpt.run.compose import register
+    from mpt.run.compose import quote_text, register
 
     register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
-    sys.argv[1:] = [*flags, *overrides]  # argparse wants all overrides in a row, and Lightning appends some
+    sys.argv[1:] = [
+        *flags,
+        *quote_text(overrides, schema),
+    ]  # argparse wants all overrides in a row, and Lightning appends some
     hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
 
 
@@ -233,37 +207,6 @@ def _directory(settings: Settings, choice: str) -> Path:
     if "MPT_DIRECTORY" in os.environ and ("LOCAL_RANK" in os.environ or APART in os.environ):
         return Path(os.environ["MPT_DIRECTORY"])  # from the first process of this run, or from the sweep
     return Path(choice) if choice not in (".", "") else Path(settings.runs) / run_name(settings)
-
-
-def _path_and_overrides(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
-    """The one file, and the overrides: ``--json`` means ``json=true``, ``--config-dir`` adds a search path."""
-    arguments, folder = _config_dir(["json=true" if argument == "--json" else argument for argument in arguments])
-    path, overrides = _path_first(usage, arguments)
-    return path, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
-
-
-def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """The arguments without ``--config-dir DIR``, and DIR, a folder of the user's configuration files."""
-    for flag in ("--config-dir", "-cd"):
-        if flag in arguments:
-            at = arguments.index(flag)
-            if at + 1 == len(arguments) or not Path(arguments[at + 1]).is_dir():
-                raise ValueError(f"{flag} must be followed by a folder of configuration files")
-            return arguments[:at] + arguments[at + 2 :], Path(arguments[at + 1])
-    return arguments, None
-
-
-def _path_first(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
-    paths = [argument for argument in arguments if not _is_override(argument)]
-    if len(paths) != 1:
-        raise ValueError(f"name one ticket file, got {len(paths)} (usage: {usage})")
-    return Path(paths[0]), [argument for argument in arguments if _is_override(argument)]
-
-
-def _is_override(argument: str) -> bool:
-    """True for ``data.root=x``; False for a path that contains an equals sign, ``runs/a=b/ticket.safetensors``."""
-    key = argument.partition("=")[0]
-    return "=" in argument and "/" not in key and not Path(argument).is_file()
 
 
 if __name__ == "__main__":  # mpt.run.apart.run_apart starts a run of several processes inside a multirun

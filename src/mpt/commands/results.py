@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpt.errors import run_command
-from mpt.files import DISTRIBUTION
+from mpt.files import DISTRIBUTION, version
 
 if TYPE_CHECKING:
     from mpt.analysis.table import Runs
@@ -38,6 +38,14 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}: see {self.prog} --help")
 
 
+class _Version(argparse.Action):
+    """``--version``, which asks for the version only when it is wanted."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        print(f"{parser.prog} {version()}")
+        parser.exit()
+
+
 def _parser(prog: str, description: str, examples: Sequence[str]) -> _Parser:
     parser = _Parser(
         prog=prog,
@@ -46,6 +54,7 @@ def _parser(prog: str, description: str, examples: Sequence[str]) -> _Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     parser.add_argument("runs", metavar="DIR", type=Path, help="folder of runs, or a .csv or .parquet of mpt-results")
     parser.add_argument(
         *("--where", "-w"),

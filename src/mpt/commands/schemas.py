@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpt.run.settings import PRUNE, SEED, Data, OptionalOpen, Range, above, at_least, dial, one_of
+from mpt.run.ranges import PRUNE, SEED, Range, above, at_least, one_of
+from mpt.run.settings import ACCELERATORS, Data, OptionalOpen, dial
 
 ENGINES = ("torch", "lists", "unrolled")
 WEIGHTS = ("int8", "int4", "int2", "float")
@@ -34,7 +35,7 @@ class EvalSettings(TicketSettings):
     per_class: bool = dial(False, "print the accuracy of each class")
     seed: int = dial(0, "seed of the control", SEED)
     batch: int = dial(500, "images per step", at_least(1))
-    accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
+    accelerator: str = dial("auto", "what computes", one_of(*ACCELERATORS))
     engine: str = dial("torch", "what computes the logits; lists and unrolled are mpt.compile's", one_of(*ENGINES))
     data: Data = dial(Data, "images")
 
@@ -45,7 +46,7 @@ class PredictSettings(TicketSettings):
 
     top: int = dial(1, "most probable classes of each picture in the table", at_least(1))
     batch: int = dial(64, "pictures a step", at_least(1))
-    accelerator: str = dial("auto", "auto, cpu, gpu, mps ...")
+    accelerator: str = dial("auto", "what computes", one_of(*ACCELERATORS))
     progress: bool = dial(True, "show a progress bar on a terminal")
 
 
@@ -94,6 +95,18 @@ class ExportSettings:
 
 
 @dataclass
+class InfoSettings:
+    """``mpt-ticket info`` has no parameters."""
+
+
+@dataclass
+class PackSettings:
+    """One conversion of ``mpt-ticket pack`` or ``unpack``."""
+
+    out: str | None = dial(None, "ticket file to write; null: FILE with another ending, in this folder")
+
+
+@dataclass
 class ImportSettings:
     """One import of ``mpt-ticket import``."""
 
@@ -105,3 +118,14 @@ class ImportSettings:
     image_size: int = dial(32, "side of its images", at_least(1))
     in_channels: int | None = dial(None, "channels of its images; null: as its first layer", at_least(1))
     out: str | None = dial(None, "ticket file to write; null: FILE with .safetensors, in this folder")
+
+
+TICKET_COMMANDS: dict[str, type] = {  # what follows mpt-ticket, and its options
+    "info": InfoSettings,
+    "report": ReportSettings,
+    "bench": BenchSettings,
+    "import": ImportSettings,
+    "pack": PackSettings,
+    "unpack": PackSettings,
+    "compile": CompileSettings,
+}

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import Field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,9 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 from mpt.errors import sentence
 from mpt.files import CONF, HOME
 from mpt.run.check import OPEN, check_keys, check_values
-from mpt.run.settings import PROTOCOLS, Choice, Settings
+from mpt.run.settings import PROTOCOLS, Choice, Settings, dials
 
 S = TypeVar("S")
+_TEXT = re.compile(r"[^\x00-\x7f]|[^\w\s/\\\-.+$%*@?|:,]|^\s|\s$")  # what Hydra's grammar takes in quotes only
 
 
 class SweepFiles(FileConfigSource):  # type: ignore[misc]
@@ -81,7 +83,7 @@ def compose(name: str, overrides: Sequence[str], schema: type) -> DictConfig:
     """Compose ``conf/<name>.yaml`` and ``overrides`` to a configuration, which is not checked yet."""
     register(schema)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose(name, overrides=list(overrides))
+        return hydra_compose(name, overrides=quote_text(overrides, schema))
 
 
 def settings_of(composed: DictConfig, schema: type[S]) -> S:
@@ -107,6 +109,23 @@ def settings_of(composed: DictConfig, schema: type[S]) -> S:
 def quote(path: Path) -> str:
     """The absolute path, as a value in Hydra's grammar."""
     return QuotedString(str(path.resolve()), Quote.single).with_quotes()
+
+
+def quote_text(overrides: Sequence[str], schema: type) -> list[str]:
+    """The overrides, with quotes around text that Hydra takes in quotes only, as in ``data.root=~/pictures (new)``."""
+    texts = {name for name, f in dials(schema) if _is_text(f)} | {"hydra.run.dir"}
+    quoted = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        bare = value[:1] not in ("'", '"', "[", "{") and "${" not in value and not re.fullmatch(r"\w+\(.*\)", value)
+        if key in texts and bare and "," not in value and _TEXT.search(value):
+            value = QuotedString(value, Quote.single).with_quotes()
+        quoted.append(f"{key}={value}" if "=" in override else override)
+    return quoted
+
+
+def _is_text(f: Field[Any]) -> bool:
+    return str(f.type) in ("str", "str | None")
 
 
 def given_keys(overrides: Sequence[str]) -> set[str]:

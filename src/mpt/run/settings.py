@@ -15,45 +15,26 @@ Each parameter says at its field what it is ``of``:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mpt.run.ranges import (
+    PROBABILITY,
+    PRUNE,
+    SEED,
+    Range,
+    above,
+    at_least,
+    fraction,
+    is_devices,
+    one_of,
+)
 
 PROTOCOLS = ("kept", "paper", "published")
+DATA = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "image_folder", "imagenet", "synthetic")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-
-
-class Range(NamedTuple):
-    """The values that a parameter accepts: a check, and the words that follow "must be"."""
-
-    accepts: Callable[[Any], bool]
-    words: str
-
-
-def at_least(least: int) -> Range:
-    """Finite numbers that are at least ``least``."""
-    return Range(lambda v: least <= v < math.inf, f"at least {least}" if least else "0 or more")
-
-
-def above(bound: int) -> Range:
-    """Finite numbers above ``bound``."""
-    return Range(lambda v: bound < v < math.inf, f"above {bound}")
-
-
-def fraction() -> Range:
-    """Numbers in [0, 1)."""
-    return Range(lambda v: 0 <= v < 1, "in [0, 1)")
-
-
-def one_of(*words: str) -> Range:
-    """One of a few words."""
-    return Range(lambda v: v in words, f"{', '.join(words[:-1])} or {words[-1]}")
-
-
-PRUNE = Range(fraction().accepts, "the fraction removed and must be in [0, 1)")
-PROBABILITY = Range(lambda v: 0 <= v <= 1, "a probability in [0, 1]")
-SEED = Range(lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
 
 
 def dial(default: Any, meaning: str, valid: Range | None = None, *, of: str = "result", search: bool = False) -> Any:
@@ -92,7 +73,7 @@ else:  # as Hydra composes them; compose.settings_of turns each into a Choice
 class Data:
     """Where images come from and how they are augmented; see :func:`mpt.data.load`."""
 
-    name: str = dial("???", "data set")
+    name: str = dial("???", "data set", one_of(*DATA))
     root: str | None = dial(None, "folder of the files", of="folder")
     image_size: int | None = dial(None, "side to resize to, in pixels", at_least(1))
     val_size: float = dial(0.0, "training images held out: a number, or a fraction", at_least(0))
@@ -170,8 +151,12 @@ class Trainer:
     """Where and how fast a run computes. Lightning defines accelerator, devices, num_nodes, strategy and precision."""
 
     name: str = dial("auto", "name of this choice", of="machine")
-    accelerator: str = dial("auto", "auto, cpu, gpu, mps ...", of="machine")
-    devices: Any = dial("auto", "number of processes, or a list of devices")
+    accelerator: str = dial("auto", "what computes", one_of(*ACCELERATORS), of="machine")
+    devices: Any = dial(
+        "auto",
+        "number of processes, or a list of devices",
+        Range(is_devices, "auto, a number of processes from 1, -1 for all devices, or a list of devices as [0,1]"),
+    )
     num_nodes: int = dial(1, "number of machines", at_least(1))
     strategy: str = dial("auto", "auto, ddp ...", of="machine")
     precision: str = dial(

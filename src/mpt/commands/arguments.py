@@ -1,0 +1,94 @@
+"""The words of a command line, sorted: flags with their values, the one file, and options ``name=value``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mpt.commands.spelling import DASHES, check_flag, check_spelling
+
+_WITH_VALUE = (
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    "--experimental-rerun",
+)
+_ALONE = (
+    *("--dry-run", "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--shell-completion", "-sc"),
+    *("--info", "-i", "--help", "-h", "--version", "--traceback"),
+)
+_VALUES = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+def split(arguments: list[str], schema: type, command: str) -> tuple[list[str], list[str]]:
+    """Split the arguments: Hydra's flags, each with its value, and everything else."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith(tuple(DASHES)):
+            overrides.append(argument)
+            continue
+        following = rest[0] if rest else None
+        check_flag(argument, following, (*_WITH_VALUE, *_ALONE), schema=schema, command=command)
+        flags.append(argument)
+        if argument in _WITH_VALUE:
+            if following is None or following not in _VALUES.get(argument, (following,)):
+                choices = " or ".join(_VALUES.get(argument, ("a value",)))
+                raise ValueError(f"{argument} must be followed by {choices}, got {following or 'nothing'}")
+            flags.append(rest.pop(0))
+        elif argument in ("--info", "-i") and following in _INFO:
+            flags.append(rest.pop(0))
+    if "--dry-run" in flags:
+        flags.remove("--dry-run")
+        overrides.append("hydra.sweeper.dry_run=true")
+    if _is_sweep(flags, overrides):  # otherwise Hydra reports a wrong option as "Ambiguous value for seed=0,1"
+        flags.append("--multirun")
+    return flags, overrides
+
+
+def _is_sweep(flags: list[str], overrides: list[str]) -> bool:
+    has_other_mode = any(flag in ("-m", "--multirun", "-c", "--cfg", "-i", "--info") for flag in flags)
+    has_sweep = any(override.startswith("sweeps=") for override in overrides)
+    return has_sweep and not has_other_mode and "hydra.mode=RUN" not in overrides
+
+
+def path_and_overrides(usage: str, arguments: list[str], schema: type) -> tuple[Path, list[str]]:
+    """The one file, and the overrides: ``--json`` means ``json=true``, ``--config-dir`` adds a search path."""
+    arguments, folder = _config_dir(["json=true" if argument == "--json" else argument for argument in arguments])
+    name = " ".join(usage.split()[: 1 + usage.startswith("mpt-ticket")])
+    for place, argument in enumerate(arguments):
+        if argument.startswith(tuple(DASHES)):
+            check_flag(
+                argument,
+                next(iter(arguments[place + 1 :]), None),
+                ("--json", "--config-dir", "-cd"),
+                schema=schema,
+                command=name,
+            )
+    path, overrides = path_first(usage, arguments)
+    check_spelling(["--config-dir"] if folder else [], overrides, schema, command=name)
+    return path, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
+
+
+def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """The arguments without ``--config-dir DIR``, and DIR, a folder of the user's configuration files."""
+    for flag in ("--config-dir", "-cd"):
+        if flag in arguments:
+            at = arguments.index(flag)
+            if at + 1 == len(arguments) or not Path(arguments[at + 1]).is_dir():
+                raise ValueError(f"{flag} must be followed by a folder of configuration files")
+            return arguments[:at] + arguments[at + 2 :], Path(arguments[at + 1])
+    return arguments, None
+
+
+def path_first(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
+    paths = [argument for argument in arguments if not _is_override(argument)]
+    if len(paths) != 1:
+        raise ValueError(f"name one ticket file, got {len(paths)} (usage: {usage})")
+    return Path(paths[0]), [argument for argument in arguments if _is_override(argument)]
+
+
+def _is_override(argument: str) -> bool:
+    """True for ``data.root=x``; False for a path that contains an equals sign, ``runs/a=b/ticket.safetensors``."""
+    key = argument.partition("=")[0]
+    return "=" in argument and "/" not in key and not Path(argument).is_file()

@@ -1,0 +1,49 @@
+"""The values that parameters accept, each with its words. Imports the standard library alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Range(NamedTuple):
+    """The values that a parameter accepts: a check, and the words that follow "must be"."""
+
+    accepts: Callable[[Any], bool]
+    words: str
+
+
+def at_least(least: int) -> Range:
+    """Finite numbers that are at least ``least``."""
+    return Range(lambda v: least <= v < math.inf, f"at least {least}" if least else "0 or more")
+
+
+def above(bound: int) -> Range:
+    """Finite numbers above ``bound``."""
+    return Range(lambda v: bound < v < math.inf, f"above {bound}")
+
+
+def fraction() -> Range:
+    """Numbers in [0, 1)."""
+    return Range(lambda v: 0 <= v < 1, "in [0, 1)")
+
+
+def one_of(*words: str) -> Range:
+    """One of a few words."""
+    return Range(lambda v: v in words, f"{', '.join(words[:-1])} or {words[-1]}")
+
+
+PRUNE = Range(fraction().accepts, "the fraction removed and must be in [0, 1)")
+PROBABILITY = Range(lambda v: 0 <= v <= 1, "a probability in [0, 1]")
+SEED = Range(lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
+
+
+def is_devices(value: Any) -> bool:
+    """Whether ``value`` names devices: ``auto``, -1 for all, a number from 1, or several ids as a list or as text."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(isinstance(v, int) and v >= 0 for v in value)
+    return (
+        not isinstance(value, bool) and bool(re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d+)*,?", str(value))) and value != 0
+    )

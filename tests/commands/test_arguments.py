@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from mpt.commands.arguments import path_and_overrides, split
+from mpt.commands.schemas import EvalSettings, InfoSettings
+from mpt.run.settings import Settings
+
+
+def sorted_words(*arguments):
+    return split(list(arguments), Settings, "mpt-train")
+
+
+def test_flags_keep_their_values_wherever_they_stand():
+    flags, overrides = sorted_words("prune=0.5", "-cd", "mine", "--cfg", "job", "epochs=1", "--info", "defaults")
+    assert flags == ["-cd", "mine", "--cfg", "job", "--info", "defaults"]
+    assert overrides == ["prune=0.5", "epochs=1"]
+    assert sorted_words("-i", "epochs=1") == (["-i"], ["epochs=1"])
+
+
+def test_a_sweep_is_a_multirun_unless_another_mode_is_asked_for():
+    assert sorted_words("sweeps=fig2")[0] == ["--multirun"]
+    assert sorted_words("sweeps=fig2", "--cfg", "job")[0] == ["--cfg", "job"]
+
+
+@pytest.mark.parametrize("argument", ["--nope", "-x", "\u2013\u2013seed", "--Cfg"])
+def test_an_unknown_flag_is_refused(argument):
+    with pytest.raises(ValueError, match=r"no flag|no dashes"):
+        sorted_words(argument, "epochs=1")
+
+
+def test_a_file_is_told_from_options_even_if_its_path_holds_an_equals_sign(tmp_path):
+    path, overrides = path_and_overrides(
+        "mpt-eval TICKET", ["runs/a=b/t.safetensors", "batch=5", "--json"], EvalSettings
+    )
+    assert (str(path), overrides) == ("runs/a=b/t.safetensors", ["batch=5", "json=true"])
+    path, overrides = path_and_overrides("mpt-eval TICKET", ["t", "--config-dir", str(tmp_path), "my=1"], EvalSettings)
+    assert overrides == ["my=1", f"hydra.searchpath=['file://{tmp_path}']"]
+
+
+def test_a_command_without_options_takes_none():
+    with pytest.raises(ValueError, match="no option json"):
+        path_and_overrides("mpt-ticket info FILE", ["t", "json=true"], InfoSettings)

@@ -1,0 +1,171 @@
+"""Slips of the hand: each ends in one sentence of ours that says what to write, and never in the words of a library."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.console import command
+
+FOREIGN = re.compile(
+    r"Traceback|OmegaConf|EOF|Error merging|Exception|usage: mpt-train \[|Hydra|mismatched|Ambiguous|viable|extraneous|"
+    r"nterpolation|full_key|object_type|overrid|of type '|ListConfig|DictConfig|\(most recent|struct|weights_only"
+)
+TICKET = Path(__file__).parent / "ticket" / "files" / "biprop-0.1.0.safetensors"  # T in the slips
+SLIPS = [  # the command line, and words that its sentence holds
+    ("train prune=abc", "prune must be a number, got abc"),
+    ("train prune=80%", "prune must be a number, got 80%: write the fraction"),
+    ("train prune=0.8,0.9", "prune=0.8,0.9 holds several values", "mpt-train -m"),
+    ("train prune=0,8", "several values"),
+    ("train seed=0,1", "several values"),
+    ("train seed=range(0,3)", "several values"),
+    ("train -m seed=0,", "ends with a comma"),
+    ("train prune=null", "prune needs a value"),
+    ("train prune=", "write prune=VALUE"),
+    ("train prune= 0.8", "write prune=VALUE, without spaces"),
+    ("train prune = 0.8", "write prune=0.8, without spaces"),
+    ("train prune:0.8", "write prune=0.8"),
+    ("train prune==0.8", "cannot be read"),
+    ("train =0.8", "name=value"),
+    ("train --prune 0.8", "options have no dashes: write prune=0.8, not --prune 0.8"),
+    ("train --prune=0.8", "write prune=0.8"),
+    ("train -prune 0.8", "write prune=0.8"),
+    ("train \u2013prune=0.8", "write prune=0.8"),
+    ("train \u2014prune 0.8", "write prune=0.8"),
+    ("train \u2212\u2212lr 0.1", "write optim.lr=0.1"),
+    ("train --batch-size 64", "write batch=64"),
+    ("train --learning-rate=0.1", "write optim.lr=0.1"),
+    ("train --nope", "no flag --nope", "mpt-train --help"),
+    ("train --multi-run", "did you mean --multirun?"),
+    ("train --cfg", "--cfg must be followed by job"),
+    ("train --cfg nope", "--cfg must be followed by job"),
+    ("train --config-dir nowhere", "there is no such folder"),
+    ("train --config-name nope", "no file nope.yaml"),
+    ("train recipe", "recipe has no value"),
+    ("train recipe=nope", "recipe has no choice 'nope'", "demo"),
+    ("train foo", "foo has no equals sign"),
+    ("train resnet18", "model=cifar_resnet18", "model=torchvision model.name=resnet18"),
+    ("train conv4", "write model=conv4"),
+    ("train fig2", "write sweeps=fig2"),
+    ("train ticket.safetensors", "mpt-finetune"),
+    ("train model=resnet18", "did you mean cifar_resnet18?", "model=torchvision model.name=NAME"),
+    ("train model=[conv2,conv4]", "model takes one choice", "-m model=conv2,conv4"),
+    ("train model=1", "model takes the name of a choice"),
+    ("train +model=conv2", "write model=conv2, without +"),
+    ("train ~model", "would remove an option"),
+    ("train model.width=2", "write width=2"),
+    ("train method.prune=0.8", "write prune=0.8"),
+    ("train data=CIFAR10", "did you mean cifar10?"),
+    ("train data=cifar-10", "did you mean cifar10?"),
+    ("train optim=rmsprop", "optim has no choice 'rmsprop'"),
+    ("train data.name=nope", "data.name must be"),
+    ("train +foo=1", "no option foo"),
+    ("train ++prun=1", "did you mean prune?"),
+    ("train foo.bar=1", "no option foo.bar"),
+    ("train lr=0.1", "write optim.lr=0.1"),
+    ("train optimizer.lr=0.1", "write optim.lr=0.1"),
+    ("train trainer.lr=0.1", "write optim.lr=0.1"),
+    ("train learning_rate=0.1", "write optim.lr=0.1"),
+    ("train sparsity=0.8", "write prune=0.8"),
+    ("train density=0.2", "1 - density"),
+    ("train batch_size=64", "write batch=64"),
+    ("train gpus=2", "write trainer.devices=2"),
+    ("train cuda=true", "write trainer.accelerator=gpu"),
+    ("train resume=last", "repeat its command"),
+    ("train arch=conv4", "write model=conv4"),
+    ("train dataset=cifar10", "write data=cifar10"),
+    ("train data_dir=x", "write data.root=x"),
+    ("train wd=1e-4", "write optim.weight_decay=1e-4"),
+    ("train momentum=0.9", "write optim.momentum=0.9"),
+    ("train workers=4", "write data.workers=4"),
+    ("train output_dir=x", "write hydra.run.dir=x"),
+    ("train name=x", "write hydra.run.dir=x"),
+    ("train max_epochs=3", "write epochs=3"),
+    ("train Epochs=3", "write epochs=3"),
+    ("train wandb=true", "write logger=wandb"),
+    ("train score_grad=gain", "write method.score_grad=gain"),
+    ("train width=inf", "above 0 and finite"),
+    ("train width=-1", "above 0"),
+    ("train epochs=1e3", "whole number"),
+    ("train epochs=0", "at least 1"),
+    ("train seed=-1", "from 0"),
+    ("train learn_batchnorm=maybe", "true or false"),
+    ("train dense=fc", "as in dense=[fc]"),
+    ("train optim.milestones=3", "as in optim.milestones=[3]"),
+    ("train data.mean=[0.5", "a bracket is not closed"),
+    ('train data.mean="a', "a quote is not closed"),
+    ("train prune=0·8", "the character '·'"),
+    ("train prune=nofun(1)", "cannot be read"),
+    ("train prune=${nope}", "refers to ${nope}"),
+    ("train prune=${oc.env:NOPE}", "environment variable NOPE"),
+    ("train hydra.job.chdir=true", "has no effect"),
+    ("train hydra.nope=1", "no option hydra.nope"),
+    ("train hydra/launcher=nope", "hydra/launcher has no choice 'nope'"),
+    ("train trainer.devices=0", "trainer.devices must be"),
+    ("train trainer.accelerator=nope", "trainer.accelerator must be"),
+    ("train budget=mini", "sweeps="),
+    ("train sweeps=fig9", "sweeps has no choice 'fig9'"),
+    ("finetune", "one ticket file"),
+    ("finetune T layer=last", "did you mean layers? --help lists them"),
+    ("finetune T --layers last", "write layers=last"),
+    ("finetune T lr=1", "write optim.lr=1"),
+    ("finetune T data=digits epochs=x", "whole number"),
+    ("eval", "one ticket file"),
+    ("eval nowhere.safetensors", "no ticket at nowhere.safetensors"),
+    ("eval T data=digits batch=x", "whole number"),
+    ("eval T batch_size=5", "write batch=5"),
+    ("eval T --control shuffled_mask", "write control=shuffled_mask"),
+    ("eval T dataset=digits", "write data=digits"),
+    ("eval T prune=0.5", "no option prune"),
+    ("eval T data=digits control=[a", "a bracket is not closed"),
+    ("eval T data=digits engine=fast", "engine must be"),
+    ("predict T", "picture"),
+    ("predict T x.png topk=3", "write top=3"),
+    ("ticket", "info|report|bench|import|pack|unpack"),
+    ("ticket show T", "info|report|bench|import|pack|unpack", "got show"),
+    ("ticket info T json=true", "no option json"),
+    ("ticket report T bins=0", "bins must be at least 1"),
+    ("ticket report T --bins 5", "write bins=5"),
+    ("ticket import T model=nope", "model has no choice 'nope'"),
+    ("ticket pack T output=x", "write out=x"),
+    ("status", "name one folder"),
+    ("status nowhere", "nowhere"),
+    ("wandb sync", "mpt-wandb sync DIR"),
+    ("dashboard fig9", "fig2"),
+    ("dashboard", "mpt-dashboard SWEEP"),
+    ("results", "DIR"),
+    ("results nowhere", "nowhere"),
+    ("plot . --figure nope", "nope"),
+    ("plot . --fig fig2", "--fig"),
+    ("verdicts . --claim C99", "no claim C99"),
+]
+
+
+@pytest.mark.parametrize("slip", SLIPS, ids=[slip[0] for slip in SLIPS])
+def test_a_slip_is_answered_in_one_sentence_of_ours(tmp_path, slip):
+    line, *words = slip
+    name, *arguments = line.split()
+    arguments = [str(TICKET) if argument == "T" else argument for argument in arguments]
+    done = command(name, *arguments, cwd=tmp_path, check=False)
+    assert done.returncode not in (0, None)
+    sentences = done.stderr.strip().splitlines()
+    assert len(sentences) == 1, done.stderr
+    assert sentences[0].startswith(f"mpt-{name}: ")
+    assert not FOREIGN.search(done.stdout + done.stderr), done.stderr
+    for word in words:
+        assert word in sentences[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_there_are_sixty_slips_of_most_commands():
+    assert len(SLIPS) >= 60
+    assert len({slip[0].split()[0] for slip in SLIPS}) >= 8
+
+
+@pytest.mark.parametrize("name", ["train", "eval", "predict", "finetune", "ticket", "status", "results", "plot"])
+def test_every_command_has_our_version(tmp_path, name):
+    import mpt
+
+    assert command(name, "--version", cwd=tmp_path).stdout == f"mpt-{name} {mpt.__version__}\n"
