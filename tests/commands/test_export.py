@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 import mpt
+from mpt.engine.to_onnx import to_onnx
 from tests.commands.test_cli import refused
 from tests.console import command
 
@@ -24,6 +25,13 @@ def test_compile_writes_an_object_and_its_header(folder):
     assert "net.o is there already" in refused("ticket", "compile", "t.safetensors", "out=net.o", cwd=folder)
 
 
+def test_export_writes_an_onnx_file_and_says_its_size(folder):
+    pytest.importorskip("onnx")
+    out = command("ticket", "export", "t.safetensors", "out=net.onnx", "weights=int4", cwd=folder).stdout
+    assert f"net.onnx, {(folder / 'net.onnx').stat().st_size:,} bytes" in out
+    assert (folder / "net.onnx").read_bytes() == to_onnx(mpt.Ticket.load(folder / "t.safetensors"), weights="int4")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -35,6 +43,11 @@ def test_compile_writes_an_object_and_its_header(folder):
         (["compile", "t.safetensors", "image_size=16"], ["classifier.0", "image_size"]),
         (["compile", "t.safetensors", "unroll=maybe"], ["unroll"]),
         (["compile", "t.safetensors", "unrol=true"], ["no option unrol"]),
+        (["export", "t.safetensors", "weights=int3"], ["weights must be int8, int4, int2 or float, got int3"]),
+        (["export", "t.safetensors", "out=nowhere/net.onnx"], ["no folder nowhere"]),
+        (["export", "t.safetensors", "out=t.safetensors"], ["t.safetensors is there already"]),
+        (["export", "t.safetensors", "target=x"], ["no option target"]),
+        (["export", "nothing.safetensors"], ["nothing.safetensors"]),
     ],
 )
 def test_a_wrong_command_ends_with_one_sentence_and_writes_nothing(folder, arguments, words):

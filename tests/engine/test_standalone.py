@@ -18,7 +18,7 @@ from mpt.engine.standalone import standalone
 from tests.engine.networks import with_statistics
 
 NAMES = ['a "b\\', "*/ int", "dög", "??=", "", "\n", "6", "7", "8", "9"]
-PAGE = (Path(__file__).parents[2] / "docs" / "use-a-ticket.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
 PROGRAM = re.search(r"(?ms)^<!-- file: classify.c -->\n```c\n(.*?)^```$", PAGE)[1]
 
 

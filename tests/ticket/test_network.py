@@ -52,3 +52,19 @@ def test_the_scores_of_a_ticket_learn_and_its_weights_do_not(ticket):
     assert {name.rpartition(".")[2] for name, p in net.named_parameters() if p.requires_grad} == {"scores"}
     net(torch.randn(2, 3, 8, 8)).sum().backward()
     assert net.features[0].scores.grad.abs().sum() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("binary", [False, True], ids=["1/32", "1/1"])
+def test_torch_export_saves_the_dense_network_and_loads_the_same_logits(tmp_path, binary):
+    backbone = backbones.conv2(width=0.1, image_size=8)
+    net = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0, binary_activations=binary)
+    dense = mpt.to_dense(mpt.Ticket.from_network(net).network())
+    batch = {0: torch.export.Dim("batch")}
+    torch.export.save(
+        torch.export.export(dense, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=(batch,)), tmp_path / "n.pt2"
+    )
+    again = torch.export.load(tmp_path / "n.pt2").module()
+    for n in (1, 5):
+        images = torch.randn(n, 3, 8, 8)
+        torch.testing.assert_close(again(images), dense(images))

@@ -103,7 +103,7 @@ def ticket(arguments: list[str]) -> None:
     from mpt.commands import bench, export, ticket
 
     functions = {"info": ticket.info, "report": ticket.report, "bench": bench.bench, "import": ticket.import_}
-    functions |= {"pack": ticket.pack, "unpack": ticket.unpack, "compile": export.compile_}
+    functions |= {"pack": ticket.pack, "unpack": ticket.unpack, "compile": export.compile_, "export": export.export}
     print(functions[arguments[0]](path, overrides))
 
 

@@ -1,13 +1,14 @@
-"""``mpt-ticket compile``: a ticket for programs without mpt."""
+"""``mpt-ticket compile`` and ``export``: a ticket for programs without mpt, as an object file or an ONNX file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mpt.commands.schemas import CompileSettings
+from mpt.commands.schemas import CompileSettings, ExportSettings
 from mpt.commands.ticket import new_file
 from mpt.engine.code import Machine
 from mpt.engine.standalone import NAME, standalone
+from mpt.engine.to_onnx import to_onnx
 from mpt.files import write_atomically
 from mpt.run.compose import compose, settings_of
 from mpt.ticket.ticket import Ticket
@@ -29,3 +30,14 @@ def compile_(path: Path, overrides: list[str]) -> str:
         f"object    {out}, {len(object_):,} bytes\n"
         f"header    {header}, which says how to call {NAME}"
     )
+
+
+def export(path: Path, overrides: list[str]) -> str:
+    """Write the ticket at ``path`` as an ONNX file; return the lines to print."""
+    settings = settings_of(compose("export", overrides, ExportSettings), ExportSettings)
+    out = new_file(settings.out, path, ending=".onnx")
+    ticket = Ticket.load(path)
+    content = to_onnx(ticket, weights=settings.weights, image_size=settings.image_size)
+    write_atomically(out, content)
+    bits = f"{8 * len(content) / ticket.num_weights:.2f} bits per weight with everything"
+    return f"weights   {settings.weights}\nonnx      {out}, {len(content):,} bytes, {bits}"

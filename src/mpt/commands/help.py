@@ -10,6 +10,7 @@ from mpt.commands.schemas import (
     BenchSettings,
     CompileSettings,
     EvalSettings,
+    ExportSettings,
     ImportSettings,
     PredictSettings,
     ReportSettings,
@@ -134,6 +135,7 @@ def ticket() -> str:
             "mpt-ticket import FILE converts a checkpoint that the authors' code wrote.",
             "mpt-ticket pack TICKET [out=FILE] writes the smallest format, unpack the one of mpt 0.1; digests stay.",
             "mpt-ticket compile TICKET writes an object file and a C header: the network for programs without Python.",
+            f"mpt-ticket export TICKET writes an ONNX file (pip install '{DISTRIBUTION}[onnx]').",
             "",
             "  mpt-ticket info runs/x/ticket.safetensors",
             "  mpt-ticket report runs/x/ticket.safetensors checkpoint=runs/x/last.ckpt json=report.json",
@@ -141,6 +143,7 @@ def ticket() -> str:
             "  mpt-ticket import model_best.pth model=cifar_resnet18 prune=0.8",
             "  mpt-ticket compile runs/x/ticket.safetensors out=net.o unroll=true",
             "  mpt-ticket compile runs/x/ticket.safetensors out=net.o target=aarch64-linux-gnu",
+            "  mpt-ticket export runs/x/ticket.safetensors out=net.onnx weights=int2",
             "",
             "report, " + _parameters(ReportSettings)[0],
             *_parameters(ReportSettings)[1:],
@@ -153,6 +156,9 @@ def ticket() -> str:
             "",
             "compile, " + _parameters(CompileSettings)[0],
             *_parameters(CompileSettings)[1:],
+            "",
+            "export, " + _parameters(ExportSettings)[0],
+            *_parameters(ExportSettings)[1:],
         ]
     )
 

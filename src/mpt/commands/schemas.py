@@ -128,4 +128,5 @@ TICKET_COMMANDS: dict[str, type] = {  # what follows mpt-ticket, and its options
     "pack": PackSettings,
     "unpack": PackSettings,
     "compile": CompileSettings,
+    "export": ExportSettings,
 }
