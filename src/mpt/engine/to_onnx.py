@@ -57,8 +57,9 @@ def to_onnx(ticket: Ticket, *, weights: str = "int8", image_size: int | tuple[in
     ir_version = helper.find_min_ir_version_for(opsets)
     model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version, producer_name=DISTRIBUTION)
     model.producer_version = version()
-    about = {key: json.dumps(ticket.header[key]) for key in ("class_names", "normalization") if key in ticket.header}
-    helper.set_model_props(model, {"ticket": ticket.digest, **about})
+    about = {"ticket": ticket.digest}
+    about |= {key: json.dumps(ticket.header[key]) for key in ("class_names", "normalization") if key in ticket.header}
+    helper.set_model_props(model, about)
     return bytes(model.SerializeToString())
 
 
@@ -236,7 +237,8 @@ def _packed(array: np.ndarray, bits: int) -> bytes:
     each = 8 // bits
     flat = array.ravel().view(np.uint8) & (2**bits - 1)
     flat = np.pad(flat, (0, -len(flat) % each)).reshape(-1, each)
-    return np.bitwise_or.reduce(flat << (bits * np.arange(each, dtype=np.uint8)), axis=1).astype(np.uint8).tobytes()
+    packed: np.ndarray = np.bitwise_or.reduce(flat << (bits * np.arange(each, dtype=np.uint8)), axis=1)
+    return packed.astype(np.uint8).tobytes()
 
 
 def _even_windows(pool: Pool, sides: tuple[int, ...]) -> dict[str, Any] | None:
