@@ -66,6 +66,25 @@ def make_ternary(net, rng, *, prune):
     return net.eval()
 
 
+def sparse(net, *, prune, seed=0):
+    """A network built on the meta device, with random weights of -g, 0 and +g: large ones take no time."""
+    generator, net = torch.Generator().manual_seed(seed), net.to_empty(device="cpu")
+    with torch.no_grad():
+        for layer in net.modules():
+            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                layer.reset_running_stats()
+            elif isinstance(layer, (nn.Conv2d, nn.Linear)):
+                n = layer.weight.numel()
+                kept = max(len(layer.weight), round(n * (1 - prune)))
+                gain = (2 * len(layer.weight) / kept) ** 0.5
+                places = torch.randint(n, (kept,), generator=generator)
+                signs = 2.0 * torch.randint(2, (kept,), generator=generator) - 1
+                layer.weight.zero_().view(-1)[places] = gain * signs
+                if layer.bias is not None:
+                    layer.bias.normal_(0, 0.1, generator=generator)
+    return with_statistics(net, seed=seed).eval()
+
+
 class Random(nn.Module):
     """A few random operations on an image, then a linear layer; ``side`` 4 to 33, 1 to 70 channels."""
 

@@ -19,29 +19,35 @@ from tests.engine.networks import assert_same, compiled, make_ternary, ticket, w
 B = mpt.backbones
 BACKBONES = {
     "conv2": (lambda: B.conv2(width=0.1), 32),
+    "conv4": (lambda: B.conv4(width=0.1), 32),
+    "conv6": (lambda: B.conv6(width=0.1), 32),
     "conv8": (lambda: B.conv8(width=0.1), 32),
     "mlp": (lambda: B.mlp(hidden=(30, 20)), 28),
     "mlp of a few pixels": (lambda: B.mlp(hidden=(30,), image_size=3), 3),
     "vgg_small": (lambda: B.vgg_small(width=0.1), 32),
     "cifar_resnet18": (lambda: B.cifar_resnet18(width=0.1), 32),
+    "cifar_resnet20 odd": (lambda: B.cifar_resnet20(width=0.2), 33),
+    "cifar_resnet34": (lambda: B.cifar_resnet34(width=0.1), 16),
     "cifar_resnet50 odd": (lambda: B.cifar_resnet50(width=0.1), 19),
+    "cifar_resnet110": (lambda: B.cifar_resnet110(width=0.2), 8),
     "wide_resnet18_2": (lambda: B.wide_resnet18_2(width=0.1), 16),
     "wide_resnet34 odd": (lambda: B.wide_resnet34(width=0.05), 45),
 }
-DEEP = ("cifar_resnet50 odd", "wide_resnet18_2", "wide_resnet34 odd")
-TORCHVISION = {
-    "resnet18 32": ("resnet18", 32),
-    "resnet18 65": ("resnet18", 65),
-    "resnet18 224": ("resnet18", 224),
-    "wide_resnet50_2 64": ("wide_resnet50_2", 64),
-    "resnext50_32x4d 64": ("resnext50_32x4d", 64),
-    "vgg11_bn 32": ("vgg11_bn", 32),
-    "squeezenet1_0 63": ("squeezenet1_0", 63),
+QUICK = ("conv2", "conv8", "mlp", "mlp of a few pixels", "vgg_small", "cifar_resnet18")
+TORCHVISION = {"resnet18": 32, "resnext50_32x4d": 64, "squeezenet1_0": 63}
+LARGE = {  # torchvision's, with random weights: side and fraction of zeros by lists, and unrolled
+    "resnet18": [(224, 0.95, False), (224, 0.98, True), (32, 0.9, False), (97, 0.98, True), (160, 0.9, False)],
+    "resnet34": [(224, 0.95, False), (65, 0.98, True)],
+    "resnet50": [(224, 0.95, False), (64, 0.99, True)],
+    "wide_resnet50_2": [(224, 0.98, False), (224, 0.998, True), (32, 0.99, False)],
+    "vgg11": [(224, 0.99, False), (64, 0.999, True)],
+    "vgg11_bn": [(224, 0.99, False), (224, 0.999, True), (32, 0.99, False)],
+    "vgg16_bn": [(224, 0.99, False), (32, 0.998, True)],
 }
 
 
 @pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in DEEP)) for n in BACKBONES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in BACKBONES])
 def test_logits_are_those_of_torch(name, unroll):
     build, side = BACKBONES[name]
     found = ticket(build())
@@ -51,15 +57,24 @@ def test_logits_are_those_of_torch(name, unroll):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_logits_of_torchvision_are_those_of_torch(name, unroll):
-    model, side = TORCHVISION[name]
-    if unroll and model in ("vgg11_bn", "wide_resnet50_2"):
-        pytest.skip("a hundred million weights take minutes to unroll")
-    found = ticket(B.torchvision(name=model), prune=0.9)
-    run = mpt.compile(found, unroll=unroll, threads=1, image_size=side)
-    assert_same(run, mpt.to_dense(found.network()), batches=(1, 17) if side < 100 else (1,))
+def test_logits_of_a_torchvision_ticket_are_those_of_torch(name):
+    found = ticket(B.torchvision(name=name), prune=0.9)
+    run = mpt.compile(found, threads=1, image_size=TORCHVISION[name])
+    assert_same(run, mpt.to_dense(found.network()), batches=(1, 17))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "side", "prune", "unroll"),
+    [(name, *case) for name, cases in LARGE.items() for case in cases],
+    ids=lambda value: {True: "unrolled", False: "lists"}[value] if isinstance(value, bool) else str(value),
+)
+def test_logits_of_large_networks_are_those_of_torch(name, side, prune, unroll):
+    with torch.device("meta"):
+        net = B.torchvision(name=name)
+    net = networks.sparse(net, prune=prune)
+    assert_same(compiled(net, (3, side, side), unroll=unroll), net, batches=(1, 17) if side < 64 else (1,))
 
 
 @pytest.mark.parametrize("lanes", [4, 8, None])
@@ -69,7 +84,7 @@ def test_logits_of_random_networks_are_those_of_torch(seed, lanes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6, 36))
+@pytest.mark.parametrize("seed", range(6, 150))
 def test_logits_of_many_random_networks_are_those_of_torch(seed):
     _check_random(seed, (4, 8, None)[seed % 3])
 
