@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mpt.search.layers import frozen
     from mpt.search.methods import Biprop, Dense, EdgePopup, Method
     from mpt.search.selection import start_epoch
+    from mpt.search.successors import Gem, Gumbel, IteRand, Recycle, Signed
     from mpt.search.table import layer_table
     from mpt.ticket.ticket import Ticket
 
@@ -24,7 +25,12 @@ _HOMES = {
     "Biprop": "mpt.search.methods",
     "Dense": "mpt.search.methods",
     "EdgePopup": "mpt.search.methods",
+    "Gem": "mpt.search.successors",
+    "Gumbel": "mpt.search.successors",
+    "IteRand": "mpt.search.successors",
     "Method": "mpt.search.methods",
+    "Recycle": "mpt.search.successors",
+    "Signed": "mpt.search.successors",
     "Ticket": "mpt.ticket.ticket",
     "compile": "mpt.engine.engine",
     "convert": "mpt.search.convert",
@@ -40,7 +46,12 @@ __all__ = [
     "Biprop",
     "Dense",
     "EdgePopup",
+    "Gem",
+    "Gumbel",
+    "IteRand",
     "Method",
+    "Recycle",
+    "Signed",
     "Ticket",
     "backbones",
     "compile",

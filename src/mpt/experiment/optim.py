@@ -47,6 +47,7 @@ def build_optim(net: nn.Module, choice: Optim, *, epochs: int) -> tuple[torch.op
         weight_decay=choice.weight_decay,
         decay_scores=choice.decay_scores,
         decay_batchnorm=choice.decay_batchnorm,
+        gain_lr=choice.gain_lr,
     )
     optimizer = _optimizer(groups, choice)
     schedule = _schedule(optimizer, choice, epochs=epochs)
@@ -56,22 +57,23 @@ def build_optim(net: nn.Module, choice: Optim, *, epochs: int) -> tuple[torch.op
 
 
 def parameter_groups(
-    net: nn.Module, *, weight_decay: float, decay_scores: bool, decay_batchnorm: bool
+    net: nn.Module, *, weight_decay: float, decay_scores: bool, decay_batchnorm: bool, gain_lr: float
 ) -> list[dict[str, Any]]:
-    """Groups of parameters with their weight decay: scores, batch-norm, and all others that are trained."""
-    scores = {id(layer.scores) for layer in ticket_layers(net).values()}
+    """Groups of parameters with their weight decay: scores, batch-norm, learned gains, and all others that are trained.
+
+    Learned gains have no weight decay, which would pull them to 1, and the learning rate ``gain_lr``.
+    """
+    layers = ticket_layers(net).values()
+    scores, gains = {id(layer.scores) for layer in layers}, {id(layer.log_gain) for layer in layers}
     norms = {id(p) for module in net.modules() if isinstance(module, BATCH_NORMS) for p in module.parameters()}
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     kinds = {
-        "scores": ([p for p in trained if id(p) in scores], decay_scores),
-        "batchnorm": ([p for p in trained if id(p) in norms], decay_batchnorm),
-        "others": ([p for p in trained if id(p) not in scores | norms], True),
+        "scores": ([p for p in trained if id(p) in scores], {"weight_decay": weight_decay * decay_scores}),
+        "batchnorm": ([p for p in trained if id(p) in norms], {"weight_decay": weight_decay * decay_batchnorm}),
+        "gains": ([p for p in trained if id(p) in gains], {"weight_decay": 0.0, "lr": gain_lr}),
+        "others": ([p for p in trained if id(p) not in scores | norms | gains], {"weight_decay": weight_decay}),
     }
-    return [
-        {"params": parameters, "weight_decay": weight_decay if decayed else 0.0}
-        for parameters, decayed in kinds.values()
-        if parameters
-    ]
+    return [{"params": parameters, **options} for parameters, options in kinds.values() if parameters]
 
 
 def _optimizer(groups: list[dict[str, Any]], choice: Optim) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +102,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     build_optim(net, settings.optim, epochs=settings.epochs)  # raises before anything is written
     trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
     _check_batch(settings, trainer, net, data)
+    _check_method(method, settings, data)
     if settings.trainer.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
         check_bf16_strides(net, data)
 
@@ -133,6 +135,17 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     result = write_result(directory, result)
     print_result(result, directory, settings)
     return result
+
+
+def _check_method(method: Method, settings: Settings, data: ImageData) -> None:
+    """ValueError if the run does not suit ``method``."""
+    batches = min(-(-len(data.train) // settings.batch), settings.trainer.limit_batches or sys.maxsize)
+    method.check_run(epochs=settings.epochs, steps=batches)
+    if method.changes_weights and settings.optim.averaging != "none":
+        raise ValueError(
+            f"method={settings.method.name} changes weights during the search, so optim.averaging would average old "
+            "and new ones: set optim.averaging=none"
+        )
 
 
 def _check_batch(settings: Settings, trainer: L.Trainer, net: nn.Module, data: ImageData) -> None:

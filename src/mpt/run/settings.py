@@ -114,6 +114,7 @@ class Optim:
         Range(lambda v: isinstance(v, dict), "a mapping of names to values"),
     )
     lr: float = dial(0.1, "highest learning rate", above(0))
+    gain_lr: float = dial(0.01, "highest learning rate of learned gains (method.gains=learned)", above(0))
     momentum: float = dial(0.9, "momentum of SGD", fraction())
     nesterov: bool = dial(False, "Nesterov momentum of SGD")
     weight_decay: float = dial(1e-4, "on all trained parameters", at_least(0))

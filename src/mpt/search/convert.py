@@ -39,6 +39,7 @@ from mpt.search.parameters import check_patterns, drop_biases, freeze, set_batch
 from mpt.search.probe import probe
 from mpt.search.selection import attach_selection, hooks_of
 from mpt.search.steps import attach_updates
+from mpt.search.weight import channel_shape
 
 
 def convert(
@@ -118,17 +119,25 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
     if not layers:
         raise ValueError("nothing to search: the backbone has no convolution or linear layer, or all are left out")
     _check_convertible(net, layers)
-    scores: dict[int, nn.Parameter] = {}  # by the identity of the weight: layers that share it share their scores
+    owners: dict[int, Any] = {}  # by the identity of the weight: layers that share it share scores and gains
     for name, layer in layers.items():
         if layer.weight.is_inference():
             raise ValueError(f"layer {name!r} was built under inference_mode: build the backbone outside it")
-        learned = scores.setdefault(id(layer.weight), nn.Parameter(torch.zeros_like(layer.weight)))
         layer.__class__ = TICKET_LAYERS[kind_of(layer)]  # type: ignore[index, assignment]
         layer.weight.requires_grad_(False)
-        layer.register_parameter("scores", learned)
+        owner = owners.setdefault(id(layer.weight), layer)
+        layer.channels = owner.channels
+        layer.register_parameter("scores", owner.scores if owner is not layer else _zeros(layer.weight.shape, layer))
         layer.register_buffer("threshold", None)
+        gain = _zeros(channel_shape(layer.weight.shape, layer.channels), layer) if method.gains == "learned" else None
+        layer.register_parameter("log_gain", gain if owner is layer else owner.log_gain)
         layer.method, layer.num_kept = method, method.num_kept(layer.weight.numel(), layer=name)  # type: ignore[assignment]
         layer.selection, layer.place, layer.frozen_ticket = LAYERWISE, 0, None  # type: ignore[assignment]
+
+
+def _zeros(shape: Sequence[int], like: Any) -> nn.Parameter:
+    """A parameter of zeros, of the dtype and on the device of the weight of the layer ``like``."""
+    return nn.Parameter(like.weight.new_zeros(shape))
 
 
 def to_dense(net: nn.Module) -> nn.Module:
@@ -143,9 +152,18 @@ def to_dense(net: nn.Module) -> nn.Module:
     for name, layer in ticket_layers(dense).items():
         weight = shared.setdefault(id(layer.weight), nn.Parameter(weights[name]))
         layer.__class__ = kind_of(layer)  # type: ignore[assignment]
-        for attribute in ("method", "num_kept", "selection", "place", "frozen_ticket", "kept", "ramp_scale"):
+        for attribute in (
+            "method",
+            "num_kept",
+            "selection",
+            "place",
+            "frozen_ticket",
+            "kept",
+            "ramp_scale",
+            "channels",
+        ):
             layer.__dict__.pop(attribute, None)
-        del layer.scores, layer.threshold
+        del layer.scores, layer.threshold, layer.log_gain
         layer.weight = weight
     for attribute in ("conversion", "updates"):
         dense.__dict__.pop(attribute, None)

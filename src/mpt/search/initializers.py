@@ -16,7 +16,8 @@ With fan ``f`` of a layer (times ``1 - P`` for ``scale_fan="kept"``, times ``P``
 
 Scores start uniform in ``+-1 / sqrt(fan_in)`` (``kaiming_uniform(a=sqrt(5))``), or ``constant`` at the standard
 deviation of that distribution, ``+1 / sqrt(3 fan_in)``. Constant scores are all equal, so the first mask of a layer is
-its lowest indices; they are positive because signs do not matter where ``|s|`` decides. With a power ``a``, a
+its lowest indices; they are positive because signs do not matter where ``|s|`` decides. ``unit`` draws them uniform in
+[0, 1). With a power ``a``, a
 ``matched`` start turns each score ``u`` into ``sign(u) |u|^(1/a)``, so that ``S = s |s|^(a-1)`` starts at ``u``. All
 numbers are drawn in float32.
 """
@@ -33,7 +34,7 @@ from torch import Tensor
 from mpt.streams import philox, stream_generator
 
 SCALE_FANS = ("none", "kept", "published")
-SCORE_INITS = ("uniform", "constant")
+SCORE_INITS = ("uniform", "constant", "unit")
 SCORE_STARTS = ("plain", "matched")
 
 
@@ -93,7 +94,7 @@ def random_scores(
         values = np.full(shape.numel(), bound / math.sqrt(3), dtype=np.float32)
     else:
         values = stream_generator(seed, f"scores/{layer}").random(shape.numel(), dtype=np.float32)
-        values = (values * 2 - 1) * np.float32(bound)
+        values = values if init == "unit" else (values * 2 - 1) * np.float32(bound)
     if start == "matched" and power != 1:
         values = np.copysign(np.abs(values) ** np.float32(1 / power), values)
     return torch.from_numpy(values).view(shape)

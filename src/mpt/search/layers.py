@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,19 +56,24 @@ class TicketWeight(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, weight: Tensor, method: Method, mask: Tensor) -> Tensor:
-        gain = method.gain(weight, mask)
-        ctx.save_for_backward(scores, weight, gain)
+    def forward(
+        ctx: Any, scores: Tensor, weight: Tensor, method: Method, mask: Tensor, slope: Tensor | None, axis: int
+    ) -> Tensor:
+        source = method.source(weight, scores)
+        gain = method.layer_gain(source, mask, axis=axis)
+        ctx.save_for_backward(scores, weight, gain, slope)
         ctx.method = method
-        return method.ticket_weight(weight, mask, gain)
+        return method.ticket_weight(source, mask, gain)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scores, weight, gain = ctx.saved_tensors
+        scores, weight, gain, slope = ctx.saved_tensors
         searched, trained = ctx.needs_input_grad[:2]  # a search needs the first, fine-tuning the second
-        ds = ctx.method.score_gradient(grads[0], weight, scores, gain) if searched else None
+        source = ctx.method.source(weight, scores) if searched else weight
+        ds = ctx.method.score_gradient(grads[0], source, scores, gain) if searched else None
+        ds = ds if ds is None or slope is None else ds * slope
         dw = ctx.method.weight_gradient(grads[0], scores, gain) if trained else None
-        return ds, dw, None, None
+        return ds, dw, None, None, None, None
 
 
 class Selection:
@@ -106,9 +111,13 @@ class TicketLayer(nn.Module):
         num_kept: number of weights that the mask keeps if the layer selects for itself.
         selection: selects the mask; ``place`` is the layer's index in it.
         threshold: number that the importance of a kept weight exceeds, 0-d; None unless the selection is calibrated.
+        log_gain: learned, one per output channel, the factor exp(c) of its gain; None unless the gains are learned.
         frozen_ticket: what evaluation inside :func:`frozen` computes with; None outside it.
         ramp_scale: factor of the ticket weight in this epoch, 1 but for a ramp (:meth:`mpt.Method.ramp_scale`).
+        channels: the axis of the weight's output channels.
     """
+
+    channels: ClassVar[int] = 0
 
     weight: Any
     scores: nn.Parameter
@@ -118,6 +127,7 @@ class TicketLayer(nn.Module):
     selection: Selection
     place: int
     threshold: Tensor | None
+    log_gain: nn.Parameter | None
     frozen_ticket: LayerTicket | None
     ramp_scale: float = 1.0
 
@@ -136,8 +146,11 @@ class TicketLayer(nn.Module):
         """The weight that the layer computes with, shape of ``weight``; in training, differentiable in the scores."""
         if self.frozen_ticket is not None and not self.training:
             return self.frozen_ticket.ticket_weight
-        weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, self._select())
-        return weight if self.ramp_scale == 1 else weight * self.ramp_scale
+        sampled = self.method.sample(self.scores) if self.training else None
+        mask, slope = sampled or (self._select(), None)
+        weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, mask, slope, self.channels)
+        factor = self._factor()
+        return weight if factor is None else weight * factor
 
     def ticket(self) -> LayerTicket:
         """Mask, gain and ticket weight of the current scores, or inside :func:`frozen` of the scores at its start.
@@ -150,12 +163,18 @@ class TicketLayer(nn.Module):
     def _compute_ticket(self) -> LayerTicket:
         """:meth:`ticket` of the current scores, even inside :func:`frozen`."""
         with torch.inference_mode(False), torch.no_grad():  # autograd could not save an inference tensor
-            mask = self._select()
-            gain = self.method.gain(self.weight, mask)
-            weight = self.method.ticket_weight(self.weight, mask, gain)
-            if self.ramp_scale != 1:
-                gain, weight = gain * self.ramp_scale, weight * self.ramp_scale
-            return LayerTicket(mask, gain, weight)
+            mask, source, factor = self._select(), self.method.source(self.weight, self.scores), self._factor()
+            gain = self.method.layer_gain(source, mask, axis=self.channels)
+            weight = self.method.ticket_weight(source, mask, gain)
+            return (
+                LayerTicket(mask, gain, weight) if factor is None else LayerTicket(mask, gain * factor, weight * factor)
+            )
+
+    def _factor(self) -> Tensor | float | None:
+        """What multiplies the method's ticket weight: the ramp's scale and the learned factor of each output channel."""
+        if self.log_gain is not None:
+            return self.ramp_scale * self.log_gain.exp()
+        return None if self.ramp_scale == 1 else self.ramp_scale
 
     @torch.no_grad()
     def _select(self) -> Tensor:
@@ -183,7 +202,12 @@ class TicketConv3d(_TicketConv, nn.Conv3d):
 
 
 class TicketConvTranspose2d(TicketLayer, nn.ConvTranspose2d):
-    """:class:`torch.nn.ConvTranspose2d` with a ticket weight; (N, C, H, W) -> (N, C', H', W')."""
+    """:class:`torch.nn.ConvTranspose2d` with a ticket weight; (N, C, H, W) -> (N, C', H', W').
+
+    In several groups, output channels that have one index within their groups share a gain.
+    """
+
+    channels = 1
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         padding = self._output_padding(
@@ -251,6 +275,12 @@ def unwrap(net: nn.Module) -> nn.Module:
 def ticket_layers(net: nn.Module) -> dict[str, TicketLayer]:
     """The ticket layers of ``net`` by name, in the order of ``named_modules``; a shared layer comes once."""
     return {name: module for name, module in net.named_modules() if isinstance(module, TicketLayer)}
+
+
+def searched_tensors(net: nn.Module) -> set[int]:
+    """The identities of the tensors of a search: weight, scores, threshold and learned gains of the ticket layers."""
+    layers = ticket_layers(net).values()
+    return {id(x) for layer in layers for x in (layer.weight, layer.scores, layer.threshold, layer.log_gain)}
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from mpt.search import mask as masks
 from mpt.search import weight as weights
+from mpt.search.checks import check_choice, check_number, check_whole
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS, SCORE_INITS, SCORE_STARTS
 
 SELECTIONS = ("layerwise", "global", "threshold", "calibrated")
@@ -50,6 +51,8 @@ class Method:
         score_abs: select on ``|s|`` (True) or on ``s`` itself.
         init: distribution of the frozen random weights (see :mod:`mpt.search.initializers`).
         scale_fan: ``none``, ``kept`` or ``published``: the factor of the fan in the initializer.
+        gains: ``layer``, ``channel`` or ``learned``: one gain for the layer or for each output channel (see
+            :mod:`mpt.search.weight`).
         bias: keep the biases of converted layers, frozen at the backbone's values.
         selection: ``layerwise``, ``global``, ``threshold`` or ``calibrated``: which weights are kept (see above). With
             ``threshold`` the fraction removed is an outcome, and only ``scale_fan`` uses ``prune``.
@@ -73,6 +76,7 @@ class Method:
     score_abs: bool = True
     init: str = "kaiming_normal"
     scale_fan: str = "kept"
+    gains: str = "layer"
     bias: bool = False
     selection: str = "layerwise"
     threshold: float | None = None
@@ -85,25 +89,27 @@ class Method:
     learn_scores: bool = True
 
     searched: ClassVar[bool] = True
+    changes_weights: ClassVar[bool] = False  # whether update changes weights, of which no average can then be taken
 
     def __post_init__(self) -> None:
         masks.check_prune(self.prune)
-        _check_choice("score_grad", self.score_grad, weights.SCORE_GRADS)
-        _check_choice("init", self.init, tuple(INITIALIZERS))
-        _check_choice("scale_fan", self.scale_fan, SCALE_FANS)
-        _check_choice("score_init", self.score_init, SCORE_INITS)
-        _check_choice("score_start", self.score_start, SCORE_STARTS)
+        check_choice("score_grad", self.score_grad, weights.SCORE_GRADS)
+        check_choice("init", self.init, tuple(INITIALIZERS))
+        check_choice("scale_fan", self.scale_fan, SCALE_FANS)
+        check_choice("gains", self.gains, weights.GAINS)
+        check_choice("score_init", self.score_init, SCORE_INITS)
+        check_choice("score_start", self.score_start, SCORE_STARTS)
         for name in ("score_abs", "bias", "learn_scores"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is true or false, got {getattr(self, name)!r}")
-        _check_number("power", "the exponent of power-propagation and must be at least 1", self.power, least=1)
+        check_number("power", "the exponent of power-propagation and must be at least 1", self.power, least=1)
         self._check_selection()
         self._check_prune_layers()
         if self.scale_fan == "published" and 0 in (self.prune, *(self.prune_layers or {}).values()):
             raise ValueError("scale_fan=published multiplies the fan by prune, which must then be above 0, got 0")
 
     def _check_selection(self) -> None:
-        _check_choice("selection", self.selection, SELECTIONS)
+        check_choice("selection", self.selection, SELECTIONS)
         if (self.threshold is None) == (self.selection == "threshold"):
             raise ValueError(
                 "threshold is the importance that a kept weight exceeds: give it with selection=threshold and with no "
@@ -111,7 +117,7 @@ class Method:
             )
         if self.threshold is not None:
             least = 0 if self.score_abs else -float("inf")
-            _check_number("threshold", "an importance and must be 0 or more", self.threshold, least=least)
+            check_number("threshold", "an importance and must be 0 or more", self.threshold, least=least)
         check_whole("refresh", "the steps between two settings of the threshold", self.refresh, least=1)
         if self.ramp is not None:
             check_whole("ramp", "the epochs over which the fraction removed rises to prune", self.ramp, least=0)
@@ -200,6 +206,24 @@ class Method:
         """
         return weights.gain(weight, mask)
 
+    def layer_gain(self, weight: Tensor, mask: Tensor, *, axis: int) -> Tensor:
+        """:meth:`gain`, or with ``gains=channel`` one for each output channel, along ``axis`` of ``weight``."""
+        return weights.channel_gains(weight, mask, axis=axis) if self.gains == "channel" else self.gain(weight, mask)
+
+    def source(self, weight: Tensor, scores: Tensor) -> Tensor:
+        """The weights that are masked, of the shape of ``weight``; most methods, as here, mask ``weight`` itself.
+
+        All other formulas get the result in place of ``weight``.
+        """
+        return weight
+
+    def sample(self, scores: Tensor) -> tuple[Tensor, Tensor] | None:
+        """A mask drawn for one forward in training, and its slope ``dm/ds``, both of the shape of ``scores``.
+
+        The slope is a factor of the score gradient. None, as here, where training uses :meth:`mask` too.
+        """
+        return None
+
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         """The weight that the layer computes with, of the shape of ``weight``; 0 where ``mask`` is False."""
         raise NotImplementedError(f"{type(self).__name__} must define ticket_weight")
@@ -220,6 +244,9 @@ class Method:
         loop must add it itself.
         """
         return None
+
+    def check_run(self, *, epochs: int, steps: int) -> None:
+        """ValueError if a run of ``epochs`` epochs of ``steps`` optimizer steps each does not suit the method."""
 
     def update(self, layers: Mapping[str, Any], *, seed: int, epoch: int, step: int) -> None:
         """Change weights or scores in place between two optimizer steps; most methods, as here, change nothing.
@@ -280,19 +307,3 @@ class Dense(Method):
 def own_prune(prune_layers: Mapping[str, float] | None, layer: str) -> float | None:
     """The fraction that ``prune_layers`` gives for the layer of this name; None if it gives none."""
     return next((prune for pattern, prune in (prune_layers or {}).items() if fnmatchcase(layer, pattern)), None)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _check_number(name: str, meaning: str, value: float, *, least: float) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not least <= value < float("inf"):  # also refuses nan
-        raise ValueError(f"{name} is {meaning}, got {value!r}")
-
-
-def check_whole(name: str, meaning: str, value: int, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is {meaning} and must be a whole number of at least {least}, got {value!r}")

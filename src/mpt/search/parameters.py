@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpt.search.layers import first_names, ticket_layers
+from mpt.search.layers import first_names, searched_tensors, ticket_layers
 from mpt.search.methods import Method
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # in one, two and three dimensions, synchronised, and subclasses
@@ -77,11 +77,11 @@ def set_batchnorm(net: nn.Module, *, learn_batchnorm: bool, reset: bool) -> None
 
 def freeze(net: nn.Module, *, trained: Sequence[str], learn_batchnorm: bool) -> None:
     """Freeze all parameters except scores, the ones that ``trained`` names, and batch-norms if they are learned."""
-    searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
+    searched = searched_tensors(net)
     others = {name: p for name, p in net.named_parameters() if id(p) not in searched}
     check_patterns("trained", trained, list(others))
     for layer in ticket_layers(net).values():
-        layer.scores.requires_grad_(layer.method.learn_scores)
+        layer.scores.requires_grad_(layer.method.learn_scores)  # and learned gains always
     for name, parameter in others.items():
         parameter.requires_grad_(any(fnmatchcase(name, pattern) for pattern in trained))
     if learn_batchnorm:

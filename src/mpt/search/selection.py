@@ -27,11 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mpt.search.checks import check_whole
 from mpt.search.conversion import Conversion
 from mpt.search.fast.memory import entries
 from mpt.search.layers import Selection, TicketLayer, one_selection, ticket_layers, unwrap
 from mpt.search.mask import kth_largest, select_jointly
-from mpt.search.methods import Method, check_whole
+from mpt.search.methods import Method
 from mpt.search.steps import Steps, Updates
 
 TOLERANCE = 0.005  # of the density of a calibrated threshold

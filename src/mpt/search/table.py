@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mpt.search.conversion import Conversion
-from mpt.search.layers import TicketLayer, first_names, one_selection, ticket_layers, unwrap
+from mpt.search.layers import TicketLayer, first_names, one_selection, searched_tensors, ticket_layers, unwrap
 from mpt.search.methods import own_prune
 
 
@@ -112,12 +112,12 @@ def layer_table(net: nn.Module) -> LayerTable:
     net = unwrap(net)
     conversion: Conversion | None = getattr(net, "conversion", None)
     binary = conversion.binary_inputs if conversion else ()
-    layers, searched, owners = list[LayerRow](), set[int](), dict[int, str]()  # owners by the identity of the weight
+    layers, owners = list[LayerRow](), dict[int, str]()  # owners by the identity of the weight
     with one_selection(net):
         for name, layer in ticket_layers(net).items():
             owner = owners.setdefault(id(layer.weight), name)
             layers.append(_layer_row(name, layer, owner=owner, binary_input=name in binary))
-            searched |= {id(layer.weight), id(layer.scores)}
+    searched = searched_tensors(net)
     parameters = [
         ParameterRow(name, tuple(p.shape), p.numel(), "trained" if p.requires_grad else "frozen", 32 * p.numel())
         for name, p in net.named_parameters()

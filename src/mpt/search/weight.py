@@ -12,7 +12,11 @@ For a layer with frozen random weights ``w`` and mask ``m``:
     "gain"          g sign(w) sign(s)          g sign(w)       section 2.2.1 of the paper
 
 The gain is one number, or several in a shape that broadcasts to the weight's: (O, 1, 1, 1) for one per output channel
-of a convolution.
+of a convolution. ``gains`` of a method says which:
+
+    layer           g as above
+    channel         g_j = sum(m_j |w_j|) / sum(m_j) for output channel j, 0 where it keeps nothing
+    learned         g exp(c_j), with a learned number c_j for each output channel, which starts at 0
 
 With power-propagation the score is ``S = s |s|^(a-1)``, and ``dL/ds = dL/dS a |s|^(a-1)`` with ``dL/dS = dL/db * f``.
 
@@ -25,6 +29,7 @@ power-propagation, Cheng et al., "Efficient MPT".
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -34,6 +39,7 @@ from mpt.search.fast import loops
 from mpt.search.fast.memory import empty_like, entries
 
 SCORE_GRADS = ("weight", "sign", "gain")
+GAINS = ("layer", "channel", "learned")
 
 
 def gain(weight: Tensor, mask: Tensor) -> Tensor:
@@ -46,6 +52,22 @@ def gain(weight: Tensor, mask: Tensor) -> Tensor:
         return (_kept_sum(*arrays) / int(np.count_nonzero(arrays[1]))).to(weight.dtype)
     kept = weight.abs().mul_(as_numbers(mask, weight.dtype))
     return (exact_sum(kept) / torch.count_nonzero(mask)).to(weight.dtype)
+
+
+def channel_gains(weight: Tensor, mask: Tensor, *, axis: int) -> Tensor:
+    """:func:`gain` of each index of ``axis`` by itself, 0 where it keeps nothing; 1 along all other axes of ``weight``.
+
+    The sums are in float64 (float32 on devices without it), as in :func:`gain`.
+    """
+    others = [dim for dim in range(weight.dim()) if dim != axis]
+    dtype = torch.float32 if weight.device.type == "mps" else torch.float64
+    total = (weight.abs() * mask).sum(others, keepdim=True, dtype=dtype)
+    return (total / mask.sum(others, keepdim=True).clamp_min(1)).to(weight.dtype)
+
+
+def channel_shape(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    """The shape of one gain for each index of ``axis``, which broadcasts to ``shape``: (O, 1, 1, 1) for axis 0."""
+    return tuple(size if dim == axis else 1 for dim, size in enumerate(shape))
 
 
 def _kept_sum(weight: np.ndarray, mask: np.ndarray) -> Tensor:

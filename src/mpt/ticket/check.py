@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS
+from mpt.search.weight import channel_shape
 
 FORMAT = 3  # the highest that this mpt knows, of a content and of a file
 MAX_DIMS = 8  # dimensions of a tensor
@@ -196,11 +197,6 @@ def _check_layer(row: dict[str, Any], tensors: dict[str, Tensor]) -> set[str]:
     if not fits or not bool((gain >= 0).all() and torch.isfinite(gain).all()):
         raise ValueError(f"the gain of {name} is not one number of 0 or more, nor one for each channel")
     return {f"{name}.mask", f"{name}.signs", f"{name}.gain"}
-
-
-def channel_shape(shape: list[int] | tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """The shape of one gain for each index of ``axis``, which broadcasts to ``shape``: (O, 1, 1, 1) for axis 0."""
-    return tuple(size if dim == axis else 1 for dim, size in enumerate(shape))
 
 
 def _ones(packed: Tensor, n: int, name: str) -> int:

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpt.ticket.check import channel_shape, check_header
+from mpt.search.weight import channel_shape
+from mpt.ticket.check import check_header
 from mpt.ticket.coding import decode_mask, encode_mask
 from mpt.ticket.layer import StoredLayer
 

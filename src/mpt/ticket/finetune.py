@@ -57,9 +57,7 @@ class Finetune(Method):
     def gain(self, weight: Tensor, mask: Tensor) -> Tensor:
         if self.axis is None:
             return super().gain(weight, mask)
-        others = [dim for dim in range(weight.dim()) if dim != self.axis]
-        kept = mask.sum(others, keepdim=True).clamp_min(1)  # a channel that keeps nothing has gain 0
-        return ((weight.abs() * mask).sum(others, keepdim=True, dtype=torch.float64) / kept).to(weight.dtype)
+        return formulas.channel_gains(weight, mask, axis=self.axis)
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         return formulas.binary_weight(weight, mask, gain) if self.binary else formulas.masked_weight(weight, mask)

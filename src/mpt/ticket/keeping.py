@@ -41,8 +41,8 @@ class _KeptWeight(TicketWeight):
     """A ticket weight computed before, with the gradients of :class:`TicketWeight`."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, weight: Tensor, method: Any, ticket: LayerTicket) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(scores, weight, ticket.gain)
+    def forward(ctx: Any, scores: Tensor, weight: Tensor, method: Any, ticket: LayerTicket, *_: Any) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(scores, weight, ticket.gain, None)
         ctx.method = method
         return ticket.ticket_weight.detach()
 
@@ -81,8 +81,9 @@ class KeepingLayer(TicketLayer):
         if self.training or self.frozen_ticket is not None or not self._can_keep():
             return super().ticket_weight()
         ticket, parameters = self._keep(), self.__dict__["_parameters"]
-        if torch.is_grad_enabled() and (parameters["scores"].requires_grad or parameters["weight"].requires_grad):
-            weight: Tensor = _KeptWeight.apply(parameters["scores"], parameters["weight"], self.method, ticket)
+        scores, latent = parameters["scores"], parameters["weight"]
+        if torch.is_grad_enabled() and (scores.requires_grad or latent.requires_grad):
+            weight: Tensor = _KeptWeight.apply(scores, latent, self.method, ticket, None, self.channels)
             return weight
         return ticket.ticket_weight
 

@@ -20,7 +20,7 @@ from mpt.search import methods
 from mpt.search.binarize import apply_signs
 from mpt.search.conversion import Conversion, Signs
 from mpt.search.convert import add_ticket_layers, plain_layers
-from mpt.search.layers import TicketLayer, ticket_layers, unwrap
+from mpt.search.layers import TicketLayer, searched_tensors, unwrap
 from mpt.search.methods import EdgePopup, Method
 from mpt.search.parameters import child, strip
 from mpt.ticket.keeping import keep_ticket_weights
@@ -83,10 +83,13 @@ def _assemble(
 
 
 def _method(header: dict[str, Any]) -> Method:
-    """The header's method, if it is one of mpt's own; else edge-popup, whose formula b = m w always holds."""
+    """The header's method, if it has one gain for a layer; else edge-popup, whose formula b = m w always holds.
+
+    Methods that are not defined in :mod:`mpt.search.methods` count among the latter.
+    """
     choices = dict(header["method"])
     own = {method.__name__: method for method in Method.__subclasses__() if method.__module__ == methods.__name__}
-    method = own.get(choices.pop("name"))
+    method = own.get(choices.pop("name")) if choices.get("gains", "layer") == "layer" else None
     try:
         return method(**choices) if method else EdgePopup(prune=choices.get("prune", 0.0))
     except TypeError as error:
@@ -106,8 +109,7 @@ def _check_layers(net: nn.Module, layers: Sequence[StoredLayer], others: Sequenc
 
 
 def _check_others(net: nn.Module, others: Sequence[StoredState]) -> None:
-    searched = {id(p) for layer in ticket_layers(net).values() for p in (layer.weight, layer.scores)}
-    needed, stored = unsearched(net, searched), {state.name: state for state in others}
+    needed, stored = unsearched(net, searched_tensors(net)), {state.name: state for state in others}
     for name in sorted(needed.keys() ^ stored.keys()):
         where = "the backbone" if name in needed else "the ticket"
         raise ValueError(f"the ticket is for another backbone: only {where} has {name!r}")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mpt.search.conversion import Conversion
-from mpt.search.layers import TicketLayer, one_selection, ticket_layers
-from mpt.ticket.check import channel_shape
+from mpt.search.layers import TicketLayer, one_selection, searched_tensors, ticket_layers
+from mpt.search.weight import channel_shape
 from mpt.ticket.coding import pack_bits
 from mpt.ticket.layer import StoredLayer, StoredState
 
@@ -29,7 +29,6 @@ def pack_layers(net: nn.Module, conversion: Conversion) -> tuple[list[StoredLaye
     """The searched layers of ``net``, and the identities of their tensors."""
     layers: list[StoredLayer] = []
     first: dict[int, StoredLayer] = {}  # by the identity of the weight: the first layer that has it
-    searched: set[int] = set()
     with one_selection(net):
         for name, layer in ticket_layers(net).items():
             binary_input, owner = name in conversion.binary_inputs, first.get(id(layer.weight))
@@ -38,8 +37,7 @@ def pack_layers(net: nn.Module, conversion: Conversion) -> tuple[list[StoredLaye
             else:
                 stored = replace(owner, name=name, tied=owner.name, binary_input=binary_input)
             layers.append(stored)
-            searched |= {id(layer.weight), id(layer.scores), id(layer.threshold)}
-    return layers, searched
+    return layers, searched_tensors(net)
 
 
 def _pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredLayer:
