@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -51,16 +51,21 @@ class SweepFiles(FileConfigSource):  # type: ignore[misc]
         return [] if results_filter is ObjectType.CONFIG else ["sweeps"]
 
 
-class SweepsOnThePath(SearchPathPlugin):  # type: ignore[misc]
-    """Adds :class:`SweepFiles` to the places where Hydra looks."""
+class SearchPath(SearchPathPlugin):  # type: ignore[misc]
+    """Adds :class:`SweepFiles` to the places where Hydra looks, and lets files of ``--config-dir`` win.
+
+    Hydra puts that folder in front of the first place that is called "schema", which is otherwise behind ``conf/``: a
+    file of the user that has the name of one of mpt's would be ignored without a word.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append("mpt", f"sweeps://{HOME}")
+        search_path.prepend("schema", f"file://{CONF}", SearchPathQuery(provider="main"))
 
 
 def register(schema: type = Settings) -> None:
     """Tell Hydra of a command's settings, by the name of their class, and of ``sweeps=<name>``."""
-    for plugin in (SweepFiles, SweepsOnThePath):
+    for plugin in (SweepFiles, SearchPath):
         Plugins.instance().register(plugin)
     ConfigStore.instance().store(name=schema.__name__, node=schema)
     OmegaConf.register_new_resolver("protocol", _of_protocol, replace=True)

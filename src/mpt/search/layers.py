@@ -57,7 +57,13 @@ class TicketWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, weight: Tensor, method: Method, mask: Tensor, slope: Tensor | None, axis: int
+        ctx: Any,
+        scores: Tensor,
+        weight: Tensor,
+        method: Method,
+        mask: Tensor,
+        slope: Tensor | None = None,
+        axis: int = 0,
     ) -> Tensor:
         source = method.source(weight, scores)
         gain = method.layer_gain(source, mask, axis=axis)
@@ -171,7 +177,7 @@ class TicketLayer(nn.Module):
             )
 
     def _factor(self) -> Tensor | float | None:
-        """What multiplies the method's ticket weight: the ramp's scale and the learned factor of each output channel."""
+        """What multiplies the method's ticket weight: the ramp's scale, and the learned factor of each channel."""
         if self.log_gain is not None:
             return self.ramp_scale * self.log_gain.exp()
         return None if self.ramp_scale == 1 else self.ramp_scale
