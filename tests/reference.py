@@ -121,3 +121,42 @@ def spline_slope(x: np.ndarray, t: float) -> np.ndarray:
     """Slope of the quadratic spline that stands in for the sign's derivative: what backward multiplies with."""
     slopes = [2 / t * (1 - abs(value) / t) if -t <= value <= t else 0.0 for value in x.ravel()]
     return np.array(slopes).reshape(x.shape)
+
+
+def signed_weight(weight: np.ndarray, scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Signed supermasks: the score gives the sign."""
+    return gain(weight, mask) * mask * sign(scores)
+
+
+def iterand(weight: np.ndarray, fresh: np.ndarray, mask: np.ndarray, chances: np.ndarray, rate: float) -> np.ndarray:
+    """Iterative randomization: pruned weights whose chance is below ``rate`` become fresh ones."""
+    out = weight.copy().ravel()
+    for i in range(out.size):
+        if not mask.ravel()[i] and chances[i] < rate:
+            out[i] = fresh.ravel()[i]
+    return out.reshape(weight.shape)
+
+
+def recycle(weight: np.ndarray, scores: np.ndarray, rate: float) -> np.ndarray:
+    """Weight recycling: the j-th least important weight takes the value of the j-th most important one."""
+    order = sorted(range(weight.size), key=lambda i: (abs(scores.ravel()[i]), i))
+    out = weight.copy().ravel()
+    for j in range(math.floor(rate * weight.size)):
+        out[order[j]] = weight.ravel()[order[-1 - j]]
+    return out.reshape(weight.shape)
+
+
+def gem_left(n: int, prune: float, *, epochs: int, period: int) -> list[int]:
+    """Gem-Miner: weights left of ``n`` in each epoch."""
+    prunings, left, lefts = (epochs - 1) // period, n, []
+    for epoch in range(epochs):
+        if epoch and epoch % period == 0:
+            left -= math.ceil((1 - (1 - prune) ** (1 / prunings)) * left)
+        lefts.append(left)
+    return lefts
+
+
+def gate(score: float, uniform: float, temperature: float) -> tuple[bool, float]:
+    """A relaxed Bernoulli gate: whether it keeps its weight, and its slope."""
+    z = 1 / (1 + math.exp(-(score + math.log(uniform / (1 - uniform))) / temperature))
+    return z > 0.5, z * (1 - z) / temperature

@@ -40,7 +40,7 @@ from mpt.search.layers import ticket_layers
         ({"prune": 0.5, "ramp": 2.5}, "ramp is .* a whole number"),
         ({"prune": 0.5, "power": 0.5}, "power is the exponent of power-propagation and must be at least 1, got 0.5"),
         ({"prune": 0.5, "power": float("inf")}, "power is the exponent"),
-        ({"prune": 0.5, "score_init": "normal"}, "score_init must be one of uniform, constant, got 'normal'"),
+        ({"prune": 0.5, "score_init": "normal"}, "score_init must be one of uniform, constant, unit, got 'normal'"),
         ({"prune": 0.5, "score_start": "rooted"}, "score_start must be one of plain, matched, got 'rooted'"),
         ({"prune": 0.5, "prune_layers": {"0": 1.5}}, r"prune_layers\['0'\] is the fraction removed and must be in"),
         ({"prune": 0.5, "prune_layers": 0.3}, "prune_layers gives the fraction removed from layers by name or pattern"),

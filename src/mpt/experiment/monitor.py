@@ -15,7 +15,8 @@ from torch import Tensor
 from mpt.experiment.averaging import use_averages
 from mpt.experiment.module import TicketModule
 from mpt.files import write_atomically
-from mpt.search.layers import LayerTicket, TicketLayer, one_selection, ticket_layers
+from mpt.search.layer_ticket import LayerTicket
+from mpt.search.layers import TicketLayer, one_selection, ticket_layers
 from mpt.search.mask import flips, kept_fraction
 from mpt.search.selection import current_masks, start_epoch
 

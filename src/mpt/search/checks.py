@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+
+from mpt.search.mask import check_prune
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -27,3 +30,19 @@ def check_whole(name: str, meaning: str, value: int, *, least: int) -> None:
     """ValueError unless ``value`` is a whole number of at least ``least``; ``meaning`` says what it is."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is {meaning} and must be a whole number of at least {least}, got {value!r}")
+
+
+def check_prune_layers(prune_layers: Mapping[str, float], *, selection: str) -> None:
+    """ValueError unless ``prune_layers`` gives fractions by layer, and ``selection`` selects layer by layer."""
+    if not isinstance(prune_layers, Mapping):
+        raise ValueError(
+            "prune_layers gives the fraction removed from layers by name or pattern, as {classifier.*: 0.5}, got "
+            f"{prune_layers!r}"
+        )
+    if selection != "layerwise":
+        raise ValueError(
+            f"prune_layers sets the fraction removed layer by layer, which selection={selection} decides by itself: "
+            "take selection=layerwise or leave prune_layers out"
+        )
+    for pattern, prune in prune_layers.items():
+        check_prune(prune, name=f"prune_layers[{pattern!r}]")

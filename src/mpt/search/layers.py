@@ -13,73 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpt.search.activations import recompute_signs
+from mpt.search.layer_ticket import LayerTicket, TicketWeight
 
 if TYPE_CHECKING:
     from mpt.search.methods import Method
-
-
-class LayerTicket(NamedTuple):
-    """The ticket of one layer: mask, gain and ticket weight at one moment."""
-
-    mask: Tensor  # bool, shape of the weight
-    gain: Tensor  # 0-d, or several gains in a shape that broadcasts to the weight's
-    ticket_weight: Tensor  # shape of the weight
-
-    @property
-    def mean_gain(self) -> float:
-        """The gain as one number, for tables and metrics: the mean where there are several."""
-        return float(self.gain.mean())
-
-    def magnitudes(self) -> Tensor | None:
-        """One magnitude per gain, in the gain's shape; None if kept weights that share a gain differ in magnitude.
-
-        A gain whose weights are all pruned has magnitude 0.
-        """
-        kept = torch.where(self.mask, self.ticket_weight.detach().abs(), 0)
-        shape = (1,) * (kept.dim() - self.gain.dim()) + tuple(self.gain.shape)
-        shared = [dim for dim, size in enumerate(shape) if size == 1]  # along which the gain is broadcast
-        largest = kept.amax(shared, keepdim=True) if shared else kept
-        return largest.reshape(self.gain.shape) if bool((kept == largest)[self.mask].all()) else None
-
-
-class TicketWeight(torch.autograd.Function):
-    """Computes the ticket weight from frozen weights and a mask; the backward passes the gradient straight through.
-
-    Both follow the formulas of the method.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        scores: Tensor,
-        weight: Tensor,
-        method: Method,
-        mask: Tensor,
-        slope: Tensor | None = None,
-        axis: int = 0,
-    ) -> Tensor:
-        source = method.source(weight, scores)
-        gain = method.layer_gain(source, mask, axis=axis)
-        ctx.save_for_backward(scores, weight, gain, slope)
-        ctx.method = method
-        return method.ticket_weight(source, mask, gain)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scores, weight, gain, slope = ctx.saved_tensors
-        searched, trained = ctx.needs_input_grad[:2]  # a search needs the first, fine-tuning the second
-        source = ctx.method.source(weight, scores) if searched else weight
-        ds = ctx.method.score_gradient(grads[0], source, scores, gain) if searched else None
-        ds = ds if ds is None or slope is None else ds * slope
-        dw = ctx.method.weight_gradient(grads[0], scores, gain) if trained else None
-        return ds, dw, None, None, None, None
 
 
 class Selection:

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from mpt.search import mask as masks
 from mpt.search import weight as weights
-from mpt.search.checks import check_choice, check_number, check_whole
+from mpt.search.checks import check_choice, check_number, check_prune_layers, check_whole
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS, SCORE_INITS, SCORE_STARTS
 
 SELECTIONS = ("layerwise", "global", "threshold", "calibrated")
@@ -102,9 +102,13 @@ class Method:
         for name in ("score_abs", "bias", "learn_scores"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is true or false, got {getattr(self, name)!r}")
+        if self.gains == "channel" and type(self).gain is not Method.gain:
+            raise ValueError(f"{type(self).__name__} defines its own gain: gains must be layer or learned, got channel")
         check_number("power", "the exponent of power-propagation and must be at least 1", self.power, least=1)
         self._check_selection()
-        self._check_prune_layers()
+        if self.prune_layers:
+            check_prune_layers(self.prune_layers, selection=self.selection)
+        object.__setattr__(self, "prune_layers", dict(self.prune_layers) if self.prune_layers else None)
         if self.scale_fan == "published" and 0 in (self.prune, *(self.prune_layers or {}).values()):
             raise ValueError("scale_fan=published multiplies the fan by prune, which must then be above 0, got 0")
 
@@ -128,24 +132,6 @@ class Method:
                 f"{type(self).__name__} defines its own mask, layer by layer: selection must be layerwise, got "
                 f"{self.selection}"
             )
-
-    def _check_prune_layers(self) -> None:
-        if not self.prune_layers:
-            object.__setattr__(self, "prune_layers", None)
-            return
-        if not isinstance(self.prune_layers, Mapping):
-            raise ValueError(
-                "prune_layers gives the fraction removed from layers by name or pattern, as {classifier.*: 0.5}, got "
-                f"{self.prune_layers!r}"
-            )
-        if self.selection != "layerwise":
-            raise ValueError(
-                f"prune_layers sets the fraction removed layer by layer, which selection={self.selection} decides by "
-                "itself: take selection=layerwise or leave prune_layers out"
-            )
-        for pattern, prune in self.prune_layers.items():
-            masks.check_prune(prune, name=f"prune_layers[{pattern!r}]")
-        object.__setattr__(self, "prune_layers", dict(self.prune_layers))
 
     @property
     def ramp_epochs(self) -> int:
@@ -278,6 +264,11 @@ class EdgePopup(Method):
     """Edge-popup: ``b = m w``, real weights; by default a signed constant, as in its authors' code."""
 
     init: str = "signed_constant"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gains != "layer":
+            raise ValueError(f"edge-popup keeps real weights, which no gain scales: leave gains out, got {self.gains}")
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         return weights.masked_weight(weight, mask)

@@ -22,15 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from mpt.search.layer_ticket import LayerTicket, TicketWeight
 from mpt.search.layers import (
-    LayerTicket,
     TicketConv1d,
     TicketConv2d,
     TicketConv3d,
     TicketConvTranspose2d,
     TicketLayer,
     TicketLinear,
-    TicketWeight,
     ticket_layers,
 )
 

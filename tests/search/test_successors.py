@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import mpt
+from mpt.search.initializers import random_weight
+from mpt.search.layers import ticket_layers
+from mpt.streams import stream_generator
+from tests import reference
+
+
+def converted(method, mlp, seed=0):
+    return mpt.convert(mlp, method, seed=seed, example=torch.randn(2, 6)).train()
+
+
+def layers_of(net):
+    return ticket_layers(net).values()
+
+
+@pytest.mark.parametrize("selection", ["layerwise", "global", "calibrated"])
+@pytest.mark.parametrize("score_grad", ["weight", "sign", "gain"])
+def test_a_signed_ticket_takes_its_signs_from_the_scores(mlp, score_grad, selection):
+    net = converted(mpt.Signed(prune=0.6, score_grad=score_grad, selection=selection, ramp=0), mlp)
+    layer = next(iter(layers_of(net)))
+    weight, scores, mask = layer.weight.numpy(), layer.scores.detach().numpy(), layer.mask().numpy()
+    out = layer.ticket_weight()
+    torch.testing.assert_close(out, torch.from_numpy(reference.signed_weight(weight, scores, mask)).float())
+    upstream = torch.randn_like(out)
+    out.backward(upstream)
+    g = reference.gain(weight, mask)
+    factor = {"weight": np.abs(weight), "sign": 1.0, "gain": g}[score_grad]  # |w| sign(s) sign(s), of the source
+    torch.testing.assert_close(layer.scores.grad, upstream * torch.as_tensor(factor).float())
+
+
+def test_the_signs_of_a_signed_ticket_are_stored_and_come_back(tmp_path, mlp):
+    net = converted(mpt.Signed(prune=0.6), mlp).eval()
+    ticket = mpt.Ticket.from_network(net)
+    assert ticket.header["signs"] == "stored"
+    ticket.save(tmp_path / "t.safetensors")
+    x = torch.randn(5, 6)
+    assert torch.equal(mpt.Ticket.load(tmp_path / "t.safetensors").network(mlp)(x), net(x))
+
+
+def test_iterand_redraws_pruned_weights_from_named_streams_every_period(mlp):
+    method = mpt.IteRand(prune=0.6, period=2, rate=0.5)
+    net = converted(method, mlp, seed=3)
+    mpt.start_epoch(net, 1)
+    expected = {name: layer.weight.numpy().copy() for name, layer in ticket_layers(net).items()}
+    for step in range(6):
+        masks = {name: layer.mask().numpy() for name, layer in ticket_layers(net).items()}
+        if step % 2 == 1:
+            for name, weight in expected.items():
+                stream = f"{name}/epoch 1/step {step}"
+                fresh = random_weight(
+                    torch.Size(weight.shape), seed=3, layer=stream, init=method.init, scale_fan="kept", prune=0.6
+                )
+                chances = stream_generator(3, f"iterand/{stream}").random(weight.size)
+                expected[name] = reference.iterand(weight, fresh.numpy(), masks[name], chances, 0.5)
+        net(torch.randn(4, 6)).sum().backward()
+        for name, layer in ticket_layers(net).items():
+            assert np.array_equal(layer.weight.numpy(), expected[name]), (name, step)
+            with torch.no_grad():
+                layer.scores += 0.1 * torch.randn_like(layer.scores)
+
+
+def test_recycling_copies_the_most_important_values_over_the_least_important_ones(mlp):
+    net = converted(mpt.Recycle(prune=0.6, period=1, rate=0.3), mlp)
+    with torch.no_grad():
+        for layer in layers_of(net):
+            layer.scores.copy_(layer.scores.mul(20).round())  # with equal importances
+    expected = [reference.recycle(layer.weight.numpy(), layer.scores.detach().numpy(), 0.3) for layer in layers_of(net)]
+    net(torch.randn(4, 6))
+    for layer, weight in zip(layers_of(net), expected, strict=True):
+        assert np.array_equal(layer.weight.numpy(), weight)
+
+
+def test_gem_lowers_what_is_left_geometrically_and_never_brings_a_weight_back(mlp):
+    method = mpt.Gem(prune=0.8, epochs=9, period=2, strength=1e-4)
+    net = converted(method, mlp)
+    n, optimizer = (
+        sum(layer.weight.numel() for layer in layers_of(net)),
+        torch.optim.SGD([layer.scores for layer in layers_of(net)], lr=0.5, momentum=0.9),
+    )
+    lefts, dead = [], [torch.zeros_like(layer.weight, dtype=torch.bool) for layer in layers_of(net)]
+    for epoch in range(9):
+        mpt.start_epoch(net, epoch)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (net(torch.randn(8, 6)).square().mean() + method.penalty(ticket_layers(net))).backward()
+            alive = [layer.weight != 0 for layer in layers_of(net)]
+            for layer, was_dead, now in zip(layers_of(net), dead, alive, strict=True):
+                assert not (was_dead & now).any()
+                assert not (layer.mask() & ~now).any()
+                assert ((layer.scores >= 0) & (layer.scores <= 1))[now].all()
+            optimizer.step()
+        dead = [~now for now in alive]
+        lefts.append(sum(int(now.sum()) for now in alive))
+    assert lefts == reference.gem_left(n, 0.8, epochs=9, period=2)
+    assert lefts[-1] == pytest.approx(0.2 * n, abs=4)
+
+
+def test_gumbel_masks_are_sampled_in_training_with_the_slope_of_the_relaxed_gate(mlp):
+    method = mpt.Gumbel(prune=0.5, temperature=0.7)
+    scores = torch.linspace(-3, 3, 1000).view(10, 100)
+    torch.manual_seed(5)
+    mask, slope = method.sample(scores)
+    torch.manual_seed(5)
+    uniform = torch.rand_like(scores)
+    for i in range(0, 1000, 37):
+        keeps, expected = reference.gate(float(scores.flatten()[i]), float(uniform.flatten()[i]), 0.7)
+        assert bool(mask.flatten()[i]) == keeps
+        assert float(slope.flatten()[i]) == pytest.approx(expected, rel=1e-4)
+    assert float(mask.float().mean()) == pytest.approx(float(scores.sigmoid().mean()), abs=0.05)
+
+    net = converted(method, mlp)
+    layer = next(iter(layers_of(net)))
+    torch.manual_seed(0)
+    sampled = [layer.ticket_weight() != 0 for _ in range(2)]
+    assert not torch.equal(*sampled)
+    net.eval()
+    assert torch.equal(layer.ticket_weight() != 0, layer.scores > 0)
+
+
+def test_a_gumbel_mask_keeps_at_least_one_weight():
+    mask, _ = mpt.Gumbel(prune=0.5).sample(torch.full((3, 3), -200.0))
+    assert mask.sum() >= 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mpt.Signed(prune=0.5, score_abs=False), "needs score_abs=true"),
+        (lambda: mpt.IteRand(prune=0.5, period=0), "period is the steps"),
+        (lambda: mpt.IteRand(prune=0.5, rate=0), r"rate is .* must be in \(0, 1\], got 0"),
+        (lambda: mpt.IteRand(prune=0.5, rate=1.1), r"must be in \(0, 1\], got 1.1"),
+        (lambda: mpt.IteRand(prune=0.5, learn_scores=False), "IteRand needs learn_scores=true"),
+        (lambda: mpt.IteRand(prune=0.5, init="unsigned_constant"), "IteRand cannot change weights that all have one"),
+        (lambda: mpt.Recycle(prune=0.5, rate=0.6), r"must be in \(0, 0.5\], got 0.6"),
+        (lambda: mpt.Gem(prune=0.5, epochs=5, period=5), "whole number of at least 6, got 5"),
+        (lambda: mpt.Gumbel(prune=0.5, temperature=0), "temperature is .* above 0, got 0"),
+        (lambda: mpt.Gumbel(prune=0.5, score_abs=True), "Gumbel needs score_abs=false"),
+        (lambda: mpt.EdgePopup(prune=0.5, gains="learned"), "edge-popup keeps real weights"),
+        (lambda: mpt.IteRand(prune=0.5, period=300).check_run(epochs=9, steps=79), "set method.period to at most 79"),
+        (lambda: mpt.Gem(prune=0.5, epochs=9).check_run(epochs=8, steps=9), "must be the epochs of the run, 8"),
+    ],
+)
+def test_bad_choices_are_refused_in_one_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
