@@ -80,7 +80,9 @@ def test_the_fused_step_equals_the_plain_loop(net, overrides):
 @pytest.mark.parametrize("decay_scores", [True, False])
 @pytest.mark.parametrize("decay_batchnorm", [True, False])
 def test_weight_decay_acts_on_scores_and_on_batchnorm_as_set(net, decay_scores, decay_batchnorm):
-    groups = parameter_groups(net, weight_decay=0.5, decay_scores=decay_scores, decay_batchnorm=decay_batchnorm)
+    groups = parameter_groups(
+        net, weight_decay=0.5, decay_scores=decay_scores, decay_batchnorm=decay_batchnorm, gain_lr=0.1
+    )
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert decay[id(net[0].scores)] == decay[id(net[3].scores)] == (0.5 if decay_scores else 0)
     assert decay[id(net[1].weight)] == decay[id(net[1].bias)] == (0.5 if decay_batchnorm else 0)
@@ -95,7 +97,7 @@ def test_weight_decay_acts_on_scores_and_on_batchnorm_as_set(net, decay_scores, 
 
 def test_every_parameter_of_a_dense_network_is_in_one_group():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
-    groups = parameter_groups(backbone, weight_decay=0.5, decay_scores=False, decay_batchnorm=False)
+    groups = parameter_groups(backbone, weight_decay=0.5, decay_scores=False, decay_batchnorm=False, gain_lr=0.1)
     assert sorted((len(group["params"]), group["weight_decay"]) for group in groups) == [(2, 0.0), (4, 0.5)]
 
 

@@ -48,6 +48,8 @@ RESULT_KEYS = {
     "test_acc_max",
     "test_acc_max_epoch",
     "ticket_bytes",
+    "bits_per_weight",
+    "file_bits_per_weight",
     "ticket_checksum",
     "train_acc",
     "versions",

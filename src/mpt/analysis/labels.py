@@ -12,6 +12,8 @@ LABELS = {
     "density": "weights kept (%)",
     "width": "width factor",
     "num_kept": "weights",
+    "bits_per_weight": "bits a weight",
+    "file_bits_per_weight": "bits a weight of the file",
     "test_acc": "test accuracy (%)",
     "test_acc_max": "test accuracy of the best epoch (%)",
     "test/acc": "test accuracy (%)",

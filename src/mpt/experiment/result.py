@@ -90,6 +90,8 @@ def measure(
         num_weights=ticket.num_weights,
         num_kept=ticket.num_kept,
         ticket_bytes=path.stat().st_size,
+        bits_per_weight=ticket.entropy_bits / ticket.num_weights,
+        file_bits_per_weight=8 * path.stat().st_size / ticket.num_weights,
         ticket_checksum=checksum(path),
         seconds=sum(row["seconds"] for row in rows),
         images_per_second=sorted(row["images_per_second"] for row in rows)[len(rows) // 2],

@@ -43,6 +43,8 @@ class Result:
     num_weights: int = key("weights of all searched layers, tied ones once; of a dense network, all parameters")
     num_kept: int = key("weights kept")
     ticket_bytes: int = key("size of the ticket file, in bytes, header included")
+    bits_per_weight: float = key("information in the searched layers, in bits a weight: what methods are compared by")
+    file_bits_per_weight: float = key("bits of the ticket file a weight, everything counted")
     ticket_checksum: str = key("BLAKE2b of the ticket file, by which a damaged or exchanged one is noticed")
     seconds: float = key("duration of all epochs, their evaluation included, in seconds")
     images_per_second: float = key("median over the epochs of training images per second")
@@ -71,7 +73,7 @@ class Result:
         return {name: value for name, value in asdict(self).items() if name not in optional or value is not None}
 
 
-NEW = ("ticket_checksum", "checksum")  # keys that results of mpt 0.1.0 lack
+NEW = ("bits_per_weight", "file_bits_per_weight", "ticket_checksum", "checksum")  # keys that results of mpt 0.1.0 lack
 
 
 def write_result(directory: Path, content: Mapping[str, Any]) -> dict[str, Any]:
