@@ -94,9 +94,9 @@ def _inside(value: Any) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def read_json(path: Path, *, finite: bool = True) -> Any:
+def read_json(path: Path, *, most: int = MAX_BYTES) -> Any:
     """The JSON value in a file; OSError and ValueError as :func:`read_text` and :func:`parse`."""
-    return parse(read_text(path), finite=finite)
+    return parse(read_text(path, most=most))
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -178,4 +178,4 @@ def printable(value: Any, most: int = SHOWN) -> str:
     text = text if len(text) <= most else f"{text[:most]}..."
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -22,3 +22,8 @@ def test_a_line_label_names_its_settings_and_a_dense_network():
     assert line_label({"method.power": 3.0}, ("method.power",)) == "power 3"
     assert line_label({"method.power": None}, ("method.power",)) == "no power"
     assert line_label({"optim.lr": 0.1}, ("optim.lr",), dense=True) == "dense, lr 0.1"
+
+
+def test_text_of_files_is_no_mathematics_and_has_no_control_characters():
+    assert line_label({"variant": "$\\frac{1}$\x1b"}, ("variant",)) == "\\$\\frac{1}\\$\\x1b"
+    assert panel_title({"model": "a" * 500}, ("model",)) == "a" * 200 + "..."

@@ -115,3 +115,31 @@ def test_a_real_run_becomes_a_row(run_here):
     }
     assert loaded["optim.lr"] == row["config"]["optim"]["lr"]
     assert not any(str(directory.parent) in str(value) for value in loaded.values())
+
+
+def test_a_table_with_cells_that_are_neither_numbers_nor_short_text_is_refused(tmp_path):
+    import pandas as pd
+
+    for name, column in {"nested": [{"a": [1]}], "bytes": [b"a"], "long": ["a" * 20_000]}.items():
+        pd.DataFrame({"variant": ["MPT-1/32"], "test_acc": [0.5], "x\x1b": column}).to_parquet(
+            tmp_path / f"{name}.parquet"
+        )
+        with pytest.raises(ValueError, match=r"the column x\\x1b holds more than numbers and text"):
+            load(tmp_path / f"{name}.parquet")
+    pd.DataFrame({"variant": ["MPT-1/32"], "a" * 2000: [0.5]}).to_csv(tmp_path / "wide.csv")
+    with pytest.raises(ValueError, match="a column without a name"):
+        load(tmp_path / "wide.csv")
+
+
+def test_what_files_say_is_printed_escaped_and_cut(tmp_path):
+    write(tmp_path, {"status": "failed", "error": "\x1b[2J" + "x" * 9000}, {"status": "done", "model": "\x1b"})
+    lines = str(read_runs(tmp_path)).splitlines()
+    assert len(lines) == 3
+    assert all(line.isprintable() and len(line) < 700 for line in lines)
+
+
+def test_a_result_with_another_checksum_is_named(tmp_path):
+    write(tmp_path, result(checksum="0" * 32), result())
+    runs = read_runs(tmp_path)
+    assert [*runs.unreadable.values()] == ["result.json does not match its checksum: it was damaged or altered"]
+    assert len(runs.rows) == 1

@@ -79,3 +79,30 @@ def test_data_of_other_shape_or_classes_are_refused(ticket):
     renamed = ticket_of(HEADER | {"class_names": ["a", "b", "c", "d"]})
     with pytest.raises(ValueError, match="the ticket's classes are a, b, c, d and synthetic has 0, 1, 2, 3"):
         load_for(renamed, settings)
+
+
+def test_a_ticket_names_no_place_download_or_interpolation(ticket):
+    foreign = {"root": "${oc.env:HOME}", "cache": "/tmp/x", "download": True, "workers": 64, "stream": True}
+    data = keep(ticket_of(HEADER | {"data": HEADER["data"] | foreign}), "data=synthetic", "data.download=false")
+    assert (data.root, data.cache, data.workers, data.stream, data.download) == (None, None, None, None, False)
+    assert data.num_images == 80
+
+
+@pytest.mark.parametrize("name", ["a,b", "../model/conv2", "${oc.env:HOME}", "x y", "", "a=b", "\x1b"])
+def test_a_name_of_data_that_is_no_word_is_refused(name):
+    with pytest.raises(ValueError, match=r"which is no name: give data=\.\.\.") as caught:
+        stored_data_override(ticket_of({"data": {"name": name}}), set())
+    assert str(caught.value).isprintable()
+
+
+def test_more_synthetic_images_than_a_gigabyte_are_asked_for(ticket):
+    large = ticket_of(HEADER | {"data": HEADER["data"] | {"num_images": 2**30}})
+    with pytest.raises(ValueError, match=r"1,073,741,824 synthetic images: say how many with data\.num_images="):
+        keep(large, "data=synthetic")
+    assert keep(large, "data=synthetic", "data.num_images=9").num_images == 9
+
+
+def test_a_ticket_without_class_names_takes_those_of_the_data():
+    settings = Data(name="synthetic", image_size=8, num_classes=4, num_images=80)
+    header = {key: HEADER[key] for key in ("normalization",)}
+    assert load_for(ticket_of(header), settings).class_names == ("0", "1", "2", "3")

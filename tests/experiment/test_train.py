@@ -19,6 +19,7 @@ from mpt.run import result as schema
 from mpt.search.mask import flips
 from tests import reference
 from tests.console import COMMANDS, SMALL, command, process, read_result
+from tests.data.conftest import make_pictures
 
 RESULT_KEYS = {
     "budget",
@@ -79,6 +80,16 @@ def test_a_run_ends_with_its_five_files_and_a_true_result(run_here):
     assert row["test_acc"] > 0.5  # four classes
     assert row["test_acc_max"] == max(r["test/acc"] for r in rows(directory)) >= row["test_acc"]
     assert yaml.safe_load((directory / "config.yaml").read_text()) == row["config"]
+
+
+def test_a_ticket_of_pictures_holds_no_path_of_its_author(run_here, tmp_path):
+    make_pictures(tmp_path / "private", train=12, val=6, sides=(8, 9))
+    places = (f"data.root={tmp_path / 'private'}", f"data.cache={tmp_path / 'cache'}", "data.workers=0")
+    _, directory = run_here("data=image_folder", *places, "data.image_size=8", "batch=4", "epochs=1")
+    header = mpt.Ticket.load(directory / "ticket.safetensors").header
+    assert str(tmp_path) not in json.dumps(header)
+    assert not {"root", "cache", "download", "workers", "stream"} & header["data"].keys()
+    assert (header["data"]["name"], header["data"]["image_size"]) == ("image_folder", 8)
 
 
 def test_two_runs_with_one_seed_give_identical_tickets_and_another_seed_does_not(run_here):

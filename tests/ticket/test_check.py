@@ -5,7 +5,7 @@ import torch
 
 import mpt
 from mpt import backbones
-from mpt.ticket.check import check_header, check_tensors
+from mpt.ticket.check import MAX_MATCHES, check_header, check_tensors, data_settings
 
 LONG = "x" * 2000
 
@@ -27,7 +27,11 @@ def ticket():
 ENTRIES = {
     "format": ["2", 0, 4, True, None, 2.0],
     "mpt": [1, LONG],
-    "backbone": ["x", {}, {"target": 3, "arguments": {}}, {"target": "x", "arguments": []}],
+    "backbone": [
+        *("x", {}, {"target": 3, "arguments": {}}, {"target": "x", "arguments": []}),
+        *({"target": "x", "arguments": arguments} for arguments in ({"a": 2**30}, {"a": [1] * 65}, {"a": "b" * 2000})),
+        *({"target": "x", "arguments": arguments} for arguments in ({"image_size": "8"}, {"in_channels": 2**20})),
+    ],
     "method": [
         None,
         {},
@@ -53,7 +57,11 @@ ENTRIES = {
         [{"name": "x", "shape": [-1], "trained": None}],
         [{"name": "x", "shape": [1], "trained": 1}],
     ],
-    "data": [None, [], {"name": 3}, {"image_size": "8"}, {"image_size": 2**20}, {"channels": 0}],
+    "data": [
+        *(None, [], {"name": 3}, {"image_size": "8"}, {"image_size": 2**20}, {"channels": 0}, {"mean": ["${x}"]}),
+        *({"channels": 2**12, "image_size": 2**12}, {"crop": "${oc.env:HOME}"}, {"flip": "yes"}, {"val_size": "1"}),
+        *({"augment": "${oc.env:HOME}"}, {"resized_crop": 1}, {"num_images": -1}, {"noise_std": float("inf")}),
+    ],
     "class_names": [None, "ab", {"0": "a"}, [1], [LONG], range(2)],
     "normalization": [
         None,
@@ -64,10 +72,13 @@ ENTRIES = {
         {"mean": [float("nan")], "std": [1.0]},
         {"mean": [], "std": []},
     ],
-    "parameters": [None, []],
+    "parameters": [
+        *(None, [], {"width": "${oc.env:HOME}"}, {"width": 0}, {"binary_activations": 1}, {"learn_batchnorm": "yes"}),
+        *({"optim": range(3)}, {"x": "a" * 20_000}, {3: 4}),
+    ],
     "epoch": [-1, "3"],
-    "imported": [[]],
-    "history": [{}, [{}], [3], [{"ticket": 3}]],
+    "imported": [[], {"a": object()}],
+    "history": [{}, [{}], [3], [{"ticket": 3}], [{"ticket": "x", "seed": float("nan")}]],
 }
 
 
@@ -124,3 +135,18 @@ def test_a_gain_of_another_shape_type_or_sign_is_refused(ticket, gain):
         check_tensors(ticket.header, ticket.tensors | {"features.0.gain": gain})
     for right in (torch.ones(16, 1, 1, 1), torch.ones(1, 3, 1, 1)):
         check_tensors(ticket.header, ticket.tensors | {"features.0.gain": right})
+
+
+def test_a_header_without_weights_or_with_too_many_patterns_is_refused(ticket):
+    with pytest.raises(ValueError, match="it holds no weights"):
+        check_header(ticket.header | {"layers": [], "others": []})
+    patterns = {f"{number}*": 0.5 for number in range(MAX_MATCHES)}
+    method = ticket.header["method"] | {"prune_layers": patterns}
+    with pytest.raises(ValueError, match="too many patterns"):
+        check_header(ticket.header | {"method": method})
+
+
+def test_only_plain_settings_of_the_data_are_used_again():
+    stored = {"name": "x", "image_size": 8, "crop": 4, "flip": None}
+    others = {"root": "/home/x", "cache": "x", "download": True, "workers": 8, "stream": True, "own": 3}
+    assert data_settings({"data": stored | others}) == {"name": "x", "image_size": 8, "crop": 4}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -39,6 +41,30 @@ def test_a_backbone_of_another_size_is_refused_before_it_takes_memory(monkeypatc
         ticket.network()
     assert devices <= {"meta", None}
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "sentence"),
+    [
+        ("mlp", {"hidden": [3] * 10**5, "in_channels": 3, "image_size": 8}, "more than 1,[0-9]+ parameters"),
+        ("torchvision", {"name": "vit_b_16", "image_size": 2**14}, "another backbone|cannot be built"),
+        ("timm", {"name": "hf_hub:someone/something"}, "cannot be built|has no model|needs the package"),
+        ("torchvision", {"name": "resnet18", "weights": "DEFAULT"}, "never built from a file with weights"),
+    ],
+)
+def test_a_backbone_of_many_layers_or_from_elsewhere_is_refused_at_once(ticket, target, arguments, sentence):
+    ticket.header["backbone"] = {"target": f"mpt.backbones.{target}", "arguments": arguments}
+    start = time.process_time()
+    with pytest.raises(ValueError, match=sentence):
+        ticket.network()
+    assert time.process_time() - start < 10
+
+
+def test_the_plain_backbone_of_a_ticket_is_built_after_the_same_trial(ticket):
+    assert ticket.backbone().features[0].weight.shape == (16, 3, 3, 3)
+    ticket.header["backbone"]["arguments"]["width"] = 600
+    with pytest.raises(ValueError, match="another backbone"):
+        ticket.backbone()
 
 
 def test_a_method_that_is_not_one_of_mpts_own_is_never_imported(ticket):

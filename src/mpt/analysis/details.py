@@ -6,12 +6,13 @@ density, gain, zero kernels, and zero kernels by chance. From a checkpoint it ad
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.table import Runs, check_finished, histograms, is_setting, load, read_runs, skip_unreadable, to_table
+from mpt.analysis.reports import histograms, read_report
+from mpt.analysis.table import Runs, check_finished, is_setting, load, read_runs, skip_unreadable, to_table
+from mpt.run.result import METRICS_FILE, read_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,21 +54,17 @@ def load_epochs(path: str | Path) -> pd.DataFrame:
 
 
 def _epochs(file: Path) -> Iterator[dict[str, Any]]:
-    for line in file.read_text(encoding="utf-8").splitlines():
-        yield json.loads(line)
+    yield from read_metrics(file.parent)
 
 
 def _layers(file: Path) -> Iterator[dict[str, Any]]:
-    for place, row in enumerate(json.loads(file.read_text(encoding="utf-8")).get("layers", [])):
-        yield {
-            "layer": row["name"],
-            "place": place,
-            **{k: v for k, v in row.items() if k not in ("name", "shape", "scores")},
-        }
+    for place, row in enumerate(read_report(file).get("layers", [])):
+        numbers = {k: v for k, v in row.items() if not isinstance(v, (list, dict)) and k not in ("name", "scores")}
+        yield {"layer": row["name"], "place": place, **numbers}
 
 
 def _scores(file: Path) -> Iterator[dict[str, Any]]:
-    for layer, bins in histograms(json.loads(file.read_text(encoding="utf-8"))).items():
+    for layer, bins in histograms(read_report(file)).items():
         for low, high, count in zip(bins["edges"], bins["edges"][1:], bins["counts"], strict=False):
             yield {"layer": layer, "low": low, "high": high, "count": count}
 
@@ -95,7 +92,7 @@ def _regrid(table: pd.DataFrame) -> pd.DataFrame:
 
 
 _KINDS: dict[str, tuple[_Rows, str, str]] = {
-    "epochs": (_epochs, "metrics.jsonl", "a readable metrics.jsonl"),
+    "epochs": (_epochs, METRICS_FILE, "a readable metrics.jsonl"),
     "layers": (_layers, "report.json", "a report.json: write it with mpt-ticket report"),
     "scores": (
         _scores,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mpt.analysis.aggregate import spell
+from mpt.schema import printable
 
 LABELS = {
     "prune": "weights pruned (%)",
@@ -56,16 +57,23 @@ def line_label(values: Mapping[str, Any], hue: tuple[str, ...], *, dense: bool =
             words.append(f"{_word(name)} {spell(value)}")
     if dense and hue and "dense" not in words:
         words.insert(0, "dense")
-    return ", ".join(words) or (f"no {_word(hue[0])}" if hue else "")
+    return _plain(", ".join(words) or (f"no {_word(hue[0])}" if hue else ""))
 
 
 def panel_title(values: Mapping[str, Any], panel: tuple[str, ...]) -> str:
     """Title of a panel, as in ``conv4, prune 0.5``, without columns that ``values`` lacks."""
-    return ", ".join(
-        spell(values[name]) if name in ("model", "data", "variant", "method") else f"{name} {spell(values[name])}"
-        for name in panel
-        if name in values
+    return _plain(
+        ", ".join(
+            spell(values[name]) if name in ("model", "data", "variant", "method") else f"{name} {spell(values[name])}"
+            for name in panel
+            if name in values
+        )
     )
+
+
+def _plain(text: str) -> str:
+    """``text`` from a file, printable and without mathematics: matplotlib reads what stands between two dollars."""
+    return printable(text, 200).replace("$", r"\$")
 
 
 def _word(column: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.analysis.aggregate import points, select_sweep, spell
 from mpt.analysis.table import is_setting
+from mpt.schema import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,4 +137,5 @@ def _source(row: dict[str, Any]) -> str:
 
 
 def _markdown_row(row: Sequence[str]) -> str:
-    return f"| {' | '.join(row)} |"
+    cells = [printable(cell, 200).replace("|", r"\|") for cell in row]
+    return f"| {' | '.join(cells)} |"

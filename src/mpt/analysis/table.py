@@ -17,8 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpt.analysis.reports import histograms, read_report
 from mpt.files import write_atomically
 from mpt.run.name import purpose
+from mpt.run.result import FILE, read_result
+from mpt.schema import MAX_NAME, fits, is_text, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +56,9 @@ class Runs:
         """One line of counts, then one line for each reason of failure."""
         counts = f"{len(self.rows)} finished, {len(self.unfinished)} unfinished (running or interrupted), "
         counts += f"{len(self.failed)} failed, {len(self.unreadable)} unreadable"
-        reasons = [f"failed: {reason} ({n})" for reason, n in Counter(self.failed.values()).most_common()]
-        return "\n".join([counts, *reasons, *(f"unreadable: {run}: {why}" for run, why in self.unreadable.items())])
+        reasons = [f"failed: {printable(why, 500)} ({n})" for why, n in Counter(self.failed.values()).most_common()]
+        bad = [f"unreadable: {printable(run, 500)}: {printable(why, 500)}" for run, why in self.unreadable.items()]
+        return "\n".join([counts, *reasons, *bad])
 
 
 def read_runs(folder: str | Path) -> Runs:
@@ -137,11 +141,22 @@ def read_table(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
     if table.empty:
         raise ValueError(f"{path} has no rows")
+    _check_cells(table, path)
     if "variant" not in table:
         if "method" not in table:
             raise ValueError(f"{path} has neither a column variant nor method: it was not written by mpt-results")
         table["variant"] = [variant(row) for row in table.to_dict("records")]
     return table
+
+
+def _check_cells(table: pd.DataFrame, path: Path) -> None:
+    """Raise a ValueError if a table from a file has another name of a column, or another cell, than one of runs has."""
+    for name in table.columns:
+        if not is_text(name):
+            raise ValueError(f"{path} has a column without a name of at most {MAX_NAME} characters")
+        plain = table[name].dtype.kind in "biuf" or all(v is None or v != v or fits(v, _CELL) for v in table[name])
+        if not plain:
+            raise ValueError(f"{path}: the column {printable(name)} holds more than numbers and text of bounded length")
 
 
 def variant(row: Mapping[str, Any]) -> str:
@@ -178,15 +193,18 @@ def _directories(folder: Path) -> Iterator[Path]:
 
 def _read_run(directory: Path, name: str, runs: Runs) -> None:
     try:
-        row = json.loads((directory / "result.json").read_text(encoding="utf-8"))
+        row = read_result(directory)
     except FileNotFoundError:
         runs.unfinished.append(name)
         return
-    except (OSError, ValueError) as error:
-        runs.unreadable[name] = f"result.json cannot be read ({error})"
+    except OSError as error:
+        runs.unreadable[name] = f"{FILE} cannot be read ({error})"
         return
-    if not isinstance(row, dict) or "status" not in row:
-        runs.unreadable[name] = "result.json is not the result of a run"
+    except ValueError as error:
+        runs.unreadable[name] = f"{FILE} {error}"
+        return
+    if row["status"] == "interrupted":
+        runs.unfinished.append(name)
     elif row["status"] != "done":
         runs.failed[name] = str(row.get("error", row["status"]))
     elif wrong := [key for key, kind in _TYPES.items() if not isinstance(row.get(key), kind)]:
@@ -195,6 +213,7 @@ def _read_run(directory: Path, name: str, runs: Runs) -> None:
         runs.rows.append(flat_row(row, name) | _read_report(directory / "report.json", name, runs))
 
 
+_CELL = bool | int | float | str
 _NUMBER = (int, float, type(None))
 _TYPES: dict[str, tuple[type, ...]] = {  # required types of the columns used in computations and figures
     **dict.fromkeys(("model", "method", "data"), (str,)),
@@ -212,7 +231,7 @@ def _is_column(key: str) -> bool:
 
 def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A ``result.json`` as one flat row: its own keys, then the settings of its ``config`` that have no such key."""
-    columns = _flatten({key: value for key, value in row.items() if key != "config"}, "/")
+    columns = _flatten({key: value for key, value in row.items() if key not in ("config", "checksum")}, "/")
     config = _flatten(row.get("config") or {}, ".")
     settings = {name: config[f"trainer.{name}"] for name in SETTINGS if f"trainer.{name}" in config}
     settings |= {key: value for key, value in config.items() if _is_column(key)}
@@ -228,18 +247,12 @@ def _read_report(path: Path, name: str, runs: Runs) -> dict[str, Any]:
     The range is the largest minus the smallest score of a layer, averaged over layers. An unreadable file adds nothing.
     """
     with skip_unreadable(runs, f"{name}/{path.name}"):
-        report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        report = read_report(path) if path.is_file() else {}
         ranges = [histogram["max"] - histogram["min"] for histogram in histograms(report).values()]
         numbers = {key: value for key, value in _flatten(report, "/").items() if isinstance(value, (int, float))}
         numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
         return {f"report/{key}": value for key, value in numbers.items()}
     return {}
-
-
-def histograms(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Layer -> histogram of its scores, from the content of a ``report.json``, without layers tied to others."""
-    rows = report.get("layers", [])
-    return {row["name"]: row["scores"] for row in rows if row.get("scores") and not row.get("tied")}
 
 
 @contextmanager

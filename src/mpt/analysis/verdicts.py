@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mpt.analysis import rules_2021, rules_efficient
 from mpt.analysis.aggregate import require
 from mpt.analysis.claims import BEATS, CLAIMS
+from mpt.schema import MAX_TEXT, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +60,7 @@ def report(verdicts: Sequence[Verdict], *, rules: bool = False) -> str:
 
 
 def _indent(text: str) -> str:
-    return textwrap.fill(text, 118, initial_indent="    ", subsequent_indent="    ")
+    return textwrap.fill(printable(text, MAX_TEXT), 118, initial_indent="    ", subsequent_indent="    ")
 
 
 def _verdict(name: str, table: pd.DataFrame) -> Verdict:

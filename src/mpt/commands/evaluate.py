@@ -18,6 +18,7 @@ from mpt.experiment.evaluate import best_device, measurements, reestimate_batchn
 from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
 from mpt.files import write_atomically
 from mpt.run.compose import compose, given_keys, settings_of
+from mpt.schema import printable
 from mpt.ticket.controls import control
 from mpt.ticket.ticket import Ticket
 
@@ -133,11 +134,12 @@ def _table(content: dict[str, Any], *, per_class: bool) -> str:
         lines.append(f"top-5     {100 * content['acc_top5']:.2f} %")
     lines.append(f"calibration error  {100 * content['calibration_error']:.2f} % (ECE with 15 bins)")
     if per_class:
-        width = max(5, *(len(row["class"]) for row in content["per_class"]))
+        names = [printable(row["class"]) for row in content["per_class"]]
+        width = max(5, *map(len, names))
         lines += ["", f"{'class':<{width}}  accuracy  images"]
         lines += [
-            f"{row['class']:<{width}}  {_percent(row['acc']):>8}  {row['num_images']:>6,}"
-            for row in content["per_class"]
+            f"{name:<{width}}  {_percent(row['acc']):>8}  {row['num_images']:>6,}"
+            for name, row in zip(names, content["per_class"], strict=True)
         ]
     if "corruptions" in content:
         lines += ["", *_corruption_lines(content["corruptions"])]

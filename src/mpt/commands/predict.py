@@ -17,9 +17,8 @@ from mpt.commands.ticket import backbone_of
 from mpt.data.pictures import EXTENSIONS
 from mpt.experiment.evaluate import best_device
 from mpt.run.compose import compose, settings_of
+from mpt.schema import MAX_TEXT, printable
 from mpt.ticket.ticket import Ticket
-
-MAX_TEXT = 60  # characters of a name in the table
 
 
 class Picture(NamedTuple):
@@ -121,7 +120,7 @@ def find_pictures(paths: Iterable[Path], *, class_names: Sequence[str]) -> list[
 def table(content: dict[str, Any], *, top: int = 1) -> str:
     """The predictions of :func:`predict` as lines of text, each with its ``top`` most probable classes."""
     rows = [
-        (_plain(row["picture"], cut=False), _most_probable(row, content["class_names"], top))
+        (printable(row["picture"], MAX_TEXT), _most_probable(row, content["class_names"], top))
         for row in content["predictions"]
     ]
     wide = max(len(picture) for picture, _ in rows)
@@ -135,13 +134,7 @@ def table(content: dict[str, Any], *, top: int = 1) -> str:
 def _most_probable(row: dict[str, Any], class_names: list[str], top: int) -> str:
     order = sorted(range(len(row["probabilities"])), key=lambda index: -row["probabilities"][index])
     names = class_names or [str(index) for index in order]
-    return ", ".join(f"{_plain(names[index])} {100 * row['probabilities'][index]:.1f} %" for index in order[:top])
-
-
-def _plain(text: str, *, cut: bool = True) -> str:
-    """``text`` for a terminal: control characters are escaped, and long names cut."""
-    printable = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-    return f"{printable[:MAX_TEXT]}..." if cut and len(printable) > MAX_TEXT else printable
+    return ", ".join(f"{printable(names[index])} {100 * row['probabilities'][index]:.1f} %" for index in order[:top])
 
 
 def _walk(folder: Path) -> Iterable[Path]:

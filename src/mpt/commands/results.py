@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpt.errors import run_command
 from mpt.files import DISTRIBUTION, version
+from mpt.schema import printable
 
 if TYPE_CHECKING:
     from mpt.analysis.table import Runs
@@ -209,9 +210,10 @@ def _render_summary(table: Any, y: str) -> str:
         if name in STATISTICS[:3]:
             rows[name] = [f"{axis_factor(y) * value:.2f}" for value in rows[name]]
         else:
-            rows[name] = rows[name].map(spell)
+            rows[name] = [printable(spell(value)) for value in rows[name]]
     unit = " %" if axis_factor(y) == 100 else ""
-    text: str = rows.rename(columns={name: f"{name}{unit}" for name in STATISTICS[:3]}).to_string(index=False)
+    names = {name: f"{name}{unit}" if name in STATISTICS[:3] else printable(name) for name in rows.columns}
+    text: str = rows.rename(columns=names).to_string(index=False)
     return f"{y} over seeds:\n{text}"
 
 

@@ -14,6 +14,7 @@ from mpt.data import ImageData, Images
 from mpt.engine.speed import LAYOUTS, compare_speed
 from mpt.experiment.build import build_backbone
 from mpt.run.compose import compose, settings_of
+from mpt.schema import printable
 from mpt.ticket.check import FORMAT
 from mpt.ticket.format import PLAIN
 from mpt.ticket.published import import_published, read_published
@@ -26,13 +27,13 @@ def info(path: Path, overrides: list[str]) -> str:
     ticket = Ticket.load(path)
     header, size = ticket.header, path.stat().st_size
     method = header["method"]
-    backbone = header["backbone"]["target"] if header["backbone"] else "your own backbone"
+    backbone = header["backbone"] or {"target": "your own backbone", "arguments": ""}
     lines = [
         str(ticket.table()),
         "",
-        f"backbone  {backbone} {header['backbone']['arguments'] if header['backbone'] else ''}",
-        f"method    {method['name']}, seed {header['seed']}, prune {method['prune']:g}, "
-        f"selection {method.get('selection', 'layerwise')}",
+        f"backbone  {printable(backbone['target'])} {printable(str(backbone['arguments']), 500)}",
+        f"method    {printable(method['name'])}, seed {header['seed']}, prune {method['prune']:g}, "
+        f"selection {printable(method.get('selection', 'layerwise'))}",
         f"weights   {ticket.num_kept:,} of {ticket.num_weights:,} kept ({100 * ticket.density:.2f} %)",
         f"file      {size:,} bytes, {8 * size / ticket.num_weights:.3f} bits per weight with everything; "
         f"entropy {ticket.entropy_bits / ticket.num_weights:.3f} bits per weight (masks, gains"
@@ -40,14 +41,19 @@ def info(path: Path, overrides: list[str]) -> str:
         f"float32   {4 * ticket.num_weights:,} bytes: {4 * ticket.num_weights / size:.1f} times as much",
     ]
     if "data" in header:
-        lines.append(f"data      {header['data']['name']}, classes {', '.join(header['class_names'])}")
+        name, classes = header["data"].get("name", "without a name"), header.get("class_names", ["without names"])
+        lines.append(f"data      {printable(name)}, classes {', '.join(map(printable, classes))}")
     if "imported" in header:
-        lines.append(f"imported  {', '.join(f'{key} {value}' for key, value in header['imported'].items())}")
+        lines.append(f"imported  {_pairs(header['imported'])}")
     for step in header.get("history", []):
         keys = ("layers", "epochs", "batch", "seed", "data")
-        details = ", ".join(f"{key} {step[key]}" for key in keys if key in step)
-        lines.append(f"tuned     {details}; from ticket {step['ticket'][:12]}")
+        details = _pairs({key: step[key] for key in keys if key in step})
+        lines.append(f"tuned     {details}; from ticket {printable(step['ticket'][:12])}")
     return "\n".join([*lines, f"digest    {ticket.digest}"])
+
+
+def _pairs(content: dict[str, Any]) -> str:
+    return ", ".join(f"{printable(key)} {printable(value)}" for key, value in content.items())
 
 
 def report(path: Path, overrides: list[str]) -> str:
@@ -161,7 +167,13 @@ def _stand_in(channels: int, size: int, *, num_classes: int) -> ImageData:
 def _report_table(content: dict[str, Any]) -> str:
     head = ("layer", "kernel", "density", "gain", "kernels", "zero", "by chance", "difference")
     rows = [
-        (row["name"], row["kernel"] or "-", f"{100 * row['density']:.2f} %", f"{row['gain']:.4g}", *_kernel_cells(row))
+        (
+            printable(row["name"]),
+            row["kernel"] or "-",
+            f"{100 * row['density']:.2f} %",
+            f"{row['gain']:.4g}",
+            *_kernel_cells(row),
+        )
         for row in content["layers"]
     ]
     sums = [(f"all {row['kernel']}", row["kernel"], "", "", *_kernel_cells(row)) for row in content["kernel_sizes"]]
@@ -184,7 +196,7 @@ def _report_table(content: dict[str, Any]) -> str:
             "kernels with a weight: a count, not a time)"
         )
     if speed := content.get("speed"):
-        lines.append(f"measured      {speed.get('refused') or _measured(speed)}")
+        lines.append(f"measured      {printable(speed['refused'], 500) if 'refused' in speed else _measured(speed)}")
     if any("scores" in row for row in content["layers"]):
         lines.append("scores        histograms are in the JSON: json=FILE")
     return "\n".join(line.rstrip() for line in lines)

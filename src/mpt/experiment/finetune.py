@@ -7,6 +7,7 @@ digest, so that a repeated command resumes it or returns its result.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mpt.experiment.train import Start
 from mpt.files import version
 from mpt.run.compose import settings_of
 from mpt.run.settings import FinetuneSettings, plain
+from mpt.schema import printable
 from mpt.ticket.finetune import Finetune, chosen_layers, finetuning_network, history
 from mpt.ticket.ticket import Ticket
 
@@ -57,8 +59,11 @@ def _model(ticket: Ticket) -> dict[str, str]:
     origin = ticket.header["backbone"] or {}
     target = origin.get("target")
     if target not in backbones.TARGETS:
-        raise ValueError(f"the ticket's backbone {target!r} is not part of mpt: give model=<its YAML>")
-    return {"name": str(origin["arguments"].get("name", target.rpartition(".")[2])), "target": target}
+        raise ValueError(f"the ticket's backbone {printable(target)} is not part of mpt: give model=<its YAML>")
+    name = str(origin["arguments"].get("name", target.rpartition(".")[2]))
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise ValueError(f"the ticket says that its backbone is {printable(name)!r}, which is no name: give model=...")
+    return {"name": name, "target": target}
 
 
 def start(settings: FinetuneSettings) -> Start:
@@ -70,7 +75,7 @@ def start(settings: FinetuneSettings) -> Start:
         )
     data = load_for(ticket, settings.data, progress=settings.trainer.progress)
     if settings.model.target in backbones.TARGETS and ticket.header["backbone"]:
-        backbone = backbones.build(ticket.header["backbone"])
+        backbone = ticket.backbone()
     else:
         backbone = build_backbone(settings.model, data, width=settings.width, seed=0)
     net = finetuning_network(ticket, backbone, layers=settings.layers, seed=settings.seed)

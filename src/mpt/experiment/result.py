@@ -22,22 +22,20 @@ from mpt.run.name import purpose
 from mpt.run.result import Result
 from mpt.run.settings import Settings, plain
 from mpt.search.methods import Method
+from mpt.ticket.check import data_settings
 from mpt.ticket.ticket import Ticket
 
 
 def build_header(settings: Settings, data: ImageData, *, epoch: int) -> dict[str, Any]:
     """The part of a ticket's header that its run decides; ``epoch``, from 1, is the epoch of the ticket."""
     config = plain(settings)
-    data_settings = {
-        key: value for key, value in config["data"].items() if value is not None and purpose(f"data.{key}") != "machine"
-    }
     parameters = {
         key: value
         for key, value in config.items()
         if purpose(key) == "result" and key not in ("data", "model", "trainer", "layers")
     }
     return {
-        "data": {**data_settings, "image_size": data.image_size, "channels": data.channels},
+        "data": data_settings(config) | {"image_size": data.image_size, "channels": data.channels},
         "class_names": list(data.class_names),
         "normalization": {"mean": list(data.mean), "std": list(data.std)},
         "parameters": parameters,

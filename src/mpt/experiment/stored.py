@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import re
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
 from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.run.settings import Data
+from mpt.schema import printable
+from mpt.ticket.check import MAX_PIXELS, data_settings
 from mpt.ticket.ticket import Ticket
 
 
@@ -17,26 +20,38 @@ def stored_data_override(ticket: Ticket, keys: set[str]) -> list[str]:
     """The override that names the data the ticket was searched for, unless ``keys`` of the command line name data."""
     if "data" in keys:
         return []
-    if "name" not in (stored := ticket.header.get("data", {})):
+    if "name" not in (stored := data_settings(ticket.header)):
         raise ValueError("the ticket does not say which data it was searched for: give data=...")
+    if not re.fullmatch(r"\w[\w-]*", stored["name"], re.ASCII):
+        raise ValueError(
+            f"the ticket says that its data are {printable(stored['name'])!r}, which is no name: give data=..."
+        )
     return [f"data={stored['name']}"]
 
 
 def keep_stored_data(ticket: Ticket, composed: DictConfig, keys: set[str], *, splits: bool = False) -> None:
     """Put the ticket's data settings into ``composed.data``, except those that the command line sets.
 
+    They are numbers and words that :data:`mpt.ticket.check.DATA` accepts: no path and no interpolation.
+
     Args:
         ticket: its header has the settings.
         composed: configuration of a command, changed in place.
         keys: that the command line sets.
         splits: whether to keep ``train_size`` and ``val_size`` too.
+
+    Raises:
+        ValueError: the ticket asks for synthetic data that would take more than a gigabyte.
     """
-    stored: dict[str, Any] = dict(ticket.header.get("data", {}))
+    stored = data_settings(ticket.header)
     same, excluded = composed.data.name == stored.get("name"), ("name", *(() if splits else ("train_size", "val_size")))
     for key, value in stored.items():
         applies = key == "image_size" or (same and key not in excluded)
         if applies and f"data.{key}" not in keys and key in composed.data:
             composed.data[key] = value
+    channels, side = ticket.image_shape
+    if "data.num_images" not in keys and (count := stored.get("num_images", 0)) * channels * side**2 > 8 * MAX_PIXELS:
+        raise ValueError(f"the ticket asks for {count:,} synthetic images: say how many with data.num_images=")
 
 
 def load_for(ticket: Ticket, data: Data, *, progress: bool = False) -> ImageData:
@@ -44,16 +59,21 @@ def load_for(ticket: Ticket, data: Data, *, progress: bool = False) -> ImageData
     images, header = load_data(**vars(data), progress=progress), ticket.header
     if "normalization" not in header:
         return images
-    expected = header["data"]["channels"], len(header["class_names"])
+    classes = tuple(header.get("class_names", images.class_names))
+    expected = len(header["normalization"]["mean"]), len(classes)
     if (images.channels, images.num_classes) != expected:
         raise ValueError(
             f"the ticket was searched for images of {expected[0]} channels in {expected[1]} classes, "
             f"{images.name} has {images.channels} channels and {images.num_classes} classes"
         )
-    if images.class_names != tuple(header["class_names"]):
+    if images.class_names != classes:
         raise ValueError(
-            f"the ticket's classes are {', '.join(header['class_names'])} and {images.name} has "
-            f"{', '.join(images.class_names)}: take data with the same classes"
+            f"the ticket's classes are {_list(classes)} and {images.name} has {_list(images.class_names)}: take data "
+            "with the same classes"
         )
     mean, std = (tuple(header["normalization"][key]) for key in ("mean", "std"))
     return dataclasses.replace(images, mean=mean, std=std)
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:20])) + (" ..." if len(names) > 20 else "")

@@ -24,6 +24,7 @@ from mpt.run.claim import NAME as CLAIM
 from mpt.run.claim import hold_claim, is_claimed
 from mpt.run.compose import quote
 from mpt.run.settings import Settings
+from mpt.schema import printable
 
 
 def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
@@ -193,6 +194,6 @@ def _report(runs: Sequence[Run], refusals: dict[Path, str], folder: Path) -> Non
     print(f"\n{len(runs) - len(failed)} of {status.count_runs(len(runs))} in {folder} done", flush=True)
     if failed:
         reasons = [refusals.get(r.directory) or status.result(r.directory).get("error", "missing") for r in failed]
-        lines = [f"  {run.directory}: {reason}" for run, reason in zip(failed, reasons, strict=True)]
+        lines = [f"  {run.directory}: {printable(reason, 500)}" for run, reason in zip(failed, reasons, strict=True)]
         print("\n".join([f"mpt-train: {status.count_runs(len(failed))} failed:", *lines]), file=sys.stderr, flush=True)
         sys.exit(1)

@@ -55,10 +55,13 @@ class Tuning:
         ]
 
     def _overrides(self, search: Run) -> list[str]:
-        config, shared = self.searching.config, ("trainer", "logger", "seed=", "runs=", "data.root=")
+        here = tuple(f"data.{key}=" for key in ("cache", "stream", "workers", "download"))  # no ticket says these
+        config, shared = self.searching.config, ("trainer", "logger", "seed=", "runs=", *here)
+        root = search.settings.data.root
         return [
             f"ticket={quote(search.directory / 'ticket.safetensors')}",
             f"data={search.settings.data.name}",
+            *([f"data.root={quote(Path(root))}"] if root else []),
             f"sweep={config.sweep}",
             f"budget={config.budget}",
             *(override for override in search.overrides if override.startswith(shared)),

@@ -16,6 +16,7 @@ from mpt.files import digest, write_atomically
 from mpt.schema import fits, is_int, is_text, misfits, parse, printable, read_json, read_text
 
 FILE, METRICS_FILE = "result.json", "metrics.jsonl"
+MAX_RESULT = 2**22  # bytes
 
 
 def key(meaning: str, *, optional: str = "") -> Any:
@@ -90,7 +91,7 @@ def read_result(directory: Path) -> dict[str, Any]:
         OSError: there is none, or it cannot be read.
         ValueError: it is damaged, or a value is not of its key's type; a clause that follows ``result.json``.
     """
-    content = read_json(directory / FILE)
+    content = read_json(directory / FILE, most=MAX_RESULT)
     if not isinstance(content, dict) or not is_text(content.get("status")):
         raise ValueError("is not the result of a run")
     if "checksum" in content and content["checksum"] != _checksum(content):

@@ -1,7 +1,8 @@
 """The checks that a ticket passes before anything uses it: types and bounds of its header, then its tensors.
 
 A file's header is data, never an instruction. Every entry that mpt reads is checked here for its type and its range;
-further entries are kept, because they are part of the content, and ignored.
+further entries are kept, because they are part of the content, and ignored. Of the data's settings only those of
+``DATA`` are ever used again: never a path, a download or a number of processes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mpt.schema import fits, is_int, is_number, is_text, printable
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS
 from mpt.search.weight import channel_shape
 
 FORMAT = 3  # the highest that this mpt knows, of a content and of a file
 MAX_DIMS = 8  # dimensions of a tensor
 MAX_SIZE = 2**31  # entries along one dimension
-MAX_NAME = 1000  # characters
+MAX_ROWS = 2**16  # layers, or other parameters and buffers
+MAX_MATCHES = 2**20  # layers times patterns of prune_layers
+MAX_SIDE, MAX_PIXELS = 2**12, 2**27  # of the images that a network takes
+MAX_ARGUMENTS = 64  # of a backbone, and entries of one of them
 _DTYPES = (torch.float32, torch.int64, torch.bool)  # of tensors other than searched layers
 
 
@@ -37,6 +42,12 @@ def check_header(header: dict[str, Any]) -> None:
     for row in header["others"]:
         if not _is_state(row):
             raise ValueError(f"the header's entry of a parameter or buffer is {_cut(row)}")
+    if not header["layers"] and not any(
+        row["trained"] is not None and 0 not in row["shape"] for row in header["others"]
+    ):
+        raise ValueError("it holds no weights")
+    if len(header["method"].get("prune_layers") or ()) * len(header["layers"]) > MAX_MATCHES:
+        raise ValueError("its header's prune_layers has too many patterns")
     names = [row["name"] for row in (*header["layers"], *header["others"])]
     if len(set(names)) != len(names):
         raise ValueError("its header lists a name twice")
@@ -63,41 +74,28 @@ def check_tensors(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
 
 
 def _cut(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _is_int(value: Any, least: int, below: float) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < below
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_NAME
+    return printable(repr(value), 200)
 
 
 def _is_shape(value: Any, *, least: int) -> bool:
-    return isinstance(value, list) and len(value) <= MAX_DIMS and all(_is_int(size, least, MAX_SIZE) for size in value)
+    return isinstance(value, list) and len(value) <= MAX_DIMS and all(is_int(size, least, MAX_SIZE) for size in value)
 
 
 def _is_layer(row: Any) -> bool:
     return (
         isinstance(row, dict)
-        and _is_name(row.get("name"))
+        and is_text(row.get("name"))
         and _is_shape(row.get("shape"), least=1)
         and bool(row["shape"])
-        and _is_int(row.get("kept"), 1, math.prod(row["shape"]) + 1)
+        and is_int(row.get("kept"), 1, math.prod(row["shape"]) + 1)
         and row.get("form") in ("binary", "real")
-        and ("tied" not in row or _is_name(row["tied"]))
+        and ("tied" not in row or is_text(row["tied"]))
         and isinstance(row.get("binary_input", False), bool)
     )
 
 
 def _is_state(row: Any) -> bool:
-    known = isinstance(row, dict) and _is_name(row.get("name")) and _is_shape(row.get("shape"), least=0)
+    known = isinstance(row, dict) and is_text(row.get("name")) and _is_shape(row.get("shape"), least=0)
     return known and (row.get("trained", 0) is None or isinstance(row.get("trained"), bool))
 
 
@@ -108,24 +106,42 @@ def _fits_owner(row: dict[str, Any], rows: dict[str, Any]) -> bool:
 
 def _is_backbone(value: Any) -> bool:
     return value is None or (
-        isinstance(value, dict) and _is_name(value.get("target")) and isinstance(value.get("arguments"), dict)
+        isinstance(value, dict) and is_text(value.get("target")) and _are_arguments(value.get("arguments"))
     )
 
 
+def _are_arguments(value: Any) -> bool:
+    if not isinstance(value, dict) or len(value) > MAX_ARGUMENTS or not fits(value, dict[str, Any]):
+        return False
+    return all(map(_is_small, value.values())) and _is_image(value.get("in_channels"), value.get("image_size"))
+
+
+def _is_small(value: Any) -> bool:
+    if isinstance(value, (list, dict)):
+        return len(value) <= MAX_ARGUMENTS and all(map(_is_small, value.values() if isinstance(value, dict) else value))
+    return is_text(value) if isinstance(value, str) else value is None or abs(value) <= 2**20
+
+
+def _is_image(channels: Any, side: Any) -> bool:
+    channels, side = (1 if number is None else number for number in (channels, side))
+    return all(is_int(number, 1, MAX_SIDE + 1) for number in (channels, side)) and channels * side**2 <= MAX_PIXELS
+
+
 def _is_method(value: Any) -> bool:
-    if not isinstance(value, dict) or not _is_name(value.get("name")) or not _is_number(value.get("prune")):
+    if not isinstance(value, dict) or not is_text(value.get("name")) or not is_number(value.get("prune")):
         return False
     own = value.get("prune_layers")
     prunes = [value["prune"], *(own.values() if isinstance(own, dict) else ())]
     known = value.get("init") in (None, *INITIALIZERS) and value.get("scale_fan") in (None, *SCALE_FANS)
-    return known and isinstance(own, (dict, type(None))) and all(_is_number(p) and 0 <= p < 1 for p in prunes)
+    return known and isinstance(own, (dict, type(None))) and all(is_number(p) and 0 <= p < 1 for p in prunes)
 
 
 def _is_binary_activations(value: Any) -> bool:
     return value is None or (
         isinstance(value, dict)
-        and _is_number(value.get("t"))
+        and is_number(value.get("t"))
         and isinstance(value.get("signs"), list)
+        and len(value["signs"]) <= MAX_ROWS
         and all(map(_is_sign, value["signs"]))
     )
 
@@ -134,50 +150,82 @@ def _is_sign(value: Any) -> bool:
     return (
         isinstance(value, dict)
         and value.keys() == {"activation", "behind", "features", "dims"}
-        and _is_name(value["activation"])
-        and (value["behind"] is None or _is_name(value["behind"]))
-        and (value["features"] is None or _is_int(value["features"], 1, 2**20))
-        and _is_int(value["dims"], 2, 6)
+        and is_text(value["activation"])
+        and (value["behind"] is None or is_text(value["behind"]))
+        and (value["features"] is None or is_int(value["features"], 1, 2**20))
+        and is_int(value["dims"], 2, 6)
     )
 
 
 def _is_data(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and _is_name(value.get("name", ""))
-        and all(_is_int(value.get(key, 1), 1, 2**16) for key in ("image_size", "channels"))
+        and all(value.get(key) is None or accepts(value[key]) for key, accepts in DATA.items())
+        and _is_image(value.get("channels"), value.get("image_size"))
     )
+
+
+def data_settings(about: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the data, in a checked header or in a run's settings, that a ticket passes on."""
+    return {key: value for key, value in about.get("data", {}).items() if key in DATA and value is not None}
+
+
+def _are_parameters(value: Any) -> bool:
+    kinds: dict[str, Callable[[Any], bool]] = {
+        "width": lambda v: is_number(v) and 0 < v <= 2**20,
+        **dict.fromkeys(("binary_activations", "learn_batchnorm"), lambda v: isinstance(v, bool)),
+    }
+    return fits(value, dict[str, Any]) and all(accepts(value[key]) for key, accepts in kinds.items() if key in value)
 
 
 def _is_normalization(value: Any) -> bool:
     if not isinstance(value, dict) or not all(isinstance(value.get(key), list) for key in ("mean", "std")):
         return False
     mean, std = value["mean"], value["std"]
-    return 0 < len(mean) == len(std) and all(map(_is_number, [*mean, *std])) and all(s > 0 for s in std)
+    return 0 < len(mean) == len(std) and all(map(is_number, [*mean, *std])) and all(s > 0 for s in std)
 
 
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
+def _is_count(value: Any) -> bool:
+    return is_int(value, 1, 2**31)
 
 
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _are_channels(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= MAX_SIDE and all(map(is_number, value))
+
+
+DATA: dict[str, Callable[[Any], bool]] = {  # settings of the data that are used again -> what accepts a value
+    "name": is_text,
+    **dict.fromkeys(("image_size", "channels", "train_size", "num_classes", "num_images"), _is_count),
+    "val_size": lambda v: is_number(v) and 0 <= v < 2**31,
+    "crop": lambda v: is_int(v, 0, MAX_SIDE),
+    **dict.fromkeys(("flip", "resized_crop"), _is_flag),
+    **dict.fromkeys(("mean", "std"), _are_channels),
+    "augment": lambda v: v in ("none", "augmix"),
+    "noise_std": lambda v: is_number(v) and v >= 0,
+    "noise_probability": lambda v: is_number(v) and 0 <= v <= 1,
+}
 # entry -> (what accepts its value, whether a header must have it)
 _ENTRIES: dict[str, tuple[Callable[[Any], bool], bool]] = {
-    "format": (lambda v: _is_int(v, 1, FORMAT + 1), True),
-    "mpt": (_is_name, True),
+    "format": (lambda v: is_int(v, 1, FORMAT + 1), True),
+    "mpt": (is_text, True),
     "backbone": (_is_backbone, True),
     "method": (_is_method, True),
-    "seed": (lambda v: v is None or _is_int(v, 0, 2**63), True),
+    "seed": (lambda v: v is None or is_int(v, 0, 2**63), True),
     "signs": (lambda v: v in ("seed", "stored"), False),
     "binary_activations": (_is_binary_activations, False),
-    "layers": (lambda v: isinstance(v, list), True),
-    "others": (lambda v: isinstance(v, list), True),
+    "layers": (lambda v: isinstance(v, list) and len(v) <= MAX_ROWS, True),
+    "others": (lambda v: isinstance(v, list) and len(v) <= MAX_ROWS, True),
     "data": (_is_data, False),
-    "class_names": (lambda v: isinstance(v, list) and all(map(_is_name, v)), False),
+    "class_names": (lambda v: isinstance(v, list) and all(map(is_text, v)), False),
     "normalization": (_is_normalization, False),
-    "parameters": (_is_dict, False),
-    "epoch": (lambda v: _is_int(v, 0, 2**31), False),
-    "imported": (_is_dict, False),
-    "history": (lambda v: isinstance(v, list) and all(_is_dict(e) and _is_name(e.get("ticket")) for e in v), False),
+    "parameters": (_are_parameters, False),
+    "epoch": (lambda v: is_int(v, 0, 2**31), False),
+    "imported": (lambda v: fits(v, dict[str, Any]), False),
+    "history": (lambda v: fits(v, list[dict[str, Any]]) and all(is_text(step.get("ticket")) for step in v), False),
 }
 
 

@@ -20,20 +20,19 @@ from __future__ import annotations
 import bz2
 import json
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mpt.schema import parse
 from mpt.search.weight import channel_shape
 from mpt.ticket.check import check_header
 from mpt.ticket.coding import decode_mask, encode_mask
 from mpt.ticket.layer import StoredLayer
 
 MAX_HEADER = 2**23  # bytes of JSON
-MAX_DEPTH = 32  # of lists and objects in one another
 _STATES = {"floats": torch.float32, "integers": torch.int64, "booleans": torch.bool}
 _DTYPES = {
     "header": torch.uint8,
@@ -114,28 +113,6 @@ def _header(stored: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"its header is truncated, has bytes behind its end or takes more than {MAX_HEADER} bytes")
     content = parse(text)
     return dict(content["header"]), dict(content["coding"])
-
-
-def parse(text: str | bytes) -> Any:
-    """The JSON value of ``text``; ValueError also for numbers that JSON does not have, and if it is nested too deep."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is not a number of JSON")
-
-    try:
-        value = json.loads(text, parse_constant=refuse)
-    except RecursionError as error:
-        raise ValueError("its header is nested too deep") from error
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _inside(outer)]
-        if not level:
-            return value
-    raise ValueError("its header is nested too deep")
-
-
-def _inside(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _expand_layer(

@@ -39,8 +39,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from mpt.files import write_atomically
+from mpt.schema import parse
 from mpt.ticket.check import FORMAT, check_header, check_tensors
-from mpt.ticket.compact import MAX_HEADER, compact, expand, parse
+from mpt.ticket.compact import MAX_HEADER, compact, expand
 
 PLAIN, CHANNEL_GAINS = 2, 3  # the first formats for a gain for each layer and for each channel
 

@@ -19,9 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mpt.schema import printable
 from mpt.search.initializers import random_sign_bits
+from mpt.search.table import LayerRow, ParameterRow
 from mpt.ticket.coding import entropy, pack_bits, select_bits, unpack_bits
 
+SHOWN = 200  # characters of a name in a table
 PARTS = {"binary": ("mask", "signs", "gain"), "real": ("mask", "values")}  # of a layer of each form
 
 
@@ -135,6 +138,20 @@ class StoredLayer:
         weight[self.mask()] = self.kept_values()
         return weight
 
+    def table_row(self, *, prune: float | None) -> LayerRow:
+        """The row of a table; ``prune`` is the fraction that the search removed of this layer by its name, or None."""
+        return LayerRow(
+            printable(self.name, SHOWN),
+            self.shape,
+            self.num_weights,
+            self.kept,
+            float(self.kept_values().double().abs().mean()),
+            self.bits,
+            self.binary_input,
+            prune,
+            printable(self.tied, SHOWN) if self.tied else None,
+        )
+
     def row(self) -> dict[str, Any]:
         """The header row, plain JSON."""
         row = {"name": self.name, "shape": list(self.shape), "kept": self.kept, "form": self.form}
@@ -159,6 +176,12 @@ class StoredState:
     def from_row(cls, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StoredState:
         """The state of a header row, with its value from all tensors of the ticket."""
         return cls(row["name"], row["trained"], tensors[row["name"]])
+
+    def table_row(self) -> ParameterRow:
+        """The row of a table."""
+        word = {True: "trained", False: "frozen", None: "buffer"}[self.trained]
+        bits = 8 * self.value.nbytes
+        return ParameterRow(printable(self.name, SHOWN), tuple(self.value.shape), self.value.numel(), word, bits)
 
     def row(self) -> dict[str, Any]:
         """The header row, plain JSON."""

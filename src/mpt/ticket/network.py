@@ -8,12 +8,19 @@ only methods of :mod:`mpt.search.methods`; nothing that a file names is imported
 from __future__ import annotations
 
 import copy
+import math
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from mpt import backbones
 from mpt.search import methods
@@ -27,6 +34,9 @@ from mpt.ticket.keeping import keep_ticket_weights
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.pack import unsearched
 
+SPARE = 1000  # parameters that a plain backbone may have beyond its ticket's: biases, batch-norm
+SPARE_VALUES = 2**25  # values of its parameters and buffers that its ticket does not have
+
 
 def build_network(
     header: dict[str, Any],
@@ -36,7 +46,7 @@ def build_network(
     backbone: nn.Module | None,
 ) -> nn.Module:
     """The network of a ticket with this content; see :meth:`mpt.Ticket.network`."""
-    plain = copy.deepcopy(unwrap(backbone)) if backbone is not None else _build(header, layers, others)
+    plain = copy.deepcopy(unwrap(backbone)) if backbone is not None else build_backbone(header, layers, others)
     net = _assemble(plain, header, layers, others)
     _load_layers(net, layers)
     _load_others(net, others)
@@ -44,18 +54,52 @@ def build_network(
     return net.eval()
 
 
-def _build(header: dict[str, Any], layers: Sequence[StoredLayer], others: Sequence[StoredState]) -> nn.Module:
-    """The header's plain backbone, after a trial without memory."""
+def build_backbone(header: dict[str, Any], layers: Sequence[StoredLayer], others: Sequence[StoredState]) -> nn.Module:
+    """The header's plain backbone, after a trial without memory and within bounds; see :meth:`mpt.Ticket.backbone`."""
     if (origin := header["backbone"]) is None:
         raise ValueError("the ticket does not say how its backbone is built: pass the plain network as backbone=")
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of layers without weights
-            _assemble(backbones.build(origin), header, layers, others)
+            with _at_most(len(layers) + len(others)):
+                net = backbones.build(origin)
+            _assemble(net, header, layers, others)
+            values = sum(value.numel() for value in (*net.parameters(), *net.buffers()))
+            if values > 4 * sum(math.prod(stored.shape) for stored in layers) + 4 * _count(others) + SPARE_VALUES:
+                raise ValueError(f"the ticket is for another backbone: this one has {values:,} values")
     except (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"the ticket's backbone {origin['target']} cannot be built: {reason}") from error
     return backbones.build(origin)
+
+
+def _count(others: Sequence[StoredState]) -> int:
+    return sum(state.value.numel() for state in others)
+
+
+@contextmanager
+def _at_most(tensors: int) -> Iterator[None]:
+    """Inside, building a network with far more parameters or modules than a ticket of ``tensors`` raises ValueError.
+
+    A few bytes of a header could ask for a million layers.
+    """
+    thread, counts = threading.get_ident(), {"parameters": 0, "modules": 0}
+    most = {"parameters": 8 * tensors + SPARE, "modules": 64 * tensors + 8 * SPARE}
+
+    def count(kind: str) -> None:
+        counts[kind] += threading.get_ident() == thread
+        if counts[kind] > most[kind]:
+            raise ValueError(f"the ticket is for another backbone: this one has more than {most[kind]:,} {kind}")
+
+    hooks = (
+        register_module_parameter_registration_hook(lambda *_: count("parameters")),
+        register_module_module_registration_hook(lambda *_: count("modules")),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _assemble(

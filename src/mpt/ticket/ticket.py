@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from mpt.files import version
+from mpt.schema import printable
 from mpt.search.conversion import Conversion
 from mpt.search.initializers import random_weight
 from mpt.search.layers import unwrap
 from mpt.search.methods import Dense, own_prune
-from mpt.search.table import LayerRow, LayerTable, ParameterRow
+from mpt.search.table import LayerTable
 from mpt.ticket import format as files
 from mpt.ticket.check import FORMAT
 from mpt.ticket.layer import StoredLayer, StoredState
-from mpt.ticket.network import build_network
+from mpt.ticket.network import build_backbone, build_network
 from mpt.ticket.pack import origin_of_signs, other_state, pack_layers, refuse_ramp, tensors_of
 
 if TYPE_CHECKING:
@@ -166,6 +167,10 @@ class Ticket:
         """
         return build_network(self.header, self.layers, self.others, backbone=backbone)
 
+    def backbone(self) -> nn.Module:
+        """The plain network that the header names, untrained; ValueError if ``mpt.backbones`` cannot build it."""
+        return build_backbone(self.header, self.layers, self.others)
+
     def classifier(
         self, *, backbone: nn.Module | None = None, batch: int = 64, device: torch.device | str = "cpu"
     ) -> Classifier:
@@ -185,29 +190,14 @@ class Ticket:
         return Classifier(net, self.header, image=self.image_shape, batch=batch, device=device)
 
     def table(self) -> LayerTable:
-        """The layer table of :func:`mpt.layer_table`, from the file alone; it counts the bits of the packed tensors."""
-        layers = tuple(
-            LayerRow(
-                layer.name,
-                layer.shape,
-                layer.num_weights,
-                layer.kept,
-                float(layer.kept_values().double().abs().mean()),
-                layer.bits,
-                layer.binary_input,
-                own_prune(self.header["method"].get("prune_layers"), layer.name),
-                layer.tied,
-            )
-            for layer in self.layers
-        )
-        words = {True: "trained", False: "frozen", None: "buffer"}
-        others = tuple(
-            ParameterRow(
-                state.name, tuple(state.value.shape), state.value.numel(), words[state.trained], 8 * state.value.nbytes
-            )
-            for state in self.others
-        )
-        return LayerTable(self.header["method"]["name"], layers, others, ())
+        """The layer table of :func:`mpt.layer_table`, from the file alone; it counts the bits of the packed tensors.
+
+        Names are escaped, and cut after 200 characters.
+        """
+        prunes = self.header["method"].get("prune_layers")
+        layers = tuple(layer.table_row(prune=own_prune(prunes, layer.name)) for layer in self.layers)
+        others = tuple(state.table_row() for state in self.others)
+        return LayerTable(printable(self.header["method"]["name"]), layers, others, ())
 
     @property
     def num_weights(self) -> int:
@@ -285,7 +275,7 @@ class Ticket:
             torch.Size(layer.shape),
             seed=seed,
             layer=stream,
-            init=method.get("init", "kaiming_normal"),
-            scale_fan=method.get("scale_fan", "none"),
+            init=method.get("init") or "kaiming_normal",
+            scale_fan=method.get("scale_fan") or "none",
             prune=self.layer_prune(layer.stored_as),
         )

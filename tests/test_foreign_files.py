@@ -1,0 +1,25 @@
+"""Altered files are read without an import, a call or another open file, and end in one sentence: see tests/fuzz.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("headers", 150),
+        *(pytest.param(kind, 2000, marks=pytest.mark.slow) for kind in ("headers", "bytes", "runs")),
+    ],
+)
+def test_altered_files_run_nothing_open_nothing_else_and_end_in_one_sentence(kind, count):
+    command = [sys.executable, "-m", "tests.fuzz", kind, str(count), str(count)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert done.stdout.startswith(f"{kind}: 0 of {count} failed")
