@@ -185,12 +185,19 @@ def test_a_path_compiles_like_its_ticket(tmp_path):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.zeros(1, 1, 4, 4, dtype=torch.float64), "float64"),
-        (np.zeros((1, 1, 4, 4), np.uint8), "uint8"),
-        (torch.zeros(1, 1, 4, 5), "image_size="),
-        (torch.zeros(1, 4, 4), "shape"),
-        (torch.full((1, 1, 4, 4), float("nan")), "NaN"),
-        (torch.full((1, 1, 4, 4), float("inf")), "finite"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.float64), r"float64: pass images.float\(\)"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.bfloat16), "bfloat16"),
+        (np.zeros((1, 1, 4, 4)), "float64: pass images.astype"),
+        (np.zeros((1, 1, 4, 4), np.uint8), r"uint8: ticket.classifier\(\) takes pictures and normalizes them"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), "uint8: ticket.classifier"),
+        (torch.zeros(1, 1, 4, 5), "resize them to 4 x 4, or compile the ticket with image_size="),
+        (torch.zeros(1, 3, 4, 4), "this ticket takes images of 1 channel$"),
+        (torch.zeros(1, 4, 4, 1), "channels before the rows"),
+        (torch.zeros(1, 4, 4), r"pass images\[None\]"),
+        (torch.zeros(4, 4), "four dimensions"),
+        (np.zeros((), np.float32), "four dimensions"),
+        (torch.cat([torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), float("nan"))]), r"images\[1\] has NaN"),
+        (torch.full((1, 1, 4, 4), float("inf")), "infinity"),
         (torch.zeros(1, 1, 4, 4, device="meta"), "on the CPU"),
         ([[1.0]], "list"),
     ],
@@ -200,6 +207,34 @@ def test_images_that_do_not_fit_are_refused_in_one_sentence(images, message):
     with pytest.raises(ValueError, match=message) as error:
         run(images)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ticket": None}, "got NoneType"),
+        ({"ticket": nn.Linear(2, 2)}, "got Linear: mpt.Ticket.from_network"),
+        ({"threads": "2"}, "at least 1, got '2'"),
+        ({"threads": 0}, "at least 1, got 0"),
+        ({"image_size": 3.5}, "in pixels, got 3.5"),
+        ({"image_size": "4"}, "in pixels, got '4'"),
+        ({"image_size": (4, 4, 4)}, "in pixels"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_in_one_sentence(arguments, message):
+    arguments = {"ticket": ticket(B.mlp(hidden=(8,), image_size=4)), **arguments}
+    with pytest.raises(ValueError, match=message) as error:
+        mpt.compile(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_compiled_says_what_it_is():
+    found = ticket(B.mlp(hidden=(8,), image_size=4))
+    lines = repr(mpt.compile(found, unroll=True, threads=2)).splitlines()
+    assert lines[0] == f"compiled {repr(found).splitlines()[0]}"
+    assert lines[1].startswith("  unrolled, vectors of ")
+    assert lines[1].endswith(", 2 threads: images (N, 1, 4, 4) -> logits (N, 10)")
+    assert len(lines) == 2
 
 
 def test_an_unknown_image_size_is_asked_for():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import pytest
 import torch
 
@@ -55,6 +58,30 @@ def test_another_machine_or_content_has_another_object(cache):
     assert objects.kept(b"key", host) == b"content"
     assert objects.kept(b"other", host) is None
     assert host == narrow or objects.kept(b"key", narrow) is None
+
+
+def test_above_its_limit_the_cache_drops_what_was_not_used_for_the_longest_time(cache, monkeypatch):
+    host = Machine.host()
+
+    def keep(key, *, age, size=1000):
+        before = {*cache.glob("*.o")}
+        objects.keep(key, host, key * size)
+        (path,) = {*cache.glob("*.o")} - before
+        os.utime(path, (time.time() - age,) * 2)
+        return path.stat().st_size
+
+    def kept():
+        return [key for key in (b"a", b"b", b"c", b"d", b"e") if objects._path(key, host).exists()]
+
+    sizes = [keep(key, age=age) for key, age in ((b"a", 400), (b"b", 300), (b"c", 200))]
+    (cache / "mine.o").write_bytes(b"x" * 5000)
+    monkeypatch.setattr(objects, "LIMIT", sum(sizes))
+    assert objects.kept(b"a", host) == b"a" * 1000  # used now
+    keep(b"d", age=0)
+    assert kept() == [b"a", b"c", b"d"]
+    keep(b"e", age=0, size=5000)  # more than the limit
+    assert kept() == [b"e"]
+    assert (cache / "mine.o").exists()  # a file of the user's
 
 
 def test_nothing_is_written_for_a_ticket_that_is_refused(cache):

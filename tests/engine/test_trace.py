@@ -82,14 +82,94 @@ def test_functions_and_methods_are_what_they_are_in_torch(forward):
     assert_traced(Function(forward), (3, 6, 7))
 
 
-def test_a_tensor_changed_in_place_is_changed_for_later_readers():
-    def forward(x):
-        y = x + x
-        z = torch.relu_(y)
-        z.add_(x)  # z += x is z + x to a symbolic trace
-        return z + y
+def _add_in_place(x):
+    y = z = F.relu(x) + x
+    z += x
+    return z + y
 
+
+def _add_in_place_to_an_identity(x):
+    y = x + x
+    z = F.dropout(y, training=False)
+    z += x
+    return torch.cat([y, z], dim=1)
+
+
+def _change_with_functions_and_methods(x):
+    y = x + x
+    z = torch.relu_(y)
+    z.add_(x)
+    return z + y
+
+
+def _change_by_a_positional_argument(x):
+    y = x + x
+    z = F.relu(y, True)
+    return z + y
+
+
+def _change_a_view_that_alone_is_read_later(x):
+    y = (x + x).flatten(1)
+    y.relu_()
+    y += y
+    return y
+
+
+def _read_a_view_before_the_change(x):
+    y = x + x
+    total = y.mean([2, 3]) + y[:, :, ::2].mean([2, 3])
+    y += x
+    return total + y.mean([2, 3])
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        _add_in_place,
+        _add_in_place_to_an_identity,
+        _change_with_functions_and_methods,
+        _change_by_a_positional_argument,
+        _change_a_view_that_alone_is_read_later,
+        _read_a_view_before_the_change,
+    ],
+)
+def test_a_tensor_changed_in_place_is_changed_for_later_readers(forward):
     assert_traced(Function(forward), (2, 4, 4))
+
+
+def _change_a_view(x):
+    y = x + x
+    y.flatten(1).relu_()
+    return y
+
+
+def _change_what_a_view_is_of(x):
+    y = x + x
+    flat = y.view(y.shape[0], -1)
+    y += x
+    return flat
+
+
+def _change_some_rows(x):
+    y = x + x
+    rows = y[:, :, ::2]
+    rows.relu_()
+    return y.flatten(1)
+
+
+def _change_one_view_and_read_another(x):
+    y = x + x
+    a, b = y.flatten(1), y.reshape(-1, 32)
+    a.add_(a)
+    return b
+
+
+@pytest.mark.parametrize(
+    "forward", [_change_a_view, _change_what_a_view_is_of, _change_some_rows, _change_one_view_and_read_another]
+)
+def test_a_change_in_place_that_is_read_in_another_shape_is_refused(forward):
+    with pytest.raises(ValueError, match=r"in another shape later .layer (add|iadd|relu)"):
+        trace(Function(forward), shape=(2, 4, 4))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,8 @@ def test_test_images_are_classified_as_evaluation_classifies_them_in_every_form(
     forms = {
         "tensor": pixels,
         "float tensor": pixels.float() / 255,
+        "float array": pixels.permute(0, 2, 3, 1).float().numpy() / 255,
+        "float64 arrays": [image.double().numpy()[0] / 255 for image in pixels],
         "array": pixels.permute(0, 2, 3, 1).numpy(),
         "arrays": [image.numpy()[0] for image in pixels],
         "pictures": [Image.fromarray(image.numpy()[0]) for image in pixels],
@@ -121,14 +123,15 @@ def test_what_is_no_picture_is_refused(root, tmp_path):
     classify = ticket.classifier()
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     cases = [
-        ("float64", np.zeros((8, 8, 3))),
+        ("complex128", np.zeros((8, 8, 3), complex)),
+        ("must lie in", np.full((8, 8, 3), 1.01, np.float32)),
         ("must lie in", torch.randn(3, 8, 8)),
         ("must lie in", torch.full((3, 8, 8), torch.nan)),
         (r"got \(8, 8, 4\)", np.zeros((8, 8, 4), np.uint8)),
         (r"got \(0, 8, 3\)", np.zeros((0, 8, 3), np.uint8)),
         ("got int", [3]),
         ("got int", 3),
-        ("uint8 array or a tensor, got int64", [np.zeros((8, 8, 3), np.int64)]),
+        ("uint8 or in .0, 1., got int64", [np.zeros((8, 8, 3), np.int64)]),
         ("is not a readable picture", tmp_path / "broken.png"),
         ("more than 8 bits per channel", Image.new("I", (8, 8))),
     ]
@@ -152,3 +155,12 @@ def test_a_network_of_other_outputs_than_classes_is_refused():
         ticket.classifier()(np.zeros((8, 8, 3), np.uint8))
     del ticket.header["class_names"]
     assert ticket.classifier()(np.zeros((8, 8, 3), np.uint8))[0].label in ("0", "1", "2")
+
+
+def test_its_repr_says_network_size_and_classes():
+    data = load("digits")
+    lines = repr(ticket_for(data, name="digits").classifier()).splitlines()
+    assert lines == [
+        "Classifier by Conv on cpu",
+        "  pictures -> 1 channel, 8 x 8 pixels -> 10 classes ('0', '1', '2', '3', ...)",
+    ]

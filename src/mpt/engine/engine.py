@@ -58,14 +58,19 @@ def compile(
 
     Raises:
         ValueError: the network has an operation that the engine does not know, by name of the layer; the image size is
-            not known, or not one that the network takes.
+            not known, or not one that the network takes; an argument of another type.
     """
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads is the number of threads and must be at least 1, got {threads}")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads is the number of threads and must be at least 1, got {threads!r}")
+    if not isinstance(ticket, (Ticket, str, os.PathLike)):
+        kind = type(ticket).__name__
+        raise ValueError(f"ticket is a Ticket or the path of its file, got {kind}: mpt.Ticket.from_network makes one")
     if not isinstance(ticket, Ticket):
         ticket = Ticket.load(Path(ticket))
     nodes = operations(ticket, image_size=image_size)
-    return Run(nodes, machine=Machine.host(), unroll=unroll, threads=threads or torch.get_num_threads())
+    name = repr(ticket).partition("\n")[0]
+    threads = threads or torch.get_num_threads()
+    return Run(nodes, machine=Machine.host(), unroll=unroll, threads=threads, name=name)
 
 
 def operations(ticket: Ticket, *, image_size: int | tuple[int, int] | None = None) -> list[Node]:
@@ -84,7 +89,7 @@ def _shape(net: nn.Module, ticket: Ticket, image_size: int | tuple[int, int] | N
     size = image_size if image_size is not None else said or about.get("image_size")
     if size is None:
         raise ValueError("the ticket's network takes images of any size: pass image_size=, their side in pixels")
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"image_size is a side, or (height, width), in pixels, got {image_size!r}")
     first = next((layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))), None)
@@ -105,10 +110,20 @@ class Run:
         shape: (C, H, W) of an image.
         outputs: shape of one image's result: (classes,), or (C, H, W) of a network that returns images.
         threads: how many share a batch.
+        name: of the network, for ``repr``.
     """
 
-    def __init__(self, nodes: Sequence[Node], *, machine: Machine, unroll: bool = False, threads: int = 1) -> None:
-        self.shape, last, self.threads = nodes[0].shape, nodes[-1].shape, threads
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        *,
+        machine: Machine,
+        unroll: bool = False,
+        threads: int = 1,
+        name: str = "a network",
+    ) -> None:
+        self.shape, last, self.threads, self.name = nodes[0].shape, nodes[-1].shape, threads, name
+        self.kind = f"{'unrolled' if unroll else 'lists'}, vectors of {machine.lanes}"
         self.outputs = last[:1] if last[1:] == (1, 1) else last
         made = program(nodes, machine=machine, unroll=unroll)
         steps = objects.cached(made.text.encode(), machine, lambda: objects.optimised(made.text, machine))
@@ -119,6 +134,11 @@ class Run:
         self._function = self._library.function(ENTRY, pointer, pointer, ctypes.c_int64, pointer, pointer)
         self._memory: SimpleQueue[np.ndarray] = SimpleQueue()
         self._workers = ThreadPoolExecutor(threads - 1, "mpt.compile") if threads > 1 else None
+
+    def __repr__(self) -> str:
+        sizes = [", ".join(map(str, sizes)) for sizes in (self.shape, self.outputs)]
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        return f"compiled {self.name}\n  {self.kind}, {threads}: images (N, {sizes[0]}) -> logits (N, {sizes[1]})"
 
     def __call__(self, images: Images) -> Images:
         """Logits of ``images``, (N, C, H, W) float32, a NumPy array or a tensor on the CPU; any N.
@@ -141,21 +161,41 @@ class Run:
 
     def _checked(self, images: np.ndarray | Tensor) -> np.ndarray:
         """``images`` as contiguous float32 in memory."""
-        wanted = f"images must be float32 of shape (N, {', '.join(map(str, self.shape))})"
-        if isinstance(images, Tensor):
-            if images.device.type != "cpu":
-                raise ValueError(f"{wanted} on the CPU, these are on {images.device}: pass images.cpu()")
-            if images.dtype != torch.float32:
-                raise ValueError(f"{wanted}, got {str(images.dtype).removeprefix('torch.')}: pass images.float()")
-            images = images.detach().numpy()
-        if not isinstance(images, np.ndarray) or images.dtype != np.float32:
-            kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
-            raise ValueError(f"{wanted}, got {kind}: pass images.astype('float32'), normalized as in training")
-        if images.shape[1:] != self.shape:
-            raise ValueError(f"{wanted}, got {images.shape}: compile with image_size= for other sides")
-        if not np.isfinite(images).all():
-            raise ValueError(f"{wanted} and finite, and these have NaN or infinity: look at what made them")
-        return np.ascontiguousarray(images)
+        wanted = f"images must be float32 of shape (N, {', '.join(map(str, self.shape))}), normalized as in the search"
+        if not isinstance(images, (np.ndarray, Tensor)):
+            kind = type(images).__name__
+            raise ValueError(f"{wanted}, got {kind}: pass an array or a tensor; ticket.classifier() takes pictures")
+        if isinstance(images, Tensor) and images.device.type != "cpu":
+            raise ValueError(f"{wanted}, on the CPU, and these are on {images.device}: pass images.cpu()")
+        kind = str(images.dtype).removeprefix("torch.")
+        if "int" in kind or kind == "bool":
+            raise ValueError(
+                f"{wanted}, and these are pixels of {kind}: ticket.classifier() takes pictures and normalizes them, "
+                "with the mean and std of ticket.header['normalization']"
+            )
+        if kind != "float32":
+            how = "images.float()" if isinstance(images, Tensor) else "images.astype('float32')"
+            raise ValueError(f"{wanted}, got {kind}: pass {how}")
+        x = images.detach().numpy() if isinstance(images, Tensor) else images
+        if x.shape[1:] != self.shape or x.ndim != 4:
+            raise ValueError(f"{wanted}, got {x.shape}: {self._advice(x.shape)}")
+        if not np.isfinite(x).all():
+            first = int(np.flatnonzero(~np.isfinite(x).all(axis=(1, 2, 3)))[0])
+            raise ValueError(f"images[{first}] has NaN or infinity: check its file and how it was normalized")
+        return np.ascontiguousarray(x)
+
+    def _advice(self, shape: tuple[int, ...]) -> str:
+        """What to do with images of another shape."""
+        channels, height, width = self.shape
+        if shape == self.shape:
+            return "pass images[None], a batch of one"
+        if len(shape) != 4:
+            return "pass a batch of images, in four dimensions"
+        if shape[1:] == (height, width, channels):
+            return "move the channels before the rows"
+        if shape[1] != channels:
+            return f"this ticket takes images of {channels} channel{'s' * (channels > 1)}"
+        return f"resize them to {height} x {width}, or compile the ticket with image_size="
 
     def _compute(self, images: np.ndarray, logits: np.ndarray) -> None:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from typing import Any
 from mpt.engine.code import Machine, llvm
 from mpt.files import DamagedError, read_sealed, write_atomically
 
+LIMIT = 2**30  # bytes of the cache: above it, the objects that were not used for the longest time are removed
 VERSION = b"2"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
 
 
@@ -59,8 +61,12 @@ def cached(key: bytes, machine: Machine, make: Callable[[], bytes]) -> bytes:
 
 def kept(key: bytes, machine: Machine) -> bytes | None:
     """The object of ``key`` that the cache holds; None if it holds none, or a damaged one."""
+    path = _path(key, machine)
     try:
-        return read_sealed(_path(key, machine))
+        content = read_sealed(path)
+        with suppress(OSError):  # of another user
+            os.utime(path)  # used now
+        return content
     except DamagedError as error:
         print(f"{error}: it is compiled again", file=sys.stderr, flush=True)
     except OSError:  # none yet, or a directory that cannot be read
@@ -74,6 +80,22 @@ def keep(key: bytes, machine: Machine, content: bytes) -> None:
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content, seal=True)
+        _shrink(path)
+
+
+def _shrink(newest: Path) -> None:
+    """Remove the objects next to ``newest`` that were not used for the longest time, down to ``LIMIT`` bytes."""
+    left = LIMIT - newest.stat().st_size
+    others = [(path.stat(), path) for path in newest.parent.glob("*.o") if path != newest and _is_ours(path)]
+    for about, path in sorted(others, key=lambda other: other[0].st_mtime_ns, reverse=True):
+        left -= about.st_size
+        if left < 0:
+            path.unlink(missing_ok=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the name is a digest, as :func:`_path` makes them: the user may keep other files in the directory."""
+    return re.fullmatch("[0-9a-f]{40}", path.stem) is not None
 
 
 def _path(key: bytes, machine: Machine) -> Path:

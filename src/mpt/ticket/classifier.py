@@ -89,12 +89,19 @@ class Classifier:
         self.class_names = tuple(header.get("class_names", ()))
         self.net, self.batch, self.device = net.to(device).eval(), batch, torch.device(device)
 
+    def __repr__(self) -> str:
+        names = ", ".join(repr(name[:20]) for name in self.class_names[:4])
+        more = ", ..." * (len(self.class_names) > 4)
+        kind = f"{self.channels} channel{'s' * (self.channels > 1)}, {self.side} x {self.side} pixels"
+        classes = f"{len(self.class_names)} classes ({names}{more})" if names else "classes without names"
+        return f"Classifier by {type(self.net).__name__} on {self.device}\n  pictures -> {kind} -> {classes}"
+
     def __call__(self, pictures: Any) -> list[Prediction]:
         """Classify one picture or several.
 
         Args:
-            pictures: a path, a PIL image, a uint8 array (H, W, C), or (H, W) if grey, a tensor (C, H, W), or a
-                sequence of these; or an array (N, H, W, C) or a tensor (N, C, H, W). A tensor is uint8, or floating
+            pictures: a path, a PIL image, an array (H, W, C), or (H, W) if grey, a tensor (C, H, W), or a sequence of
+                these; or an array (N, H, W, C) or a tensor (N, C, H, W). Arrays and tensors are uint8, or floating
                 point in [0, 1].
 
         Returns:
@@ -167,17 +174,20 @@ def _separate(pictures: Any) -> Iterable[Any]:
 
 
 def _pixels(picture: Any) -> np.ndarray:
-    """A uint8 array, (H, W, C) or (H, W), of an array of that kind or of a tensor (C, H, W)."""
+    """A uint8 array, (H, W, C) or (H, W), of an array like that or a tensor (C, H, W), of uint8 or in [0, 1]."""
     if isinstance(picture, Tensor):
         tensor = picture.detach().cpu()
-        if tensor.is_floating_point():
-            if not bool(((tensor >= 0) & (tensor <= 1)).all()):  # also refuses nan
-                raise ValueError("a floating-point tensor must lie in [0, 1]: give pictures that are not normalised")
-            tensor = (tensor * 255).round().to(torch.uint8)
-        picture = (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).contiguous().numpy()
+        tensor = tensor.float() if tensor.is_floating_point() else tensor  # NumPy has no bfloat16
+        picture = (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).numpy()
+    if isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating):
+        if not ((picture >= 0) & (picture <= 1)).all():  # also refuses nan
+            raise ValueError("floating-point pictures must lie in [0, 1]: give pictures that are not normalised")
+        picture = (picture * 255).round().astype(np.uint8)
     if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8:
         kind = picture.dtype if isinstance(picture, np.ndarray) else type(picture).__name__
-        raise ValueError(f"a picture is a path, a PIL image, a uint8 array or a tensor, got {kind}")
+        raise ValueError(
+            f"a picture is a path, a PIL image, or an array or tensor of uint8 or in [0, 1], got {kind}: convert it"
+        )
     return np.ascontiguousarray(picture)
 
 
