@@ -10,10 +10,11 @@ from functools import partial
 
 import pytest
 import torch
-from benchmarks import bench, commands, engine, engine_report, goals, report, rivals, steps
+from benchmarks import bench, commands, engine, engine_report, goals, report, rivals, steps, tickets
 from torch import nn
 
 from mpt.engine.speed import compare_speed
+from tests.console import SMALL, command
 
 
 def stored(measured, *, ratios=None, medians=None, **more):
@@ -156,6 +157,25 @@ def test_a_ratio_below_its_goal_is_marked():
     }
     one = two | {"threads": 1, "wall_ms": {"torch": 4, "torch channels-last": 3, "lists": 1.5, "unrolled": 1.9}}
     assert "| Conv4, P = 0.9 | 3.00 | 1.50< | 1.90 |" in engine_report.page([one, two])
+
+
+@pytest.mark.slow
+def test_runs_with_a_dense_network_are_timed_and_drawn(tmp_path):
+    for arguments in (["prune=0.8"], ["method=dense", "prune=0"], ["prune=0.8", "width=0.25"]):
+        command("train", *SMALL, "epochs=1", "runs=runs", *arguments, cwd=tmp_path)
+    rows = tickets.measure(tmp_path / "runs", seconds=0.01)
+    assert [row["engine"] for row in rows] == ["torch", "torch", "lists", "unrolled"]  # no dense run of width .25
+    assert [row["variant"] for row in rows] == ["dense"] + ["MPT-1/32"] * 3
+    assert rows[1]["bits"] == 8 * rows[1]["ticket_bytes"] / rows[1]["num_weights"]
+    assert rows[0]["bits"] > 32
+    tickets.write(rows, tmp_path / "tickets.csv")
+    again = tickets.read(tmp_path / "tickets.csv")
+    assert [row["ms"] for row in again] == pytest.approx([row["ms"] for row in rows], rel=1e-4)
+    left, right = tickets.draw(again).axes
+    assert [line.get_label() for line in left.get_lines()] == [
+        *("ticket, torch", "ticket, lists", "ticket, unrolled", "dense, torch"),
+    ]
+    assert right.get_lines()[0].get_xdata()[0] == pytest.approx(rows[1]["bits"], rel=1e-4)
 
 
 @pytest.mark.slow

@@ -334,6 +334,14 @@ def test_the_numbers_of_the_readme_stand_in_the_committed_tables():
     for ours, there in (("49.5 %", "| 49.5 (48.7-50.1) | 3 |"), ("72.2 %", "| 72.23 |"), ("71.6 %", "| 71.63 |")):
         assert ours in README
         assert there in table
+    speed = {"path": "results/speed/tickets.csv", "engine": "torch"}
+    ticket, dense = percent(**speed, prune="0.8"), percent(**speed, variant="dense")
+    assert f"Their accuracies are {ticket}\nand {dense}." in README
+    rows = list(csv.DictReader((ROOT / speed["path"]).read_text().splitlines()))
+    fast = next(row for row in rows if (row["prune"], row["engine"]) == ("0.8", "unrolled"))
+    whole = next(row for row in rows if row["variant"] == "dense")
+    assert f"{float(fast['ms']):.2f} ms a picture and {float(fast['bits']):.2f} bits a weight" in README
+    assert f"in torch takes {float(whole['ms']):.2f} ms and {float(whole['bits']):.0f} bits" in README
     published = csv.DictReader((PACKAGE / "analysis" / "published.csv").read_text().splitlines())
     paper = {row["top_1"] for row in published if (row["method"], row["network"]) == ("MPT (80)", "ResNet-18")}
     assert paper == set(re.findall(r"\| ResNet-18, P = \.8 \| ([\d.]+) % \|", README))

@@ -37,10 +37,10 @@ def entries(step: Product, sign: int) -> tuple[np.ndarray, np.ndarray]:
     """Output and offset of each weight of one sign, by output and then about as they lie in memory."""
     conv = step.conv
     assert conv.signs is not None
-    outputs, inputs = conv.signs.shape[:2]
-    o, c, kx, ky = np.nonzero(conv.signs.transpose(0, 1, 3, 2) == sign)
-    first = o // (outputs // conv.groups) * inputs
-    return o, step.offsets[first + c, ky, kx].astype(np.int32)
+    places = np.flatnonzero(conv.signs.transpose(0, 1, 3, 2).ravel() == sign)  # of one dimension: much the fastest
+    o, tap = np.divmod(places, conv.signs[0].size)
+    first = o // (conv.outputs // conv.groups) * conv.signs[0].size
+    return o, step.offsets.transpose(0, 2, 1).ravel().astype(np.int32)[first + tap]
 
 
 def lists(step: Product) -> tuple[np.ndarray, np.ndarray]:

@@ -82,9 +82,11 @@ def unrolled(step: Product, name: str, *, machine: Machine, kind: str) -> Unroll
     """What is to be written for a step whose weights have signs; ``kind`` is the vector of inputs."""
     conv = step.conv
     assert conv.signs is not None
-    outputs, inputs = conv.signs.shape[:2]
-    o, c, ky, kx = np.nonzero(conv.signs)
-    offsets = step.offsets[o // (outputs // conv.groups) * inputs + c, ky, kx] * step.source.size
+    outputs, signs = conv.outputs, conv.signs.ravel()
+    places = np.flatnonzero(signs)  # of one dimension: much the fastest
+    o, tap = np.divmod(places, conv.signs[0].size)
+    first = o // (outputs // conv.groups) * conv.signs[0].size
+    offsets = (step.offsets.ravel() * step.source.size)[first + tap]
     group = o // machine.sums
     order = np.argsort(group * (int(offsets.max(initial=0)) + 1) + offsets, kind="stable")
     taps = np.stack([offsets, o % machine.sums], axis=1).astype(np.int32)[order]
@@ -95,7 +97,7 @@ def unrolled(step: Product, name: str, *, machine: Machine, kind: str) -> Unroll
         for first, end in parts(taps[start:stop], many) if step.binary else [(0, stop - start)]:
             blocks.append(Block(f"{name}_{len(blocks)}", start + first, start + end, many))
         starts.append(len(blocks))
-    return Unrolled(taps, conv.signs[o, c, ky, kx][order], blocks, np.array(starts, np.int32), kind)
+    return Unrolled(taps, signs[places[order]], blocks, np.array(starts, np.int32), kind)
 
 
 def text(layer: Unrolled, *, alone: bool = True) -> str:
