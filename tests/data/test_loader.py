@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from mpt.data import ImageData, Images, Loader
 from mpt.data.augment import crop_and_flip
 
+BATCH = 16
+
 
 def data_of(n, *, crop=2, flip=True, channels=3, side=8):
     pixels = torch.randint(0, 256, (n, channels, side, side), dtype=torch.uint8)
@@ -18,7 +20,7 @@ def data_of(n, *, crop=2, flip=True, channels=3, side=8):
     )
 
 
-def loader(data, *, batch=16, train=True, **options):
+def loader(data, *, batch=BATCH, train=True, **options):
     return Loader(data.train, data=data, batch=batch, train=train, **options)
 
 
@@ -72,13 +74,25 @@ def test_processes_share_the_global_batch_of_one_process(world):
                 assert torch.equal(mine.labels, whole.labels[rank::world])
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_weighted_by_shares_the_mean_over_processes_equals_the_mean_over_the_global_batch(world):
+@pytest.mark.parametrize("last_batch", ["whole", "weighted"])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_weighted_by_shares_the_mean_over_processes_is_that_of_the_global_batch(world, last_batch):
     data = data_of(37)
-    parts = [list(loader(data, rank=rank, world=world)) for rank in range(world)]
+    parts = [list(loader(data, rank=rank, world=world, last_batch=last_batch)) for rank in range(world)]
     for step, whole in enumerate(loader(data)):
         mean = sum(part[step].share * part[step].images.mean() for part in parts) / world
-        torch.testing.assert_close(mean, whole.images.mean(), rtol=1e-5, atol=1e-6)
+        weight = len(whole.labels) / BATCH if last_batch == "weighted" else 1
+        torch.testing.assert_close(mean, whole.images.mean() * weight, rtol=1e-5, atol=1e-6)
+
+
+def test_each_image_of_an_epoch_weighs_the_same_unless_the_last_batch_is_whole():
+    data = data_of(37)
+    weights = {
+        last_batch: [batch.share / len(batch.labels) for batch in loader(data, last_batch=last_batch)]
+        for last_batch in ("weighted", "whole")
+    }
+    assert weights == {"weighted": [1 / BATCH] * 3, "whole": [1 / BATCH, 1 / BATCH, 1 / (37 - 2 * BATCH)]}
+    assert [batch.share for batch in loader(data_of(2 * BATCH))] == [1, 1]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -126,14 +140,17 @@ def test_a_batch_that_the_processes_cannot_share_equally_is_refused():
 
 @pytest.mark.parametrize("n", [32, 37, 49])
 @pytest.mark.parametrize("world", [1, 2])
-def test_the_parts_of_a_step_add_up_to_the_step(n, world):
-    """The mean over parts and processes, each weighted by its share, equals the mean over the images of the step."""
+@pytest.mark.parametrize("last_batch", ["whole", "weighted"])
+def test_the_parts_of_a_step_add_up_to_the_step(n, world, last_batch):
+    """The mean over parts and processes, each weighted by its share, is the mean over images, times their weight."""
     data, accumulate = data_of(n), 4
     whole = [batch.labels for batch in loader(data)]
-    loaders = [loader(data, accumulate=accumulate, rank=rank, world=world) for rank in range(world)]
+    options = {"accumulate": accumulate, "world": world, "last_batch": last_batch}
+    loaders = [loader(data, rank=rank, **options) for rank in range(world)]
     parts = [list(batches) for batches in loaders]
     assert {len(batches) for batches in parts} == {len(batches) for batches in loaders}
     for step, labels in enumerate(whole):
         own = [part for batches in parts for part in batches[step * accumulate : (step + 1) * accumulate]]
         mean = sum(part.share * part.labels.double().mean() for part in own) / (accumulate * world)
-        assert mean.item() == pytest.approx(labels.double().mean().item())
+        weight = len(labels) / BATCH if last_batch == "weighted" else 1
+        assert mean.item() == pytest.approx(labels.double().mean().item() * weight)

@@ -10,6 +10,8 @@ from torch import nn
 
 import mpt
 from mpt.experiment.build import build_method, check_bf16_strides
+from mpt.experiment.train import search
+from mpt.run.name import run_name
 from mpt.run.settings import Choice
 from mpt.search.weight import signs
 from tests.console import SMALL, command, compose, read_result
@@ -131,3 +133,48 @@ def test_a_random_mask_comes_with_learned_batchnorm():
     other = compose("method=random_mask", "method.selection=global", "protocol=paper")
     assert (other.method.arguments["selection"], other.method.arguments["scale_fan"]) == ("global", "none")
     assert other.learn_batchnorm
+
+
+class Scaled(nn.Module):
+    """A block with a LayerScale, and one behind a constant near zero, which no option can change."""
+
+    def __init__(self, channels, classes, constant):
+        super().__init__()
+        self.stem, self.first, self.second = (nn.Conv2d(c, 8, 3, padding=1) for c in (channels, 8, 8))
+        self.gamma = nn.Parameter(torch.full((8, 1, 1), 1e-6))
+        self.head, self.constant = nn.Linear(8, classes), constant
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.gamma * self.first(x).relu()
+        x = x + self.constant * self.second(x).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def scaled(*, num_classes, in_channels, constant=1.0):
+    return Scaled(in_channels, num_classes, constant)
+
+
+SCALED = (*SMALL, "model.target=tests.experiment.test_build.scaled", "width=1", "trainer=cpu")
+
+
+@pytest.mark.parametrize("trained", ["[]", "['*.gamma', gamma]", "[gamma]"])
+def test_a_run_starts_scales_at_one_and_trains_what_trained_names(trained):
+    if "*." in trained:
+        with pytest.raises(ValueError, match=r"trained names '\*\.gamma', which is none of"):
+            search(compose(*SCALED, f"trained={trained}"))
+        return
+    net = search(compose(*SCALED, f"trained={trained}")).net
+    assert bool((net.gamma == 1).all())
+    assert net.gamma.requires_grad == (trained == "[gamma]")
+    assert run_name(compose(*SCALED)) != run_name(compose(*SCALED, "trained=[gamma]"))
+
+
+def test_a_run_says_which_layers_will_hardly_learn(capsys):
+    search(compose(*SCALED, "+model.constant=1e-7"))
+    said = capsys.readouterr().err
+    assert said.startswith("warning: 1 of 4 searched layers will hardly learn")
+    assert "second, because what they compute hardly reaches the output" in said
+    assert "dense=['second']" in said
+    search(compose(*SCALED, "+model.constant=1e-7", "dense=[second]"))
+    assert capsys.readouterr().err == ""

@@ -44,14 +44,22 @@ def test_a_rate_times_the_fraction_kept_follows_prune(prune, rate):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "score_grad", "scale_fan"),
-    [("kept", "weight", "kept"), ("paper", "gain", "none"), ("published", "weight", "published")],
+    ("protocol", "score_grad", "scale_fan", "last_batch"),
+    [
+        ("kept", "weight", "kept", "weighted"),
+        ("paper", "gain", "none", "weighted"),
+        ("published", "weight", "published", "whole"),
+    ],
 )
-def test_a_protocol_follows_the_paper_or_the_published_code_where_they_differ(protocol, score_grad, scale_fan):
-    method = compose(f"protocol={protocol}").method.arguments
-    assert (method["score_grad"], method["scale_fan"]) == (score_grad, scale_fan)
+def test_a_protocol_follows_the_paper_or_the_published_code_where_they_differ(
+    protocol, score_grad, scale_fan, last_batch
+):
+    settings = compose(f"protocol={protocol}")
+    method = settings.method.arguments
+    assert (method["score_grad"], method["scale_fan"], settings.last_batch) == (score_grad, scale_fan, last_batch)
     assert compose(f"protocol={protocol}", "method.scale_fan=none").method.arguments["scale_fan"] == "none"
-    spelled = compose(f"method.scale_fan={scale_fan}", f"method.score_grad={score_grad}")
+    options = (f"method.scale_fan={scale_fan}", f"method.score_grad={score_grad}", f"last_batch={last_batch}")
+    spelled = compose(*options)
     assert run_name(compose(f"protocol={protocol}")) == run_name(spelled)
 
 

@@ -131,15 +131,6 @@ def test_options_that_the_dense_baseline_does_not_support_are_refused(mlp):
         mpt.convert(mlp, mpt.Dense(), seed=0, learn_batchnorm=True)
 
 
-def test_a_layer_with_a_forward_of_its_own_is_refused_by_name():
-    class Standardized(nn.Conv2d):
-        def forward(self, x):
-            return F.conv2d(x, self.weight - self.weight.mean())
-
-    with pytest.raises(ValueError, match="'0' is a Standardized, which computes in its own way"):
-        mpt.convert(nn.Sequential(Standardized(3, 4, 3)), mpt.Biprop(prune=0.5), seed=0)
-
-
 def test_names_that_match_no_layer_are_refused(mlp):
     with pytest.raises(ValueError, match="dense names 'fc', which is none of 0, 2"):
         mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0, dense=("fc",))

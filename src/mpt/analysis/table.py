@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 SETTINGS = (  # settings of a run, in the sort order of a table; settings of groups have a dot (method.power)
     *("sweep", "budget", "data", "data_checksum", "model", "method", "binary_activations", "spline_t"),
-    *("learn_batchnorm", "width", "prune", "dense", "layers", "ticket_digest", "batch", "epochs", "limit_batches"),
-    *("label_smoothing", "sync_batchnorm", "channels_last", "precision", "processes", "protocol", "select", "seed"),
+    *("learn_batchnorm", "width", "prune", "dense", "trained", "layers", "ticket_digest", "batch", "last_batch"),
+    *("epochs", "limit_batches", "label_smoothing", "sync_batchnorm", "channels_last", "precision", "processes"),
+    *("protocol", "select", "seed"),
 )
 BASE = ("data", "model", "variant", "width", "prune")
 _SKIPPED = ("wandb", "tensorboard", "multirun", "submitit")  # folders in or next to a run that hold no run

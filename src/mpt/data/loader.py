@@ -29,8 +29,9 @@ class Batch(NamedTuple):
     Attributes:
         images: float32 (views B, C, H, W), normalised: the B images, then each further view of all of them.
         labels: int64 (B,).
-        share: weight of this part's mean loss. With it, the mean over processes and parts of a step equals the mean
-            over the global batch. It is 1 if the batch divides evenly.
+        share: weight of this part's mean loss. With it, the mean over processes and parts of a step is the mean over
+            the images of the step, times their share of ``batch`` if ``last_batch`` is ``weighted``. It is 1 if
+            ``batch`` divides the split.
         views: number of views of each image, 1 or 3.
     """
 
@@ -58,6 +59,8 @@ class Loader:
         batch: images per step over all processes.
         accumulate: number of equal parts into which a step is divided, yielded one after the other.
         train: shuffle and augment by ``seed`` and epoch, instead of yielding the plain images in order.
+        last_batch: an epoch's last step if it has fewer images: ``weighted`` by its share of ``batch``, so that each
+            image of an epoch weighs the same, or ``whole``, a step like any other.
         seed: seed of the data stream.
         rank, world: index of this process, and number of processes.
         device: device on which batches are formed.
@@ -74,6 +77,7 @@ class Loader:
         data: ImageData,
         batch: int,
         train: bool,
+        last_batch: str = "weighted",
         accumulate: int = 1,
         seed: int = 0,
         rank: int = 0,
@@ -87,6 +91,7 @@ class Loader:
                 f"batch is the global batch and must be divisible by {world} processes{parts}, got {batch}"
             )
         self.data, self.batch, self.accumulate, self.train = data, batch, accumulate, train
+        self.is_weighted = last_batch == "weighted"
         self.seed, self.epoch = seed, 0
         self.rank, self.world, self.device = rank, world, torch.device(device)
         self.channels_last = channels_last
@@ -136,7 +141,7 @@ class Loader:
         order, moves, flips = self._draw()
         part = self.batch // self.accumulate
         for start in range(0, len(order), part):
-            step = min(self.batch, len(order) - start // self.batch * self.batch)  # images of the whole step
+            step = self.batch if self.is_weighted else min(self.batch, len(order) - start // self.batch * self.batch)
             places = torch.arange(start, min(start + part, len(order)), device=self.index_device)[
                 self.rank :: self.world
             ]

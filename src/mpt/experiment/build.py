@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,9 @@ from torch import nn
 
 import mpt
 from mpt.data import ImageData
+from mpt.run.apart import is_first
 from mpt.run.settings import Choice
+from mpt.search.dead import DeadLayers
 from mpt.search.methods import Method
 from mpt.search.parameters import BATCH_NORMS
 from mpt.search.probe import evaluation_mode
@@ -79,24 +82,38 @@ def convert(
     *,
     seed: int,
     dense: list[str],
+    trained: list[str],
     learn_batchnorm: bool,
     binary_activations: bool,
     spline_t: float,
     name: str,
 ) -> nn.Module:
-    """``mpt.convert`` with a probe on images of the data's shape; ValueError if the backbone cannot take them."""
+    """``mpt.convert`` with a probe on images of the data's shape; it prints its warnings of layers that cannot learn.
+
+    Raises:
+        ValueError: the backbone cannot take the images, or cannot be converted.
+    """
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
     check_fit(backbone, example, num_classes=data.num_classes, name=name)
-    return mpt.convert(
-        backbone,
-        method,
-        seed=seed,
-        dense=dense,
-        learn_batchnorm=learn_batchnorm,
-        binary_activations=binary_activations,
-        spline_t=spline_t,
-        example=example,
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DeadLayers)
+        net = mpt.convert(
+            backbone,
+            method,
+            seed=seed,
+            dense=dense,
+            trained=trained,
+            learn_batchnorm=learn_batchnorm,
+            binary_activations=binary_activations,
+            spline_t=spline_t,
+            example=example,
+        )
+    for warning in caught:
+        if not issubclass(warning.category, DeadLayers):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        elif is_first():
+            print(f"warning: {warning.message}", file=sys.stderr, flush=True)
+    return net
 
 
 @torch.no_grad()

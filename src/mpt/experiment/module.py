@@ -120,8 +120,11 @@ def _penalty_method(net: nn.Module) -> Method | None:
 class Loaders(L.LightningDataModule):
     """The loaders of this process: they prepare its shard of each global batch on its device."""
 
-    def __init__(self, data: ImageData, *, batch: int, accumulate: int, seed: int, channels_last: bool) -> None:
+    def __init__(
+        self, data: ImageData, *, batch: int, last_batch: str, accumulate: int, seed: int, channels_last: bool
+    ) -> None:
         super().__init__()
+        self.last_batch = last_batch
         self.data, self.batch, self.accumulate, self.seed = data, batch, accumulate, seed
         self.channels_last = channels_last
 
@@ -141,6 +144,7 @@ class Loaders(L.LightningDataModule):
             batch=self.batch if split == "train" else 4 * self.batch,
             accumulate=self.accumulate if split == "train" else 1,
             train=split == "train",
+            last_batch=self.last_batch,
             seed=self.seed,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,

@@ -77,6 +77,7 @@ def search(settings: Settings) -> Start:
         data,
         seed=settings.seed,
         dense=settings.dense,
+        trained=settings.trained,
         learn_batchnorm=settings.learn_batchnorm,
         binary_activations=settings.binary_activations,
         spline_t=settings.spline_t,
@@ -192,6 +193,7 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
     loaders = Loaders(
         data,
         batch=settings.batch,
+        last_batch=settings.last_batch,
         accumulate=settings.optim.accumulate,
         seed=settings.seed,
         channels_last=channels_last,

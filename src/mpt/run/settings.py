@@ -194,6 +194,11 @@ class Settings:
     learn_batchnorm: bool = dial(False, "train batch-norm's scale and shift (+BN)", search=True)
     epochs: int = dial(250, "passes over the training images", at_least(1))
     batch: int = dial(128, "images per step, over all processes", at_least(1))
+    last_batch: str = dial(
+        "weighted",
+        "an epoch's last batch if it is smaller: weighted by its share of batch, or a whole step",
+        one_of("weighted", "whole"),
+    )
     label_smoothing: float = dial(
         0.0, "share of the target spread over all classes; reported losses leave it out", fraction()
     )
@@ -205,6 +210,7 @@ class Settings:
     report: bool = dial(False, "also write report.json: kernels without a weight, histograms of scores", of="command")
     seed: int = dial(0, "seed of weights, scores and data", SEED)
     dense: list[str] = dial(list, "layers left out of the search: names or patterns", search=True)
+    trained: list[str] = dial(list, "parameters, not searched, that are trained: names or patterns", search=True)
     runs: str = dial("runs", "folder of all runs", of="command")
     model: Open = dial(dict, "backbone")
     data: Data = dial(Data, "images")

@@ -7,8 +7,9 @@ Conversion copies the backbone and changes the class of each Conv1d/2d/3d, ConvT
 layer stays whatever it was: grouped, strided, dilated, padded, shared, hooked. Everything except the scores is frozen,
 as prize 2 of the paper requires, unless ``trained`` names it.
 
-A probe then runs the network in evaluation mode to prove that it really computes with the ticket. It refuses by name a
-converted layer that is never called, or whose ``weight`` is read past the layer (as attention often does).
+A probe then runs the network in evaluation mode to prove that it really computes with the ticket. Layers that cannot be
+searched are refused by name, all at once (:mod:`mpt.search.refusal`). With a seed, scales that the backbone starts near
+zero start at 1 (:mod:`mpt.search.scales`). A warning names layers without a gradient (:mod:`mpt.search.dead`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from mpt.search.activations import BinaryActivation
 from mpt.search.binarize import binarize, binary_inputs, refuse_real_inputs
 from mpt.search.conversion import Conversion
+from mpt.search.dead import warn_of_dead_layers
 from mpt.search.initializers import random_scores, random_weight
 from mpt.search.layers import (
     LAYERWISE,
@@ -36,7 +38,9 @@ from mpt.search.layers import (
 )
 from mpt.search.methods import Method
 from mpt.search.parameters import check_patterns, drop_biases, freeze, set_batchnorm
-from mpt.search.probe import probe
+from mpt.search.probe import evaluation_mode, inputs_of, unreached
+from mpt.search.refusal import layers_of_their_own, refuse
+from mpt.search.scales import start_at_one
 from mpt.search.selection import attach_selection, hooks_of
 from mpt.search.steps import attach_updates
 from mpt.search.weight import channel_shape
@@ -59,8 +63,8 @@ def convert(
     Args:
         backbone: any module; it stays as it is. The copy leaves out wrappers of ``torch.compile`` and data parallelism.
         method: :class:`mpt.Biprop`, :class:`mpt.EdgePopup`, :class:`mpt.Dense` or a method of your own.
-        seed: the weights and scores of each layer are drawn from the seed and the layer's name. None keeps the
-            backbone's own weights (the scores then come from seed 0).
+        seed: the weights and scores of each layer are drawn from the seed and the layer's name, and scales near zero
+            start at 1. None keeps the backbone's own values (the scores then come from seed 0).
         dense: names of layers to leave out of the search, or patterns with ``*``; they keep the backbone's values.
         trained: names or patterns of parameters, not searched, that are trained instead of frozen.
         learn_batchnorm: batch-norm has a learned scale and shift (+BN); otherwise it has none.
@@ -76,18 +80,23 @@ def convert(
     Raises:
         ValueError: a pattern matches nothing, a layer cannot be converted or is never called, or ``prune`` or
             ``threshold`` leaves nothing of a layer.
+
+    Warns:
+        DeadLayers: layers whose scores will hardly learn, and why (:mod:`mpt.search.dead`).
     """
     backbone = unwrap(backbone)
     check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if kind_of(layer)])
     net = copy.deepcopy(backbone)
-    signs = binarize(net, example, t=spline_t) if binary_activations else None
+    signs, inputs = binarize(net, example, t=spline_t) if binary_activations else None, None
     if method.searched:
-        add_ticket_layers(net, method, left_out=_matching(dense, plain_layers(net)))
+        inputs = _search_layers(net, method, example, dense=dense)
         _check_prune_layers(method, list(ticket_layers(net)))
-        probe(net, example)  # before biases go: attention that reads a layer's weight reads its bias too
         drop_biases(net, method)
         set_batchnorm(net, learn_batchnorm=learn_batchnorm, reset=seed is not None)
         freeze(net, trained=trained, learn_batchnorm=learn_batchnorm)
+        if seed is not None and inputs is not None:
+            with evaluation_mode(net):
+                start_at_one(net, inputs)
     elif learn_batchnorm or trained:
         raise ValueError(f"{type(method).__name__} trains every parameter: leave out learn_batchnorm and trained")
     binary = _binary_inputs(net, example, refuse=binary_activations)
@@ -97,7 +106,31 @@ def convert(
     net.conversion = Conversion(method, seed, dropped, signs, binary)  # type: ignore[assignment]
     attach_selection(net, method)
     attach_updates(net, method)
+    if inputs is not None:
+        warn_of_dead_layers(net, inputs)
     return net
+
+
+def _search_layers(
+    net: nn.Module, method: Method, example: Tensor | tuple[Tensor, ...] | None, *, dense: Sequence[str]
+) -> tuple[Tensor, ...] | None:
+    """Turn the layers of ``net`` into ticket layers; return inputs of a forward pass, or None if there is no guess.
+
+    Raises:
+        ValueError: some layers cannot be searched. All are named.
+    """
+    layers = plain_layers(net)
+    left_out = _matching(dense, layers)
+    searchable = [name for name in layers if name not in left_out]
+    own = layers_of_their_own({name: layers[name] for name in searchable})
+    if own and len(own) == len(searchable):
+        refuse(own, [], searchable=searchable, dense=dense)
+    add_ticket_layers(net, method, left_out=[*left_out, *own])
+    with evaluation_mode(net):
+        inputs = inputs_of(net, example)
+    # before biases go: attention that reads a layer's weight reads its bias too
+    refuse(own, unreached(net, inputs) if inputs is not None else [], searchable=searchable, dense=dense)
+    return inputs
 
 
 def _binary_inputs(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, *, refuse: bool) -> tuple[str, ...]:
@@ -176,22 +209,14 @@ def plain_layers(net: nn.Module) -> dict[str, Any]:
 
 
 def _check_convertible(net: nn.Module, layers: dict[str, Any]) -> None:
-    """Refuse by name any layer that conversion would break: a forward of its own, a parametrized or tied weight."""
+    """Refuse by name any layer that conversion would break: already converted, without a shape, or of a tied weight."""
     own = {id(parameter) for layer in layers.values() for parameter in layer.parameters(recurse=False)}
     for name, layer in layers.items():
-        kind = kind_of(layer)
         if isinstance(layer, TicketLayer):
             raise ValueError(f"layer {name!r} is a ticket layer already: convert the plain backbone")
         if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
             raise ValueError(f"layer {name!r} has no shape yet: run the backbone once before converting it")
-        changed = type(layer).forward is not kind.forward  # type: ignore[union-attr]
-        if changed or getattr(type(layer), "_conv_forward", None) is not getattr(kind, "_conv_forward", None):
-            raise ValueError(
-                f"layer {name!r} is a {type(layer).__name__}, which computes in its own way: "
-                f"leave it out with dense=('{name}',)"
-            )
-        if hasattr(layer, "parametrizations") or not isinstance(layer.weight, nn.Parameter):
-            raise ValueError(f"the weight of layer {name!r} is parametrized: leave it out with dense=('{name}',)")
+    refuse(layers_of_their_own(layers), [], searchable=list(layers), dense=())
     for name, module in net.named_modules():
         if name not in layers and module not in layers.values():
             tied = [key for key, value in module.named_parameters(recurse=False) if id(value) in own]

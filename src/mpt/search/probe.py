@@ -1,6 +1,6 @@
 """The probe: proves that a converted network really computes with its ticket.
 
-It runs the network in evaluation mode, with ticket weights computed beforehand, and refuses two kinds of layer by name:
+It runs the network in evaluation mode, with ticket weights computed beforehand, and finds two kinds of layer:
 
 * a layer whose ticket weight nothing asks for: it is never called;
 * a layer whose ``weight`` is read directly, past the layer, as attention often does: with NaN in all frozen weights the
@@ -17,33 +17,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import TicketLayer, first_names, frozen, kind_of, ticket_layers
+from mpt.search.layers import TicketLayer, frozen, kind_of, ticket_layers
 
 _SIZES = (32, 64, 224, 28, 16, 8, 96, 128, 299)  # image sides to try if the backbone does not state its own
 
 
-def probe(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> None:
-    """Raise ValueError naming the layers of ``net`` that are not called, or whose weight is read past them.
+def unreached(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
+    """Names of the ticket layers of ``net`` that are not called, or whose weight is read past them.
 
     Args:
         net: a network with ticket layers; the probe changes neither it, nor its mode, nor torch's generator.
-        example: its input, or a tuple of inputs. By default the probe tries a few usual shapes and warns if none fits.
+        inputs: for one forward pass.
     """
     layers, called = ticket_layers(net), set[str]()
-    with evaluation_mode(net):
-        with frozen(net):
-            inputs = inputs_of(net, example)
-            if inputs is None:
-                return
-            for name, layer in layers.items():
-                ticket = layer.ticket()
-                layer.frozen_ticket = _WatchedTicket(*ticket, name=name, called=called)  # type: ignore[assignment]
-            net(*inputs)
-            _refuse_uncalled([name for name in layers if name not in called])
-            with _nan_weights(list(layers.values())):
-                bypassed = not _finite(net(*inputs))
-        if bypassed:
-            _refuse_bypassed(net, layers, inputs)
+    with evaluation_mode(net), frozen(net):
+        for name, layer in layers.items():
+            layer.frozen_ticket = _WatchedTicket(*layer.ticket(), name=name, called=called)  # type: ignore[assignment]
+        net(*inputs)
+        bypassed = _bypassed(net, layers, inputs)
+    return [name for name in layers if name not in called or name in bypassed]
 
 
 @contextmanager
@@ -111,22 +103,6 @@ def _guesses(net: nn.Module) -> Iterator[tuple[int, ...]]:
         yield (2, channels, *(size,) * dims)
 
 
-def _refuse_uncalled(names: list[str]) -> None:
-    if names:
-        raise ValueError(
-            f"{first_names(names)}: converted, but never called in a forward pass (attention often reads a layer's "
-            f"weight directly), so the search could not reach it; leave it out with dense=({_patterns(names)})"
-        )
-
-
-def _patterns(names: list[str]) -> str:
-    """Layer names as the user would type them; if there are many, patterns that match them."""
-    if len(names) <= 3:
-        return ", ".join(f"'{name}'" for name in names) + ","
-    starred = dict.fromkeys("*." + name.rsplit(".", 1)[-1] for name in names)
-    return ", ".join(f"'{name}'" for name in starred) + ","
-
-
 @contextmanager
 def _nan_weights(layers: list[TicketLayer]) -> Iterator[None]:
     """Inside, the weight of each layer is NaN: code that reads it directly, past the layer, produces NaN."""
@@ -148,13 +124,16 @@ def _finite(output: object) -> bool:
     return all(_finite(value) for value in output) if isinstance(output, (list, tuple)) else True
 
 
-def _refuse_bypassed(net: nn.Module, layers: dict[str, TicketLayer], inputs: tuple[Tensor, ...]) -> None:
+def _bypassed(net: nn.Module, layers: dict[str, TicketLayer], inputs: tuple[Tensor, ...]) -> list[str]:
+    """Names of the layers whose weight changes the output past them."""
+    with _nan_weights(list(layers.values())):
+        if _finite(net(*inputs)):
+            return []
+    if not _finite(net(*inputs)):
+        return []  # the network's output is not finite anyway, which says nothing about its weights
     names = []
-    with frozen(net):
-        if not _finite(net(*inputs)):
-            return  # the network's output is not finite anyway, which says nothing about its weights
-        for name, layer in layers.items():
-            with _nan_weights([layer]):
-                if not _finite(net(*inputs)):
-                    names.append(name)
-    _refuse_uncalled(names)
+    for name, layer in layers.items():
+        with _nan_weights([layer]):
+            if not _finite(net(*inputs)):
+                names.append(name)
+    return names

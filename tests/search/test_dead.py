@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import mpt
+from mpt.search.dead import DeadLayers
+from mpt.search.layers import ticket_layers
+
+
+class Residual(nn.Module):
+    """Blocks ``x + gamma f(x)``."""
+
+    def __init__(self, *, blocks=3, value=1e-6, buffer=False):
+        super().__init__()
+        self.stem, self.head = nn.Linear(8, 16), nn.Linear(16, 5)
+        self.blocks = nn.ModuleList(nn.ModuleDict({"fc": nn.Linear(16, 16)}) for _ in range(blocks))
+        for block in self.blocks:
+            if buffer:
+                block.register_buffer("gamma", torch.full((16,), value))
+            else:
+                block.gamma = nn.Parameter(torch.full((16,), value))
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block.gamma * torch.relu(block["fc"](x))
+        return self.head(x)
+
+
+def converted(backbone, **options):
+    """The converted network, and its warning of dead layers."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        net = mpt.convert(backbone, mpt.Biprop(prune=0.5), **{"seed": 0, "example": torch.zeros(2, 8), **options})
+    texts = [str(w.message) for w in caught if issubclass(w.category, DeadLayers)]
+    return net, texts[0] if texts else None
+
+
+def test_a_frozen_scale_near_zero_is_named_with_every_layer_that_it_starves():
+    _, text = converted(Residual(), seed=None)
+    assert text.startswith("3 of 5 searched layers will hardly learn, their scores get next to no gradient: ")
+    assert "blocks.0.fc, blocks.1.fc, blocks.2.fc, because blocks.0.gamma, blocks.1.gamma, blocks.2.gamma" in text
+    assert "trained=['blocks.0.gamma', 'blocks.1.gamma', 'blocks.2.gamma']" in text
+    _, text = converted(Residual(blocks=5), seed=None)
+    assert "trained=['*.gamma']" in text
+
+
+@pytest.mark.parametrize("options", [{"seed": 0}, {"seed": None, "trained": ["*.gamma"]}])
+def test_what_the_warning_advises_ends_it(options):
+    net, text = converted(Residual(), **options)
+    assert text is None
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=1.0)
+    before = {name: layer.mask() for name, layer in ticket_layers(net).items()}
+    torch.manual_seed(0)
+    x = torch.randn(64, 8)
+    labels = x[:, :5].argmax(1)
+    for _ in range(150):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+    assert all(not torch.equal(layer.mask(), before[name]) for name, layer in ticket_layers(net).items())
+
+
+def test_layers_that_reach_the_output_through_next_to_nothing_are_named_without_a_scale():
+    _, text = converted(Residual(buffer=True, blocks=4))
+    assert "4 of 6 searched layers" in text
+    assert "blocks.3.fc, because what they compute hardly reaches the output" in text
+    assert "dense=['*.fc']" in text
+
+
+def test_gradients_that_grow_towards_the_input_are_no_fault():
+    layers = [nn.Linear(8, 64), *(layer for _ in range(12) for layer in (nn.ReLU(), nn.Linear(64, 64)))]
+    net, text = converted(nn.Sequential(*layers, nn.ReLU(), nn.Linear(64, 4)), binary_activations=True, spline_t=0.02)
+    assert text is None
+    assert len(ticket_layers(net)) == 14
+
+
+def test_the_backward_leaves_gradients_statistics_mode_and_generator_alone():
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).train()
+    state = torch.random.get_rng_state()
+    net = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0, example=torch.zeros(2, 3, 8, 8))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(p.grad is None for p in net.parameters())
+    assert int(net[1].num_batches_tracked) == 0
+    assert bool((net[1].running_mean == 0).all())
+    assert net[1].training
+    assert net.training
+
+
+def test_a_search_whose_scores_are_not_learned_has_no_dead_layers():
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+    method = mpt.Biprop(prune=0.5, learn_scores=False)
+    mpt.convert(
+        backbone, method, seed=0, learn_batchnorm=True, example=torch.zeros(2, 3, 8, 8)
+    )  # a warning is an error
