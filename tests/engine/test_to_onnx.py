@@ -128,7 +128,7 @@ def test_layers_left_dense_stay_float32():
 
 
 def test_a_weight_takes_its_bits_and_tied_ones_are_there_once(monkeypatch):
-    found = ticket(B.conv2(width=0.5, image_size=8), learn_batchnorm=False)
+    found = ticket(B.conv2(width=0.2, image_size=8))
     sizes = {weights: len(to_onnx(found, weights=weights)) for weights in BITS}
     for weights, bits in BITS.items():
         assert 0 <= sizes[weights] - found.num_weights * bits / 8 <= 6000, weights

@@ -122,9 +122,16 @@ def _read_a_view_before_the_change(x):
     return total + y.mean([2, 3])
 
 
+def _add_to_a_number(x):
+    rows, columns = x.shape[2], x.shape[3]
+    rows += 28  # a number, not a tensor
+    return F.adaptive_avg_pool2d(x, columns).view(-1, rows)
+
+
 @pytest.mark.parametrize(
     "forward",
     [
+        _add_to_a_number,
         _add_in_place,
         _add_in_place_to_an_identity,
         _change_with_functions_and_methods,

@@ -53,7 +53,7 @@ def trace(net: nn.Module, *, shape: Shape) -> list[Node]:
             break
         before = values[item.args[0]] if _is_in_place(net, item) else None
         values[item] = result = _translate(net, builder, item, values)
-        if before is not None:  # later readers of the tensor, whatever they call it, see what it was changed to
+        if isinstance(before, Node):  # later readers of the tensor, whatever they call it, see what it was changed to
             values = memory.change(before, result, values)
         elif isinstance(result, Node) and (result.kind == "flatten" or item.target is operator.getitem):
             memory.share(result, result.inputs[0])
