@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -30,6 +31,7 @@ def test_a_table_names_every_contestant_and_the_machine_and_the_json_has_the_sam
     assert "batch 1, 1 thread " in text
     assert "batch 2, 1 thread " in text
     assert text.count("unrolled") == 2
+    assert text.count("onnxruntime") == 2 * bool(find_spec("onnxruntime"))
     for row in content["rows"]:
         assert f"{row['ms']['lists']:.3f}" in text
         assert f"{row['ratio']['lists']:.2f}" in text

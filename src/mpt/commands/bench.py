@@ -1,13 +1,18 @@
-"""``mpt-ticket bench``: the time of a picture in torch and compiled, in one process."""
+"""``mpt-ticket bench``: the time of a picture in torch, compiled, and in onnxruntime if it is there, in one process."""
 
 from __future__ import annotations
 
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from mpt.commands.evaluate import render
 from mpt.commands.schemas import BenchSettings
-from mpt.engine.speed import ENGINES, LAYOUTS, compare_speed
+from mpt.engine.speed import ENGINES, LAYOUTS, Calls, compare_speed
+from mpt.engine.to_onnx import to_onnx
 from mpt.run.compose import compose, settings_of
 from mpt.ticket.report import image_of
 from mpt.ticket.ticket import Ticket
@@ -32,11 +37,25 @@ def bench(path: Path, overrides: list[str]) -> str:
             threads=int(threads),
             image_size=side,
             engines=ENGINES if settings.unroll else ENGINES[:1],
+            rivals=partial(_onnxruntime, ticket, side),
             seconds=settings.seconds,
         )
     ]
     content = {"ticket": str(path), "digest": ticket.digest, "rows": rows}
     return render(content, table(rows), json_=settings.json)
+
+
+def _onnxruntime(ticket: Ticket, side: int, dense: nn.Module, images: Tensor, threads: int) -> Calls:
+    """onnxruntime in float32, if it is installed (extra ``onnx``)."""
+    if not (find_spec("onnxruntime") and find_spec("onnx")):
+        return {}
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    content = to_onnx(ticket, weights="float", image_size=side)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return {"onnxruntime": partial(session.run, None, {"images": images.numpy()})}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -131,7 +131,7 @@ def ticket() -> str:
         [
             "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the number of bits.",
             "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and the work that these save.",
-            "mpt-ticket bench TICKET times it in torch and compiled (mpt.compile), in turn in one process.",
+            "mpt-ticket bench TICKET times it in torch, compiled (mpt.compile), and in onnxruntime if it is there.",
             "mpt-ticket import FILE converts a checkpoint that the authors' code wrote.",
             "mpt-ticket pack TICKET [out=FILE] writes the smallest format, unpack the one of mpt 0.1; digests stay.",
             "mpt-ticket compile TICKET writes an object file and a C header: the network for programs without Python.",
