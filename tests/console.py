@@ -13,7 +13,6 @@ import sys
 import time
 import tomllib
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -112,8 +111,14 @@ def start_sweep(folder, *arguments):
             stdin=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),  # even if ours is ignored
+            preexec_fn=_hear_signals,
         )
+
+
+def _hear_signals():
+    """In a new process: signals have their effect, even if this one ignores them, as with nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def left_behind(folder, *, seconds=10):

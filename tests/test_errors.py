@@ -113,4 +113,4 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():
     assert process.stdout is not None
     process.stdout.close()
     _, errors = process.communicate()
-    assert (process.returncode, errors) == (1, b"")
+    assert (process.returncode, errors) == (141, b"")

@@ -13,12 +13,12 @@ import pytest
 import mpt
 
 PACKAGE, TESTS = Path(mpt.__file__).parent, Path(__file__).parent
-GROUND = {"errors", "files", "schema", "streams"}  # files at the top of the package, below every room
+GROUND = {"errors", "files", "processes", "schema", "signals", "streams"}  # at the top, below every room
 ALLOWED = {  # room -> the rooms and ground-floor files that it may import besides itself, from the bottom up
     "backbones": {"files"},
     "search": {"files", "streams"},
     "data": {"files", "schema", "streams"},
-    "run": {"errors", "files", "schema"},
+    "run": {"errors", "files", "processes", "schema", "signals"},
     "analysis": {"run", "files", "schema"},
     "ticket": {"search", "backbones", "data", "files", "schema", "streams"},
     "engine": {"ticket", "search", "files"},

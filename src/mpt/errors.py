@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from mpt.processes import is_first
 from mpt.schema import MAX_TEXT, printable
+from mpt.signals import Interrupted, cause, description, handled, unwind
 
 _WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we say instead: {key} is the option
     (r"Value '(?P<v>.*?)%' of type", r"{key} must be a number, got {v}%: write the fraction, as in 0.8 for 80 %"),
@@ -50,6 +55,14 @@ _WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we s
     (r"raised while resolving interpolation: (?P<v>.*)", r"{v}"),
     (r"[Ii]nterpolation", r"{key} has a reference ${{...}} without a value: write the value itself"),
 ]
+
+
+class ToldElsewhereError(ValueError):
+    """Another process of this run tells the user why it ended: this one ends with the same ``status``, in silence."""
+
+    def __init__(self, text: str, *, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def is_mendable(error: BaseException) -> bool:
@@ -130,29 +143,50 @@ def _unreadable(override: str, text: str) -> str:
 def run_command(name: str, function: Callable[[list[str]], None]) -> None:
     """Run a console command. An error that the user can mend ends as one sentence on stderr and exit status 1.
 
-    ``--traceback`` among the arguments (or MPT_TRACEBACK in the environment) shows the traceback instead.
+    A signal, or a reader of our output that leaves, ends it as :class:`mpt.signals.Interrupted`, with one sentence and
+    the status 128 + its number. ``--traceback`` among the arguments (or MPT_TRACEBACK in the environment) shows the
+    traceback of an error instead.
     """
     arguments = sys.argv[1:]
     if "--traceback" in arguments:
         os.environ["MPT_TRACEBACK"] = "1"
         arguments = [argument for argument in arguments if argument != "--traceback"]
         sys.argv[1:] = arguments
-    try:
-        function(arguments)
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted: repeat the command to go on", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away, as in `mpt-ticket info ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        if not is_mendable(error):
-            raise
-        give_up(name, error)
+    with handled(functools.partial(_say_interrupted, name)):
+        try:
+            function(arguments)
+        except BaseException as error:
+            ended = cause(error)
+            if isinstance(ended, Interrupted):
+                _interrupt(name, ended)
+            if not isinstance(error, Exception) or not is_mendable(error):
+                raise
+            give_up(name, error)
+
+
+def _interrupt(name: str, interruption: Interrupted) -> NoReturn:
+    """Exit with one sentence that says how to go on, and with the status of the signal."""
+    unwind()
+    if interruption.signum == signal.SIGPIPE:  # nobody reads our output: nothing must flush it at the end
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _say_interrupted(name, interruption.signum)
+    sys.exit(interruption.status)
+
+
+def _say_interrupted(name: str, signum: int) -> None:
+    text = description()
+    if text is None:
+        text = "" if signum == signal.SIGPIPE else ": repeat the command"  # as in `mpt-ticket info ... | head`
+    if text:
+        with contextlib.suppress(OSError):
+            print(f"{name}: interrupted{text}", file=sys.stderr, flush=True)
 
 
 def give_up(command: str, error: BaseException) -> NoReturn:
-    """Exit with one sentence and status 1; raise ``error`` instead if the user asked for its traceback."""
+    """Exit with status 1 and, in the first process of a run, one sentence; raise ``error`` if the user asked for it."""
     if os.environ.get("MPT_TRACEBACK"):
         raise error
+    if isinstance(error, ToldElsewhereError) or not is_first():
+        sys.exit(getattr(error, "status", 1))
     sys.exit(f"{command}: {printable(sentence(error), MAX_TEXT)}")

@@ -1,33 +1,45 @@
 from __future__ import annotations
 
-import json
+import signal
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mpt.multirun.job import _first_task_runs
-from mpt.run.apart import is_first, needs_processes
-from mpt.run.settings import Trainer
-
-ONE = {"num_nodes": 1, "accelerator": "cpu", "devices": 1}
+from mpt.multirun import job as jobs
+from mpt.signals import Interrupted
+from tests.console import compose
 
 
 @pytest.fixture
-def slurm(monkeypatch):
-    """The second of two tasks of job 7."""
-    for name, value in {"SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}.items():
-        monkeypatch.setenv(name, value)
+def hydra():
+    """What a job reads of Hydra's configuration."""
+    return SimpleNamespace(
+        sweeper={"started": 1.0}, overrides=SimpleNamespace(task=["seed=0"]), launcher={"_target_": "Submitit"}
+    )
 
 
-@pytest.mark.usefixtures("slurm")
-def test_a_second_task_of_a_slurm_job_runs_only_what_the_first_one_holds(tmp_path):
-    (tmp_path / "claim").write_text(json.dumps({"host": "x", "pid": 1, "job": "7"}))
-    assert _first_task_runs(tmp_path, seconds=1)
-    (tmp_path / "claim").write_text(json.dumps({"host": "x", "pid": 1, "job": "8"}))
-    assert not _first_task_runs(tmp_path, seconds=0.3)
-    assert not _first_task_runs(tmp_path / "none", seconds=0.3)
+@pytest.mark.parametrize(
+    ("signum", "status", "handled"), [(signal.SIGUSR2, -1, [signal.SIGUSR2]), (signal.SIGTERM, 143, [])]
+)
+def test_a_job_that_is_interrupted_ends_as_its_launcher_ends_it(
+    tmp_path, monkeypatch, capsys, hydra, signum, status, handled
+):
+    def interrupt(*arguments):
+        raise Interrupted(signum)
 
+    seen = []
 
-@pytest.mark.usefixtures("slurm")
-def test_one_task_per_device_needs_no_fresh_interpreter():
-    assert not needs_processes(Trainer(**ONE | {"devices": 2}))
-    assert not is_first()
+    def put_back(number, frame):  # as submitit, which puts the job into the queue again
+        seen.append(number)
+        raise SystemExit(-1)
+
+    monkeypatch.setattr(jobs, "_attempt", interrupt)
+    before = signal.signal(signal.SIGUSR2, put_back)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            jobs.job(compose("epochs=9"), Path(tmp_path / "run"), hydra)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (ended.value.code, seen) == (status, handled)
+    assert "run: interrupted before the end of epoch 1 of 9" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 
 from mpt.multirun.sweep import _record_list
 from mpt.run import status
+from mpt.signals import Interrupted
 from tests.console import SMALL, command, compose, left_behind, results
 
 TINY = """# @package _global_
@@ -141,7 +142,7 @@ def test_a_failing_run_stops_no_other_is_listed_and_is_tried_once_per_command(mi
         reasons = [line for line in done.stderr.splitlines() if "lower optim.lr" in line]
         assert len(reasons) == 4, tried  # as it happens, and in the list at the end
         assert "2 runs failed" in done.stderr
-    assert "2 done, 0 running, 2 failed (to be tried again)" in count_line(done.stdout)
+    assert "2 done, 0 running, 0 interrupted, 2 failed (to be tried again)" in count_line(done.stdout)
 
 
 def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_again(tmp_path):
@@ -150,7 +151,7 @@ def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_a
     status.record_failure(tmp_path, settings, ValueError("broken"))
     assert status.has_failed_since(tmp_path, before)
     assert not status.has_failed_since(tmp_path, time.time() + 10)
-    status.record_failure(tmp_path, settings, KeyboardInterrupt())  # another user's Ctrl-C: the run is still missing
+    status.record_failure(tmp_path, settings, Interrupted(signal.SIGINT))  # by another user's Ctrl-C
     assert not status.has_failed_since(tmp_path, before)
 
 

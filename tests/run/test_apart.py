@@ -7,31 +7,11 @@ import time
 
 import pytest
 
-from mpt.run.apart import hold_devices, needs_processes
+from mpt.run.apart import hold_devices
 from mpt.run.claim import hold_claim
-from mpt.run.settings import Trainer
 from tests.console import SMALL, left_behind, results
 
-ONE = {"num_nodes": 1, "accelerator": "cpu", "devices": 1}
 TWO = [o for o in SMALL if not o.startswith(("epochs", "trainer.devices"))]
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, False),
-        ({"devices": "1"}, False),
-        ({"devices": "auto"}, False),
-        ({"devices": [0]}, False),
-        ({"devices": 2}, True),
-        ({"devices": "2"}, True),
-        ({"devices": [0, 1]}, True),
-        ({"devices": "0,1"}, True),
-        ({"num_nodes": 2}, True),
-    ],
-)
-def test_only_a_run_of_several_processes_needs_a_fresh_interpreter(options, expected):
-    assert needs_processes(Trainer(**ONE | options)) is expected
 
 
 def test_a_device_belongs_to_one_process(tmp_path, monkeypatch):
@@ -118,5 +98,5 @@ def test_ctrl_c_ends_a_sweep_and_its_run_of_two_processes(tmp_path, started):
     sweep.send_signal(signal.SIGINT)
     assert sweep.wait() == 130
     assert not left_behind(tmp_path)
-    assert [row["error"] for row in results(tmp_path / "runs").values()] in ([], ["interrupted"])
+    assert [row["status"] for row in results(tmp_path / "runs").values()] in ([], ["interrupted"])
     assert len(list((tmp_path / "runs").glob("*/config.yaml"))) == 1

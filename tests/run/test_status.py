@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import fields
 
 import pytest
@@ -9,6 +11,7 @@ from mpt.files import checksum
 from mpt.run import status
 from mpt.run.claim import hold_claim
 from mpt.run.result import Result, write_result
+from mpt.signals import Interrupted
 from tests.console import command, compose
 
 
@@ -20,6 +23,7 @@ def make_run(folder, name, *, result=None, epochs=0, ticket=False):
         (directory / "result.json").write_text(json.dumps(result))
     if epochs:
         (directory / "metrics.jsonl").write_text("{}\n" * epochs)
+        (directory / "last.ckpt").write_bytes(b"")
     if ticket:
         (directory / "ticket.safetensors").write_bytes(b"")
     return directory
@@ -46,19 +50,36 @@ def test_each_run_is_done_running_failed_or_missing(tmp_path):
     assert [line.split()[:2] for line in output[:-1]] == [
         ["done", "a"],
         ["failed", "b"],
-        ["missing", "c"],
+        ["interrupted", "c"],
         ["missing", "d"],
         ["running", "e"],
         ["missing", "f"],
     ]
     assert "it broke" in output[1]
     assert "after epoch 3" in output[2]
-    assert output[-1].endswith("1 done, 1 running, 1 failed, 3 missing")
+    assert output[-1].endswith("1 done, 1 running, 1 interrupted, 1 failed, 2 missing")
 
 
 def test_an_interrupted_run_has_not_failed(tmp_path):
-    status.record_failure(tmp_path, compose(), KeyboardInterrupt())
-    assert status.state(tmp_path).state == "missing"
+    status.record_failure(tmp_path, compose(), Interrupted(signal.SIGTERM))
+    assert status.result(tmp_path)["error"] == "interrupted by SIGTERM"
+    assert status.state(tmp_path).state == "interrupted"
+
+
+def test_a_run_whose_other_process_was_interrupted_is_interrupted(tmp_path):
+    status.record_rank_failure(tmp_path, 1, Interrupted(signal.SIGUSR2))
+    status.record_failure(tmp_path, compose(), RuntimeError("Connection closed by peer"))
+    assert status.state(tmp_path).state == "interrupted"
+
+
+def test_a_run_resumes_after_the_epoch_of_its_checkpoint(tmp_path):
+    assert status.describe_interruption(tmp_path, 9).startswith(" before the end of epoch 1 of 9")
+    for name, seconds in (("metrics.jsonl", 20), ("last.ckpt", 10)):
+        (tmp_path / name).write_text("{}\n{}\n")
+        os.utime(tmp_path / name, (seconds, seconds))
+    assert status.describe_interruption(tmp_path, 9) == " after epoch 1 of 9: the same command continues"
+    os.utime(tmp_path / "last.ckpt", (30, 30))
+    assert status.finished_epochs(tmp_path) == 2
 
 
 def test_a_missing_folder_is_refused(tmp_path):
@@ -94,7 +115,7 @@ def test_a_damaged_result_is_named_and_the_listing_goes_on(tmp_path, content):
     (bad / "result.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     first, second, total = status.status_table(tmp_path).splitlines()
     assert first.split() == ["done", "a"]
-    assert second.startswith("failed   b  (result.json ")
+    assert second.startswith("failed      b  (result.json ")
     assert "1 done" in total
 
 

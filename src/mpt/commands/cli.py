@@ -14,8 +14,10 @@ from mpt.commands.arguments import path_and_overrides, path_first, split
 from mpt.commands.spelling import check_spelling
 from mpt.errors import give_up, is_mendable, run_command
 from mpt.files import version
-from mpt.run.apart import APART, follow_parent, is_first
+from mpt.processes import is_first
+from mpt.run.apart import APART, follow_parent
 from mpt.run.settings import FinetuneSettings, Settings
+from mpt.signals import Interrupted, cause, describe_with
 
 Command = Callable[[list[str]], None]
 
@@ -109,7 +111,7 @@ def ticket(arguments: list[str]) -> None:
 
 @command("mpt-status", help.status)
 def status(arguments: list[str]) -> None:
-    """``mpt-status DIR``: which runs are done, running, failed or missing."""
+    """``mpt-status DIR``: which runs are done, running, interrupted, failed or missing."""
     if len(arguments) != 1:
         raise ValueError(f"name one folder of runs, got {len(arguments)} (usage: mpt-status DIR)")
     from mpt.run.status import status_table
@@ -169,6 +171,8 @@ def _job(composed: Any) -> None:
         else:
             _single(settings, _directory(settings, hydra_config.run.dir))
     except Exception as error:  # handled here, before Hydra prints a line of its own
+        if isinstance(ended := cause(error), Interrupted):
+            raise ended from error
         if not is_mendable(error):
             raise
         give_up("mpt-finetune" if "ticket" in composed else "mpt-train", error)
@@ -177,13 +181,13 @@ def _job(composed: Any) -> None:
 def _single(settings: Settings, directory: Path) -> None:
     from mpt.experiment.kinds import run
     from mpt.run.claim import hold_claim
-    from mpt.run.status import record_failure
+    from mpt.run.status import describe_interruption, record_failure
 
-    child = APART in os.environ  # its parent holds the claim
+    child = APART in os.environ  # its parent holds the claim, and speaks for it
+    silent = child or not is_first()
+    describe_with(lambda: "" if silent else describe_interruption(directory, settings.epochs))
     try:
         run(settings, directory, claim=hold_claim(directory) if is_first() and not child else None)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from None
     except Exception as error:
         if is_first() and child:
             record_failure(directory, settings, error)
@@ -196,7 +200,7 @@ def _plan(settings: Settings, directory: Path) -> str:
     from mpt.run.status import state
 
     check_methods([settings])
-    line = f"{state(directory).state:<8} {directory}"
+    line = f"{state(directory).state:<11} {directory}"
     return line if line.startswith("done") else f"{line}\n{estimate([settings], directory.parent)}"
 
 

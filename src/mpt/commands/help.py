@@ -91,7 +91,8 @@ def finetune() -> str:
 
 def status() -> str:
     return (
-        "mpt-status DIR lists the runs in a folder: done, running, failed (and why), or missing in a sweep.\n\n"
+        "mpt-status DIR lists the runs in a folder: done, running, interrupted, failed (and why), or missing in a\n"
+        "sweep.\n\n"
         "  mpt-status runs/fig2-mini"
     )
 

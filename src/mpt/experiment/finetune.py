@@ -6,7 +6,6 @@ digest, so that a repeated command resumes it or returns its result.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from mpt.experiment.evaluate import accuracy, best_device
 from mpt.experiment.stored import keep_stored_data, load_for
 from mpt.experiment.train import Start
 from mpt.files import version
+from mpt.processes import is_first
 from mpt.run.compose import settings_of
 from mpt.run.settings import FinetuneSettings, plain
 from mpt.schema import printable
@@ -86,7 +86,7 @@ def start(settings: FinetuneSettings) -> Start:
     header: dict[str, Any] = {"history": history(ticket, **options, names=names, data=data.name, mpt=version())}
     header |= {key: ticket.header[key] for key in ("parameters",) if key in ticket.header}
     result: dict[str, Any] = {"layers": settings.layers, "ticket_digest": ticket.digest}
-    if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+    if is_first():
         device = best_device(settings.trainer.accelerator)
         result["test_acc_before"] = accuracy(ticket.network(backbone), data.test, data=data, batch=500, device=device)
     return Start(Finetune(prune=settings.prune), data, backbone, net, header, result)

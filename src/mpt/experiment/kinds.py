@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from mpt.run.apart import is_first
+from mpt.processes import is_first
 from mpt.run.compose import given_keys, settings_of
+from mpt.run.layout import check_processes
 from mpt.run.name import FOLDERS
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.run.status import examine, finished_result
@@ -25,6 +26,7 @@ def resolve(composed: DictConfig, overrides: Sequence[str]) -> Settings:
         overrides: of the command line.
     """
     settings = _resolve_finetuning(composed, overrides) if "ticket" in composed else settings_of(composed, Settings)
+    check_processes(vars(settings.trainer))
     root = settings.data.root
     absolute = str(Path(root).expanduser().resolve()) if root else root
     return replace(settings, data=replace(settings.data, root=absolute))
@@ -42,13 +44,27 @@ def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[An
     Args:
         settings: from :func:`resolve`.
         directory: of this run alone; created if absent.
-        claim: held while the run computes; a finished run needs none.
+        claim: held by the first process while the run computes; a finished run needs none.
     """
     from mpt.experiment import finetune, train
     from mpt.experiment.result import print_result
+    from mpt.experiment.team import share
 
     settings = with_checksum(settings)
-    if result := finished_result(settings, directory):
+    with ExitStack() as stack:
+
+        def begin() -> dict[str, Any] | None:
+            result = finished_result(settings, directory)
+            if result is None and claim is not None:
+                stack.enter_context(claim)
+            return result
+
+        result = share(begin)
+        if result is None:
+            if is_first() and (damage := examine(directory)[1]):
+                print(f"{directory}: {damage}: it is made again", flush=True)
+            start = finetune.start if isinstance(settings, FinetuneSettings) else train.search
+            return train.run(settings, directory, start=start)
         if is_first():
             print(f"this run is finished: {directory} (remove the directory to run it again)")
             if settings.report and not (directory / "report.json").is_file():
@@ -56,11 +72,6 @@ def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[An
                 print(f"it has no report.json; mpt-ticket report {ticket} prints the report")
             print_result(result, directory, settings)
         return result
-    with claim or nullcontext():
-        if is_first() and (damage := examine(directory)[1]):
-            print(f"{directory}: {damage}: it is made again", flush=True)
-        start = finetune.start if isinstance(settings, FinetuneSettings) else train.search
-        return train.run(settings, directory, start=start)
 
 
 def with_checksum(settings: Settings) -> Settings:

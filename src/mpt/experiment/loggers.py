@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from mpt.files import DISTRIBUTION
 from mpt.run.settings import Logger as LoggerSettings
 from mpt.run.settings import Settings, plain
+from mpt.signals import Interrupted, cause
 
 
 def check(choice: LoggerSettings) -> None:
@@ -48,8 +49,11 @@ def open_loggers(directory: Path, settings: Settings, *, enabled: bool) -> Itera
         logger = _wandb(directory, settings)
         try:
             yield [logger]
-        except BaseException:
-            wandb.finish(exit_code=1)
+        except BaseException as error:
+            with suppress(Exception):  # W&B's process may have died of the same signal
+                if wandb.run is not None and isinstance(cause(error), Interrupted):
+                    wandb.run.mark_preempting()
+                wandb.finish(exit_code=1)
             raise
         wandb.finish(exit_code=0)
 

@@ -18,7 +18,7 @@ from mpt.data import ImageData
 from mpt.experiment.evaluate import accuracy
 from mpt.experiment.trainer import monitor_of
 from mpt.files import PACKAGE, checksum, processor, version
-from mpt.run.name import purpose
+from mpt.run.name import flat, purpose
 from mpt.run.result import Result
 from mpt.run.settings import Settings, plain
 from mpt.search.methods import Method
@@ -29,11 +29,8 @@ from mpt.ticket.ticket import Ticket
 def build_header(settings: Settings, data: ImageData, *, epoch: int) -> dict[str, Any]:
     """The part of a ticket's header that its run decides; ``epoch``, from 1, is the epoch of the ticket."""
     config = plain(settings)
-    parameters = {
-        key: value
-        for key, value in config.items()
-        if purpose(key) == "result" and key not in ("data", "model", "trainer", "layers")
-    }
+    groups = {key.partition(".")[0] for key in flat(config) if purpose(key) == "result"}
+    parameters = {key: config[key] for key in config if key in groups - {"data", "model", "trainer", "layers"}}
     return {
         "data": data_settings(config) | {"image_size": data.image_size, "channels": data.channels},
         "class_names": list(data.class_names),

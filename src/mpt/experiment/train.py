@@ -20,6 +20,7 @@ from torch import nn
 import mpt
 from mpt.data import ImageData
 from mpt.data import load as load_data
+from mpt.errors import ToldElsewhereError
 from mpt.experiment import loggers
 from mpt.experiment.build import (
     build_backbone,
@@ -34,16 +35,18 @@ from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
 from mpt.experiment.result import build_header, measure, print_result
-from mpt.experiment.trainer import build_trainer, has_native_bf16, monitor_of
+from mpt.experiment.team import share, together
+from mpt.experiment.trainer import build_trainer, has_native_bf16, monitor_of, stop_children
 from mpt.files import write_atomically
-from mpt.run.apart import is_first
+from mpt.processes import group, is_first
 from mpt.run.config import write_config
 from mpt.run.name import run_digest
 from mpt.run.result import write_result
 from mpt.run.settings import Settings, plain
-from mpt.run.status import forget_failure, record_failure, record_rank_failure
+from mpt.run.status import failure_of_a_rank, forget_failure, record_failure, record_rank_failure
 from mpt.search.fast.memory import freed_memory_kept
 from mpt.search.methods import Method
+from mpt.signals import Interrupted, cause
 from mpt.ticket.report import blank, image_of, report_file
 from mpt.ticket.ticket import Ticket
 
@@ -98,43 +101,55 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
         ValueError, OSError: the user can mend it. A run that fails in training leaves a ``result.json`` with
             ``status: failed``, and a repeated command tries again.
     """
-    loggers.check(settings.logger)
-    method, data, backbone, net, header, more = start(settings)
-    build_optim(net, settings.optim, epochs=settings.epochs)  # raises before anything is written
-    trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
-    _check_batch(settings, trainer, net, data)
-    _check_method(method, settings, data)
-    if settings.trainer.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
-        check_bf16_strides(net, data)
-
     first = is_first()
-    if first:
-        _create(directory)
-        write_config(directory, plain(settings))
-        forget_failure(directory)
-        print(f"{_precision(settings)}\n{mpt.layer_table(net)}", flush=True)
+    with together():
+        loggers.check(settings.logger)
+        method, data, backbone, net, header, more = start(settings)
+        build_optim(net, settings.optim, epochs=settings.epochs)  # raises before anything is written
+        trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
+        _check_batch(settings, trainer, net, data)
+        _check_method(method, settings, data)
+        if settings.trainer.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
+            check_bf16_strides(net, data)
+        if first:
+            _create(directory)
+            write_config(directory, plain(settings))
+            forget_failure(directory)
     try:
+        if first:
+            print(f"{_precision(settings)}\n{mpt.layer_table(net)}", flush=True)
         with loggers.open_loggers(directory, settings, enabled=first) as active:
             trainer.loggers = active
             _fit(trainer, net, data, settings, directory)
-            if not trainer.is_global_zero:
-                return {}
-            path = directory / "ticket.safetensors"
-            ticket = _ticket(net, data, settings, monitor_of(trainer), directory)
-            Ticket(ticket.header | header, ticket.tensors).save(path)
-            ticket = Ticket.load(path)  # every reported number is measured on the file
-            result = measure(ticket, settings, method, data, trainer, path, backbone, **more).as_dict()
-            if settings.report and method.searched:
-                _report(ticket, path, backbone, directory)
-            loggers.log_result(active, path, result)
+            if group() is None and not trainer.is_global_zero:
+                return {}  # the first process, which started this one, measures
+
+            def finish() -> dict[str, Any]:
+                path = directory / "ticket.safetensors"
+                ticket = _ticket(net, data, settings, monitor_of(trainer), directory)
+                Ticket(ticket.header | header, ticket.tensors).save(path)
+                ticket = Ticket.load(path)  # every reported number is measured on the file
+                result = measure(ticket, settings, method, data, trainer, path, backbone, **more).as_dict()
+                if settings.report and method.searched:
+                    _report(ticket, path, backbone, directory)
+                loggers.log_result(active, path, result)
+                return result
+
+            result = share(finish)
     except BaseException as error:
+        if isinstance(error, ToldElsewhereError):
+            raise
+        ended = _cause(error, trainer, settings, directory)
         if first:
-            record_failure(directory, settings, error)
+            record_failure(directory, settings, ended)
         else:
-            record_rank_failure(directory, trainer.global_rank, error)
-        raise
-    result = write_result(directory, result)
-    print_result(result, directory, settings)
+            record_rank_failure(directory, trainer.global_rank, ended)
+        if ended is error:
+            raise
+        raise ended from error
+    if first:
+        result = write_result(directory, result)
+        print_result(result, directory, settings)
     return result
 
 
@@ -147,6 +162,17 @@ def _check_method(method: Method, settings: Settings, data: ImageData) -> None:
             f"method={settings.method.name} changes weights during the search, so optim.averaging would average old "
             "and new ones: set optim.averaging=none"
         )
+
+
+def _cause(error: BaseException, trainer: L.Trainer, settings: Settings, directory: Path) -> BaseException:
+    """What ended the run: ``error``, or what it is an effect of, an interruption or the failure of another process.
+
+    A signal may reach another process of this run, or W&B's, a moment before it reaches this one.
+    """
+    others = trainer.world_size > 1 or settings.logger.name == "wandb"
+    ended = cause(error, patience=1.0 if others and not isinstance(error, ValueError) else 0.0)
+    stop_children(trainer)
+    return ended if isinstance(ended, Interrupted) else failure_of_a_rank(directory) or ended
 
 
 def _check_batch(settings: Settings, trainer: L.Trainer, net: nn.Module, data: ImageData) -> None:
@@ -200,7 +226,8 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
     )
     checkpoint = directory / "last.ckpt"
     if checkpoint.is_file():
-        check_checkpoint(checkpoint, module, run=run_digest(settings))
+        with together():
+            check_checkpoint(checkpoint, module, run=run_digest(settings))
     os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # the other processes of this run read it
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from mpt.experiment.averaging import ScoreAveraging
 from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint
 from mpt.experiment.monitor import Monitor
+from mpt.processes import Group, group
 from mpt.run.name import run_digest
 from mpt.run.settings import Optim, Settings, Trainer
 
@@ -32,19 +39,21 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
     """
     quieten()
     choice, optim = settings.trainer, settings.optim
+    team = group()
     terminal, limit = choice.progress and sys.stderr.isatty(), choice.limit_batches
     num_images = min(num_images, limit * settings.batch) if limit else num_images
     monitor = Monitor(directory, num_images=num_images, show=choice.progress, first_epoch=first_epoch)
     try:
         trainer = L.Trainer(
             accelerator=choice.accelerator,
-            devices=_devices(choice),
-            num_nodes=choice.num_nodes,
+            devices=team.per_node if team else _devices(choice),
+            num_nodes=team.nodes if team else choice.num_nodes,
             strategy=choice.strategy,
             precision=choice.precision,  # type: ignore[arg-type]
             max_epochs=settings.epochs,
             callbacks=[
                 monitor,
+                Ending(),
                 *_averaging(optim),
                 *([BestCheckpoint(directory, monitor)] if settings.select == "best_val" else []),
                 last_checkpoint(directory),
@@ -53,7 +62,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
             accumulate_grad_batches=optim.accumulate,
             gradient_clip_val=optim.clip_grad_norm,
             sync_batchnorm=choice.sync_batchnorm,
-            plugins=[WholeOrNothing(run_digest(settings))],
+            plugins=[WholeOrNothing(run_digest(settings)), _environment(team)],
             logger=False,
             default_root_dir=directory,
             limit_train_batches=limit * optim.accumulate if limit else 1.0,
@@ -68,9 +77,59 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
         if not isinstance(error, (RuntimeError, TypeError, ValueError)) and not _is_misconfiguration(error):
             raise
         raise ValueError(f"trainer={choice.name} does not fit this machine: {error}") from error
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # ours stay
     if choice.sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise ValueError("trainer.sync_batchnorm=true needs accelerators: torch has it for GPUs only, not for the CPU")
     return trainer
+
+
+class Ending(L.Callback):
+    """Leaves the end of a run to :func:`mpt.experiment.train.run`.
+
+    Lightning's own thread would kill this process, before it has recorded why, when another process of it has ended.
+    """
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        for thread in threading.enumerate():
+            if thread.name == "child-process-observer":
+                thread._child_processes = []  # type: ignore[attr-defined]
+
+
+def stop_children(trainer: L.Trainer) -> None:
+    """Kill the processes that Lightning started for the run of ``trainer``, which has ended."""
+    for process in getattr(trainer.strategy.launcher, "procs", ()):
+        process.kill()
+        process.wait()
+
+
+class Srun(SLURMEnvironment):
+    """The tasks of one srun; :mod:`mpt.run.layout` compares their number with the settings.
+
+    Lightning would put the job into the queue again by itself, from a checkpoint of the middle of an epoch: a run ends
+    and goes on as :mod:`mpt.signals` says.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auto_requeue=False)
+
+    def world_size(self) -> int:
+        return int(os.environ["SLURM_STEP_NUM_TASKS"])
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """They fit: they are the numbers of the environment."""
+
+    @staticmethod
+    def _validate_srun_used() -> None: ...
+
+    @staticmethod
+    def _validate_srun_variables() -> None: ...
+
+
+def _environment(team: Group | None) -> ClusterEnvironment:
+    """Lightning's plug-in for whoever starts the processes. Left alone it would take any SLURM variable for tasks."""
+    if team is None:
+        return LightningEnvironment()
+    return Srun() if team.starter == "srun" else TorchElasticEnvironment()
 
 
 def quieten() -> None:

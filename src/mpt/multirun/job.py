@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from mpt.errors import ToldElsewhereError
 from mpt.experiment.kinds import run
-from mpt.run.apart import cuda_devices, follow_sweep, hold_devices, needs_processes, run_apart
-from mpt.run.claim import ClaimedError, hold_claim, holder, slurm_job
+from mpt.experiment.team import share
+from mpt.processes import is_first
+from mpt.run.apart import cuda_devices, follow_sweep, hold_devices, run_apart
+from mpt.run.claim import ClaimedError, hold_claim
+from mpt.run.layout import needs_processes
 from mpt.run.settings import Settings
-from mpt.run.status import finished_result, has_failed_since, reason, record_failure, result
+from mpt.run.status import (
+    describe_interruption,
+    finished_result,
+    has_failed_since,
+    reason,
+    record_failure,
+    result,
+)
+from mpt.signals import SIGNALS, Interrupted, cause, handled, unwind
 
 
 def job(settings: Settings, directory: Path, hydra: Any) -> None:
@@ -29,56 +43,74 @@ def job(settings: Settings, directory: Path, hydra: Any) -> None:
     """
     follow_sweep()
     started = hydra.sweeper.get("started") or time.time()
-    try:
-        _job(settings, directory, hydra, started)
-    except ClaimedError as busy:
-        print(f"{busy}", flush=True)
-    except (OSError, ValueError) as error:  # from the directory; _attempt catches errors of the run itself
-        print(f"failed: {directory}: {reason(error)}", file=sys.stderr, flush=True)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with handled() as ours:  # in a process of a launcher; otherwise the command handles signals
+        try:
+            _job(settings, directory, hydra, started)
+        except ToldElsewhereError:
+            return
+        except ClaimedError as busy:
+            print(f"{busy}", flush=True)
+        except (OSError, ValueError) as error:  # from the directory; _attempt catches errors of the run itself
+            if isinstance(ended := cause(error), Interrupted):
+                raise ended from error
+            print(f"failed: {directory}: {reason(error)}", file=sys.stderr, flush=True)
+        except Interrupted as interruption:
+            if not ours:
+                raise
+            unwind()
+            text = describe_interruption(directory, settings.epochs)
+            print(f"{directory.name}: interrupted{text}", file=sys.stderr, flush=True)
+            _end_process(interruption, before[signal.Signals(interruption.signum)])
+
+
+def _end_process(interruption: Interrupted, before: Any) -> NoReturn:
+    """End a process of a launcher as the launcher would: ``before`` is its own handler of the signal.
+
+    Submitit's handler of the signal that announces a time limit puts the job back into the queue.
+    """
+    if multiprocessing.parent_process() is not None:  # joblib would hand SystemExit on to the command
+        os._exit(interruption.status)
+    if callable(before) and interruption.signum in (signal.SIGUSR1, signal.SIGUSR2):
+        before(interruption.signum, None)
+    sys.exit(interruption.status)
 
 
 def _job(settings: Settings, directory: Path, hydra: Any, started: float) -> None:
-    if finished_result(settings, directory) or has_failed_since(directory, started):
+    if share(lambda: bool(finished_result(settings, directory)) or has_failed_since(directory, started)):
         return
     print(f"\n{directory.name}: {' '.join(_axes(hydra))}", flush=True)
-    if int(os.environ.get("SLURM_PROCID", 0)) > 0 and not needs_processes(settings.trainer):
-        if _first_task_runs(directory):
-            _attempt(settings, directory, record=False)
-        return
-    with hold_claim(directory) as claim:
-        if has_failed_since(directory, started):
+    with ExitStack() as stack:
+        descriptor = share(lambda: _claim(stack, directory, started))
+        if descriptor is None:
             return
-        if needs_processes(settings.trainer) or _count_devices(settings, hydra):
-            _apart(settings, directory, hydra, claim.fileno())
+        if needs_processes(vars(settings.trainer)) or _count_devices(settings, hydra):
+            _apart(settings, directory, hydra, descriptor)
         else:
-            _attempt(settings, directory, record=True)
+            _attempt(settings, directory)
+
+
+def _claim(stack: ExitStack, directory: Path, started: float) -> int | None:
+    """The file descriptor of the claim of ``directory``, held by ``stack``; None if the run has just failed."""
+    claim = stack.enter_context(hold_claim(directory))
+    return None if has_failed_since(directory, started) else claim.fileno()
 
 
 def _axes(hydra: Any) -> list[str]:
     return [override for override in hydra.overrides.task if not override.startswith(("sweeps=", "hydra."))]
 
 
-def _attempt(settings: Settings, directory: Path, *, record: bool) -> None:
+def _attempt(settings: Settings, directory: Path) -> None:
     try:
         run(settings, directory)
-    except SystemExit:  # Lightning exits on Ctrl-C
-        raise KeyboardInterrupt from None
     except Exception as error:
+        if isinstance(ended := cause(error), Interrupted):
+            raise ended from error
         if os.environ.get("MPT_TRACEBACK"):
             traceback.print_exc()
-        if record:
+        if is_first():
             record_failure(directory, settings, error)
-        print(f"failed: {directory}: {reason(error)}", file=sys.stderr, flush=True)
-
-
-def _first_task_runs(directory: Path, *, seconds: float = 120) -> bool:
-    """In a task of a SLURM job other than the first: wait until the first holds the run; False if it never does."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if holder(directory).get("job") == slurm_job():
-            return True
-        time.sleep(0.2)
-    return False
+            print(f"failed: {directory}: {reason(error)}", file=sys.stderr, flush=True)
 
 
 def _apart(settings: Settings, directory: Path, hydra: Any, claim: int) -> None:

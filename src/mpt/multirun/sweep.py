@@ -25,6 +25,7 @@ from mpt.run.claim import hold_claim, is_claimed
 from mpt.run.compose import quote
 from mpt.run.settings import Settings
 from mpt.schema import printable
+from mpt.signals import describe_with
 
 
 def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
@@ -55,9 +56,10 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         print(estimate(pending, folder), flush=True)
     if sweeper.dry_run:
         every = [*runs, *tunings]
-        print("\n".join(f"{status.state(run.directory).state:<8} {run.directory.name}" for run in every), flush=True)
+        print("\n".join(f"{status.state(run.directory).state:<11} {run.directory.name}" for run in every), flush=True)
         return []
     if pending:
+        describe_with(lambda: f" with {_count_done([*runs, *tunings])}: the same command continues")
         _work(sweeper, runs, refusals, started=_record_list(folder, runs))
         if tunings := tuning.expand(runs):
             more = (f"hydra.sweep.dir={quote(folder)}",)
@@ -107,7 +109,8 @@ def _announce(master: DictConfig, folder: Path, runs: Sequence[Run], changes: di
     name = f"{master.sweep} ({master.budget or 'paper'})" if master.sweep else "sweep"
     lines = [
         f"{name}: {status.count_runs(len(runs))} in {folder}: {counts['done']} done, {counts['running']} running, "
-        f"{counts['failed']} failed{' (to be tried again)' if counts['failed'] else ''}, {counts['missing']} missing"
+        f"{counts['interrupted']} interrupted, {counts['failed']} failed"
+        f"{' (to be tried again)' if counts['failed'] else ''}, {counts['missing']} missing"
     ]
     if changes:
         lines += ["mini is not the published experiment; it changes:", *(f"  {k}: {v}" for k, v in changes.items())]
@@ -154,6 +157,11 @@ def _is_done(run: Run, refusals: dict[Path, str]) -> bool:
     except (ValueError, OSError) as error:
         refusals[run.directory] = status.reason(error)
         return False
+
+
+def _count_done(runs: Sequence[Run]) -> str:
+    done = sum(status.state(run.directory).state == "done" for run in runs)
+    return f"{done} of {status.count_runs(len(runs))} done"
 
 
 def _is_settled(run: Run, refusals: dict[Path, str], started: float) -> bool:

@@ -20,37 +20,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mpt.run.claim import ClaimedError, hold_claim
-from mpt.run.settings import Trainer
+from mpt.signals import PATIENCE, Interrupted
 
 APART = "MPT_APART"  # set in the child, whose parent names and claims the directory
 _OF_A_RANK = ("LOCAL_RANK", "GLOBAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _OF_THE_PARENT = (*_OF_A_RANK, "MASTER_ADDR", "MASTER_PORT", "HYDRA_FULL_ERROR")
-
-
-def is_first() -> bool:
-    """True in the first process of a run, as Lightning or SLURM number them, and before the others start."""
-    return all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-
-
-def needs_processes(trainer: Trainer) -> bool:
-    """True if Lightning would start more processes for a run with these settings of its ``trainer``."""
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
-        return False  # SLURM runs one task per device: the processes exist already
-    devices = trainer.devices
-    if trainer.num_nodes > 1:
-        return True
-    if isinstance(devices, (list, tuple)):
-        return len(devices) > 1
-    if str(devices) in ("auto", "-1"):
-        return trainer.accelerator != "cpu" and _accelerators() > 1
-    text = str(devices)
-    return text != "1" if text.isdigit() else "," in text
-
-
-def _accelerators() -> int:
-    import torch
-
-    return torch.accelerator.device_count() if torch.accelerator.is_available() else 0
 
 
 def run_apart(
@@ -84,9 +58,10 @@ def run_apart(
     )
     try:
         code = child.wait()
-    except KeyboardInterrupt:
-        os.killpg(child.pid, signal.SIGINT)  # the child has its own session, which Ctrl-C does not reach
-        _wait(child, seconds=20)
+    except Interrupted as interruption:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, interruption.signum)  # the child has its own session, which Ctrl-C does not reach
+        _wait(child, seconds=PATIENCE / 2)
         raise
     finally:
         _kill_group(child.pid)  # processes that outlived the first one

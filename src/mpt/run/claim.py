@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from mpt.processes import slurm_job
 from mpt.schema import printable, read_object
 
 NAME = "claim"
@@ -119,8 +120,3 @@ def _describe_holder(claim: Path) -> str:
     return (
         f" (process {printable(known['pid'])} on {printable(known['host'])})" if {"pid", "host"} <= known.keys() else ""
     )
-
-
-def slurm_job() -> str | None:
-    """The id of this process's SLURM job, the same for all its tasks; None outside SLURM."""
-    return os.environ.get("SLURM_JOB_ID")

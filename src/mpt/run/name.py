@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from mpt.files import digest
+from mpt.run.layout import count_processes
 from mpt.run.settings import FinetuneSettings, Settings, dials, plain
 
 FOLDERS = ("image_folder", "imagenet")  # data sets that data.root identifies
@@ -18,7 +19,9 @@ FOLDERS = ("image_folder", "imagenet")  # data sets that data.root identifies
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's plain settings on which its ticket depends, flat: ``optim.lr`` -> 0.1 and so on."""
     kinds = ("result", "input", "folder") if config["data"]["name"] in FOLDERS else ("result", "input")
-    return {key: value for key, value in flat(config).items() if purpose(key) in kinds}
+    kept = {key: value for key, value in flat(config).items() if purpose(key) in kinds}
+    processes = count_processes(config["trainer"])  # wherever they are: the same bits
+    return kept | {"trainer.devices": "auto" if processes == 1 else processes, "trainer.num_nodes": 1}
 
 
 def purpose(key: str) -> str:

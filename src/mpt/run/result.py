@@ -29,7 +29,7 @@ def key(meaning: str, *, optional: str = "") -> Any:
 class Result:
     """The result of a finished run, as ``result.json`` holds it. Accuracies are fractions in [0, 1]."""
 
-    status: str = key("`done`; a failed run has `failed`, `error`, `config` and `checksum` alone")
+    status: str = key("`done`; a run that `failed` or was `interrupted` has `error`, `config` and `checksum`")
     test_acc: float = key("accuracy on the test images, measured on the ticket file read back, in float32")
     test_acc_max: float = key("highest test accuracy of an epoch whose mask is a ticket, as published code reports it")
     test_acc_max_epoch: int = key("the epoch of `test_acc_max`, from 1")

@@ -1,7 +1,8 @@
-"""The state of runs, read from their directories: done, running, failed or missing."""
+"""The state of runs, read from their directories: done, running, interrupted, failed or missing."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 from mpt.errors import is_mendable, sentence
 from mpt.files import checksum, write_atomically
 from mpt.run.claim import is_claimed
+from mpt.run.config import FILE as CONFIG
 from mpt.run.config import read_config
 from mpt.run.name import identity
 from mpt.run.result import FILE, METRICS_FILE, is_complete, read_result, write_result
 from mpt.run.settings import Settings, plain
 from mpt.schema import is_text, printable, read_object
+from mpt.signals import INTERRUPTED, Interrupted
 
-STATES = ("done", "running", "failed", "missing")
-INTERRUPTED = "interrupted"  # the recorded reason of a run that its user stopped
+STATES = ("done", "running", "interrupted", "failed", "missing")
 LIST = "sweep.json"  # in the folder of a sweep: every run that any of its commands asked for
 TICKET, CHECKPOINT = "ticket.safetensors", "last.ckpt"
 _ERROR = 10_000  # characters of a process's error that are read
@@ -99,13 +101,15 @@ def examine(directory: Path) -> tuple[dict[str, Any], str]:
 
 
 def record_failure(directory: Path, settings: Settings, error: BaseException | str) -> None:
-    """Write a ``result.json`` with ``status: failed`` and the reason.
+    """Write a ``result.json`` with ``status: failed`` and the reason, or with ``status: interrupted``.
 
     If one of several processes failed, its reason is recorded, not that of a process that lost its connection to it.
     """
-    ranks = [_read_reason(path) for path in sorted(directory.glob("error-rank*"))]
-    texts = [*ranks, error if isinstance(error, str) else reason(error)]
-    content = {"status": "failed", "error": texts[0], "config": plain(settings)}
+    if not isinstance(error, Interrupted):
+        error = failure_of_a_rank(directory) or error
+    status = INTERRUPTED if isinstance(error, Interrupted) else "failed"
+    text = error if isinstance(error, str) else reason(error)
+    content = {"status": status, "error": text, "config": plain(settings)}
     try:
         write_result(directory, content)
     except OSError as full:
@@ -118,15 +122,30 @@ def _read_reason(path: Path) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The words that record why a run failed."""
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return INTERRUPTED
-    return sentence(error) if is_mendable(error) else repr(error)
+    """The words that record why a run ended without a result."""
+    return sentence(error) if is_mendable(error) or isinstance(error, Interrupted) else repr(error)
+
+
+def describe_interruption(directory: Path, epochs: int) -> str:
+    """What follows "interrupted" in the last sentence of a run of ``epochs``."""
+    done = finished_epochs(directory)
+    if done:
+        return f" after epoch {done} of {epochs}: the same command continues"
+    return f" before the end of epoch 1 of {epochs}: the same command starts the run again"
 
 
 def record_rank_failure(directory: Path, rank: int, error: BaseException) -> None:
     """Record why a process other than the first one failed; :func:`record_failure` reads it."""
     write_atomically(directory / f"error-rank{rank}", reason(error))
+
+
+def failure_of_a_rank(directory: Path) -> BaseException | None:
+    """What :func:`record_rank_failure` recorded; None if no other process of the run has failed."""
+    texts = [_read_reason(path) for path in sorted(directory.glob("error-rank*"))]
+    if not texts:
+        return None
+    by = texts[0].removeprefix(f"{INTERRUPTED} by ")
+    return Interrupted(signal.Signals[by]) if by in signal.Signals.__members__ else ValueError(texts[0])
 
 
 def forget_failure(directory: Path) -> None:
@@ -142,7 +161,7 @@ def has_failed_since(directory: Path, started: float) -> bool:
     except OSError:
         return False
     content = result(directory)
-    return written > started and content.get("status") == "failed" and content.get("error") != INTERRUPTED
+    return written > started and content.get("status") == "failed"
 
 
 def state(directory: Path) -> State:
@@ -158,18 +177,26 @@ def state(directory: Path) -> State:
     if damage:
         remedy = "repeat the command to make it again" if (directory / CHECKPOINT).is_file() else "remove the directory"
         return State(directory, "failed", f"{damage}: {remedy}")
-    if content.get("status") == "failed" and content.get("error") != INTERRUPTED:
+    if content.get("status") == "failed":
         return State(directory, "failed", str(content.get("error", "")))
-    return State(directory, "missing", _progress(directory))
+    if content.get("status") != "done" and any((directory / name).exists() for name in (FILE, CONFIG)):
+        return State(directory, INTERRUPTED, _progress(directory))
+    return State(directory, "missing")
 
 
 def _progress(directory: Path) -> str:
+    return f"after epoch {done}" if (done := finished_epochs(directory)) else ""
+
+
+def finished_epochs(directory: Path) -> int:
+    """Number of the epoch after which the run in ``directory`` resumes."""
+    metrics, checkpoint = directory / METRICS_FILE, directory / CHECKPOINT
     try:
-        with (directory / METRICS_FILE).open("rb") as file:
-            epochs = sum(1 for _ in file)
-    except OSError:
-        return ""
-    return f"after epoch {epochs}"
+        with metrics.open("rb") as file:
+            rows = sum(1 for _ in file)
+        return rows if checkpoint.stat().st_mtime_ns >= metrics.stat().st_mtime_ns else rows - 1
+    except OSError:  # the first epoch is not over
+        return 0
 
 
 def states(folder: Path) -> list[State]:
@@ -201,7 +228,7 @@ def status_table(folder: Path) -> str:
     """The table that ``mpt-status`` prints."""
     runs = states(folder)
     counts = {name: sum(run.state == name for run in runs) for name in STATES}
-    lines = [f"{run.state:<8} {printable(run.directory.name, 255)}{_in_brackets(run.text)}" for run in runs]
+    lines = [f"{run.state:<11} {printable(run.directory.name, 255)}{_in_brackets(run.text)}" for run in runs]
     total = ", ".join(f"{count} {name}" for name, count in counts.items())
     return "\n".join([*lines, f"{count_runs(len(runs))} in {folder}: {total}"])
 
