@@ -18,7 +18,7 @@ from torch import nn
 
 import mpt
 from mpt.data import ImageData
-from mpt.run.apart import is_first
+from mpt.processes import is_first
 from mpt.run.settings import Choice
 from mpt.search.dead import DeadLayers
 from mpt.search.methods import Method
