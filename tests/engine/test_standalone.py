@@ -25,7 +25,7 @@ PROGRAM = re.search(r"(?ms)^<!-- file: classify.c -->\n```c\n(.*?)^```$", PAGE)[
 def ticket(*, binary=False, names=NAMES):
     backbone = mpt.backbones.conv2(width=0.1, image_size=8)
     net = mpt.convert(backbone, mpt.Biprop(prune=0.7), seed=0, binary_activations=binary, learn_batchnorm=binary)
-    normalization = {"mean": [0.5, 0.4, 1 / 3], "std": [0.25, 0.2, 0.1]}
+    normalization = {"mean": [0.5, 0.4, 1 / 3], "std": [0.25, 0.2, 0.1], "x\n#error": [1.0]}
     return mpt.Ticket.from_network(with_statistics(net), class_names=names, normalization=normalization)
 
 
@@ -57,6 +57,7 @@ def test_the_header_says_sizes_classes_and_normalization():
     said = dict(re.findall(r"(?m)^#define MPT_(\w+) (.*)$", text))
     assert [said[name] for name in ("CHANNELS", "HEIGHT", "WIDTH", "CLASSES")] == ["3", "8", "8", "10"]
     assert said["MEAN"] == "{0.5f, 0.4f, 0.3333333333333333f}"
+    assert "#error" not in text.lower()
     assert int(said["WORK_BYTES"]) > 3 * 8 * 8
     assert said["CLASS_NAMES"].startswith(r'{"a \042b\134", "*/ int", "d\303\266g", "\077\077=", "", "\012", "6"')
 

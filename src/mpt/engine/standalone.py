@@ -89,8 +89,10 @@ def _header(ticket: Ticket, nodes: list[Node], made: Program, machine: Machine) 
     sizes = {"CHANNELS": channels, "HEIGHT": height, "WIDTH": width, "CLASSES": outputs}
     lines = [f"#define MPT_{name} {size}" for name, size in sizes.items()]
     lines += [f"#define MPT_WORK_BYTES {made.work + LINE}"]
-    for name, numbers in ticket.header.get("normalization", {}).items():
-        lines += [f"#define MPT_{name.upper()} {{{', '.join(f'{float(x)!r}f' for x in numbers)}}}"]
+    normalization = ticket.header.get("normalization", {})
+    for name in [name for name in ("mean", "std") if name in normalization]:
+        numbers = ", ".join(f"{float(x)!r}f" for x in normalization[name])
+        lines += [f"#define MPT_{name.upper()} {{{numbers}}}"]
     names = ticket.header.get("class_names", [])
     if len(names) == outputs:
         lines += [f"#define MPT_CLASS_NAMES {{{', '.join(map(_literal, names))}}}"]
