@@ -69,7 +69,8 @@ def build(name: str) -> tuple[torch.nn.Module, int]:
     for options in ({"img_size": size} for size in SIZES):
         try:
             net = timm.create_model(name, num_classes=10, **options).eval()
-            net(torch.zeros(2, 3, options["img_size"], options["img_size"]))
+            with torch.no_grad():
+                net(torch.zeros(2, 3, options["img_size"], options["img_size"]))
             return net, options["img_size"]
         except Exception:
             continue

@@ -31,7 +31,7 @@ SLOW = (
 @pytest.mark.parametrize(
     "name", [*PASSING[2:], *(pytest.param(name, marks=pytest.mark.slow) for name in (*PASSING[:2], *SLOW))]
 )
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::mpt.search.dead.DeadLayers")  # 1x1 maps at 32 pixels
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_torchvision_classifiers_pass_the_probe(name):
     net = mpt.convert(backbones.torchvision(name=name, num_classes=5), mpt.Biprop(prune=0.5), seed=0)
     side = {"inception_v3": 96, "maxvit_t": 224}.get(name, 64)

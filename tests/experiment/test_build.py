@@ -66,6 +66,8 @@ def test_a_method_is_added_by_one_class_and_one_yaml(tmp_path):
         (nn.Conv2d(16, 16, 3, stride=3, padding=1, groups=16), 2, "1 a wrong gradient on the CPU"),
         (nn.Conv2d(16, 16, 3, padding=1), 1, None),
         (nn.Conv2d(16, 16, 1, stride=2), 1, None),
+        (nn.Sequential(nn.Unflatten(1, (16, 1)), nn.Conv3d(16, 8, 3, stride=2, padding=1)), 1, "1.1 a wrong gradient"),
+        (nn.Sequential(nn.Flatten(2), nn.Conv1d(16, 16, 3, stride=2, padding=1)), 1, "1.1 a wrong gradient"),
         (nn.ConvTranspose2d(16, 16, 3, stride=2, padding=1), 1, "exceeds the width of its output, 1"),
         (nn.ConvTranspose2d(16, 16, 3, stride=2, padding=1), 2, None),
     ],

@@ -86,7 +86,7 @@ def convert(
     """
     backbone = unwrap(backbone)
     check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if kind_of(layer)])
-    net = copy.deepcopy(backbone)
+    net = _copy(backbone)
     signs, inputs = binarize(net, example, t=spline_t) if binary_activations else None, None
     if method.searched:
         inputs = _search_layers(net, method, example, dense=dense)
@@ -109,6 +109,16 @@ def convert(
     if inputs is not None:
         warn_of_dead_layers(net, inputs)
     return net
+
+
+def _copy(backbone: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(backbone)
+    except RuntimeError as error:  # some keep a tensor of their last forward pass
+        raise ValueError(
+            f"{type(backbone).__name__} cannot be copied ({str(error).partition('.')[0]}): convert it before its first "
+            "forward pass, or run that under torch.no_grad()"
+        ) from error
 
 
 def _search_layers(

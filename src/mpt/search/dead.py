@@ -181,8 +181,8 @@ def _sentence(
     if others:
         rest = [name for name in names if name not in others]
         parts.append(
-            f"{', '.join(others)}, because what they compute hardly reaches the output with inputs of this size: leave "
-            f"them out with dense={patterns_of(others, others=rest)}, or take larger inputs"
+            f"{', '.join(others)}, because what they compute hardly reaches the output: take larger inputs or a lower "
+            f"prune, or leave them out with dense={patterns_of(others, others=rest)}"
         )
     count = f"{len(starved) + len(others)} of {len(names)} searched layers"
     return f"{count} will hardly learn, their scores get next to no gradient: {'; '.join(parts)}"
