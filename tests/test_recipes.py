@@ -179,5 +179,5 @@ def initial_state(recipe, small):
     signs = {"binary_activations": settings.binary_activations}
     backbone = build_backbone(settings.model, images, width=settings.width, seed=0, **signs)
     method = build_method(settings.method, prune=settings.prune)
-    options = {key: getattr(settings, key) for key in ("dense", "learn_batchnorm", "spline_t")} | signs
+    options = {key: getattr(settings, key) for key in ("dense", "trained", "learn_batchnorm", "spline_t")} | signs
     return convert(backbone, method, images, seed=0, name=recipe, **options).state_dict().items()
