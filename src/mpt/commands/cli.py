@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,11 @@ from mpt.commands.arguments import path_and_overrides, path_first, split
 from mpt.commands.spelling import check_spelling
 from mpt.errors import give_up, is_mendable, run_command
 from mpt.files import version
-from mpt.processes import is_first
+from mpt.processes import is_first, is_torchrun
 from mpt.run.apart import APART, follow_parent
+from mpt.run.queue import requeue
 from mpt.run.settings import FinetuneSettings, Settings
-from mpt.signals import Interrupted, cause, describe_with
+from mpt.signals import Interrupted, cause, describe_with, unwind
 
 Command = Callable[[list[str]], None]
 
@@ -144,19 +146,32 @@ def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> N
     from mpt.files import CONF
     from mpt.run.compose import quote_text, register
 
+    if is_torchrun() and _is_multirun(flags, overrides):
+        raise ValueError("torchrun starts the processes of one run, so -m cannot share them: leave out torchrun, or -m")
     register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
     sys.argv[1:] = [
         *flags,
         *quote_text(overrides, schema),
     ]  # argparse wants all overrides in a row, and Lightning appends some
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
+    except Interrupted as interruption:
+        if interruption.signum in (signal.SIGUSR1, signal.SIGUSR2):  # as sbatch --signal announces a time limit
+            unwind()
+            requeue()
+        raise
 
 
-def _job(composed: Any) -> None:
+def _is_multirun(flags: list[str], overrides: list[str]) -> bool:
+    return not {"-m", "--multirun"}.isdisjoint(flags) or "hydra.mode=MULTIRUN" in overrides
+
+
+def _job(composed: Any) -> float | None:
+    """Run one configuration; return its objective, for a sweeper such as optuna."""
     from hydra.core.hydra_config import HydraConfig
 
-    from mpt.experiment.kinds import resolve
+    from mpt.experiment.kinds import objective, resolve
     from mpt.run.name import run_name
 
     try:
@@ -165,11 +180,11 @@ def _job(composed: Any) -> None:
         if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
             from mpt.multirun.job import job
 
-            job(settings, Path(hydra_config.sweep.dir) / run_name(settings), hydra_config)
-        elif hydra_config.sweeper.get("dry_run"):
+            return objective(settings, job(settings, Path(hydra_config.sweep.dir) / run_name(settings), hydra_config))
+        if hydra_config.sweeper.get("dry_run"):
             print(_plan(settings, _directory(settings, hydra_config.run.dir)))
-        else:
-            _single(settings, _directory(settings, hydra_config.run.dir))
+            return None
+        return objective(settings, _single(settings, _directory(settings, hydra_config.run.dir)))
     except Exception as error:  # handled here, before Hydra prints a line of its own
         if isinstance(ended := cause(error), Interrupted):
             raise ended from error
@@ -178,7 +193,7 @@ def _job(composed: Any) -> None:
         give_up("mpt-finetune" if "ticket" in composed else "mpt-train", error)
 
 
-def _single(settings: Settings, directory: Path) -> None:
+def _single(settings: Settings, directory: Path) -> dict[str, Any]:
     from mpt.experiment.kinds import run
     from mpt.run.claim import hold_claim
     from mpt.run.status import describe_interruption, record_failure
@@ -187,7 +202,7 @@ def _single(settings: Settings, directory: Path) -> None:
     silent = child or not is_first()
     describe_with(lambda: "" if silent else describe_interruption(directory, settings.epochs))
     try:
-        run(settings, directory, claim=hold_claim(directory) if is_first() and not child else None)
+        return run(settings, directory, claim=hold_claim(directory) if is_first() and not child else None)
     except Exception as error:
         if is_first() and child:
             record_failure(directory, settings, error)

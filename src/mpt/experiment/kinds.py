@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +36,22 @@ def _resolve_finetuning(composed: DictConfig, overrides: Sequence[str]) -> Setti
     from mpt.experiment.finetune import complete
 
     return complete(composed, given_keys(overrides))
+
+
+def objective(settings: Settings, result: Mapping[str, Any]) -> float | None:
+    """What a sweeper such as optuna gets of a ``result``; None if the run failed, so that its trial fails.
+
+    Raises:
+        ValueError: the settings name no number of the result.
+    """
+    if result.get("status") != "done":
+        return None
+    name = settings.objective or ("val_acc" if "val_acc" in result else "test_acc")
+    value = result.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        numbers = [key for key, number in result.items() if isinstance(number, (int, float))]
+        raise ValueError(f"objective={name} is no number of the result: take one of {', '.join(numbers)}")
+    return float(value)
 
 
 def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[Any] | None = None) -> dict[str, Any]:

@@ -31,10 +31,10 @@ from mpt.run.status import (
 from mpt.signals import SIGNALS, Interrupted, cause, handled, unwind
 
 
-def job(settings: Settings, directory: Path, hydra: Any) -> None:
+def job(settings: Settings, directory: Path, hydra: Any) -> dict[str, Any]:
     """Run ``settings`` in ``directory`` unless that run is done, has failed since the sweep began, or is claimed.
 
-    A failure is recorded and printed; it stops no other job.
+    A failure is recorded and printed; it stops no other job. Returns what ``result.json`` holds then, if anything.
 
     Args:
         settings: of the run.
@@ -48,7 +48,7 @@ def job(settings: Settings, directory: Path, hydra: Any) -> None:
         try:
             _job(settings, directory, hydra, started)
         except ToldElsewhereError:
-            return
+            pass
         except ClaimedError as busy:
             print(f"{busy}", flush=True)
         except (OSError, ValueError) as error:  # from the directory; _attempt catches errors of the run itself
@@ -62,6 +62,7 @@ def job(settings: Settings, directory: Path, hydra: Any) -> None:
             text = describe_interruption(directory, settings.epochs)
             print(f"{directory.name}: interrupted{text}", file=sys.stderr, flush=True)
             _end_process(interruption, before[signal.Signals(interruption.signum)])
+    return result(directory)
 
 
 def _end_process(interruption: Interrupted, before: Any) -> NoReturn:

@@ -11,18 +11,24 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from mpt.errors import ToldElsewhereError
+from mpt.experiment.team import share
 from mpt.files import write_atomically
 from mpt.multirun.expand import Run, expand_axes
+from mpt.multirun.slurm import complete, is_slurm, submit
 from mpt.multirun.tuning import Tuning
+from mpt.processes import is_first
 from mpt.run import status
 from mpt.run.claim import NAME as CLAIM
 from mpt.run.claim import hold_claim, is_claimed
 from mpt.run.compose import quote
+from mpt.run.queue import is_expected, queued_runs
 from mpt.run.settings import Settings
 from mpt.schema import printable
 from mpt.signals import describe_with
@@ -38,6 +44,8 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     folder = Path(sweeper.config.hydra.sweep.dir)
     lines, changes = _axes(sweeper)
     changes = {key: text for key, text in changes.items() if key not in {o.partition("=")[0] for o in arguments}}
+    if is_slurm(sweeper.config) and str(sweeper.config.trainer.devices) == "auto":
+        arguments = [*arguments, "trainer.devices=1"]  # not as many as this machine has: the job runs elsewhere
     runs = expand_axes(sweeper, lines, arguments, folder)
     for run in runs:
         _check_processes(sweeper.config, run.settings)
@@ -59,7 +67,8 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         print("\n".join(f"{status.state(run.directory).state:<11} {run.directory.name}" for run in every), flush=True)
         return []
     if pending:
-        describe_with(lambda: f" with {_count_done([*runs, *tunings])}: the same command continues")
+        more_words = "; its jobs stay in SLURM's queue, and" if is_slurm(sweeper.config) else ":"
+        describe_with(lambda: f" with {_count_done([*runs, *tunings])}{more_words} the same command continues")
         _work(sweeper, runs, refusals, started=_record_list(folder, runs))
         if tunings := tuning.expand(runs):
             more = (f"hydra.sweep.dir={quote(folder)}",)
@@ -84,7 +93,7 @@ def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
 def _check_processes(master: DictConfig, settings: Settings) -> None:
     devices, nodes = str(settings.trainer.devices), settings.trainer.num_nodes
     launcher = master.hydra.launcher
-    slurm = "Slurm" in str(launcher.get("_target_"))
+    slurm = is_slurm(master)
     if slurm and (devices, nodes) != (str(launcher.tasks_per_node), launcher.nodes):
         raise ValueError(
             f"SLURM gives each run {launcher.nodes} x {launcher.tasks_per_node} tasks, one for each device, but "
@@ -128,26 +137,56 @@ def _record_list(folder: Path, runs: Sequence[Run]) -> float:
 def _work(
     sweeper: Any, runs: Sequence[Run], refusals: dict[Path, str], *, started: float, more: tuple[str, ...] = ()
 ) -> None:
-    """Launch runs until each is done or has failed since ``started``; wait for runs that another command holds.
+    """Launch runs until each is done or has failed since ``started``; wait for those that others hold or that queue.
 
     A run that after two launches has neither ended nor is held is given up; ``refusals`` says why.
     """
     tries: Counter[Path] = Counter()
-    while left := [run for run in runs if not _is_settled(run, refusals, started)]:
-        free = [run for run in left if not is_claimed(run.directory)]
-        if not free:
+    by_name = {run.directory.name: run for run in runs}
+    submits = is_slurm(sweeper.config)
+
+    def choose() -> list[str]:
+        """The runs to launch next, once there are any; none if all have ended."""
+        for look in count():
+            left = [run for run in runs if not _is_settled(run, refusals, started)]
+            queued = _queued(left)
+            free = [run for run in left if not is_claimed(run.directory) and run.directory.name not in queued]
+            if submits and look == 0 and any(tries[run.directory] for run in free):
+                time.sleep(2)  # its last files may be seen after its job has left the queue
+                continue
+            for run in free:
+                if submits and tries[run.directory] > 1:
+                    logs = run.directory.parent / ".submitit"
+                    refusals[run.directory] = f"its job ended twice without a result: {logs} has what it said"
+            if free or not left:
+                return [run.directory.name for run in free if run.directory not in refusals]
             _wait(left, refusals, started)
-            continue
+        raise AssertionError
+
+    while names := share(choose):
+        free = [by_name[name] for name in names]
         stopped = _launch(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"hydra.sweeper.started={started!r}"))
+        if submits:
+            tries.update(run.directory for run in free)
+            if stopped:
+                raise stopped
+            continue
         after = [run for run in free if not _is_settled(run, refusals, started) and not is_claimed(run.directory)]
         if stopped and len(after) == len(free) and not any(_stale_claim_time(run.directory) > started for run in after):
             raise stopped
         for run in after:
             tries[run.directory] += 1
-            if tries[run.directory] > 1 and _stale_claim_time(run.directory) > started:
+            if is_first() and tries[run.directory] > 1 and _stale_claim_time(run.directory) > started:
                 status.record_failure(run.directory, run.settings, "its process was killed, twice (out of memory?)")
             if tries[run.directory] > 1 and not _is_settled(run, refusals, started):
                 refusals[run.directory] = "it could not start, or its result could not be written: see above"
+
+
+def _queued(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
+    queued: dict[str, tuple[str, str]] = {}
+    for folder in {run.directory.parent for run in runs}:
+        queued |= queued_runs(folder)
+    return queued
 
 
 def _is_done(run: Run, refusals: dict[Path, str]) -> bool:
@@ -177,8 +216,25 @@ def _stale_claim_time(directory: Path) -> float:
 
 
 def _wait(left: Sequence[Run], refusals: dict[Path, str], started: float) -> None:
-    print(f"waiting for {status.count_runs(len(left))} held by other commands", flush=True)
-    while all(is_claimed(run.directory) and not _is_settled(run, refusals, started) for run in left):
+    """Wait until one of ``left``, which others hold or whose jobs queue, is free; say why a job cannot start."""
+    said: set[str] = set()
+    for second in count():
+        if second % 5 == 0:
+            queued = _queued(left)
+            words = "in SLURM's queue" if queued else "held by other commands"
+            lines = [f"waiting for {status.count_runs(len(left))} {words}"] if second == 0 else []
+            for job, why in queued.values():
+                if not is_expected(why):
+                    lines.append(
+                        f"job {job} waits because of {why}: see squeue -j {job}, and hydra.launcher.* of this command"
+                    )
+            lines = [line for line in lines if line not in said]
+            if lines:
+                print("\n".join(lines[:5]), flush=True)
+            said.update(lines)
+        ended = any(_is_settled(run, refusals, started) for run in left)
+        if ended or any(not is_claimed(r.directory) and r.directory.name not in queued for r in left):
+            return
         time.sleep(1)
 
 
@@ -186,12 +242,22 @@ def _launch(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Excepti
     """Pass ``runs``, each with the overrides ``more``, to the launcher; return what stopped it, if anything."""
     from hydra.core.plugins import Plugins
 
+    submits, folder = is_slurm(sweeper.config), runs[0].directory.parent
+    if submits:
+        complete(sweeper.config, runs, folder)
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=sweeper.hydra_context, task_function=sweeper.launcher.task_function, config=sweeper.config
     )
+    overrides = [[*run.overrides, *more] for run in runs]
     try:
-        launcher.launch([[*run.overrides, *more] for run in runs], initial_job_idx=0)
+        if submits:
+            with hold_claim(folder, name=".submitting", patience=60):
+                submit(launcher, runs, overrides, folder)
+        else:
+            launcher.launch(overrides, initial_job_idx=0)
     except Exception as error:  # the launcher lost a job; the directories hold the states of all
+        if isinstance(error, ToldElsewhereError):
+            raise
         print(f"the launcher stopped: {error!r}", file=sys.stderr, flush=True)
         return error
     return None

@@ -69,6 +69,7 @@ def register(schema: type = Settings) -> None:
         Plugins.instance().register(plugin)
     ConfigStore.instance().store(name=schema.__name__, node=schema)
     OmegaConf.register_new_resolver("protocol", _of_protocol, replace=True)
+    OmegaConf.register_new_resolver("tasks_per_node", _tasks_per_node, replace=True)
     OmegaConf.register_new_resolver("times_kept", _times_kept, replace=True)
 
 
@@ -77,6 +78,11 @@ def _of_protocol(choices: DictConfig, *, _root_: DictConfig) -> Any:
     if _root_.protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be {PROTOCOLS[0]}, {PROTOCOLS[1]} or {PROTOCOLS[2]}, got {_root_.protocol}")
     return choices[_root_.protocol]
+
+
+def _tasks_per_node(devices: Any) -> int:
+    """``${tasks_per_node:${trainer.devices}}`` in a YAML file: the tasks of a SLURM job on each machine."""
+    return int(devices) if str(devices).isdigit() else 1
 
 
 def _times_kept(factor: float, *, _root_: DictConfig) -> float:

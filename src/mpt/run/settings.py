@@ -211,6 +211,11 @@ class Settings:
     seed: int = dial(0, "seed of weights, scores and data", SEED)
     dense: list[str] = dial(list, "layers left out of the search: names or patterns", search=True)
     trained: list[str] = dial(list, "parameters, not searched, that are trained: names or patterns", search=True)
+    objective: str | None = dial(
+        None,
+        "key of the result that a sweeper such as optuna gets; null: val_acc if images are held out, else test_acc",
+        of="command",
+    )
     runs: str = dial("runs", "folder of all runs", of="command")
     model: Open = dial(dict, "backbone")
     data: Data = dial(Data, "images")

@@ -14,12 +14,13 @@ from mpt.run.claim import is_claimed
 from mpt.run.config import FILE as CONFIG
 from mpt.run.config import read_config
 from mpt.run.name import identity
+from mpt.run.queue import queued_runs
 from mpt.run.result import FILE, METRICS_FILE, is_complete, read_result, write_result
 from mpt.run.settings import Settings, plain
 from mpt.schema import is_text, printable, read_object
 from mpt.signals import INTERRUPTED, Interrupted
 
-STATES = ("done", "running", "interrupted", "failed", "missing")
+STATES = ("done", "running", "queued", "interrupted", "failed", "missing")
 LIST = "sweep.json"  # in the folder of a sweep: every run that any of its commands asked for
 TICKET, CHECKPOINT = "ticket.safetensors", "last.ckpt"
 _ERROR = 10_000  # characters of a process's error that are read
@@ -211,7 +212,17 @@ def states(folder: Path) -> list[State]:
     runs |= {path.parent for path in folder.glob("**/result.json")}
     for path in (*folder.glob(LIST), *folder.glob(f"*/{LIST}")):
         runs |= {path.parent / name for name in read_list(path.parent)}
-    return [state(run) for run in sorted(runs) if "wandb" not in run.relative_to(folder).parts]  # W&B keeps copies
+    found = [state(run) for run in sorted(runs) if "wandb" not in run.relative_to(folder).parts]  # W&B keeps copies
+    queued = {parent: queued_runs(parent) for parent in {run.parent for run in runs}}
+    return [_in_queue(run, queued[run.directory.parent]) for run in found]
+
+
+def _in_queue(run: State, queued: dict[str, tuple[str, str]]) -> State:
+    """``run``, or as ``queued`` if a job of SLURM waits to run it."""
+    if run.state in ("done", "running") or run.directory.name not in queued:
+        return run
+    job, why = queued[run.directory.name]
+    return State(run.directory, "queued", ", ".join(filter(None, (f"SLURM job {job}", why, _progress(run.directory)))))
 
 
 def read_list(folder: Path) -> dict[str, list[str]]:
