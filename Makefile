@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-light lint wheel bench bench-engine bench-results bench-compare docs golden figures clean
+.PHONY: help demo test test-all test-slurm test-light lint wheel bench bench-engine bench-results bench-compare docs golden figures clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -27,6 +27,12 @@ test: .venv/.installed  ## the quick tests
 
 test-all: .venv/.installed  ## all tests, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+test-slurm: .venv/.installed  ## tests on a real SLURM of two virtual nodes: as root, on Debian or Ubuntu
+	@if [ "$$(id -u)" != 0 ]; then echo "skipped: SLURM's daemons need root"; \
+	elif ! unshare --mount true 2>/dev/null; then echo "skipped: mount namespaces are not allowed here"; \
+	elif ! tests/slurm/one-machine.sh install; then echo "skipped: SLURM cannot be installed here"; \
+	else MPT_SLURM=1 $(BIN)/python -m pytest -n 0 -m slow tests/multirun/test_slurm.py; fi
 
 # other Pythons: what needs no torch, in a small environment of its own
 LIGHT_TESTS := tests/run tests/analysis tests/commands/test_results.py tests/commands/test_spelling.py tests/test_files.py

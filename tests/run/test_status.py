@@ -57,7 +57,7 @@ def test_each_run_is_done_running_failed_or_missing(tmp_path):
     ]
     assert "it broke" in output[1]
     assert "after epoch 3" in output[2]
-    assert output[-1].endswith("1 done, 1 running, 1 interrupted, 1 failed, 2 missing")
+    assert output[-1].endswith("1 done, 1 running, 0 queued, 1 interrupted, 1 failed, 2 missing")
 
 
 def test_an_interrupted_run_has_not_failed(tmp_path):

@@ -1,0 +1,128 @@
+"""On a real SLURM of two virtual nodes, which this file brings up: ``make test-slurm``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.console import COMMANDS, command, read_result
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(280),
+    pytest.mark.skipif("MPT_SLURM" not in os.environ, reason="make test-slurm runs it on a SLURM of its own"),
+]
+SCRIPT = Path(__file__).parents[1] / "slurm" / "one-machine.sh"
+RUN = ("model=mlp", "data=digits", "width=0.125", "batch=64", "epochs=40", "trainer.accelerator=cpu")
+SLURM = ("hydra/launcher=slurm", "hydra.launcher.partition=main")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    folder = Path(tempfile.mkdtemp(prefix="mpt-slurm-"))
+    before = dict(os.environ)
+    os.environ |= {"SLURM_CONF": str(folder / "slurm.conf"), "OMP_NUM_THREADS": "1"}
+    try:
+        subprocess.run([SCRIPT, "start", folder], check=True, timeout=60)
+        yield
+    finally:
+        subprocess.run([SCRIPT, "stop", folder], check=False, timeout=60)
+        os.environ.clear()
+        os.environ |= before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The ticket of an uninterrupted run on this machine, its bytes."""
+    folder = tmp_path_factory.mktemp("whole")
+    command("train", *RUN, "hydra.run.dir=run", cwd=folder)
+    return (folder / "run" / "ticket.safetensors").read_bytes()
+
+
+def shell(*words, cwd, check=True):
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=200, check=check)
+
+
+def until(condition, *, seconds=150):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def epochs(folder):
+    files = [path for path in folder.rglob("metrics.jsonl") if "wandb" not in path.parts]
+    return min((len(path.read_text().splitlines()) for path in files), default=0)
+
+
+def at_once(job, *, cwd):
+    """After a requeue SLURM lets two minutes pass: let the job start now."""
+    until(lambda: "PENDING" in shell("squeue", "-h", "-r", "-j", job, "-o", "%T", cwd=cwd, check=False).stdout)
+    shell("scontrol", "update", f"jobid={job}", "StartTime=now", cwd=cwd)
+
+
+@pytest.mark.parametrize("logger", ["local", "wandb"])
+def test_a_job_that_slurm_announces_the_end_of_goes_on_and_the_sweep_ends_well(tmp_path, whole, logger):
+    arguments = ["-m", *RUN, *SLURM, f"logger={logger}", "runs=runs"]
+    with (tmp_path / "log").open("w") as log:
+        sweep = subprocess.Popen([COMMANDS / "mpt-train", *arguments], cwd=tmp_path, stdout=log, stderr=log)
+    until(lambda: epochs(tmp_path) >= 2)
+    name, job = next(iter(json.loads((tmp_path / "runs" / "jobs.json").read_text()).items()))
+    assert shell("squeue", "-h", "-j", job, "-o", "%j", cwd=tmp_path).stdout.strip() == name
+    shell("scancel", "--signal=USR2", job, cwd=tmp_path)
+    at_once(job, cwd=tmp_path)
+    assert f"queued      {name}" in command("status", "runs", cwd=tmp_path).stdout
+    assert sweep.wait(200) == 0, (tmp_path / "log").read_text()
+    directory = tmp_path / "runs" / name
+    assert (directory / "ticket.safetensors").read_bytes() == whole
+    assert not list(directory.glob("hpc_ckpt*"))
+    assert len(json.loads((tmp_path / "runs" / "jobs.json").read_text())) == 1
+    logs = "".join(path.read_text() for path in tmp_path.rglob("*_log.err"))
+    assert re.search(r"interrupted after epoch \d+ of 40", logs)
+    assert "Traceback" not in logs
+
+
+BATCH = """#!/bin/sh
+srun {train} {arguments} hydra.run.dir=run
+"""
+
+
+def test_a_batch_script_that_is_told_of_its_limit_is_queued_again_and_goes_on(tmp_path, whole):
+    (tmp_path / "job.sh").write_text(BATCH.format(train=COMMANDS / "mpt-train", arguments=" ".join(RUN)))
+    options = ("--requeue", "--open-mode=append", "--ntasks-per-node=1", "--signal=USR1@60", "--output=log")
+    job = shell("sbatch", "--parsable", *options, "job.sh", cwd=tmp_path).stdout.strip()
+    until(lambda: epochs(tmp_path) >= 2)
+    shell("scancel", "--signal=USR1", job, cwd=tmp_path)
+    at_once(job, cwd=tmp_path)
+    until(lambda: (tmp_path / "run" / "result.json").exists() and read_result(tmp_path / "run")["status"] == "done")
+    assert (tmp_path / "run" / "ticket.safetensors").read_bytes() == whole
+    assert "interrupted after epoch" in (tmp_path / "log").read_text()
+    assert "resuming from" in (tmp_path / "log").read_text()
+    assert not list((tmp_path / "run").glob("hpc_ckpt*"))
+
+
+def test_the_tasks_of_srun_train_one_run_wherever_they_are_and_end_together(tmp_path):
+    few = [o for o in RUN if not o.startswith("epochs")]
+    train = (COMMANDS / "mpt-train", *few, "epochs=2")
+    shell("srun", "-N1", "--ntasks-per-node=2", *train, "hydra.run.dir=one", cwd=tmp_path)
+    shell("srun", "-N2", "--ntasks-per-node=1", *train, "hydra.run.dir=two", cwd=tmp_path)
+    assert read_result(tmp_path / "one")["processes"] == 2
+    tickets = [(tmp_path / name / "ticket.safetensors").read_bytes() for name in ("one", "two")]
+    assert tickets[0] == tickets[1]
+    again = shell("srun", "-N1", "--ntasks-per-node=2", *train, "hydra.run.dir=one", cwd=tmp_path)
+    assert again.stdout.count("this run is finished") == 1
+    wrong = {"trainer.devices=1": "srun started 2 processes", "seed=1": "holds a run with other settings"}
+    for override, words in wrong.items():
+        done = shell("srun", "-N1", "-n2", *train, "hydra.run.dir=one", override, cwd=tmp_path, check=False)
+        assert done.returncode == 1
+        assert done.stderr.count(words) == done.stderr.count("mpt-train: ") == 1
+        assert "Traceback" not in done.stderr
