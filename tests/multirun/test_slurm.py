@@ -29,7 +29,8 @@ SLURM = ("hydra/launcher=slurm", "hydra.launcher.partition=main")
 def cluster():
     folder = Path(tempfile.mkdtemp(prefix="mpt-slurm-"))
     before = dict(os.environ)
-    os.environ |= {"SLURM_CONF": str(folder / "slurm.conf"), "OMP_NUM_THREADS": "1"}
+    port = str(20_000 + 3 * os.getpid() % 10_000)
+    os.environ |= {"SLURM_CONF": str(folder / "slurm.conf"), "OMP_NUM_THREADS": "1", "PORT": port}
     try:
         subprocess.run([SCRIPT, "start", folder], check=True, timeout=60)
         yield
