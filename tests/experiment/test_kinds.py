@@ -103,3 +103,13 @@ def test_other_pictures_in_a_folder_are_another_input_and_other_data_have_no_che
     make_pictures(tmp_path / "tree", train=5, val=2)
     assert kinds.with_checksum(settings).data_checksum != before
     assert kinds.with_checksum(compose("data=digits")).data_checksum is None
+
+
+def test_the_objective_is_the_held_out_accuracy_else_the_test_accuracy_or_the_key_that_is_named():
+    done = {"status": "done", "test_acc": 0.5, "ticket_bytes": 9, "data": "digits"}
+    assert kinds.objective(compose(*SMALL), done) == 0.5
+    assert kinds.objective(compose(*SMALL), done | {"val_acc": 0.25}) == 0.25
+    assert kinds.objective(compose(*SMALL, "objective=ticket_bytes"), done) == 9
+    assert kinds.objective(compose(*SMALL), {"status": "failed"}) is None
+    with pytest.raises(ValueError, match="objective=data is no number .* test_acc, ticket_bytes"):
+        kinds.objective(compose(*SMALL, "objective=data"), done)
