@@ -50,10 +50,14 @@ def open_loggers(directory: Path, settings: Settings, *, enabled: bool) -> Itera
         try:
             yield [logger]
         except BaseException as error:
+            interrupted = isinstance(cause(error), Interrupted)
             with suppress(Exception):  # W&B's process may have died of the same signal
-                if wandb.run is not None and isinstance(cause(error), Interrupted):
+                if wandb.run is not None and interrupted:
                     wandb.run.mark_preempting()
                 wandb.finish(exit_code=1)
+            if interrupted:  # here, since at the end of this process W&B would print that it lost the other one
+                with suppress(Exception):
+                    wandb.teardown(exit_code=1)
             raise
         wandb.finish(exit_code=0)
 
