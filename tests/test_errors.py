@@ -59,7 +59,7 @@ def test_an_error_of_hydra_becomes_one_line_that_says_what_to_do(override, words
 
 def test_a_sentence_names_the_file_of_an_os_error_and_the_class_of_an_empty_one(tmp_path):
     path = tmp_path / "x"
-    assert sentence(raised(path.read_text)) == f"{path}: No such file or directory"
+    assert sentence(raised(path.read_text)) == f"{path}: No such file or directory: check its name"
     assert sentence(ValueError()) == "ValueError"
     assert sentence(ValueError("one\n  two\none")) == "one two"
 
@@ -114,3 +114,22 @@ def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():
     process.stdout.close()
     _, errors = process.communicate()
     assert (process.returncode, errors) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            MemoryError("Unable to allocate 3.2 TiB for an array"),
+            r"the memory is full (3.2 TiB more were needed): lower",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes"),
+            "80 bytes",
+        ),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.00 GiB more were needed"),
+    ],
+)
+def test_a_full_memory_is_one_sentence(error, words):
+    assert is_mendable(error)
+    assert words in sentence(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mpt.files import DamagedError, check_seal, checksum, read_sealed, replacing, write_atomically
+from mpt.files import DamagedError, check_seal, checksum, kind_of, read_sealed, replacing, write_atomically
 
 KILLED = """
 import os, sys
@@ -119,3 +119,25 @@ def test_a_checksum_is_that_of_the_whole_file(tmp_path):
     before = checksum(tmp_path / "a")
     (tmp_path / "a").write_bytes(b"x" * 99 + b"y")
     assert (len(before), checksum(tmp_path / "a") != before) == (32, True)
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+        (b"PK\x03\x04rest", "a PyTorch checkpoint"),
+        (b"\x80\x02}", "a pickle"),
+        (b"\x89PNG\r\n", "a picture"),
+        (b"\x10\x05\0\0\0\0\0\0{", "a safetensors file"),
+        (b"<html>", "a web page"),
+    ],
+)
+def test_the_first_bytes_say_what_a_file_is(tmp_path, start, words):
+    (tmp_path / "x").write_bytes(start)
+    assert words in str(kind_of(tmp_path / "x"))
+
+
+def test_first_bytes_that_say_nothing_are_no_kind(tmp_path):
+    (tmp_path / "x").write_bytes(b"anything")
+    assert kind_of(tmp_path / "x") is None

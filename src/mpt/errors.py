@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import functools
 import os
 import re
@@ -57,6 +58,21 @@ _WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we s
 ]
 
 
+_REMEDIES = {
+    errno.ENOENT: "check its name",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "name another place",
+    errno.EISDIR: "name a file in it",
+    errno.EEXIST: "it is there already: name another place",
+    errno.ENOTDIR: "a part of this path is a file: name another place",
+    errno.ENOSPC: "free some space and repeat the command, which goes on where it stopped",
+    errno.EDQUOT: "free some space and repeat the command, which goes on where it stopped",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or name another place",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+
+
 class ToldElsewhereError(ValueError):
     """Another process of this run tells the user why it ended: this one ends with the same ``status``, in silence."""
 
@@ -67,7 +83,16 @@ class ToldElsewhereError(ValueError):
 
 def is_mendable(error: BaseException) -> bool:
     """True if the user can mend ``error``: a ValueError, an OSError, or an error of Hydra, OmegaConf or YAML."""
-    return isinstance(error, (ValueError, OSError)) or _package(error) in ("hydra", "omegaconf", "yaml")
+    ours = isinstance(error, (ValueError, OSError)) or _package(error) in ("hydra", "omegaconf", "yaml")
+    return ours or is_out_of_memory(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if the memory of the machine or of a GPU did not suffice."""
+    words = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
 
 
 def _package(error: BaseException) -> str:
@@ -77,8 +102,13 @@ def _package(error: BaseException) -> str:
 
 def sentence(error: Any) -> str:
     """What went wrong, as one line of text."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        return f"{error.filename or 'a file'}: {error.strerror}{remedy and f': {remedy}'}"
+    if is_out_of_memory(error):
+        asked = re.search(r"tried to allocate ([\d.,]+ ?\w+)|allocate ([\d.,]+ \w+) for", str(error), re.IGNORECASE)
+        more = f" ({asked[1] or asked[2]} more were needed)" if asked else ""
+        return f"the memory is full{more}: lower batch, width or data.image_size, or raise optim.accumulate"
     package, text = _package(error), str(error) or type(error).__name__
     if package in ("hydra", "omegaconf"):
         return _of_composition(error)

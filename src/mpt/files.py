@@ -210,3 +210,30 @@ def _is_running(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+LFS = "a pointer of Git LFS and not the file itself: run git lfs pull"
+_KINDS = (  # first bytes of a file -> what it is
+    (b"version https://git-lfs", LFS),
+    (b"PK\x03\x04", "a PyTorch checkpoint or a zip archive"),
+    (b"\x80", "a pickle, as old PyTorch checkpoints are"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x7fELF", "a program or object file"),
+    (b"{", "a JSON file"),
+    (b"<", "a web page or XML file"),
+    (b"\x08", "an ONNX file"),
+)
+
+
+def kind_of(path: str | Path) -> str | None:
+    """What a file is by its first bytes, in words; None if they say nothing. OSError if it is unreadable."""
+    with Path(path).open("rb") as file:
+        start = file.read(24)
+    if not start:
+        return "an empty file"
+    if start[8:9] == b"{" and start[3:8] == bytes(5):  # a length of less than 16 MB, then JSON
+        return "a safetensors file"
+    return next((kind for magic, kind in _KINDS if start.startswith(magic)), None)

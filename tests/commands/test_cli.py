@@ -48,7 +48,7 @@ def refused(name, *arguments, cwd, **options):
         (["method.score_grad=sgn", "data=digits"], ["score_grad", "weight, sign, gain"]),
         (["select=best_val", "data=digits"], ["held-out images", "data.val_size"]),
         (["trainer.devices=3", "data=digits", "trainer=cpu", "batch=64"], ["batch", "3 processes", "64"]),
-        (["trainer=gpu", "data=digits"], ["trainer=gpu", "machine"]),
+        (["trainer=gpu", "data=digits"], ["trainer.accelerator=gpu", "machine"]),
         (["recipe=demo", "runs=/proc/nowhere"], ["/proc/nowhere"]),
         (["logger=wandb", "logger.mode=online", "data=digits"], ["wandb login"]),
     ],
@@ -83,7 +83,7 @@ def test_a_ticket_is_evaluated_on_its_own_data_by_default_and_its_control_is_not
     [
         (["missing.safetensors"], ["no ticket at missing.safetensors"]),
         ([], ["one ticket file"]),
-        (["run/ticket.safetensors", "data=digits"], ["1 channels"]),
+        (["run/ticket.safetensors", "data=digits"], ["1 channel ", "3 channels"]),
         (["run/ticket.safetensors", "model=conv4"], ["another backbone"]),
         (["run/ticket.safetensors", "control=nope"], ["control must be one of"]),
         (["run/ticket.safetensors", "datas=digits"], ["datas"]),

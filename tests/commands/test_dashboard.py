@@ -27,4 +27,4 @@ def test_a_workspace_is_built_offline_and_shows_the_runs_of_its_sweep(tmp_path):
 
 def test_a_dashboard_for_no_sweep_is_refused(tmp_path):
     assert "there is no sweep fig9: take one of fig2" in command("dashboard", "fig9", cwd=tmp_path, check=False).stderr
-    assert "usage: mpt-dashboard" in command("dashboard", cwd=tmp_path, check=False).stderr
+    assert "name one sweep: mpt-dashboard" in command("dashboard", cwd=tmp_path, check=False).stderr

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import mpt
 from tests.commands.test_cli import refused
 from tests.console import SMALL, command, read_result
 
@@ -101,3 +102,10 @@ def test_corruptions_that_do_not_fit_are_refused(folder, tmp_path):
     root = write_corruptions(tmp_path, labels=range(12))
     output = refused("eval", "run/ticket.safetensors", f"corruptions={root}", cwd=folder)
     assert "holds 12 classes, but the ticket knows 10" in output
+
+
+def test_a_ticket_made_in_python_says_its_data(tmp_path):
+    digits = mpt.data.load("digits")
+    net = mpt.convert(mpt.backbones.conv2(in_channels=1, image_size=8, width=0.1), mpt.Biprop(prune=0.5), seed=0)
+    mpt.Ticket.from_network(net, **digits.about()).save(tmp_path / "digits.safetensors")
+    assert "359 test images of digits" in command("eval", "digits.safetensors", cwd=tmp_path).stdout

@@ -29,4 +29,4 @@ def test_the_last_recording_of_each_finished_run_is_sent_once(tmp_path):
 
 def test_a_folder_with_nothing_to_send_is_refused(tmp_path):
     assert "holds no finished run" in command("wandb", "sync", str(tmp_path), cwd=tmp_path, check=False).stderr
-    assert "usage: mpt-wandb sync DIR" in command("wandb", "push", cwd=tmp_path, check=False).stderr
+    assert "mpt-wandb sync DIR, got push" in command("wandb", "push", cwd=tmp_path, check=False).stderr

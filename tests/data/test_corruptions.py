@@ -103,3 +103,10 @@ def test_wrong_files_are_refused_before_any_images_are_returned(root, change, se
     change(root)
     with pytest.raises((OSError, ValueError), match=sentence):
         data.corruptions(root)
+
+
+def test_labels_below_0_are_refused(tmp_path):
+    np.save(tmp_path / "labels.npy", np.array([-1] * 5))
+    np.save(tmp_path / "fog.npy", np.zeros((5, 4, 4, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match="holds the label -1"):
+        list(data.corruptions(tmp_path))

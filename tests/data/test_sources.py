@@ -117,8 +117,8 @@ def test_a_download_is_announced_and_its_failure_names_the_alternatives(name, tm
     [
         ({"name": "nope"}, "data must be one of digits, cifar10"),
         ({"name": "digits", "image_size": 0}, "image_size"),
-        ({"name": "digits", "mean": [0.1, 0.2]}, r"data\.mean needs 1 numbers"),
-        ({"name": "digits", "std": [0.0]}, r"data\.std needs 1 numbers above 0"),
+        ({"name": "digits", "mean": [0.1, 0.2]}, r"data\.mean needs 1 number,"),
+        ({"name": "digits", "std": [0.0]}, r"data\.std needs 1 number of at least 0\.0001"),
         (
             {"name": "digits", "crop": 9},
             r"data\.crop is a padding in pixels and must be in \[0, 8\], the image's side, got 9",
@@ -136,3 +136,17 @@ def test_synthetic_images_have_the_requested_shape_and_are_always_the_same():
     assert one.train.pixels.shape == (50, 2, 9, 9)
     assert one.num_classes == 4
     assert torch.equal(one.train.pixels, again.train.pixels)
+
+
+@pytest.mark.parametrize(
+    ("name", "archive"), [("cifar10", "cifar-10-python.tar.gz"), ("mnist", "MNIST/raw/train-images-idx3-ubyte.gz")]
+)
+def test_a_damaged_archive_is_named(name, archive, tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    (tmp_path / archive).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / archive).write_bytes(b"junk")
+    with pytest.raises(OSError, match=r"gz is damaged and could not be downloaded again"):
+        data.load(name, root=tmp_path)

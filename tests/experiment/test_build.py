@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import mpt
-from mpt.experiment.build import build_method, check_bf16_strides
+from mpt import data
+from mpt.experiment.build import build_backbone, build_method, check_bf16_strides, check_side
 from mpt.experiment.train import search
 from mpt.run.name import run_name
 from mpt.run.settings import Choice
@@ -180,3 +181,15 @@ def test_a_run_says_which_layers_will_hardly_learn(capsys):
     assert "dense=['second']" in said
     search(compose(*SCALED, "+model.constant=1e-7", "dense=[second]"))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("width", "words"), [(3000, r"width=[\d.]+ fits"), (1e12, "lower width")])
+def test_a_network_that_does_not_fit_is_refused_before_memory_is_taken(width, words):
+    choice = compose("model=conv6").model
+    with pytest.raises(ValueError, match=words):
+        build_backbone(choice, data.load("synthetic", num_images=20), width=width, seed=0)
+
+
+def test_images_whose_first_layer_does_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"a layer of conv6 on images of .* data\.image_size=\d+ fits"):
+        check_side(10**6, name="conv6")

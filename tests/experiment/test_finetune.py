@@ -101,7 +101,7 @@ def test_a_repeated_run_is_not_run_again_an_interrupted_one_resumes_and_the_dire
         (["+method.init=x"], ["method.init cannot change"]),
         (["width=2"], ["width cannot change"]),
         (["epochs=0"], ["epochs must be at least 1"]),
-        (["data=digits"], ["1 channels"]),
+        (["data=digits"], ["1 channel "]),
         (["layer=last"], ["no option layer"]),
     ],
 )

@@ -75,3 +75,12 @@ def test_tensorboard_writes_its_events_into_the_run(tmp_path):
     events = list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert len(events) == 1
     assert b"test/acc" in events[0].read_bytes()
+
+
+@pytest.mark.slow
+def test_two_loggers_record_one_run_and_none_records_it_again(tmp_path):
+    arguments = [*SMALL, "epochs=1", "logger=[wandb,tensorboard]", "hydra.run.dir=run"]
+    command("train", *arguments, cwd=tmp_path)
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    assert "no logger records a finished run again" in command("train", *arguments, cwd=tmp_path).stdout

@@ -72,7 +72,7 @@ def test_data_are_normalised_as_in_the_search(ticket):
 
 def test_data_of_other_shape_or_classes_are_refused(ticket):
     settings = Data(name="synthetic", image_size=8, num_classes=4, num_images=80)
-    with pytest.raises(ValueError, match="3 channels in 4 classes, synthetic has 1 channels and 4 classes"):
+    with pytest.raises(ValueError, match="3 channels in 4 classes, synthetic has 1 channel and 4 classes"):
         load_for(ticket, replace(settings, channels=1))
     with pytest.raises(ValueError, match="3 channels in 4 classes, synthetic has 3 channels and 5 classes"):
         load_for(ticket, replace(settings, num_classes=5))

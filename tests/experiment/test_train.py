@@ -173,6 +173,13 @@ def test_every_method_runs_to_a_ticket(run_here, method):
     assert ticket.density == pytest.approx(1.0 if method == "dense" else 0.5, abs=1e-3)
 
 
+def test_a_search_in_which_nothing_flips_says_so(run_here, capsys):
+    run_here("epochs=1", "optim.lr=1e-30")
+    assert "no weight entered or left the mask" in capsys.readouterr().out
+    run_here("epochs=1", directory="other")
+    assert "no weight entered" not in capsys.readouterr().out
+
+
 def test_a_search_that_diverges_fails_with_advice_in_its_result(run_here, tmp_path):
     with pytest.raises(ValueError, match=r"lower optim\.lr"):
         run_here("optim.lr=1e30", "method=dense")

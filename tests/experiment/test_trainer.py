@@ -75,8 +75,8 @@ def test_images_of_an_epoch_are_counted_up_to_the_limit_of_batches(tmp_path):
     assert monitor_of(trainer_of(tmp_path, "trainer.limit_batches=3")).num_images == 3 * 32
 
 
-def test_a_machine_without_the_accelerator_is_said_with_the_name_of_the_choice(tmp_path, monkeypatch):
+def test_a_machine_without_the_accelerator_is_said_with_the_name_of_the_option(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends, "mps", SimpleNamespace(is_available=lambda: False))
-    with pytest.raises(ValueError, match="trainer=auto does not fit this machine: "):
+    with pytest.raises(ValueError, match=r"trainer\.accelerator=gpu is not on this machine: "):
         trainer_of(tmp_path, "trainer.accelerator=gpu")

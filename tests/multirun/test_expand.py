@@ -111,3 +111,11 @@ def test_the_settings_of_a_run_are_those_that_hydra_composes():
 def test_the_directory_of_a_run_does_not_depend_on_where_it_was_asked_for():
     single = runs_of("model=conv2", "data=digits", "prune=0.5", "seed=1")[0].directory.name
     assert single in {run.directory.name for run in runs_of("model=conv2", "data=digits", "prune=0.5,0.8", "seed=0,1")}
+
+
+def test_another_method_in_a_sweep_of_the_papers_leaves_the_dense_baseline():
+    sweeper = sweeper_of("sweeps=fig2", "budget=mini", "method=edge_popup")
+    lines, _ = _axes(sweeper)
+    runs = expand_axes(sweeper, lines, ["method=edge_popup", "model=conv2", "seed=0"], Path("runs"))
+    assert {run.settings.method.name for run in runs} == {"edge_popup", "dense"}
+    assert sum(run.settings.method.name == "dense" for run in runs) == 1

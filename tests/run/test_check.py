@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
-from mpt.run.check import check_keys, check_values
+from mpt.run.check import check_given, check_keys, check_values
 from mpt.run.settings import Data, Settings, dials
 from tests.console import compose
 
@@ -18,7 +18,7 @@ from tests.console import compose
         ("width=0", "width must be above 0, got 0.0"),
         ("epochs=0", "epochs must be at least 1, got 0"),
         ("seed=-1", "seed must be from 0"),
-        ("spline_t=0", "spline_t must be above 0, got 0.0"),
+        ("spline_t=0", r"spline_t must be from 0\.001 to 1000, got 0\.0"),
         ("optim.lr=0", r"optim\.lr must be above 0"),
         (
             "optim.schedule=linear",
@@ -93,3 +93,35 @@ def test_every_default_is_in_its_range_and_null_only_where_it_is_the_default():
 def test_an_infinite_value_is_refused_as_such():
     with pytest.raises(ValueError, match="width must be above 0 and finite, got inf"):
         compose("width=inf")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["spline_t=2"], "binary_activations=true"),
+        (["optim=adam", "optim.momentum=0.5"], "optim=sgd"),
+        (["optim.gamma=0.5"], "optim.schedule=multi_step"),
+        (["optim.averaging_decay=0.5"], "optim.averaging=ema"),
+        (["data.stream=true"], "data=image_folder"),
+        (["data=digits", "data.root=x"], "data that are read from files"),
+        (["data.num_images=5"], "data=synthetic"),
+        (["data.noise_probability=0.5"], "data.noise_std"),
+        (["logger.mode=online"], "logger=wandb"),
+        (["logger.name=wandb"], "write logger=wandb"),
+    ],
+)
+def test_an_option_that_has_no_effect_is_refused(overrides, words):
+    with pytest.raises(ValueError, match=words):
+        check_given(compose(*overrides), {override.partition("=")[0] for override in overrides})
+
+
+def test_an_option_that_has_its_condition_is_accepted():
+    overrides = ["binary_activations=true", "spline_t=2", "optim.averaging=ema", "optim.averaging_decay=0.5"]
+    check_given(compose(*overrides), {override.partition("=")[0] for override in overrides})
+
+
+def test_several_loggers_are_composed():
+    logger = compose("logger=[wandb,tensorboard]").logger
+    assert logger.wandb
+    assert logger.tensorboard
+    assert not compose("logger=tensorboard").logger.wandb

@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 import mpt
 from mpt import backbones
+from mpt.ticket.format import read
 
 OLD = Path(__file__).parent / "files"
 DIGESTS = {"biprop": "e6e42f2872a510e0a9169f0241f67257", "edge_popup": "b9324b3c055db3ccb8d7ea8ec0d648a9"}
@@ -56,3 +57,23 @@ def test_a_header_that_could_not_be_read_again_is_not_written(tmp_path, change):
     with pytest.raises(ValueError, match=f"its header's {next(iter(change))} is"):
         mpt.Ticket(ticket.header | change, ticket.tensors).save(tmp_path / "t")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+        (b"PK\x03\x04 and so on, for a while", "mpt-ticket import converts"),
+        (b"\x89PNG\r\n and so on, for a while", "is no ticket but a picture"),
+    ],
+)
+def test_a_file_that_is_no_ticket_is_called_what_it_is(tmp_path, content, sentence):
+    (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        read(tmp_path / "x.safetensors")
+
+
+def test_a_folder_is_refused_with_the_file_in_it(tmp_path):
+    (tmp_path / "ticket.safetensors").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"is a folder: name the ticket file in it, as in .*/ticket\.safetensors"):
+        read(tmp_path)

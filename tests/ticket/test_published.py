@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,3 +287,26 @@ def test_no_code_of_a_file_is_run_and_other_files_are_refused(tmp_path, capsys):
         read_published(tmp_path / "list.pth")
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         read_published(tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+        (b"\x10\x00\0\0\0\0\0\0{}", "needs no import"),
+        (b"<html>404</html>", "is no checkpoint but a web page"),
+        (b"PK\x03\x04 cut", "truncated or damaged: take the original file"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path, content, sentence):
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        read_published(tmp_path / "x.pth")
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_file_of_objects_is_refused_without_the_advice_to_run_them(tmp_path):
+    torch.save({"state_dict": Path("x")}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="would run code: save its state_dict alone") as caught:
+        read_published(tmp_path / "x.pth")
+    assert "weights_only" not in str(caught.value)

@@ -16,6 +16,7 @@ from mpt.engine.to_onnx import to_onnx
 from mpt.run.compose import compose, settings_of
 from mpt.ticket.report import image_of
 from mpt.ticket.ticket import Ticket
+from mpt.words import count
 
 LISTS = ("batch", "threads")  # options that take several numbers, which Hydra would read as a sweep
 
@@ -88,8 +89,3 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
         f"machine  {first['machine']}, {count(first['cores'], 'core')}; code for {first['code']}{busy}",
         f"a time   the least of {rounds} in turn ({words}); torch {first['versions']['torch']}, the faster layout",
     ]
-
-
-def count(number: int, noun: str) -> str:
-    """``1 thread``, ``2 threads``."""
-    return f"{number} {noun}{'s' if number != 1 else ''}"

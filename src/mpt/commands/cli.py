@@ -125,7 +125,8 @@ def status(arguments: list[str]) -> None:
 def wandb(arguments: list[str]) -> None:
     """``mpt-wandb sync DIR``: send finished offline runs to W&B."""
     if len(arguments) != 2 or arguments[0] != "sync":
-        raise ValueError("usage: mpt-wandb sync DIR")
+        got = " ".join(arguments) or "nothing"
+        raise ValueError(f"say what to send, and from which folder: mpt-wandb sync DIR, got {got}")
     from mpt.commands.wandb_sync import sync
 
     print(sync(Path(arguments[1])))
@@ -150,10 +151,8 @@ def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> N
         raise ValueError("torchrun starts the processes of one run, so -m cannot share them: leave out torchrun, or -m")
     register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
-    sys.argv[1:] = [
-        *flags,
-        *quote_text(overrides, schema),
-    ]  # argparse wants all overrides in a row, and Lightning appends some
+    # argparse wants all overrides in a row, and Lightning appends some
+    sys.argv[1:] = [*flags, *quote_text(overrides, schema)]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
     except Interrupted as interruption:
@@ -182,7 +181,9 @@ def _job(composed: Any) -> float | None:
 
             return objective(settings, job(settings, Path(hydra_config.sweep.dir) / run_name(settings), hydra_config))
         if hydra_config.sweeper.get("dry_run"):
-            print(_plan(settings, _directory(settings, hydra_config.run.dir)))
+            from mpt.commands.plan import plan
+
+            print(plan(settings, _directory(settings, hydra_config.run.dir)))
             return None
         return objective(settings, _single(settings, _directory(settings, hydra_config.run.dir)))
     except Exception as error:  # handled here, before Hydra prints a line of its own
@@ -207,16 +208,6 @@ def _single(settings: Settings, directory: Path) -> dict[str, Any]:
         if is_first() and child:
             record_failure(directory, settings, error)
         raise
-
-
-def _plan(settings: Settings, directory: Path) -> str:
-    """The lines of ``--dry-run`` for a single run: its state, its directory, and an estimate if it would run."""
-    from mpt.multirun.estimate import check_methods, estimate
-    from mpt.run.status import state
-
-    check_methods([settings])
-    line = f"{state(directory).state:<11} {directory}"
-    return line if line.startswith("done") else f"{line}\n{estimate([settings], directory.parent)}"
 
 
 def _directory(settings: Settings, choice: str) -> Path:

@@ -27,7 +27,8 @@ def build(arguments: list[str]) -> str:
     names = [argument for argument in arguments if "=" not in argument]
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if len(names) != 1 or not options.keys() <= {"entity", "project", "file"}:
-        raise ValueError(f"usage: {USAGE}")
+        got = " ".join(arguments) or "nothing"
+        raise ValueError(f"name one sweep: {USAGE}, got {got}")
     known = sorted(path.stem for path in (HOME / "sweeps").glob("*.yaml"))
     if names[0] not in known:
         raise ValueError(f"there is no sweep {names[0]}: take one of {', '.join(known)}")

@@ -17,6 +17,7 @@ from mpt.experiment.build import build_backbone, check_fit
 from mpt.experiment.evaluate import best_device, measurements, reestimate_batchnorm
 from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
 from mpt.files import write_atomically
+from mpt.run.check import check_given
 from mpt.run.compose import compose, given_keys, settings_of
 from mpt.schema import printable
 from mpt.ticket.controls import control
@@ -30,6 +31,9 @@ def evaluate(path: Path, overrides: list[str]) -> str:
     composed = compose("eval", [*stored_data_override(ticket, keys), *overrides], EvalSettings)
     keep_stored_data(ticket, composed, keys)
     settings = settings_of(composed, EvalSettings)
+    check_given(settings, keys)
+    if "seed" in keys and not settings.control:
+        raise ValueError("seed draws a control: give control=, or leave seed out")
     data = load_for(ticket, settings.data)
     if settings.engine != "torch":
         _check_engine(settings)

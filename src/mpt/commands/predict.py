@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 from mpt.commands.evaluate import render
 from mpt.commands.schemas import PredictSettings
 from mpt.commands.ticket import backbone_of
+from mpt.data.listing import find_pictures as find_pictures_in
 from mpt.data.pictures import EXTENSIONS
 from mpt.experiment.evaluate import best_device
 from mpt.run.compose import compose, settings_of
@@ -102,7 +102,7 @@ def find_pictures(paths: Iterable[Path], *, class_names: Sequence[str]) -> list[
     files: list[Picture] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(_walk(path))
+            inside = find_pictures_in(path)
             if not inside:
                 raise FileNotFoundError(f"{path} holds no pictures ({' '.join(sorted(EXTENSIONS))})")
             tops = [file.relative_to(path).parts for file in inside]
@@ -135,16 +135,6 @@ def _most_probable(row: dict[str, Any], class_names: list[str], top: int) -> str
     order = sorted(range(len(row["probabilities"])), key=lambda index: -row["probabilities"][index])
     names = class_names or [str(index) for index in order]
     return ", ".join(f"{printable(names[index])} {100 * row['probabilities'][index]:.1f} %" for index in order[:top])
-
-
-def _walk(folder: Path) -> Iterable[Path]:
-    for path, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(path, file) for file in files if not file.startswith(".") and _is_picture(file))
-
-
-def _is_picture(file: str) -> bool:
-    return Path(file).suffix.lower() in EXTENSIONS
 
 
 def _track(predictions: Iterable[Any], total: int, *, show: bool) -> Iterable[Any]:

@@ -155,9 +155,24 @@ def _write_figure(options: argparse.Namespace, free: dict[str, Any]) -> None:
     output = options.output or Path(f"{options.figure or 'figure'}.svg")
     check_output(output, tuple(NO_DATE))
     table = load_rows(options.runs, get_figure(options.figure, **free).rows, notify=_print_left_out)
+    _print_undrawn(options.figure, table)
     drawing = plot(table, figure=options.figure, where=_parse_where(options.where), published=options.published, **free)
     save(drawing, output)
     print(f"{output}: {' '.join(drawing.get_suptitle().split())}")
+
+
+def _print_undrawn(name: str | None, table: Any) -> None:
+    """Say on stderr which variants of method the figure ``name`` does not show."""
+    from mpt.analysis.plotting import get_figure
+
+    shown = get_figure(name).where.get("variant") if name else None
+    others = sorted({*table["variant"]} - {*shown}) if shown and "variant" in table else []
+    if others:
+        print(
+            f"{name} shows {', '.join(shown or ())} and leaves out {', '.join(others)}: "
+            "mpt-plot DIR --x prune --hue variant draws all",
+            file=sys.stderr,
+        )
 
 
 def _write_tables(options: argparse.Namespace, tables: Sequence[str]) -> None:

@@ -65,8 +65,11 @@ def check_spelling(
     groups = {path.name for path in CONF.iterdir() if path.is_dir()} if schema.__name__ in _RUNS else set()
     options = {f.name: group_class(f) for f in fields(schema) if f.metadata["of"] != "input"}
     top = {*options, *groups} | ({"sweeps"} if groups else set())
+    switches = {name for name, f in dials(schema) if str(f.type).startswith("bool")}
     for override in overrides:
         key, _, value = override.partition("=")
+        if key.lstrip("+") in switches and value.isdecimal() and value not in ("0", "1"):
+            raise ValueError(f"{key} must be true or false, got {value}")
         if not (plain := _KEY.fullmatch(key)):
             continue
         spelt, known = plain[2], top

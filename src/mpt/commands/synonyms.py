@@ -136,10 +136,10 @@ def advice(name: str, known: Collection[str], *, value: str = "") -> str:
             return f"write {match}={value}"
         if word in known:
             return f"write {word}={value}"
-        if groups := sorted(option for option in known if option.endswith(f".{word}")):
-            return f"write {' or '.join(f'{option}={value}' for option in groups)}"
         if (words := _SENTENCES.get(word)) and _applies(words, known):
             return words
+        if groups := sorted(option for option in known if option.endswith(f".{word}")):
+            return f"write {' or '.join(f'{option}={value}' for option in groups)}"
     near = nearest(plain, known) or nearest(last, known)
     return f"did you mean {near}?" if near else ""
 

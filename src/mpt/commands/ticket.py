@@ -13,10 +13,11 @@ from mpt.commands.schemas import ImportSettings, ReportSettings, TicketSettings
 from mpt.data import ImageData, Images
 from mpt.engine.speed import LAYOUTS, compare_speed
 from mpt.experiment.build import build_backbone
+from mpt.files import write_atomically
 from mpt.run.compose import compose, settings_of
 from mpt.schema import printable
 from mpt.ticket.check import FORMAT
-from mpt.ticket.format import PLAIN
+from mpt.ticket.format import PLAIN, encode
 from mpt.ticket.published import import_published, read_published
 from mpt.ticket.report import blank, image_of, report_file
 from mpt.ticket.ticket import Ticket
@@ -88,7 +89,7 @@ def backbone_of(ticket: Ticket, settings: TicketSettings, *, size: int | None = 
     if settings.model is None:
         return None
     channels, side = image_of(ticket, size=size)
-    data = _stand_in(channels, side, num_classes=len(ticket.header.get("class_names", range(10))))
+    data = stand_in(channels, side, num_classes=len(ticket.header.get("class_names", range(10))))
     return build_backbone(settings.model, data, width=settings.width, seed=0)
 
 
@@ -107,7 +108,10 @@ def _convert(path: Path, overrides: list[str], *, format: int, ending: str) -> s
     if unknown := sorted(keys.keys() - {"out"}):
         raise ValueError(f"there is no option {unknown[0]}: give the file to write with out=")
     ticket, out = Ticket.load(path), new_file(keys.get("out"), path, ending=ending)
-    ticket.save(out, format=format)
+    content = encode(ticket.header, ticket.tensors, format=format)
+    if content == path.read_bytes():
+        raise ValueError(f"{path} has format {format} already: there is nothing to do")
+    write_atomically(out, content)
     before, after = path.stat().st_size, out.stat().st_size
     return f"bytes     {before:,} -> {after:,}, format {format}\nticket    {out}\ndigest    {ticket.digest}"
 
@@ -135,7 +139,7 @@ def import_(path: Path, overrides: list[str]) -> str:
     published = read_published(path)
     first, last = (list(published.layers.values())[at]["weight"].shape for at in (0, -1))
     channels = settings.in_channels or int(first[1])
-    data = _stand_in(channels, settings.image_size, num_classes=int(last[0]))
+    data = stand_in(channels, settings.image_size, num_classes=int(last[0]))
     binary = settings.binary_activations
     backbone = build_backbone(settings.model, data, width=settings.width, seed=0, binary_activations=binary)
     parameters = {"width": settings.width, "binary_activations": binary, "learn_batchnorm": published.learn_batchnorm}
@@ -157,7 +161,7 @@ def import_(path: Path, overrides: list[str]) -> str:
     )
 
 
-def _stand_in(channels: int, size: int, *, num_classes: int) -> ImageData:
+def stand_in(channels: int, size: int, *, num_classes: int) -> ImageData:
     """Data with one black image, to build a backbone without reading images."""
     images = Images(blank(channels, size).byte(), torch.zeros(1, dtype=torch.long))
     names = tuple(map(str, range(num_classes)))

@@ -63,6 +63,8 @@ def _labels(path: Path) -> np.ndarray:
             f"{path} must hold the classes of the test images {SEVERITIES} times, as integers (5 N,), "
             f"got {_describe(labels)}"
         )
+    if (least := int(labels.min())) < 0:
+        raise ValueError(f"{path} holds the label {least}, and classes count from 0: download it again")
     return labels
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,6 +140,14 @@ class ImageData:
         """Number of classes."""
         return len(self.class_names)
 
+    def about(self) -> dict[str, Any]:
+        """What a ticket says of its data: ``mpt.Ticket.from_network(net, **data.about())``."""
+        return {
+            "data": {"name": self.name, "image_size": self.image_size, "channels": self.channels},
+            "class_names": list(self.class_names),
+            "normalization": {"mean": list(self.mean), "std": list(self.std)},
+        }
+
 
 def measure_mean_std(pixels: Tensor, *, chunk: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images (N, C, H, W), in units of [0, 1]."""
@@ -197,13 +206,13 @@ def hold_out(data: ImageData, *, val_size: float, train_size: int | None) -> Ima
     num_train = n - num_val if train_size is None else min(n - num_val, train_size)
     if num_train < 1:
         raise ValueError(f"data.train_size must be at least 1, got {train_size}")
-    order = _stratified_order(data.train.labels)
+    order = stratified_order(data.train.labels)
     val = data.train.take(order[:num_val].sort().values) if num_val else None
     train = data.train if num_train == n else data.train.take(order[num_val : num_val + num_train].sort().values)
     return replace(data, train=train, val=val)
 
 
-def _stratified_order(labels: Tensor) -> Tensor:
+def stratified_order(labels: Tensor) -> Tensor:
     """A permutation, int64 (N,), that mixes the classes in about their proportion over every stretch of images."""
     generator = np.random.Generator(np.random.Philox(key=np.array([0, 0x6D7074], dtype=np.uint64)))
     place = np.empty(len(labels))
@@ -216,7 +225,7 @@ def _stratified_order(labels: Tensor) -> Tensor:
 
 def split_once(pixels: Tensor, labels: Tensor, *, test_fraction: float) -> tuple[Images, Images]:
     """Split a data set without a test split into (train, test), class by class in proportion, always the same way."""
-    order = _stratified_order(labels)
+    order = stratified_order(labels)
     images, test_size = Images(pixels, labels), round(test_fraction * len(labels))
     return images.take(order[test_size:].sort().values), images.take(order[:test_size].sort().values)
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from mpt.files import LFS, kind_of
+
+MAX_PIXELS = 2**27  # of one picture: a file of a few kB can claim any size, and each thread decodes one at a time
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -72,10 +75,34 @@ def random_crop(file: Path, side: int) -> np.ndarray:
 
 
 def _open(file: Path) -> Image.Image:
+    """Open the picture; ValueError if it cannot be read, is no regular file, or is larger than any camera's."""
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is a folder, a pipe or a device and no picture: remove it")
     try:
-        return Image.open(file)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} is not a readable picture: delete or replace it") from error
+        picture = Image.open(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no picture at {file}") from error
+    except PermissionError as error:
+        raise OSError(f"the picture {file} cannot be read ({error.strerror}): make it readable") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(_too_large(str(file), "more")) from error
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        if (kind := kind_of(file)) == LFS:
+            raise ValueError(f"{file} is {kind}") from error
+        raise ValueError(
+            f"{file} is {'empty' if not file.stat().st_size else 'not a readable picture'}: delete or replace it"
+        ) from error
+    if (pixels := picture.size[0] * picture.size[1]) > MAX_PIXELS:
+        picture.close()
+        raise ValueError(_too_large(str(file), f"{pixels:,}"))
+    return picture
+
+
+def _too_large(name: str, pixels: str) -> str:
+    return (
+        f"{name} has {pixels} pixels, where {MAX_PIXELS:,} are the most, because it would fill the memory: shrink "
+        "it, or remove it"
+    )
 
 
 def decode(file: Path, *, mode: str = "RGB") -> Image.Image:
@@ -85,10 +112,16 @@ def decode(file: Path, *, mode: str = "RGB") -> Image.Image:
 
 
 def convert(picture: Image.Image, *, mode: str, name: str) -> Image.Image:
-    """Convert ``picture``, called ``name`` in errors, to one of PIL's modes; ValueError if it is deep or broken."""
+    """Convert ``picture``, called ``name`` in errors, to one of PIL's modes; ValueError if it is deep or broken.
+
+    Of an animation this is the first picture. Transparency is dropped, and the rotation that a camera notes (EXIF) is
+    not applied, as in torchvision.
+    """
     if picture.mode.startswith(("I", "F")):
         raise ValueError(f"{name} has more than 8 bits per channel ({picture.mode}): convert it to 8 bits")
     try:
+        if picture.mode == "P" and "transparency" in picture.info:
+            picture = picture.convert("RGBA")  # otherwise PIL warns of what is dropped
         return picture.convert(mode)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is a broken picture ({error}): delete or replace it") from error

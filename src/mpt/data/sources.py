@@ -29,6 +29,8 @@ from mpt.data.images import (
     resize,
     split_once,
 )
+from mpt.data.memory import check_memory, memory
+from mpt.words import count
 
 # name -> (torchvision class, megabytes to download, channel mean, channel std, crop padding, flip)
 _TORCHVISION: dict[str, tuple[str, int, tuple[float, ...], tuple[float, ...], int, bool]] = {
@@ -40,6 +42,7 @@ _TORCHVISION: dict[str, tuple[str, int, tuple[float, ...], tuple[float, ...], in
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # channel mean, channel std
 FOLDERS = ("image_folder", "imagenet")
 NAMES = ("digits", *_TORCHVISION, *FOLDERS, "synthetic")
+_LEAST_STD = 1e-4  # of pixels in [0, 1]: less would blow them up until the loss is no number
 AUGMENTS = ("none", "augmix")
 
 
@@ -48,6 +51,7 @@ def load(
     *,
     root: str | Path | None = None,
     image_size: int | None = None,
+    test_size: float | None = None,
     val_size: float = 0,
     train_size: int | None = None,
     download: bool = True,
@@ -73,6 +77,7 @@ def load(
         name: one of ``digits cifar10 cifar100 mnist fashion_mnist image_folder imagenet synthetic``.
         root: folder of the files (not for digits and synthetic).
         image_size: side to which images are resized, in pixels; None keeps them as they are.
+        test_size: fraction of each class drawn for testing from class folders without a test split (image folders).
         val_size: training images held out: a number, or a fraction below 1.
         train_size: maximum number of training images; None for all.
         download: download files that are missing from ``root`` (torchvision's data sets).
@@ -105,6 +110,7 @@ def load(
             image_size=image_size or (FACTS["imagenet"].side if name == "imagenet" else None),
             cache=cache,
             stream=stream,
+            test_size=test_size,
             resized_crop=name == "imagenet" if resized_crop is None else resized_crop,
             normalization=normalization,
             progress=progress,
@@ -115,6 +121,7 @@ def load(
         )
     else:
         raise ValueError(f"data must be one of {', '.join(NAMES)}, got {name!r}")
+    _check_resized(data, image_size)
     train, test = (resize(split, image_size=image_size) for split in (data.train, data.test))
     options: dict[str, Any] = {"crop": crop, "flip": flip, "mean": _tuple(mean), "std": _tuple(std), "workers": workers}
     data = dataclasses.replace(data, train=train, test=test, **{k: v for k, v in options.items() if v is not None})
@@ -124,6 +131,15 @@ def load(
     )
     _check_augmentation(data, augment=augment)
     return hold_out(data, val_size=val_size, train_size=train_size)
+
+
+def _check_resized(data: ImageData, side: int | None) -> None:
+    """Raise ValueError if the images of ``data`` would not fit into the memory when they are ``side`` pixels wide."""
+    images = [split for split in (data.train, data.test) if isinstance(split, Images)]
+    pixels = data.channels * sum(map(len, images))
+    if side and pixels:
+        fits = int((memory() / (2 * pixels)) ** 0.5)
+        check_memory(pixels * side**2, what=f"data.image_size={side}", remedy=f"data.image_size={fits} fits")
 
 
 def _root(name: str, root: str | Path | None) -> Path:
@@ -138,9 +154,10 @@ def _tuple(values: Sequence[float] | None) -> tuple[float, ...] | None:
 
 def _check_normalisation(data: ImageData) -> None:
     for option, values in (("mean", data.mean), ("std", data.std)):
-        if len(values) != data.channels or (option == "std" and min(values) <= 0):
-            kind = "numbers above 0" if option == "std" else "numbers"
-            raise ValueError(f"data.{option} needs {data.channels} {kind}, one per channel, got {values}")
+        if len(values) != data.channels or (option == "std" and min(values) < _LEAST_STD):
+            least = f" of at least {_LEAST_STD}" if option == "std" else ""
+            needed = count(data.channels, "number")
+            raise ValueError(f"data.{option} needs {needed}{least}, one per channel, got {values}")
     if not 0 <= data.crop <= data.image_size:
         raise ValueError(
             f"data.crop is a padding in pixels and must be in [0, {data.image_size}], the image's side, got {data.crop}"
@@ -200,8 +217,10 @@ def _fetch(name: str, dataset: Any, *, root: Path, megabytes: int, download: boo
         f"put its files (or the archive from its home page) into {root}, name another folder with data.root=<folder>, "
         "or use your own pictures with data=image_folder"
     )
+    archive = next((path for path in _archives(dataset, root) if path.is_file()), None)
     if not download:
-        raise FileNotFoundError(f"{name} was not found in {root} and data.download is off: {other_ways}")
+        unpack = f", where {archive.name} is not unpacked yet," if archive else ""
+        raise FileNotFoundError(f"{name} was not found in {root}{unpack} and data.download is off: {other_ways}")
     origin = getattr(dataset, "url", None) or dataset.mirrors[0]
     print(f"{name} is not in {root}: downloading about {megabytes} MB from {origin}", file=sys.stderr, flush=True)
     try:
@@ -209,9 +228,33 @@ def _fetch(name: str, dataset: Any, *, root: Path, megabytes: int, download: boo
         if shutil.disk_usage(root).free < 3 * megabytes * 2**20:
             raise OSError(f"{root} has less than {3 * megabytes} MB free, and the archive and its files need that much")
         dataset(root, train=True, download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if archive:
+            raise OSError(
+                f"{archive} is damaged and could not be downloaded again ({reason}): delete it, and {other_ways}"
+            ) from error
         raise OSError(f"{name} is not in {root} and could not be downloaded ({reason}): {other_ways}") from error
+
+
+def _archives(dataset: Any, root: Path) -> list[Path]:
+    """Where torchvision keeps what it downloads for ``dataset``."""
+    if hasattr(dataset, "filename"):
+        return [root / dataset.filename]
+    return [root / dataset.__name__ / "raw" / name for name, _ in dataset.resources]
+
+
+def _check_synthetic(num_classes: int, num_images: int, channels: int, side: int) -> None:
+    """Raise ValueError if the images do not fit into the memory: ten bytes a pixel, with their noise."""
+    half, images = memory() / 20, 1.2 * num_images + num_classes
+    number, fitting = int(half / (1.2 * channels * side**2)), int((half / (channels * images)) ** 0.5)
+    remedy = "lower data.num_classes, data.num_images or data.channels"
+    if number >= 2 * num_classes:
+        remedy = f"data.num_images={number} fits"
+    elif fitting:
+        remedy = f"data.image_size={fitting} fits"
+    what = f"{num_images:,} synthetic images of {channels}x{side}x{side}"
+    check_memory(10 * channels * side**2 * images, what=what, remedy=remedy)
 
 
 def _synthetic(*, num_classes: int, num_images: int, channels: int, image_size: int) -> ImageData:
@@ -221,12 +264,13 @@ def _synthetic(*, num_classes: int, num_images: int, channels: int, image_size: 
             "synthetic images need data.num_classes of at least 2, data.num_images of at least data.num_classes and "
             f"data.channels of at least 1, got {num_classes}, {num_images} and {channels}"
         )
+    _check_synthetic(num_classes, num_images, channels, image_size)
     generator = np.random.Generator(np.random.Philox(key=np.array([1, 0x6D7074], dtype=np.uint64)))
     pictures = generator.integers(64, 192, (num_classes, channels, image_size, image_size))
     splits = []
-    for count in (num_images, max(num_classes, num_images // 5)):
-        labels = np.arange(count) % num_classes
-        noise = generator.integers(-64, 64, (count, channels, image_size, image_size))
+    for number in (num_images, max(num_classes, num_images // 5)):
+        labels = np.arange(number) % num_classes
+        noise = generator.integers(-64, 64, (number, channels, image_size, image_size))
         splits.append(Images(torch.from_numpy((pictures[labels] + noise).astype(np.uint8)), torch.from_numpy(labels)))
     mean, std = measure_mean_std(splits[0].pixels)
     train, test = splits

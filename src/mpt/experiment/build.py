@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from torch import nn
 
 import mpt
 from mpt.data import ImageData
+from mpt.data.memory import check_memory, memory
+from mpt.errors import is_out_of_memory
 from mpt.processes import is_first
 from mpt.run.settings import Choice
 from mpt.search.dead import DeadLayers
@@ -61,11 +64,14 @@ def build_backbone(
         raise ValueError(
             f"{name} takes images of 3 channels and {data.name} has {data.channels}: choose another model or other data"
         )
+    accepted = {*parameters, *(["num_classes"] if open_ended else [])}  # torchvision's builders pass it on
+    arguments = {key: value for key, value in values.items() if key in accepted} | options
+    if width > 4 and torch.get_default_device().type != "meta":
+        _check_weights(target, arguments, width=width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, "backbone")[1] % 2**63)
         try:
-            accepted = {*parameters, *(["num_classes"] if open_ended else [])}  # torchvision's builders pass it on
-            backbone = target(**{key: value for key, value in values.items() if key in accepted}, **options)
+            backbone = target(**arguments)
         except TypeError as error:
             raise ValueError(f"model={name} cannot be built with {options}: {error}") from error
     if not isinstance(backbone, nn.Module):
@@ -73,6 +79,24 @@ def build_backbone(
     if not hasattr(backbone, "origin"):  # a custom one: the ticket records its name, but only the user can build it
         backbone.origin = {"target": choice.target, "arguments": {"name": name, "width": width, **options}}  # type: ignore[assignment]
     return backbone
+
+
+_BYTES_PER_WEIGHT = 24  # frozen weight, score, gradients of both, momentum, ticket weight: 4 bytes each
+
+
+def _check_weights(target: Callable[..., Any], arguments: dict[str, Any], *, width: float) -> None:
+    """Raise ValueError if the network would not fit into the memory; it is built without any, for its shapes."""
+    try:
+        with torch.device("meta"):
+            weights: float = sum(parameter.numel() for parameter in target(**arguments).parameters())
+    except (RuntimeError, OverflowError, TypeError, ValueError, MemoryError):  # more than a tensor can count
+        weights = 2.0**63
+    needed = _BYTES_PER_WEIGHT * weights
+    fits = math.floor(width * math.sqrt(0.8 * memory() / needed) * 100) / 100  # weights grow with the square of width
+    fits = fits if weights < 2**62 else 0
+    check_memory(
+        needed, what=f"a search with width={width:g}", remedy=f"width={fits:g} fits" if fits else "lower width"
+    )
 
 
 def convert(
@@ -93,7 +117,9 @@ def convert(
     Raises:
         ValueError: the backbone cannot take the images, or cannot be converted.
     """
-    example = torch.zeros(2, data.channels, data.image_size, data.image_size)
+    side = data.image_size
+    check_side(side, name=name)
+    example = torch.zeros(2, data.channels, side, side)
     check_fit(backbone, example, num_classes=data.num_classes, name=name)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DeadLayers)
@@ -116,6 +142,15 @@ def convert(
     return net
 
 
+def check_side(side: int, *, name: str) -> None:
+    """Raise ValueError if two images of ``side`` x ``side`` pixels fill the memory in a first layer of 64 channels."""
+    check_memory(
+        2 * 4 * 64 * side**2,
+        what=f"a layer of {name} on images of {side}x{side} pixels",
+        remedy=f"data.image_size={int((memory() / (64 * 4 * 64)) ** 0.5)} fits",
+    )
+
+
 @torch.no_grad()
 def check_fit(backbone: nn.Module, example: torch.Tensor, *, num_classes: int, name: str) -> None:
     """ValueError unless ``backbone`` gives ``num_classes`` logits for each of the two images of ``example``."""
@@ -126,6 +161,8 @@ def check_fit(backbone: nn.Module, example: torch.Tensor, *, num_classes: int, n
             warnings.simplefilter("ignore")
             logits = backbone(example)
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{name} cannot take images of {side}x{side} pixels ({reason}): choose another data.image_size"
@@ -197,6 +234,8 @@ def _refuse_narrow(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.T
 def import_target(option: str, target: str, *, key: str = "target") -> Callable[..., Any]:
     """Import the function or class with the dotted name ``target``, which the option ``<option>.<key>`` gives."""
     module, _, name = target.rpartition(".")
+    if not module:
+        raise ValueError(f"{option}.{key}={target} names no module: write a dotted name, as in torch.optim.RMSprop")
     try:
         value = getattr(importlib.import_module(module), name)
     except Exception as error:  # whatever the user's module raises

@@ -36,9 +36,14 @@ def complete(composed: DictConfig, keys: set[str]) -> FinetuneSettings:
     """
     ticket = Ticket.load(composed.ticket)
     chosen_layers(ticket, composed.layers)
-    fixed = {f.name for f in fields(FinetuneSettings) if f.metadata["search"]} | (
-        set() if composed.model else {"width"}
-    )
+    own = (ticket.header["backbone"] or {}).get("target") in backbones.TARGETS
+    fixed = {f.name for f in fields(FinetuneSettings) if f.metadata["search"]}
+    fixed |= {"width"} if own or not composed.model else set()
+    if own and composed.model and (composed.model.target, composed.model.name) != tuple(_model(ticket).values())[::-1]:
+        own_name = _model(ticket)["name"]
+        raise ValueError(
+            f"model={composed.model.name} cannot replace the ticket's own network, {own_name}: leave it out"
+        )
     for key in keys:
         if key.partition(".")[0] in fixed:
             raise ValueError(f"{key} cannot change, because the ticket was searched with it: leave it out")

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mpt.processes import is_first
+from mpt.run.check import check_given
 from mpt.run.compose import given_keys, settings_of
 from mpt.run.layout import check_processes
 from mpt.run.name import FOLDERS
@@ -27,6 +28,7 @@ def resolve(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     """
     settings = _resolve_finetuning(composed, overrides) if "ticket" in composed else settings_of(composed, Settings)
     check_processes(vars(settings.trainer))
+    check_given(settings, given_keys(overrides))
     root = settings.data.root
     absolute = str(Path(root).expanduser().resolve()) if root else root
     return replace(settings, data=replace(settings.data, root=absolute))
@@ -86,6 +88,8 @@ def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[An
             if settings.report and not (directory / "report.json").is_file():
                 ticket = directory / "ticket.safetensors"
                 print(f"it has no report.json; mpt-ticket report {ticket} prints the report")
+            if settings.logger.wandb or settings.logger.tensorboard:
+                print(f"no logger records a finished run again; its metrics are in {directory / 'metrics.jsonl'}")
             print_result(result, directory, settings)
         return result
 
@@ -97,4 +101,4 @@ def with_checksum(settings: Settings) -> Settings:
         return settings
     from mpt.data import checksum
 
-    return replace(settings, data_checksum=checksum(data.root, name=data.name))
+    return replace(settings, data_checksum=checksum(data.root, name=data.name, test_size=data.test_size))

@@ -20,9 +20,9 @@ from mpt.signals import Interrupted, cause
 
 def check(choice: LoggerSettings) -> None:
     """Raise ValueError, before anything is written, if the logger lacks a package or an account."""
-    if choice.name == "tensorboard" and not (find_spec("tensorboard") or find_spec("tensorboardX")):
+    if choice.tensorboard and not (find_spec("tensorboard") or find_spec("tensorboardX")):
         raise ValueError(f"logger=tensorboard needs a package: pip install '{DISTRIBUTION}[tensorboard]'")
-    if choice.name == "wandb" and choice.mode == "online":
+    if choice.wandb and choice.mode == "online":
         import wandb
 
         if not wandb.login(prompt=False):
@@ -39,16 +39,15 @@ def open_loggers(directory: Path, settings: Settings, *, enabled: bool) -> Itera
         enabled: False in processes other than the first.
     """
     choice = settings.logger
-    if choice.name == "local" or not enabled:
-        yield []
-    elif choice.name == "tensorboard":
-        yield [_tensorboard(directory)]
+    others = [_tensorboard(directory)] if choice.tensorboard and enabled else []
+    if not (choice.wandb and enabled):
+        yield others
     else:
         import wandb
 
         logger = _wandb(directory, settings)
         try:
-            yield [logger]
+            yield [logger, *others]
         except BaseException as error:
             interrupted = isinstance(cause(error), Interrupted)
             with suppress(Exception):  # W&B's process may have died of the same signal

@@ -51,6 +51,10 @@ class Monitor(L.Callback):
         """The row with the highest ``metric``, the earliest of equals, among epochs whose mask is a ticket."""
         return max((row for row in self.rows if row["epoch"] > self.first_epoch), key=lambda r: r[metric], default=None)
 
+    def never_flipped(self) -> bool:
+        """True if no weight entered or left the mask in any epoch."""
+        return all(row["ticket/flips"] == 0 for row in self.rows)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TicketModule)
         start_epoch(pl_module.net, max(0, trainer.current_epoch - 1))  # the masks with which an interrupted run ended
@@ -79,7 +83,7 @@ class Monitor(L.Callback):
         if not math.isfinite(metrics["train/loss"]):
             raise ValueError(
                 f"the search diverged in epoch {trainer.current_epoch + 1}, its loss is no longer a finite number: "
-                "lower optim.lr"
+                f"lower optim.lr, which was {self.lr:g}, or look for an extreme value among the other options"
             )
         metrics |= self.ticket
         pl_module.log_dict(metrics, logger=False, sync_dist=trainer.world_size > 1)  # for other callbacks

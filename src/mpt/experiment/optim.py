@@ -10,8 +10,10 @@ with e the epoch, from 0, and E the number of epochs. ``_target_`` names a custo
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +90,12 @@ def _optimizer(groups: list[dict[str, Any]], choice: Optim) -> torch.optim.Optim
     optimizer = _build("optim", import_target("optim", choice._target_, key="_target_"), groups, arguments=arguments)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optim._target_ must build a torch optimizer, {choice._target_} gave {_kind(optimizer)}")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure and closure.default is inspect.Parameter.empty:
+        raise ValueError(
+            f"optim._target_={choice._target_} evaluates the loss several times in a step, and a search does so once: "
+            "choose an optimizer whose step needs no closure"
+        )
     return optimizer
 
 
@@ -132,7 +140,17 @@ def lr_factors(
     return factor
 
 
+def _check_switches(option: str, target: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    """ValueError for text where ``target`` takes true or false: torch would take any text for true."""
+    hints = inspect.signature(target).parameters
+    for name, value in arguments.items():
+        kind = str(hints[name].annotation) if name in hints else ""
+        if re.search(r"\bbool\b", kind) and not isinstance(value, (bool, type(None))):
+            raise ValueError(f"{option}.arguments.{name} must be true or false, got {value}")
+
+
 def _build(option: str, target: Callable[..., Any], first: Any, *, arguments: dict[str, Any]) -> Any:
+    _check_switches(option, target, arguments)
     try:
         return target(first, **arguments)
     except Exception as error:  # whatever the user's code raises

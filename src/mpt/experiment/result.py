@@ -31,10 +31,10 @@ def build_header(settings: Settings, data: ImageData, *, epoch: int) -> dict[str
     config = plain(settings)
     groups = {key.partition(".")[0] for key in flat(config) if purpose(key) == "result"}
     parameters = {key: config[key] for key in config if key in groups - {"data", "model", "trainer", "layers"}}
+    about = data.about()
     return {
-        "data": data_settings(config) | {"image_size": data.image_size, "channels": data.channels},
-        "class_names": list(data.class_names),
-        "normalization": {"mean": list(data.mean), "std": list(data.std)},
+        **about,
+        "data": data_settings(config) | about["data"],
         "parameters": parameters,
         "precision": settings.trainer.precision,
         "epoch": epoch,

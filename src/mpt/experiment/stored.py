@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
 from mpt.data import ImageData
 from mpt.data import load as load_data
+from mpt.data.facts import FACTS
 from mpt.run.settings import Data
 from mpt.schema import printable
 from mpt.ticket.check import MAX_PIXELS, data_settings
 from mpt.ticket.ticket import Ticket
+from mpt.words import count
 
 
 def stored_data_override(ticket: Ticket, keys: set[str]) -> list[str]:
@@ -50,22 +53,20 @@ def keep_stored_data(ticket: Ticket, composed: DictConfig, keys: set[str], *, sp
         if applies and f"data.{key}" not in keys and key in composed.data:
             composed.data[key] = value
     channels, side = ticket.image_shape
-    if "data.num_images" not in keys and (count := stored.get("num_images", 0)) * channels * side**2 > 8 * MAX_PIXELS:
-        raise ValueError(f"the ticket asks for {count:,} synthetic images: say how many with data.num_images=")
+    if "data.num_images" not in keys and (number := stored.get("num_images", 0)) * channels * side**2 > 8 * MAX_PIXELS:
+        raise ValueError(f"the ticket asks for {number:,} synthetic images: say how many with data.num_images=")
 
 
 def load_for(ticket: Ticket, data: Data, *, progress: bool = False) -> ImageData:
     """Load ``data``, normalised as the ticket says; ValueError if their images or classes are not the ticket's."""
-    images, header = load_data(**vars(data), progress=progress), ticket.header
+    header, known = ticket.header, FACTS.get(data.name)
     if "normalization" not in header:
-        return images
+        return load_data(**vars(data), progress=progress)
+    if known:  # before anything is downloaded
+        _check_shape(header, data.name, known.channels, known.classes)
+    images = load_data(**vars(data), progress=progress)
+    _check_shape(header, images.name, images.channels, images.num_classes)
     classes = tuple(header.get("class_names", images.class_names))
-    expected = len(header["normalization"]["mean"]), len(classes)
-    if (images.channels, images.num_classes) != expected:
-        raise ValueError(
-            f"the ticket was searched for images of {expected[0]} channels in {expected[1]} classes, "
-            f"{images.name} has {images.channels} channels and {images.num_classes} classes"
-        )
     if images.class_names != classes:
         raise ValueError(
             f"the ticket's classes are {_list(classes)} and {images.name} has {_list(images.class_names)}: take data "
@@ -73,6 +74,16 @@ def load_for(ticket: Ticket, data: Data, *, progress: bool = False) -> ImageData
         )
     mean, std = (tuple(header["normalization"][key]) for key in ("mean", "std"))
     return dataclasses.replace(images, mean=mean, std=std)
+
+
+def _check_shape(header: dict[str, Any], name: str, channels: int, classes: int) -> None:
+    """Raise ValueError if the ticket is for images of other channels, or for another number of classes."""
+    expected = len(header["normalization"]["mean"]), len(header.get("class_names", range(classes)))
+    if (channels, classes) != expected:
+        raise ValueError(
+            f"the ticket was searched for images of {count(expected[0], 'channel')} in {count(expected[1], 'class')}, "
+            f"{name} has {count(channels, 'channel')} and {count(classes, 'class')}: give the data of its search"
+        )
 
 
 def _list(names: Sequence[str]) -> str:

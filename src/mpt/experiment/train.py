@@ -45,10 +45,12 @@ from mpt.run.result import write_result
 from mpt.run.settings import Settings, plain
 from mpt.run.status import failure_of_a_rank, forget_failure, record_failure, record_rank_failure
 from mpt.search.fast.memory import freed_memory_kept
+from mpt.search.layers import ticket_layers
 from mpt.search.methods import Method
 from mpt.signals import Interrupted, cause
 from mpt.ticket.report import blank, image_of, report_file
 from mpt.ticket.ticket import Ticket
+from mpt.words import count
 
 
 class Start(NamedTuple):
@@ -64,9 +66,14 @@ class Start(NamedTuple):
 
 def search(settings: Settings) -> Start:
     """The start of a search or of a dense baseline: a network with random weights."""
+    check_ramp(build_method(settings.method, prune=settings.prune), epochs=settings.epochs)  # before data are read
+    return start_search(settings, load_data(**vars(settings.data), progress=settings.trainer.progress))
+
+
+def start_search(settings: Settings, data: ImageData) -> Start:
+    """The start of a search on ``data``, of which only the shape of images and the number of classes matter here."""
     method = build_method(settings.method, prune=settings.prune)
     check_ramp(method, epochs=settings.epochs)
-    data = load_data(**vars(settings.data), progress=settings.trainer.progress)
     backbone = build_backbone(
         settings.model,
         data,
@@ -117,7 +124,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
             forget_failure(directory)
     try:
         if first:
-            print(f"{_precision(settings)}\n{mpt.layer_table(net)}", flush=True)
+            print(f"{precision_line(settings)}\n{mpt.layer_table(net)}", flush=True)
         with loggers.open_loggers(directory, settings, enabled=first) as active:
             trainer.loggers = active
             _fit(trainer, net, data, settings, directory)
@@ -150,6 +157,8 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     if first:
         result = write_result(directory, result)
         print_result(result, directory, settings)
+        if start is search and monitor_of(trainer).never_flipped():
+            _say_that_nothing_flipped(net)
     return result
 
 
@@ -175,11 +184,20 @@ def _cause(error: BaseException, trainer: L.Trainer, settings: Settings, directo
     return ended if isinstance(ended, Interrupted) else failure_of_a_rank(directory) or ended
 
 
+def _say_that_nothing_flipped(net: nn.Module) -> None:
+    if any(layer.scores.requires_grad for layer in ticket_layers(net).values()):
+        print(
+            "note      no weight entered or left the mask, so that this ticket is the one of the start: raise optim.lr "
+            "or epochs",
+            flush=True,
+        )
+
+
 def _check_batch(settings: Settings, trainer: L.Trainer, net: nn.Module, data: ImageData) -> None:
     parts = settings.optim.accumulate
     if settings.batch % (trainer.world_size * parts):
         raise ValueError(
-            f"batch is the global batch and must be divisible by the {trainer.world_size} processes"
+            f"batch is the global batch and must be divisible by {count(trainer.world_size, 'process')}"
             f"{f' times optim.accumulate={parts}' if parts > 1 else ''}, got {settings.batch}"
         )
     check_last_batch(net, data, batch=settings.batch // parts, processes=trainer.world_size)
@@ -195,7 +213,7 @@ def _create(directory: Path) -> None:
         ) from error
 
 
-def _precision(settings: Settings) -> str:
+def precision_line(settings: Settings) -> str:
     """The line that says in which precision the run computes."""
     precision = settings.trainer.precision
     faster = precision == "32-true" and has_native_bf16()

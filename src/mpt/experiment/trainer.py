@@ -76,7 +76,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
     except Exception as error:
         if not isinstance(error, (RuntimeError, TypeError, ValueError)) and not _is_misconfiguration(error):
             raise
-        raise ValueError(f"trainer={choice.name} does not fit this machine: {error}") from error
+        raise ValueError(_misfit(choice, str(error))) from error
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # ours stay
     if choice.sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise ValueError("trainer.sync_batchnorm=true needs accelerators: torch has it for GPUs only, not for the CPU")
@@ -130,6 +130,26 @@ def _environment(team: Group | None) -> ClusterEnvironment:
     if team is None:
         return LightningEnvironment()
     return Srun() if team.starter == "srun" else TorchElasticEnvironment()
+
+
+def _misfit(choice: Trainer, reason: str) -> str:
+    """The sentence for a trainer that Lightning, for this ``reason``, does not build on this machine."""
+    if "accelerator" in reason or "backend found" in reason:
+        return (
+            f"trainer.accelerator={choice.accelerator} is not on this machine: choose trainer.accelerator=auto or cpu, "
+            f"or run on a machine that has it"
+        )
+    if "strategy" in reason:
+        return (
+            f"trainer.strategy={choice.strategy} is unknown or needs other devices: choose trainer.strategy=auto or ddp"
+        )
+    if "devices" in reason or "gpu" in reason.lower():
+        return (
+            f"trainer.devices={choice.devices} does not fit this machine, which has "
+            f"{torch.accelerator.device_count() if torch.accelerator.is_available() else 0} accelerators: choose "
+            "trainer.devices=auto, or fewer"
+        )
+    return f"trainer={choice.name} does not fit this machine: {reason.splitlines()[0] if reason else 'no reason given'}"
 
 
 def quieten() -> None:

@@ -19,8 +19,10 @@ from torch import nn
 
 from mpt.data.facts import FACTS
 from mpt.experiment.build import build_backbone, build_method, check_ramp
+from mpt.run.name import FOLDERS
 from mpt.run.settings import Data, Settings, plain
 from mpt.run.status import count_runs, result
+from mpt.words import size
 
 SECONDS_PER_RUN = 2  # to read data, build the network and measure the ticket
 BYTES_PER_WEIGHT = 13  # frozen weight, score and momentum in the checkpoint, and some bits in the ticket
@@ -40,15 +42,15 @@ def estimate(runs: Sequence[Settings], folder: Path) -> str:
         key = _network(plain(settings))
         if key not in sizes:
             sizes[key] = _size(settings)
-        if (size := sizes[key]) is not None:
-            works.append(3 * size[0] * _images(settings) * settings.epochs)
-            weights.append(size[1])
+        if (work := sizes[key]) is not None:
+            works.append(3 * work[0] * _images(settings) * settings.epochs)
+            weights.append(work[1])
     if not works:
         return "estimate: none, because the size of the data is unknown until they are read"
     rate, source = _seconds_per_unit(folder, sizes)
     seconds = (sum(works) * rate / len(works) + SECONDS_PER_RUN) * len(runs)
     size_bytes = BYTES_PER_WEIGHT * sum(weights) * len(runs) / len(works)
-    return f"estimate: about {_time(seconds)} if run one after the other ({source}), and {_bytes(size_bytes)} on disk"
+    return f"estimate: about {_time(seconds)} if run one after the other ({source}), and {size(size_bytes)} on disk"
 
 
 def _network(config: Mapping[str, Any]) -> str:
@@ -56,12 +58,14 @@ def _network(config: Mapping[str, Any]) -> str:
     return json.dumps([config[name] for name in ("model", "data", "width", "binary_activations")], sort_keys=True)
 
 
-def _shape(data: Data) -> tuple[int, int, int, int] | None:
+def image_shape(data: Data) -> tuple[int, int, int, int] | None:
     """(images, channels, side, classes); None if they are unknown until the data are read."""
     if data.name == "synthetic":
         shape = (data.num_images, data.channels, 32, data.num_classes)
     elif data.name in FACTS:
         shape = FACTS[data.name]
+    elif data.name in FOLDERS and data.root and Path(data.root).is_dir():
+        shape = _folder_shape(data)
     elif data.train_size and data.image_size:
         shape = (data.train_size, 3, data.image_size, 10)
     else:
@@ -69,9 +73,18 @@ def _shape(data: Data) -> tuple[int, int, int, int] | None:
     return shape[0], shape[1], data.image_size or shape[2], shape[3]
 
 
+def _folder_shape(data: Data) -> tuple[int, int, int, int]:
+    """The same for an image folder, whose listing is read, and one picture if there is no ``image_size``."""
+    from mpt.data.listing import listings
+    from mpt.data.pictures import common_side
+
+    train, _, class_names = listings(Path(str(data.root)), name=data.name, test_size=data.test_size)
+    return len(train.files), 3, data.image_size or common_side(train.files[0]), len(class_names)
+
+
 def _images(settings: Settings) -> int:
     """Number of training images in an epoch."""
-    shape = _shape(settings.data)
+    shape = image_shape(settings.data)
     assert shape is not None
     limit = settings.trainer.limit_batches
     return min(settings.data.train_size or shape[0], shape[0], limit * settings.batch if limit else shape[0])
@@ -79,7 +92,7 @@ def _images(settings: Settings) -> int:
 
 def _size(settings: Settings) -> tuple[int, int] | None:
     """Multiply-adds per image and number of weights; None if the images' shape is unknown until they are read."""
-    shape = _shape(settings.data)
+    shape = image_shape(settings.data)
     if shape is None:
         return None
     images: Any = SimpleNamespace(name=settings.data.name, channels=shape[1], image_size=shape[2], num_classes=shape[3])
@@ -116,11 +129,11 @@ def _seconds_per_unit(folder: Path, sizes: Mapping[str, tuple[int, int] | None])
     for path in sorted(folder.glob("*/result.json"))[:200]:
         run = result(path.parent)
         with suppress(KeyError, TypeError, ValueError, ZeroDivisionError):  # of another version, or incomplete
-            if run.get("status") == "done" and (size := sizes.get(_network(run["config"]))):
+            if run.get("status") == "done" and (work := sizes.get(_network(run["config"]))):
                 config = run["config"]
                 most = (config["trainer"]["limit_batches"] or run["num_train"]) * config["batch"]
                 images = min(run["num_train"], most)
-                rates.append(run["seconds"] / (3 * size[0] * images * run["epochs"]))
+                rates.append(run["seconds"] / (3 * work[0] * images * run["epochs"]))
     rates = [rate for rate in rates if rate > 0]
     if rates:
         return sorted(rates)[len(rates) // 2], f"from {count_runs(len(rates))} that finished"
@@ -146,10 +159,3 @@ def _time(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{max(1, round(seconds))} seconds"
-
-
-def _bytes(size: float) -> str:
-    for unit, length in (("GB", 1e9), ("MB", 1e6)):
-        if size >= length:
-            return f"{size / length:.1f} {unit}"
-    return f"{size / 1e3:.0f} kB"

@@ -49,7 +49,10 @@ def expand_axes(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequen
     for line in lines:
         elsewhere = {key for other in lines for key in other} - line.keys()
         applicable = [argument for argument in arguments if argument.partition("=")[0] not in elsewhere]
-        for overrides, settings in _product(composer, composer.combinations(line, applicable), ignored):
+        combinations = composer.combinations(line, applicable)
+        if "recipe" in line and "method" not in line:  # the file's recipes name the methods, dense among them
+            combinations = [_keep_baseline(composer, combination) for combination in combinations]
+        for overrides, settings in _product(composer, combinations, ignored):
             run = Run(overrides, settings, folder / run_name(settings))
             other = runs.setdefault(run.directory, run)
             if identity(plain(other.settings)) != identity(plain(settings)):
@@ -83,6 +86,15 @@ def _product(
             dense.add(without)
             overrides, settings = without, composer.settings(without)
         yield overrides, settings
+
+
+def _keep_baseline(composer: Composer, combination: list[str]) -> list[str]:
+    """``combination`` without another ``method`` if its recipe is the dense baseline: other methods are next to it."""
+    without = [override for override in combination if override.partition("=")[0] not in ("method", "prune")]
+    if len(without) == len(combination) or not any(override.startswith("method=") for override in combination):
+        return combination
+    recipe = [override for override in without if override.startswith(("recipe=", "model="))]
+    return without if _is_dense(composer.settings(recipe)) else combination
 
 
 def _is_dense(settings: Settings) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
 
@@ -41,6 +42,49 @@ def check_values(settings: Any, *, prefix: str = "") -> None:
             raise ValueError(f"{prefix}{f.name} {is_or} {valid.words}{finite}, got {spell(value)}")
     if isinstance(settings, Settings):
         _check_together(settings)
+    elif getattr(settings, "model", settings) is None and settings.width != 1:
+        raise ValueError(
+            f"width belongs to a network that model= names: give model=, or leave width={settings.width:g} out"
+        )
+
+
+_FOLDERS = ("image_folder", "imagenet")
+_DOWNLOADED = ("cifar10", "cifar100", "mnist", "fashion_mnist")
+_EFFECTIVE: list[tuple[str, Callable[[Any], bool], str]] = [  # options, when they have an effect, and with what
+    ("spline_t", lambda s: s.binary_activations, "binary_activations=true"),
+    ("optim.momentum optim.nesterov", lambda s: s.optim.name == "sgd" and not s.optim._target_, "optim=sgd"),
+    ("optim.milestones optim.gamma", lambda s: s.optim.schedule == "multi_step", "optim.schedule=multi_step"),
+    ("optim.averaging_decay", lambda s: s.optim.averaging == "ema", "optim.averaging=ema"),
+    ("optim.averaging_start", lambda s: s.optim.averaging != "none", "optim.averaging=ema or swa"),
+    ("optim.decay_scores optim.decay_batchnorm", lambda s: s.optim.weight_decay > 0, "optim.weight_decay"),
+    ("data.noise_probability", lambda s: s.data.noise_std > 0, "data.noise_std"),
+    ("data.num_classes data.num_images data.channels", lambda s: s.data.name == "synthetic", "data=synthetic"),
+    (
+        "data.stream data.cache data.resized_crop data.test_size",
+        lambda s: s.data.name in _FOLDERS,
+        "data=image_folder or imagenet",
+    ),
+    ("data.root", lambda s: s.data.name in _FOLDERS + _DOWNLOADED, "data that are read from files"),
+    ("data.download", lambda s: s.data.name in _DOWNLOADED, "data that can be downloaded"),
+    ("logger.project logger.entity logger.group logger.tags logger.mode", lambda s: s.logger.wandb, "logger=wandb"),
+]
+
+
+def check_given(settings: Any, keys: Collection[str]) -> None:
+    """Raise ValueError for an option of the command line, which sets ``keys``, that has no effect with ``settings``.
+
+    ``settings`` are those of a run, or of another command that has ``data``.
+    """
+    of_a_run = isinstance(settings, Settings)
+    for names, has_effect, words in _EFFECTIVE:
+        given = [name for name in names.split() if name in keys and (of_a_run or name.startswith("data."))]
+        if given and not has_effect(settings):
+            raise ValueError(f"{given[0]} has an effect only with {words}: leave it out, or choose that")
+    if not of_a_run:
+        return
+    logger = settings.logger
+    if "logger.name" in keys and logger.name != "local" and not getattr(logger, logger.name):
+        raise ValueError(f"logger.name only names a choice: write logger={logger.name}")
 
 
 def _check_together(settings: Settings) -> None:
@@ -67,6 +111,8 @@ def _check_together(settings: Settings) -> None:
         raise ValueError(
             "select=best_val needs held-out images, because test images never choose an epoch: set data.val_size"
         )
+    if settings.data.name in _FOLDERS and not settings.data.root:
+        raise ValueError(f"data={settings.data.name} needs data.root=<folder>, the folder that holds its pictures")
     if settings.budget and not settings.sweep:
         raise ValueError("budget is the size of an experiment: name the experiment with sweeps=<name>")
 

@@ -25,9 +25,19 @@ def above(bound: int) -> Range:
     return Range(lambda v: bound < v < math.inf, f"above {bound}")
 
 
+def between(least: float, most: float) -> Range:
+    """Numbers from ``least`` to ``most``."""
+    return Range(lambda v: least <= v <= most, f"from {least:g} to {most:g}")
+
+
 def fraction() -> Range:
     """Numbers in [0, 1)."""
     return Range(lambda v: 0 <= v < 1, "in [0, 1)")
+
+
+def share() -> Range:
+    """Numbers between 0 and 1, without both."""
+    return Range(lambda v: 0 < v < 1, "above 0 and below 1")
 
 
 def one_of(*words: str) -> Range:

@@ -26,9 +26,11 @@ from mpt.run.ranges import (
     Range,
     above,
     at_least,
+    between,
     fraction,
     is_devices,
     one_of,
+    share,
 )
 
 PROTOCOLS = ("kept", "paper", "published")
@@ -76,6 +78,9 @@ class Data:
     name: str = dial("???", "data set", one_of(*DATA))
     root: str | None = dial(None, "folder of the files", of="folder")
     image_size: int | None = dial(None, "side to resize to, in pixels", at_least(1))
+    test_size: float | None = dial(
+        None, "class folders without test/ or val/: fraction of each class drawn for testing", share()
+    )
     val_size: float = dial(0.0, "training images held out: a number, or a fraction", at_least(0))
     train_size: int | None = dial(None, "use at most this many training images", at_least(1))
     download: bool = dial(True, "download missing files", of="command")
@@ -134,7 +139,7 @@ class Optim:
         "epochs before which multi_step multiplies lr by gamma",
         Range(lambda v: v == sorted(set(v)) and all(m >= 1 for m in v), "increasing numbers from 1"),
     )
-    gamma: float = dial(0.1, "factor at a milestone", above(0))
+    gamma: float = dial(0.1, "factor at a milestone", between(1e-6, 1e3))
     clip_grad_norm: float | None = dial(None, "largest norm of the gradient; longer ones are scaled down", above(0))
     accumulate: int = dial(1, "parts into which each batch is split to save memory; one step per batch", at_least(1))
     averaging: str = dial("none", "average of the scores, which is evaluated and kept", one_of("none", "ema", "swa"))
@@ -173,9 +178,11 @@ class Trainer:
 
 @dataclass
 class Logger:
-    """Where metrics go, in addition to metrics.jsonl."""
+    """Where metrics go, in addition to metrics.jsonl; ``logger=[wandb,tensorboard]`` composes both."""
 
-    name: str = dial("local", "logger", one_of("local", "wandb", "tensorboard"), of="command")
+    name: str = dial("local", "name of this choice", one_of("local", "wandb", "tensorboard"), of="command")
+    wandb: bool = dial(False, "record in W&B; logger=wandb sets it", of="command")
+    tensorboard: bool = dial(False, "record for TensorBoard; logger=tensorboard sets it", of="command")
     project: str = dial("mpt", "W&B project", of="command")
     entity: str | None = dial(None, "W&B account or team", of="command")
     group: str | None = dial(None, "W&B group of runs", of="command")
@@ -190,7 +197,7 @@ class Settings:
     prune: float = dial(0.5, "fraction of the weights removed", PRUNE, search=True)
     width: float = dial(1.0, "channel multiplier of the backbone", above(0))
     binary_activations: bool = dial(False, "MPT-1/1 instead of MPT-1/32: signs instead of ReLUs", search=True)
-    spline_t: float = dial(1.0, "t of the spline gradient of the signs (MPT-1/1)", above(0), search=True)
+    spline_t: float = dial(1.0, "t of the spline gradient of the signs (MPT-1/1)", between(1e-3, 1e3), search=True)
     learn_batchnorm: bool = dial(False, "train batch-norm's scale and shift (+BN)", search=True)
     epochs: int = dial(250, "passes over the training images", at_least(1))
     batch: int = dial(128, "images per step, over all processes", at_least(1))

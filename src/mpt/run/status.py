@@ -19,6 +19,7 @@ from mpt.run.result import FILE, METRICS_FILE, is_complete, read_result, write_r
 from mpt.run.settings import Settings, plain
 from mpt.schema import is_text, printable, read_object
 from mpt.signals import INTERRUPTED, Interrupted
+from mpt.words import count
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "missing")
 LIST = "sweep.json"  # in the folder of a sweep: every run that any of its commands asked for
@@ -250,4 +251,4 @@ def _in_brackets(text: str) -> str:
 
 def count_runs(number: int) -> str:
     """``1 run``, ``2 runs``."""
-    return f"{number} {'run' if number == 1 else 'runs'}"
+    return count(number, "run")

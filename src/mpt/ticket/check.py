@@ -201,6 +201,7 @@ DATA: dict[str, Callable[[Any], bool]] = {  # settings of the data that are used
     "name": is_text,
     **dict.fromkeys(("image_size", "channels", "train_size", "num_classes", "num_images"), _is_count),
     "val_size": lambda v: is_number(v) and 0 <= v < 2**31,
+    "test_size": lambda v: is_number(v) and 0 < v < 1,
     "crop": lambda v: is_int(v, 0, MAX_SIDE),
     **dict.fromkeys(("flip", "resized_crop"), _is_flag),
     **dict.fromkeys(("mean", "std"), _are_channels),

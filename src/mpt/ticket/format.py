@@ -38,7 +38,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from mpt.files import write_atomically
+from mpt.files import kind_of, write_atomically
 from mpt.schema import parse
 from mpt.ticket.check import FORMAT, check_header, check_tensors
 from mpt.ticket.compact import MAX_HEADER, compact, expand
@@ -85,14 +85,23 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ValueError: it is truncated, altered, from a newer mpt, or not a ticket; the sentence says which.
     """
     path = Path(path)
+    if path.is_dir():
+        inside = [file.name for file in sorted(path.glob("*.safetensors"))] or ["ticket.safetensors"]
+        raise ValueError(f"{path} is a folder: name the ticket file in it, as in {path / inside[-1]}")
     if not path.is_file():
         raise FileNotFoundError(f"there is no ticket at {path}")
+    kind = kind_of(path)
     try:
         with safe_open(path, framework="pt") as file:
             about, version = _about(path, file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole ticket file: it is truncated or altered ({error})") from error
+        if kind not in (None, "a safetensors file", "an empty file"):
+            published = " (mpt-ticket import converts the authors' checkpoints)" if "checkpoint" in str(kind) else ""
+            raise ValueError(f"{path} is no ticket but {kind}{published}") from error
+        raise ValueError(
+            f"{path} is not a whole ticket file: it is truncated or altered; take the original file"
+        ) from error
     header = about["header"]
     if digest_of({} if version == FORMAT else header, tensors) != about["stored" if version == FORMAT else "digest"]:
         raise ValueError(f"{path} was altered: its content does not match its digest; take the original file")

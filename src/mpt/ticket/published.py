@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpt.files import kind_of
 from mpt.search.convert import convert, plain_layers
 from mpt.search.layers import ticket_layers
 from mpt.search.mask import check_prune
@@ -73,10 +74,16 @@ def read_published(path: str | Path) -> Published:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path}")
+    if (kind := kind_of(path)) and "PyTorch" not in kind:
+        hint = ", which needs no import: see mpt-ticket info" if "safetensors" in kind else ""
+        raise ValueError(f"{path} is no checkpoint but {kind}{hint}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise many kinds on a broken file, or one that would run code
-        raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors ({_line(error)})") from error
+        reason = "truncated or damaged: take the original file"
+        if "weights_only" in str(error):  # torch's advice is to run the code in the file
+            reason = "of objects that would run code: save its state_dict alone"
+        raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors, because it is {reason}") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is not a checkpoint of the authors' code: it has no state_dict of tensors")
@@ -291,7 +298,3 @@ def _key(name: str, *attributes: str) -> str:
 def _plain(value: Any) -> Any:
     """A value as the header can hold it: a tensor of one entry becomes a number."""
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,218 @@
+"""The pictures of a folder, by class: what counts as a picture, how links are followed, and what is refused.
+
+    ROOT/train/<class>/*    ROOT/test/<class>/*  or  ROOT/val/<class>/*        two splits
+    ROOT/<class>/*          or ROOT/train/<class>/* alone, with data.test_size  one, of which test pictures are drawn
+
+Files and folders whose names begin with a dot, and ``__MACOSX``, belong to the system and are left out. Links are
+followed, to folders too. A folder that cannot be read, a link to nothing, and a pipe or device are refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mpt.data.images import stratified_order
+from mpt.data.pictures import EXTENSIONS
+from mpt.words import count
+
+_TEST = {"image_folder": ("test", "val"), "imagenet": ("val",)}  # ImageNet's test folder has no labels
+_OF_THE_SYSTEM = ("__MACOSX",)
+_ENDINGS = " ".join(sorted(EXTENSIONS))
+
+
+class Listing(NamedTuple):
+    """The pictures of one split in order: by class, then by path.
+
+    Attributes:
+        folder: that holds the class folders.
+        files: the pictures.
+        labels: the class of each, from 0.
+        part: name of the drawn part, where two splits are drawn from one folder.
+    """
+
+    folder: Path
+    files: list[Path]
+    labels: list[int]
+    part: str = ""
+
+    @property
+    def place(self) -> Path:
+        """The folder, with the name of the drawn part: different for any two splits."""
+        return self.folder / self.part
+
+    def checksum(self) -> str:
+        """Digest of every file's name, size and modification time."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            stat = file.stat()
+            digest.update(os.fsencode(file.relative_to(self.folder)))
+            digest.update(f"|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+
+def listings(root: Path, *, name: str, test_size: float | None = None) -> tuple[Listing, Listing, tuple[str, ...]]:
+    """The training and test pictures below ``root``, and the class names.
+
+    Args:
+        root: the folder.
+        name: ``image_folder``, or ``imagenet``, which tests on ``val``.
+        test_size: fraction of each class that is drawn for testing, where there is no ``test`` or ``val``.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or a split has no pictures.
+        ValueError: no class folders, fewer than two classes, or a class of which a split has no pictures.
+        OSError: a folder cannot be read.
+    """
+    test_folders = " or ".join(f"{split}/<class>/" for split in _TEST[name])
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"there is no image folder at {root}: data.root must hold train/<class>/ and {test_folders}"
+        )
+    test = next((root / split for split in _TEST[name] if (root / split).is_dir()), None)
+    train = root / "train" if (root / "train").is_dir() else None
+    if train and test:
+        if test_size is not None:
+            raise ValueError(f"data.test_size draws test pictures, but {root} holds {test.name}/ already: leave it out")
+        return _two_splits(train, test)
+    if test_size is not None and not test:
+        return _drawn(train or root, test_size)
+    classes = [] if train or test else _folders(root)
+    if train or len(classes) > 1:
+        held = f"train/ and no {test_folders}" if train else f"{count(len(classes), 'folder')} and no train/"
+        raise FileNotFoundError(
+            f"the image folder {root} holds {held}: add data.test_size=0.2 to draw a fifth of each class for testing"
+        )
+    raise FileNotFoundError(f"the image folder {root} must hold train/<class>/ and {test_folders}")
+
+
+def _two_splits(train: Path, test: Path) -> tuple[Listing, Listing, tuple[str, ...]]:
+    names = _class_folders(train)
+    if extra := sorted(set(_class_folders(test)) - set(names)):
+        raise ValueError(
+            f"the image folder {train.parent} has a class {_readable(extra[0])!r} in {test.name}/ that is missing from "
+            "train/"
+        )
+    return _listing(train, names, all_classes=True), _listing(test, names, all_classes=False), _class_names(names)
+
+
+def _drawn(folder: Path, test_size: float) -> tuple[Listing, Listing, tuple[str, ...]]:
+    """Two splits of one folder of class folders, drawn in proportion from a fixed stream, as ``data.val_size`` is."""
+    names = _class_folders(folder)
+    whole = _listing(folder, names, all_classes=True)
+    num_test = round(test_size * len(whole.files))
+    order = stratified_order(torch.tensor(whole.labels)).tolist()
+    parts = []
+    for part, places in (("train", order[num_test:]), ("test", order[:num_test])):
+        places = sorted(places)
+        files, labels = [whole.files[i] for i in places], [whole.labels[i] for i in places]
+        parts.append(Listing(folder, files, labels, f"{part} without {test_size:g}"))
+    train, test = parts
+    for listing, split in ((train, "training"), (test, "testing")):
+        if missing := set(range(len(names))) - set(listing.labels):
+            raise ValueError(
+                f"data.test_size={test_size:g} leaves no picture of {_readable(names[min(missing)])!r} for {split}: "
+                "choose another fraction, or add pictures"
+            )
+    return train, test, _class_names(names)
+
+
+def missing_classes(listing: Listing, class_names: tuple[str, ...]) -> list[str]:
+    """The classes of which ``listing`` has no picture."""
+    present = set(listing.labels)
+    return [name for label, name in enumerate(class_names) if label not in present]
+
+
+def checksum(root: str | Path, *, name: str, test_size: float | None = None) -> str | None:
+    """16 digits that change when a picture below ``root`` is added, removed or changed; None without such a folder."""
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        return None
+    train, test, _ = listings(root, name=name, test_size=test_size)
+    return hashlib.sha256(f"{train.checksum()}{test.checksum()}".encode()).hexdigest()[:16]
+
+
+def find_pictures(folder: Path) -> list[Path]:
+    """The pictures in ``folder`` and the folders in it, sorted."""
+    return sorted(_walk(folder, (_key(folder),)))
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    """``above`` are the folders around: a link to one of them is not followed, for it would never end."""
+    for entry in _entries(folder):
+        path = Path(entry.path)
+        if entry.is_dir():
+            key = _key(path)
+            if key not in above:
+                yield from _walk(path, (*above, key))
+        elif path.suffix.lower() in EXTENSIONS:
+            if not entry.is_file():
+                kind = "a link to nothing" if entry.is_symlink() else "a pipe or device and no file"
+                raise ValueError(f"{path} is {kind}: remove it")
+            yield path
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in ``folder``, but for what belongs to the system; OSError that names it if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [e for e in entries if not e.name.startswith(".") and e.name not in _OF_THE_SYSTEM]
+    except OSError as error:
+        raise OSError(
+            f"the folder {folder} cannot be read ({error.strerror}): make it readable, or move it away"
+        ) from error
+
+
+def _key(folder: Path) -> tuple[int, int]:
+    stat = folder.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+
+
+def _class_folders(split: Path) -> list[str]:
+    """The names of the class folders in ``split``, sorted."""
+    names = _folders(split)
+    loose = [e.name for e in _entries(split) if not e.is_dir() and Path(e.name).suffix.lower() in EXTENSIONS]
+    if loose and not names:
+        raise ValueError(
+            f"{split} holds {count(len(loose), 'picture')} and no class folders: sort them into {split.name}/<class>/, "
+            "one folder for each class"
+        )
+    if loose:
+        raise ValueError(
+            f"{split} holds {count(len(loose), 'picture')} outside its class folders, such as {loose[0]}: "
+            "move them into one, or away"
+        )
+    if len(names) < 2 and split.name not in ("test", "val"):
+        raise ValueError(f"{split} must hold one folder for each of at least two classes, got {len(names)}")
+    return names
+
+
+def _class_names(folders: list[str]) -> tuple[str, ...]:
+    return tuple(map(_readable, folders))
+
+
+def _readable(name: str) -> str:
+    """The name of a folder as text that every file format takes: bytes that are not UTF-8 are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _listing(folder: Path, names: list[str], *, all_classes: bool) -> Listing:
+    files, labels = [], []
+    for label, name in enumerate(names):
+        pictures = find_pictures(folder / name) if (folder / name).is_dir() else []
+        if not pictures and all_classes:
+            raise ValueError(f"the class folder {folder / name} holds no pictures ({_ENDINGS})")
+        files += pictures
+        labels += [label] * len(pictures)
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no pictures ({_ENDINGS})")
+    return Listing(folder, files, labels)
