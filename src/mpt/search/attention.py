@@ -1,4 +1,4 @@
-"""torch's attention with layers that can be searched: the projections of ``nn.MultiheadAttention`` are none.
+"""Attention whose projections can be searched: those of ``nn.MultiheadAttention`` are no layers.
 
     Q = W_q query,  K = W_k key,  V = W_v value,   out = W_o concat_h softmax(Q_h K_h' / sqrt(d) + mask) V_h
 

@@ -54,5 +54,6 @@ class Conversion:
     dropped: tuple[str, ...] = ()  # the backbone's parameters that the copy lacks: biases, batch-norm scales
     signs: Signs | None = None  # the activations rewritten for binary activations, if any
     binary_inputs: tuple[str, ...] = ()  # layers that see only -1 and +1
+    reads: tuple[str, ...] = ()  # layers that their module reads the weight of instead of calling them
     epoch: int | None = None  # from the last call of start_epoch
     from_file: bool = False  # the network was built from a ticket file: its layers keep what the file says

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mpt.search.activations import BinaryActivation
+from mpt.search.attention import split_attention
 from mpt.search.binarize import binarize, binary_inputs, refuse_real_inputs
 from mpt.search.conversion import Conversion
 from mpt.search.dead import warn_of_dead_layers
@@ -38,7 +39,8 @@ from mpt.search.layers import (
 )
 from mpt.search.methods import Method
 from mpt.search.parameters import check_patterns, drop_biases, freeze, set_batchnorm
-from mpt.search.probe import evaluation_mode, inputs_of, unreached
+from mpt.search.probe import evaluation_mode, inputs_of, unreached, unread
+from mpt.search.reading import attach_reading, detach_reading
 from mpt.search.refusal import layers_of_their_own, refuse
 from mpt.search.scales import start_at_one
 from mpt.search.selection import attach_selection, hooks_of
@@ -85,11 +87,14 @@ def convert(
         DeadLayers: layers whose scores will hardly learn, and why (:mod:`mpt.search.dead`).
     """
     backbone = unwrap(backbone)
-    check_patterns("dense", dense, [name for name, layer in backbone.named_modules() if kind_of(layer)])
     net = _copy(backbone)
-    signs, inputs = binarize(net, example, t=spline_t) if binary_activations else None, None
+    signs, inputs, reads = binarize(net, example, t=spline_t) if binary_activations else None, None, tuple[str, ...]()
     if method.searched:
-        inputs = _search_layers(net, method, example, dense=dense)
+        split_attention(net)
+    check_patterns("dense", dense, list(plain_layers(net)))
+    own = [name for name, _ in net.named_parameters()]
+    if method.searched:
+        inputs, reads = _search_layers(net, method, example, dense=dense)
         _check_prune_layers(method, list(ticket_layers(net)))
         drop_biases(net, method)
         set_batchnorm(net, learn_batchnorm=learn_batchnorm, reset=seed is not None)
@@ -102,8 +107,8 @@ def convert(
     binary = _binary_inputs(net, example, refuse=binary_activations)
     _draw(net, method, seed=seed, left_out=_matching(dense, plain_layers(net)))
     parameters = {name for name, _ in net.named_parameters()}
-    dropped = tuple(name for name, _ in backbone.named_parameters() if name not in parameters)
-    net.conversion = Conversion(method, seed, dropped, signs, binary)  # type: ignore[assignment]
+    dropped = tuple(name for name in own if name not in parameters)
+    net.conversion = Conversion(method, seed, dropped, signs, binary, reads=reads)  # type: ignore[assignment]
     attach_selection(net, method)
     attach_updates(net, method)
     if inputs is not None:
@@ -123,8 +128,11 @@ def _copy(backbone: nn.Module) -> nn.Module:
 
 def _search_layers(
     net: nn.Module, method: Method, example: Tensor | tuple[Tensor, ...] | None, *, dense: Sequence[str]
-) -> tuple[Tensor, ...] | None:
-    """Turn the layers of ``net`` into ticket layers; return inputs of a forward pass, or None if there is no guess.
+) -> tuple[tuple[Tensor, ...] | None, tuple[str, ...]]:
+    """Turn the layers of ``net`` into ticket layers.
+
+    Returns:
+        Inputs of a forward pass, or None if there is no guess; and the layers whose weight their module reads.
 
     Raises:
         ValueError: some layers cannot be searched. All are named.
@@ -139,8 +147,13 @@ def _search_layers(
     with evaluation_mode(net):
         inputs = inputs_of(net, example)
     # before biases go: attention that reads a layer's weight reads its bias too
-    refuse(own, unreached(net, inputs) if inputs is not None else [], searchable=searchable, dense=dense)
-    return inputs
+    reads = unreached(net, inputs) if inputs is not None else []
+    missing = []
+    if inputs is not None and reads:
+        attach_reading(net, reads)
+        missing = [*unreached(net, inputs), *unread(net, reads, inputs)]
+    refuse(own, missing, searchable=searchable, dense=dense)
+    return inputs, tuple(reads)
 
 
 def _binary_inputs(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None, *, refuse: bool) -> tuple[str, ...]:
@@ -192,6 +205,7 @@ def to_dense(net: nn.Module) -> nn.Module:
     shared: dict[int, nn.Parameter] = {}
     for hooks in hooks_of(dense):
         hooks.remove()
+    detach_reading(dense)
     for name, layer in ticket_layers(dense).items():
         weight = shared.setdefault(id(layer.weight), nn.Parameter(weights[name]))
         layer.__class__ = kind_of(layer)  # type: ignore[assignment]

@@ -94,6 +94,8 @@ class TicketLayer(nn.Module):
 
     def ticket_weight(self) -> Tensor:
         """The weight that the layer computes with, shape of ``weight``; in training, differentiable in the scores."""
+        if "weight" in self.__dict__:  # a module that reads it is running, see mpt.search.reading
+            return self.__dict__["weight"]  # type: ignore[no-any-return]
         if self.frozen_ticket is not None and not self.training:
             return self.frozen_ticket.ticket_weight
         sampled = self.method.sample(self.scores) if self.training else None

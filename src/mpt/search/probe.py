@@ -10,7 +10,7 @@ It runs the network in evaluation mode, with ticket weights computed beforehand,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,22 @@ def unreached(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
         net(*inputs)
         bypassed = _bypassed(net, layers, inputs)
     return [name for name in layers if name not in called or name in bypassed]
+
+
+def unread(net: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...]) -> list[str]:
+    """Those of the ticket layers ``names`` of ``net`` whose ticket weight does not matter for the output.
+
+    See :func:`unreached` for the arguments.
+    """
+    finite = []
+    with evaluation_mode(net), frozen(net):
+        for name in names:
+            layer: Any = net.get_submodule(name)
+            ticket = layer.frozen_ticket
+            layer.frozen_ticket = ticket._replace(ticket_weight=torch.full_like(ticket.ticket_weight, torch.nan))
+            finite += [name] if _finite(net(*inputs)) else []
+            layer.frozen_ticket = ticket
+    return finite
 
 
 @contextmanager

@@ -52,6 +52,8 @@ def check_header(header: dict[str, Any]) -> None:
     if len(set(names)) != len(names):
         raise ValueError("its header lists a name twice")
     rows = {row["name"]: row for row in header["layers"]}
+    if not set(header.get("reads", ())) <= rows.keys():
+        raise ValueError("its header's reads names a layer that it does not have")
     for row in header["layers"]:
         if "tied" in row and not _fits_owner(row, rows):
             raise ValueError(f"the header's entry of {_cut(row['name'])} is tied to a layer that does not fit it")
@@ -218,6 +220,7 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], bool]] = {
     "seed": (lambda v: v is None or is_int(v, 0, 2**63), True),
     "signs": (lambda v: v in ("seed", "stored"), False),
     "binary_activations": (_is_binary_activations, False),
+    "reads": (lambda v: isinstance(v, list) and all(map(is_text, v)), False),
     "layers": (lambda v: isinstance(v, list) and len(v) <= MAX_ROWS, True),
     "others": (lambda v: isinstance(v, list) and len(v) <= MAX_ROWS, True),
     "data": (_is_data, False),

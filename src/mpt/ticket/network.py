@@ -24,12 +24,14 @@ from torch.nn.modules.module import (
 
 from mpt import backbones
 from mpt.search import methods
+from mpt.search.attention import split_attention
 from mpt.search.binarize import apply_signs
 from mpt.search.conversion import Conversion, Signs
 from mpt.search.convert import add_ticket_layers, plain_layers
 from mpt.search.layers import TicketLayer, searched_tensors, unwrap
 from mpt.search.methods import EdgePopup, Method
 from mpt.search.parameters import child, strip
+from mpt.search.reading import attach_reading
 from mpt.ticket.keeping import keep_ticket_weights
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.pack import unsearched
@@ -114,15 +116,21 @@ def _assemble(
     signs, method = Signs.from_dict(plain) if plain is not None else None, _method(header)
     if signs is not None:
         apply_signs(signs, net)
+    names, kept = {layer.name for layer in layers}, {state.name for state in others}
+    if names:
+        whole = (name.rpartition(".") for name in kept)
+        split_attention(net, keep=[name for name, _, value in whole if value in ("in_proj_weight", "q_proj_weight")])
     _check_layers(net, layers, others)
-    names = {layer.name for layer in layers}
     if names:
         add_ticket_layers(net, method, left_out=[name for name in plain_layers(net) if name not in names])
-        strip(net, keep={state.name for state in others})
+        strip(net, keep=kept)
+        attach_reading(net, header.get("reads", ()))
     _check_others(net, others)
     binary = tuple(layer.name for layer in layers if layer.binary_input)
     seed = header["seed"]
-    net.conversion = Conversion(method, seed, signs=signs, binary_inputs=binary, from_file=True)  # type: ignore[assignment]
+    net.conversion = Conversion(
+        method, seed, signs=signs, binary_inputs=binary, reads=tuple(header.get("reads", ())), from_file=True
+    )  # type: ignore[assignment]
     return net
 
 

@@ -69,6 +69,7 @@ class Ticket:
             "seed": conversion.seed,
             "signs": origin_of_signs(layers, seed=conversion.seed, init=conversion.method.init),
             "binary_activations": conversion.signs.as_dict() if conversion.signs else None,
+            **({"reads": list(conversion.reads)} if conversion.reads else {}),
             "layers": [layer.row() for layer in layers],
             "others": [state.row() for state in others],
             **about,
