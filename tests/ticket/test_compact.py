@@ -44,6 +44,8 @@ class Buffers(nn.Module):
         return self.norm(self.b(torch.relu(self.a(x))))
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::mpt.search.dead.DeadLayers")  # "very sparse" keeps next to nothing
+
 NETWORKS = {
     "biprop": lambda: mpt.convert(conv2(), mpt.Biprop(prune=0.8), seed=0),
     "no seed": lambda: mpt.convert(conv2(), mpt.Biprop(prune=0.8), seed=None),

@@ -79,6 +79,7 @@ def test_a_ticket_of_mpt_0_1_0_which_does_not_say_whose_its_signs_are_has_its_se
     assert all(torch.equal(drawn.tensors[name], value) for name, value in expected.tensors.items())
 
 
+@pytest.mark.filterwarnings("ignore::mpt.search.dead.DeadLayers")  # next to nothing is kept
 def test_a_random_mask_of_very_few_weights_leaves_one_in_each_layer():
     sparse = mpt.Ticket.from_network(
         mpt.convert(backbones.conv2(width=0.25, image_size=8), mpt.Biprop(prune=0.9999), seed=0)
@@ -111,6 +112,7 @@ def test_a_control_is_a_ticket_whose_file_is_whole_and_follows_from_its_seed(tmp
     assert not all(torch.equal(other.weight(row["name"]), made.weight(row["name"])) for row in made.header["layers"])
 
 
+@pytest.mark.filterwarnings("ignore::mpt.search.dead.DeadLayers")  # next to nothing is kept
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_control_keeps_a_gain_for_each_channel_and_gives_one_to_channels_without_a_weight(tmp_path, name):
     method = ChannelGains(prune=0.99)

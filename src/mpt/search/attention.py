@@ -74,15 +74,20 @@ class SplitAttention(nn.Module):
         return x.reshape(*x.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
 
 
-def split_attention(net: nn.Module, *, keep: Collection[str] = ()) -> None:
-    """Replace each ``nn.MultiheadAttention`` of ``net`` but those named in ``keep``, in place.
+def split_attention(net: nn.Module, *, keep: Collection[str] = ()) -> list[str]:
+    """Replace each ``nn.MultiheadAttention`` of ``net`` but those named in ``keep``, in place; return their names.
 
     Those with extra keys (``add_bias_kv``, ``add_zero_attn``) stay, as do subclasses, which may compute in another way.
     """
-    for name, module in list(net.named_modules()):
-        plain = type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn  # type: ignore[redundant-expr]
-        if plain and name and name not in keep:
-            net.set_submodule(name, SplitAttention(module))
+    found = {
+        name: module
+        for name, module in net.named_modules()
+        if type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
+    }
+    names = [name for name in found if name and name not in keep]
+    for name in names:
+        net.set_submodule(name, SplitAttention(found[name]))
+    return names
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -89,10 +89,10 @@ def convert(
     backbone = unwrap(backbone)
     net = _copy(backbone)
     signs, inputs, reads = binarize(net, example, t=spline_t) if binary_activations else None, None, tuple[str, ...]()
-    if method.searched:
-        split_attention(net)
+    split = split_attention(net) if method.searched else []
+    own = [name for name, _ in backbone.named_parameters() if name.rpartition(".")[0] not in split]
+    own += [name for name, _ in net.named_parameters() if name.startswith(tuple(f"{module}." for module in split))]
     check_patterns("dense", dense, list(plain_layers(net)))
-    own = [name for name, _ in net.named_parameters()]
     if method.searched:
         inputs, reads = _search_layers(net, method, example, dense=dense)
         _check_prune_layers(method, list(ticket_layers(net)))
@@ -107,7 +107,7 @@ def convert(
     binary = _binary_inputs(net, example, refuse=binary_activations)
     _draw(net, method, seed=seed, left_out=_matching(dense, plain_layers(net)))
     parameters = {name for name, _ in net.named_parameters()}
-    dropped = tuple(name for name in own if name not in parameters)
+    dropped = tuple(name for name in dict.fromkeys(own) if name not in parameters)
     net.conversion = Conversion(method, seed, dropped, signs, binary, reads=reads)  # type: ignore[assignment]
     attach_selection(net, method)
     attach_updates(net, method)

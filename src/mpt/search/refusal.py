@@ -112,8 +112,8 @@ def _reasons(own: dict[str, str], unreached: Sequence[str]) -> list[str]:
         reasons.append(f"the weight of {first_names(parametrized)} is parametrized")
     if unreached:
         reasons.append(
-            f"{first_names(list(unreached))}: converted, but never called in a forward pass (attention often reads a "
-            "layer's weight directly), so the search could not reach it"
+            f"{first_names(list(unreached))}: converted, but never called in a forward pass, nor read by the "
+            "module that holds it, so the search could not reach it"
         )
     return reasons
 
