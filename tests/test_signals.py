@@ -159,7 +159,7 @@ def test_a_run_that_a_signal_ends_is_interrupted_and_the_same_command_ends_in_th
     assert process.wait(30) == 128 + signum, (tmp_path / "log").read_text()
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
-    assert log.splitlines()[-1].startswith("mpt-train: interrupted ")
+    assert "mpt-train: interrupted " in log.splitlines()[-1]  # maybe after a line that it cut short
     assert log.splitlines()[-1].endswith((": the same command continues", ": the same command starts the run again"))
     listed = command("status", ".", cwd=tmp_path).stdout
     assert "1 interrupted, 0 failed" in listed

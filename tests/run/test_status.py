@@ -72,6 +72,19 @@ def test_a_run_whose_other_process_was_interrupted_is_interrupted(tmp_path):
     assert status.state(tmp_path).state == "interrupted"
 
 
+def test_a_job_that_finishes_no_epoch_in_two_tries_is_told_that_its_limit_is_too_short(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert [bool(status.name_limit(tmp_path, signal.SIGUSR2)) for _ in range(2)] == [False, True]
+    for name in ("metrics.jsonl", "last.ckpt"):
+        (tmp_path / name).write_text("{}\n")
+    found = [status.name_limit(tmp_path, signal.SIGUSR1) for _ in range(3)]
+    assert found[:2] == ["", ""]  # the first of them finished epoch 1
+    assert "stopped epoch 2 twice" in found[2]
+    assert not status.name_limit(tmp_path, signal.SIGTERM)
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert not status.name_limit(tmp_path, signal.SIGUSR1)
+
+
 def test_a_run_resumes_after_the_epoch_of_its_checkpoint(tmp_path):
     assert status.describe_interruption(tmp_path, 9).startswith(" before the end of epoch 1 of 9")
     for name, seconds in (("metrics.jsonl", 20), ("last.ckpt", 10)):

@@ -197,13 +197,19 @@ def _job(composed: Any) -> float | None:
 def _single(settings: Settings, directory: Path) -> dict[str, Any]:
     from mpt.experiment.kinds import run
     from mpt.run.claim import hold_claim
-    from mpt.run.status import describe_interruption, record_failure
+    from mpt.run.status import describe_interruption, name_limit, record_failure
 
     child = APART in os.environ  # its parent holds the claim, and speaks for it
     silent = child or not is_first()
     describe_with(lambda: "" if silent else describe_interruption(directory, settings.epochs))
     try:
         return run(settings, directory, claim=hold_claim(directory) if is_first() and not child else None)
+    except Interrupted as interruption:
+        if not silent and (limit := name_limit(directory, interruption.signum)):
+            record_failure(directory, settings, limit)
+            describe_with(lambda: f": {limit}")
+            raise ValueError(limit) from interruption  # which no one puts back into the queue
+        raise
     except Exception as error:
         if is_first() and child:
             record_failure(directory, settings, error)

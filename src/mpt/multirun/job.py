@@ -24,6 +24,7 @@ from mpt.run.status import (
     describe_interruption,
     finished_result,
     has_failed_since,
+    name_limit,
     reason,
     record_failure,
     result,
@@ -59,6 +60,10 @@ def job(settings: Settings, directory: Path, hydra: Any) -> dict[str, Any]:
             if not ours:
                 raise
             unwind()
+            if is_first() and (limit := name_limit(directory, interruption.signum)):
+                record_failure(directory, settings, limit)
+                print(f"failed: {directory}: {limit}", file=sys.stderr, flush=True)
+                return result(directory)
             text = describe_interruption(directory, settings.epochs)
             print(f"{directory.name}: interrupted{text}", file=sys.stderr, flush=True)
             _end_process(interruption, before[signal.Signals(interruption.signum)])

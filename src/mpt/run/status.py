@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 from mpt.errors import is_mendable, sentence
 from mpt.files import checksum, write_atomically
+from mpt.processes import slurm_job
 from mpt.run.claim import is_claimed
 from mpt.run.config import FILE as CONFIG
 from mpt.run.config import read_config
@@ -22,6 +24,7 @@ from mpt.signals import INTERRUPTED, Interrupted
 from mpt.words import count
 
 STATES = ("done", "running", "queued", "interrupted", "failed", "missing")
+TRIES = "tries.json"  # of a run: how often a job was stopped before it had finished an epoch
 LIST = "sweep.json"  # in the folder of a sweep: every run that any of its commands asked for
 TICKET, CHECKPOINT = "ticket.safetensors", "last.ckpt"
 _ERROR = 10_000  # characters of a process's error that are read
@@ -107,8 +110,9 @@ def record_failure(directory: Path, settings: Settings, error: BaseException | s
 
     If one of several processes failed, its reason is recorded, not that of a process that lost its connection to it.
     """
-    if not isinstance(error, Interrupted):
-        error = failure_of_a_rank(directory) or error
+    other = failure_of_a_rank(directory)
+    if other and not isinstance(error, Interrupted) and not (isinstance(error, str) and isinstance(other, Interrupted)):
+        error = other
     status = INTERRUPTED if isinstance(error, Interrupted) else "failed"
     text = error if isinstance(error, str) else reason(error)
     content = {"status": status, "error": text, "config": plain(settings)}
@@ -134,6 +138,26 @@ def describe_interruption(directory: Path, epochs: int) -> str:
     if done:
         return f" after epoch {done} of {epochs}: the same command continues"
     return f" before the end of epoch 1 of {epochs}: the same command starts the run again"
+
+
+def name_limit(directory: Path, signum: int) -> str:
+    """Why a run does not get on, if ``signum`` is the second in a row that stopped it before an epoch had ended.
+
+    Empty for other signals than those by which SLURM announces a time limit, and for other jobs than the last one.
+    """
+    job, done = slurm_job(), finished_epochs(directory)
+    if job is None or signum not in (signal.SIGUSR1, signal.SIGUSR2):
+        return ""
+    last = read_object(directory / TRIES)
+    before = last.get("fruitless") if last.get("job") == job else 0
+    fruitless = (before if isinstance(before, int) else 0) + 1 if done == last.get("epoch", 0) else 0
+    write_atomically(directory / TRIES, json.dumps({"job": job, "epoch": done, "fruitless": fruitless}) + "\n")
+    if fruitless < 2:
+        return ""
+    return (
+        f"an epoch takes longer than the job's limit, which stopped epoch {done + 1} twice: give the job more time, as "
+        "in hydra.launcher.timeout_min=2880, or make epochs shorter with trainer.limit_batches"
+    )
 
 
 def record_rank_failure(directory: Path, rank: int, error: BaseException) -> None:
