@@ -96,6 +96,7 @@ ELSEWHERE = {  # option -> the test that shows its effect
     "trained": "search/test_convert.py",
     "trainer.name": "experiment/test_trainer.py",
     "last_batch": "data/test_loader.py",
+    "objective": "experiment/test_kinds.py",
     "optim.gain_lr": "experiment/test_optim.py",
     "logger.wandb": "experiment/test_loggers.py",
     "logger.tensorboard": "experiment/test_loggers.py",
