@@ -95,7 +95,8 @@ def test_make_figures_draws_the_committed_figures_from_the_committed_tables(word
 
 
 def test_make_figures_draws_every_committed_figure():
-    assert {path for _, path in FIGURES} == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.svg")}
+    drawn = re.findall(r"docs/\S+\.svg", (ROOT / "Makefile").read_text())
+    assert sorted(drawn) == sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.svg"))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_shards_of_files_are_disjoint_complete_and_parts_of_the_global_batch(pic
     assert sorted(seen) == sorted(read.train.labels.tolist())
     for step, whole in enumerate(epoch_of(read)):
         mean = sum(shard[step].share * shard[step].images.mean() for shard in parts) / world
-        torch.testing.assert_close(mean, whole.images.mean(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(mean, whole.share * whole.images.mean(), rtol=1e-5, atol=1e-6)
         for rank, shard in enumerate(parts):
             assert shard[step].share == 0 or torch.equal(shard[step].images, whole.images[rank::world])
 
