@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -171,9 +172,12 @@ def doubled(content):
         (lambda content: {}, "is not a whole checkpoint"),
         (lambda content: [content], "is not a whole checkpoint"),
         (lambda content: {k: v for k, v in content.items() if k != "optimizer_states"}, "is not a whole checkpoint"),
+        (lambda content: content | {"optimizer_states": []}, "is not a whole checkpoint"),
+        (lambda content: content | {"callbacks": {}, "loops": {}}, "is not a whole checkpoint"),
+        (lambda content: content | {"epoch": 7}, "is not a whole checkpoint"),
         (lambda content: content | {"mpt_run": "0" * 32}, "is of a run with other settings"),
         (lambda content: content | {"state_dict": {}}, "is of another network"),
-        (doubled, "has other frozen weights in net.features.0.weight than the seed draws"),
+        (doubled, "has other frozen weights in features.0.weight than the seed draws"),
     ],
 )
 def test_a_checkpoint_that_is_not_this_runs_is_refused_in_one_sentence(run_here, cut_short, change, sentence):
@@ -183,6 +187,29 @@ def test_a_checkpoint_that_is_not_this_runs_is_refused_in_one_sentence(run_here,
     assert not (directory / "ticket.safetensors").exists()
     (directory / "last.ckpt").unlink()
     assert run_here("epochs=1")[0]["status"] == "done"
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_checked_like_the_last(run_here):
+    _, directory = run_here(*BEST)
+    _, other = run_here(*BEST, "seed=1", directory="other")
+    best, last = (directory / "best.ckpt").read_bytes(), (directory / "last.ckpt").read_bytes()
+    for content, sentence in (
+        ((other / "best.ckpt").read_bytes(), "is of a run with other settings"),
+        (last, "is of epoch 6 instead of"),
+        (best[:-1], "is damaged"),
+    ):
+        (directory / "ticket.safetensors").unlink(missing_ok=True)
+        (directory / "best.ckpt").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"best\.ckpt {sentence}.*: remove best\.ckpt and last\.ckpt"):
+            run_here(*BEST)
+        assert not (directory / "ticket.safetensors").exists()
+
+
+def test_a_checkpoint_that_is_no_regular_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(path := tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"last\.ckpt is not a regular file: remove it"):
+        read_checkpoint(path)
 
 
 def test_the_checkpoint_of_another_seed_is_refused(run_here, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 
+from mpt.analysis.table import read_runs
 from mpt.files import checksum
 from mpt.run import status
 from mpt.run.claim import hold_claim
@@ -179,3 +180,23 @@ def test_control_characters_of_errors_and_names_are_printed_escaped(tmp_path):
     table = status.status_table(tmp_path)
     assert "\x1b" not in table
     assert len(table.splitlines()) == 2
+
+
+def test_a_directory_that_cannot_be_read_is_named_and_the_listing_goes_on(tmp_path, monkeypatch):
+    make_finished(tmp_path, "a")
+    make_finished(tmp_path, "b")
+    scandir = os.scandir
+
+    def refuse(path):  # root may read everything, so permissions alone would test nothing there
+        if str(path).endswith("b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    table = status.status_table(tmp_path).splitlines()
+    assert table[0].split() == ["done", "a"]
+    assert table[1].startswith("failed   b")
+    assert table[1].endswith("/b: Permission denied)")
+    assert list(read_runs(tmp_path).unreadable) == ["b"]
+    with pytest.raises(PermissionError):
+        status.status_table(tmp_path / "b")

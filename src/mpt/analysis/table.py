@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from mpt.analysis.reports import histograms, read_report
 from mpt.files import write_atomically
 from mpt.run.name import purpose
 from mpt.run.result import FILE, read_result
+from mpt.run.status import find_runs
 from mpt.schema import MAX_NAME, fits, is_text, printable
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ SETTINGS = (  # settings of a run, in the sort order of a table; settings of gro
     *("protocol", "select", "seed"),
 )
 BASE = ("data", "model", "variant", "width", "prune")
-_SKIPPED = ("wandb", "tensorboard", "multirun", "submitit")  # folders in or next to a run that hold no run
 _NAMES = ("model.name", "method.name", "data.name")  # repeated in the columns model, method, data
 
 
@@ -72,7 +71,9 @@ def read_runs(folder: str | Path) -> Runs:
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: name a folder of runs, or a table written by mpt-results")
     runs = Runs()
-    for directory in _directories(folder):
+    found, unreadable = find_runs(folder)
+    runs.unreadable |= {str(path.relative_to(folder)): reason for path, reason in sorted(unreadable.items())}
+    for directory in sorted(found):
         _read_run(directory, str(directory.relative_to(folder)), runs)
     return runs
 
@@ -184,14 +185,6 @@ def _true(row: Mapping[str, Any], name: str) -> bool:
     return str(row.get(name, False)).lower() in ("true", "1", "1.0")
 
 
-def _directories(folder: Path) -> Iterator[Path]:
-    """Yield every directory of a run at or below ``folder``, sorted by name."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED and not name.startswith("."))
-        if not {"result.json", "config.yaml", "claim"}.isdisjoint(files):
-            yield Path(parent)
-
-
 def _read_run(directory: Path, name: str, runs: Runs) -> None:
     try:
         row = read_result(directory)
@@ -199,7 +192,7 @@ def _read_run(directory: Path, name: str, runs: Runs) -> None:
         runs.unfinished.append(name)
         return
     except OSError as error:
-        runs.unreadable[name] = f"{FILE} cannot be read ({error})"
+        runs.unreadable[name] = f"{FILE} cannot be read ({error.strerror})"
         return
     except ValueError as error:
         runs.unreadable[name] = f"{FILE} {error}"

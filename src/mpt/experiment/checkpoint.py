@@ -1,7 +1,8 @@
 """Checkpoints, one per epoch, each written whole or not at all, and checked before anything is resumed from them.
 
 A checkpoint is sealed: a flipped bit anywhere is noticed, which torch does not do. It names its run by the digest of
-everything on which the ticket depends. Weights that the search does not train are those that the seed draws.
+everything on which the ticket depends, and carries the digest of its own outline: one that lost a part and was written
+again is noticed too. Weights that the search does not train are those that the seed draws.
 """
 
 from __future__ import annotations
@@ -19,15 +20,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
 from mpt.experiment.monitor import Monitor
-from mpt.files import DamagedError, check_seal, write_atomically
+from mpt.files import DamagedError, check_seal, digest, write_atomically
 from mpt.search.conversion import Conversion
 from mpt.search.methods import Method
 
-RUN = "mpt_run"  # key of the digest of the run
-_PARTS = {  # of Lightning's checkpoints, that a run resumes from
-    **{"epoch": int, "global_step": int, "state_dict": dict, "loops": dict, "callbacks": dict},
-    **{"optimizer_states": list, "lr_schedulers": list},
-}
+RUN, OUTLINE = "mpt_run", "mpt_outline"  # keys of the digests of the run, and of the checkpoint's outline
 
 
 class WholeOrNothing(TorchCheckpointIO):
@@ -42,7 +39,8 @@ class WholeOrNothing(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         content = io.BytesIO()  # torch.save on a full disk raises no OSError; writing bytes does
-        torch.save(checkpoint | {RUN: self.run}, content)
+        whole = checkpoint | {RUN: self.run}
+        torch.save(whole | {OUTLINE: digest(_outline(whole).encode())}, content)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content.getbuffer(), seal=True)
 
@@ -76,10 +74,33 @@ class BestCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path)
 
 
-def load_network(net: nn.Module, path: Path) -> None:
-    """Load into ``net`` the state that the run evaluated: the averages, if scores are averaged."""
-    state = read_checkpoint(path)["state_dict"]
-    net.load_state_dict({name.removeprefix("net."): value for name, value in state.items()})
+def _outline(value: Any) -> str:
+    """All of a checkpoint but the values of its tensors, as text."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key!r}:{_outline(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_outline, value)) + "]"
+    return repr(value) if isinstance(value, (bool, int, float, str, type(None))) else type(value).__name__
+
+
+def load_network(net: nn.Module, path: Path, *, run: str, epoch: int) -> None:
+    """Load into ``net`` the state that the run evaluated: the averages, if scores are averaged.
+
+    Args:
+        net: with the weights that the seed draws, its scores of any value.
+        path: of the checkpoint.
+        run: digest of the run.
+        epoch: of the checkpoint, from 1.
+
+    Raises:
+        OSError, ValueError: as :func:`check_checkpoint`; or the checkpoint is of another epoch.
+    """
+    content = check_checkpoint(path, net, run=run)
+    if content["epoch"] + 1 != epoch:
+        raise ValueError(f"{path} is of epoch {content['epoch'] + 1} instead of {epoch}: {_remedy(path)}")
+    net.load_state_dict({name.removeprefix("net."): value for name, value in content["state_dict"].items()})
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -89,6 +110,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         OSError: it is missing, or cannot be read.
         ValueError: it is damaged, or no checkpoint.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file: {_remedy(path)}")
     try:
         check_seal(path)
     except DamagedError as error:
@@ -98,47 +121,49 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, TypeError, EOFError) as error:
         raise ValueError(f"{path} is not a checkpoint: {_remedy(path)}") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in _PARTS.items()):
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise ValueError(f"{path} is not a whole checkpoint: {_remedy(path)}")
     return content
 
 
-def check_checkpoint(path: Path, module: nn.Module, *, run: str) -> None:
-    """Check that the run of ``module`` can be resumed from ``path``.
+def check_checkpoint(path: Path, net: nn.Module, *, run: str) -> dict[str, Any]:
+    """Check that the run of ``net`` can be resumed from ``path``; return the content.
 
     Args:
         path: of the checkpoint.
-        module: that Lightning trains, with the weights that the seed draws.
+        net: with the weights that the seed draws, its scores of any value.
         run: digest of the run.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is damaged, of another run or network, or has other frozen weights.
+        ValueError: it is damaged, of another run or network, lacks a part, or has other frozen weights.
     """
     content = read_checkpoint(path)
     if content.get(RUN) != run:
         raise ValueError(f"{path} is of a run with other settings: {_remedy(path)}")
-    state, expected = content["state_dict"], module.state_dict()
-    if {name: _kind(value) for name, value in state.items()} != {
-        name: _kind(value) for name, value in expected.items()
-    }:
+    state = content["state_dict"]
+    expected = {f"net.{name}": _kind(value) for name, value in net.state_dict().items()}
+    if {name: _kind(value) for name, value in state.items()} != expected:
         raise ValueError(f"{path} is of another network: {_remedy(path)}")
-    for name, value in _frozen(module).items():
-        if not torch.equal(state[name], value.cpu()):
+    for name, value in _frozen(net).items():
+        if not torch.equal(state[f"net.{name}"], value.cpu()):
             raise ValueError(f"{path} has other frozen weights in {name} than the seed draws: {_remedy(path)}")
+    if content.pop(OUTLINE, None) != digest(_outline(content).encode()):
+        raise ValueError(f"{path} is not a whole checkpoint: {_remedy(path)}")
+    return content
 
 
 def _kind(value: Any) -> tuple[Any, ...]:
     return (value.dtype, tuple(value.shape)) if isinstance(value, torch.Tensor) else (type(value),)
 
 
-def _frozen(module: nn.Module) -> Mapping[str, torch.Tensor]:
-    """The parameters of ``module`` that nothing changes after they are drawn."""
-    conversions = [getattr(inner, "conversion", None) for inner in module.modules()]
+def _frozen(net: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The parameters of ``net`` that nothing changes after they are drawn."""
+    conversions = [getattr(inner, "conversion", None) for inner in net.modules()]
     methods = [type(found.method) for found in conversions if isinstance(found, Conversion)]
     if any(method.update is not Method.update for method in methods):  # it may draw weights again
         return {}
-    return {name: value for name, value in module.named_parameters() if not value.requires_grad}
+    return {name: value for name, value in net.named_parameters() if not value.requires_grad}
 
 
 def _remedy(path: Path) -> str:

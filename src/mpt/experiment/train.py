@@ -243,9 +243,9 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
         channels_last=channels_last,
     )
     checkpoint = directory / "last.ckpt"
-    if checkpoint.is_file():
+    if checkpoint.exists():
         with together():
-            check_checkpoint(checkpoint, module, run=run_digest(settings))
+            check_checkpoint(checkpoint, net, run=run_digest(settings))
     os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # the other processes of this run read it
     if checkpoint.is_file() and trainer.is_global_zero:
         print(f"resuming from {checkpoint}", flush=True)
@@ -257,8 +257,9 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
 def _ticket(net: nn.Module, data: ImageData, settings: Settings, monitor: Monitor, directory: Path) -> Ticket:
     """The ticket of the epoch that ``select`` chooses, from the checkpoint of that epoch."""
     best = monitor.best("val/acc") if settings.select == "best_val" else None
-    load_network(net, directory / ("best.ckpt" if best else "last.ckpt"))
-    return Ticket.from_network(net, **build_header(settings, data, epoch=best["epoch"] if best else settings.epochs))
+    epoch = best["epoch"] if best else settings.epochs
+    load_network(net, directory / ("best.ckpt" if best else "last.ckpt"), run=run_digest(settings), epoch=epoch)
+    return Ticket.from_network(net, **build_header(settings, data, epoch=epoch))
 
 
 def _report(ticket: Ticket, path: Path, backbone: nn.Module, directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ STATES = ("done", "running", "queued", "interrupted", "failed", "missing")
 TRIES = "tries.json"  # of a run: how often a job was stopped before it had finished an epoch
 LIST = "sweep.json"  # in the folder of a sweep: every run that any of its commands asked for
 TICKET, CHECKPOINT = "ticket.safetensors", "last.ckpt"
+_NO_RUNS = ("wandb", "tensorboard", "multirun", "submitit")  # folders in or next to a run that hold no run
 _ERROR = 10_000  # characters of a process's error that are read
 
 
@@ -195,7 +197,7 @@ def state(directory: Path) -> State:
     try:
         content, damage = examine(directory)
     except OSError as error:
-        content, damage = {}, sentence(error)
+        return State(directory, "failed", sentence(error))
     if content.get("status") == "done" and (directory / TICKET).is_file() and not damage:
         return State(directory, "done")
     if is_claimed(directory):
@@ -233,13 +235,13 @@ def states(folder: Path) -> list[State]:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: name a folder with runs in it, for instance runs")
-    runs = {path.parent for path in folder.glob("**/config.yaml")} | {path.parent for path in folder.glob("*/claim")}
-    runs |= {path.parent for path in folder.glob("**/result.json")}
+    runs, unreadable = find_runs(folder)
     for path in (*folder.glob(LIST), *folder.glob(f"*/{LIST}")):
         runs |= {path.parent / name for name in read_list(path.parent)}
-    found = [state(run) for run in sorted(runs) if "wandb" not in run.relative_to(folder).parts]  # W&B keeps copies
+    found = [state(run) for run in runs - unreadable.keys()]
+    found += [State(path, "failed", reason) for path, reason in unreadable.items()]
     queued = {parent: queued_runs(parent) for parent in {run.parent for run in runs}}
-    return [_in_queue(run, queued[run.directory.parent]) for run in found]
+    return [_in_queue(run, queued.get(run.directory.parent, {})) for run in sorted(found, key=lambda r: r.directory)]
 
 
 def _in_queue(run: State, queued: dict[str, tuple[str, str]]) -> State:
@@ -248,6 +250,26 @@ def _in_queue(run: State, queued: dict[str, tuple[str, str]]) -> State:
         return run
     job, why = queued[run.directory.name]
     return State(run.directory, "queued", ", ".join(filter(None, (f"SLURM job {job}", why, _progress(run.directory)))))
+
+
+def find_runs(folder: Path) -> tuple[set[Path], dict[Path, str]]:
+    """The directories of runs at or below ``folder``, and those that cannot be read, with the reason.
+
+    Raises:
+        OSError: ``folder`` itself cannot be read.
+    """
+    runs, unreadable = set[Path](), dict[Path, str]()
+
+    def note(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise error
+        unreadable[Path(error.filename)] = sentence(error)
+
+    for parent, folders, files in os.walk(folder, onerror=note):
+        folders[:] = [name for name in folders if name not in _NO_RUNS and not name.startswith(".")]
+        if not {FILE, CONFIG, "claim"}.isdisjoint(files):
+            runs.add(Path(parent))
+    return runs, unreadable
 
 
 def read_list(folder: Path) -> dict[str, list[str]]:
