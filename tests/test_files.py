@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mpt.errors import sentence
 from mpt.files import DamagedError, check_seal, checksum, kind_of, read_sealed, replacing, write_atomically
 
 KILLED = """
@@ -141,3 +143,10 @@ def test_the_first_bytes_say_what_a_file_is(tmp_path, start, words):
 def test_first_bytes_that_say_nothing_are_no_kind(tmp_path):
     (tmp_path / "x").write_bytes(b"anything")
     assert kind_of(tmp_path / "x") is None
+
+
+def test_a_full_disk_is_said_with_the_file_and_what_to_do(tmp_path):
+    with pytest.raises(OSError) as caught, replacing(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert sentence(caught.value).startswith(f"{tmp_path / 'x'}: No space left on device: free some space and repeat the command")
+    assert not list(tmp_path.iterdir())

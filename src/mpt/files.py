@@ -93,7 +93,7 @@ def replacing(path: str | Path, *, seal: bool = False) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        if isinstance(error, OSError) and error.filename == str(part):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(part)):
             error.filename = str(path)  # the name that the user knows
         raise
     _sync_folder(place.parent)
@@ -113,6 +113,11 @@ def _follow(path: Path) -> Path | None:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             return None
     return path
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` is a device, a pipe or an open file of a process, to which :func:`replacing` writes as it is."""
+    return _follow(path) is None
 
 
 def _open_device(path: Path) -> BinaryIO:

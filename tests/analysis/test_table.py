@@ -131,6 +131,12 @@ def test_a_table_with_cells_that_are_neither_numbers_nor_short_text_is_refused(t
         load(tmp_path / "wide.csv")
 
 
+def test_a_table_with_far_too_many_columns_is_refused_before_it_is_read(tmp_path):
+    (tmp_path / "a.csv").write_text(f"method{',1' * 200_000}\n")
+    with pytest.raises(ValueError, match="has 200,001 columns"):
+        load(tmp_path / "a.csv")
+
+
 def test_what_files_say_is_printed_escaped_and_cut(tmp_path):
     write(tmp_path, {"status": "failed", "error": "\x1b[2J" + "x" * 9000}, {"status": "done", "model": "\x1b"})
     lines = str(read_runs(tmp_path)).splitlines()

@@ -3,9 +3,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -47,6 +49,25 @@ def test_results_prints_a_summary_and_writes_a_table(runs, tmp_path):
     assert "9 finished, 0 unfinished (running or interrupted), 0 failed, 0 unreadable" in out
     assert "60.00    59.00     61.00" in out
     assert len(load(tmp_path / "runs.csv")) == 9
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        (("results",), "run,variant,"),
+        (("plot", "--x", "prune"), "<?xml"),
+        (("plot", "--figure", "table1"), "**Table 1**"),
+    ],
+)
+def test_an_output_that_is_a_pipe_gets_the_content_alone(runs, tmp_path, words, start):
+    read, write = os.pipe()
+    name, *options = words
+    with os.fdopen(read, encoding="utf-8") as reader, ThreadPoolExecutor(1) as pool:
+        content = pool.submit(reader.read)
+        status, out, _ = command(name, "runs", *options, "-o", f"/proc/self/fd/{write}", cwd=tmp_path)
+        os.close(write)
+        assert (status, out) == (0, "")
+        assert content.result().lstrip().startswith(start)
 
 
 def test_a_table_and_the_runs_behind_it_give_the_same_figure(runs, tmp_path):

@@ -15,7 +15,7 @@ from mpt.analysis.details import load_rows
 from mpt.analysis.drawing import NO_DATE, deterministic, draw, select_runs
 from mpt.analysis.figures import FIGURES, Figure
 from mpt.analysis.papers import published as published_rows
-from mpt.files import write_atomically
+from mpt.files import is_stream, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,19 +59,25 @@ def plot(
 def save(drawing: Drawing, path: str | Path) -> None:
     """Write a .png, .svg or .pdf file, whole or not at all; equal drawings give equal bytes."""
     path = Path(path)
-    check_output(path, tuple(NO_DATE))
-    buffer = io.BytesIO()
+    suffix, buffer = check_output(path, tuple(NO_DATE)), io.BytesIO()
     with deterministic():
-        drawing.savefig(buffer, format=path.suffix[1:], dpi=150, metadata=NO_DATE[path.suffix])
+        drawing.savefig(buffer, format=suffix[1:], dpi=150, metadata=NO_DATE[suffix])
     write_atomically(path, buffer.getvalue())
 
 
-def check_output(path: Path, suffixes: Sequence[str]) -> None:
-    """Raise a ValueError if ``path`` has another suffix, or no folder, before any work is done."""
+def check_output(path: Path, suffixes: Sequence[str]) -> str:
+    """The suffix of ``path``, one of ``suffixes``; the first of them for a device or a pipe, such as /dev/stdout.
+
+    Raises:
+        ValueError: ``path`` has another suffix, or no folder; before any work is done.
+    """
+    if path.suffix not in suffixes and is_stream(path):
+        return suffixes[0]
     if path.suffix not in suffixes:
         raise ValueError(f"-o must end in {' or '.join(suffixes)} here, got {path.name!r}")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} for {path.name}: create it first")
+    return path.suffix
 
 
 def get_figure(figure: str | None, *, x: str | None = None, **columns: str | Sequence[str]) -> Figure:

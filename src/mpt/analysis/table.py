@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.analysis.reports import histograms, read_report
-from mpt.files import write_atomically
+from mpt.files import is_stream, write_atomically
 from mpt.run.name import purpose
 from mpt.run.result import FILE, read_result
 from mpt.run.status import find_runs
-from mpt.schema import MAX_NAME, fits, is_text, printable
+from mpt.schema import MAX_BYTES, MAX_NAME, fits, is_text, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,7 @@ SETTINGS = (  # settings of a run, in the sort order of a table; settings of gro
     *("epochs", "limit_batches", "label_smoothing", "sync_batchnorm", "channels_last", "precision", "processes"),
     *("protocol", "select", "seed"),
 )
+MAX_COLUMNS = 10_000  # of a table that is read; a run of the largest network has about 2,000
 BASE = ("data", "model", "variant", "width", "prune")
 _NAMES = ("model.name", "method.name", "data.name")  # repeated in the columns model, method, data
 
@@ -119,12 +120,13 @@ def to_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Write a .csv or .parquet file, whole or not at all; a number reads back bit for bit."""
     path = Path(path)
-    if path.suffix not in (".csv", ".parquet"):
+    suffix = ".csv" if is_stream(path) and path.suffix != ".parquet" else path.suffix
+    if suffix not in (".csv", ".parquet"):
         raise ValueError(f"-o names a table and must end in .csv or .parquet, got {path.name!r}")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} for {path.name}: create it first")
     buffer = io.BytesIO()
-    if path.suffix == ".csv":
+    if suffix == ".csv":
         table.to_csv(buffer, index=False, lineterminator="\n")
     else:
         table.to_parquet(buffer, index=False)
@@ -138,6 +140,9 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path} is neither a folder of runs nor a .csv or .parquet table written by mpt-results")
     try:
+        columns = _count_columns(path)
+        if columns > MAX_COLUMNS:
+            raise ValueError(f"it has {columns:,} columns, and a table of runs has at most {MAX_COLUMNS:,}")
         table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
@@ -149,6 +154,16 @@ def read_table(path: Path) -> pd.DataFrame:
             raise ValueError(f"{path} has neither a column variant nor method: it was not written by mpt-results")
         table["variant"] = [variant(row) for row in table.to_dict("records")]
     return table
+
+
+def _count_columns(path: Path) -> int:
+    """The number of columns of a table, from the head of its file; at most a few too many."""
+    if path.suffix == ".csv":
+        with path.open("rb") as file:
+            return file.readline(MAX_BYTES).count(b",") + 1
+    from pyarrow import parquet
+
+    return len(parquet.read_schema(path))
 
 
 def _check_cells(table: pd.DataFrame, path: Path) -> None:

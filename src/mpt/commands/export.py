@@ -9,7 +9,7 @@ from mpt.commands.ticket import new_file
 from mpt.engine.code import Machine
 from mpt.engine.standalone import NAME, standalone
 from mpt.engine.to_onnx import to_onnx
-from mpt.files import write_atomically
+from mpt.files import is_stream, write_atomically
 from mpt.run.compose import compose, settings_of
 from mpt.ticket.ticket import Ticket
 
@@ -19,6 +19,8 @@ def compile_(path: Path, overrides: list[str]) -> str:
     settings = settings_of(compose("compile", overrides, CompileSettings), CompileSettings)
     if settings.out and Path(settings.out).suffix == ".h":
         raise ValueError(f"out={settings.out} is for the object, and its header goes next to it: give out=NAME.o")
+    if settings.out and is_stream(Path(settings.out)):
+        raise ValueError(f"out={settings.out} cannot take two files, an object and its header: give out=NAME.o")
     out = new_file(settings.out, path, ending=".o")
     header, ticket = new_file(str(out.with_suffix(".h")), path, ending=".h"), Ticket.load(path)
     machine = Machine.of(settings.target, settings.cpu)

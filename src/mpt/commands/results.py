@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpt.errors import run_command
-from mpt.files import DISTRIBUTION, version
+from mpt.files import DISTRIBUTION, is_stream, version
 from mpt.schema import printable
 
 if TYPE_CHECKING:
@@ -97,12 +98,18 @@ def _results(arguments: list[str]) -> None:
         raise ValueError(f"--rows {options.rows} gives a long table: name a file for it with -o FILE")
     if options.output:
         check_output(options.output, (".csv", ".parquet"))
-    table = select(load_rows(options.runs, options.rows, notify=print), _parse_where(options.where))
+    say = _say(options.output)
+    table = select(load_rows(options.runs, options.rows, notify=say), _parse_where(options.where))
     runs = table if options.rows == "runs" else select(load(options.runs), _parse_where(options.where))
-    print(_render_summary(runs, options.y))
+    say(_render_summary(runs, options.y))
     if options.output:
         write_table(table, options.output)
-        print(f"{options.output}: {len(table)} rows, {len(table.columns)} columns")
+        say(f"{options.output}: {len(table)} rows, {len(table.columns)} columns")
+
+
+def _say(output: Path | None) -> Callable[[object], None]:
+    """Prints what a command reports: to stderr if ``output`` is a device or a pipe, such as /dev/stdout."""
+    return functools.partial(print, file=sys.stderr if output and is_stream(output) else sys.stdout)
 
 
 def _plot(arguments: list[str]) -> None:
@@ -158,7 +165,7 @@ def _write_figure(options: argparse.Namespace, free: dict[str, Any]) -> None:
     _print_undrawn(options.figure, table)
     drawing = plot(table, figure=options.figure, where=_parse_where(options.where), published=options.published, **free)
     save(drawing, output)
-    print(f"{output}: {' '.join(drawing.get_suptitle().split())}")
+    _say(output)(f"{output}: {' '.join(drawing.get_suptitle().split())}")
 
 
 def _print_undrawn(name: str | None, table: Any) -> None:
@@ -189,7 +196,7 @@ def _write_tables(options: argparse.Namespace, tables: Sequence[str]) -> None:
         print(text)
         return
     write_atomically(options.output, text)
-    print(f"{options.output}: {', '.join(tables)}, published and ours")
+    _say(options.output)(f"{options.output}: {', '.join(tables)}, published and ours")
 
 
 def _verdicts(arguments: list[str]) -> None:

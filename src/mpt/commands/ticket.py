@@ -13,7 +13,7 @@ from mpt.commands.schemas import ImportSettings, ReportSettings, TicketSettings
 from mpt.data import ImageData, Images
 from mpt.engine.speed import LAYOUTS, compare_speed
 from mpt.experiment.build import build_backbone
-from mpt.files import write_atomically
+from mpt.files import is_stream, write_atomically
 from mpt.run.compose import compose, settings_of
 from mpt.schema import printable
 from mpt.ticket.check import FORMAT
@@ -112,18 +112,20 @@ def _convert(path: Path, overrides: list[str], *, format: int, ending: str) -> s
     if content == path.read_bytes():
         raise ValueError(f"{path} has format {format} already: there is nothing to do")
     write_atomically(out, content)
-    before, after = path.stat().st_size, out.stat().st_size
-    return f"bytes     {before:,} -> {after:,}, format {format}\nticket    {out}\ndigest    {ticket.digest}"
+    sizes = f"{path.stat().st_size:,} -> {len(content):,}"
+    return f"bytes     {sizes}, format {format}\nticket    {out}\ndigest    {ticket.digest}"
 
 
 def new_file(out: str | None, path: Path, *, ending: str) -> Path:
     """Where to write what is made of the file at ``path``: ``out``, or its name with another ending, in this folder.
 
+    A device or a pipe is written to as it is.
+
     Raises:
         ValueError: there is a file already, or no such folder.
     """
     new = Path(out or path.with_suffix(ending).name)
-    if new.exists():
+    if new.exists() and not is_stream(new):
         raise ValueError(f"{new} is there already: give another file with out=")
     if not new.parent.is_dir():
         raise ValueError(f"there is no folder {new.parent}: create it, or give another file with out=")

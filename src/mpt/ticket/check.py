@@ -71,6 +71,8 @@ def check_tensors(header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
             raise ValueError(f"{row['name']} has shape {list(tensor.shape)}, the header says {row['shape']}")
         if tensor.dtype not in _DTYPES:
             raise ValueError(f"{row['name']} is {tensor.dtype}, which a ticket does not hold")
+        if row["trained"] and not tensor.is_floating_point():
+            raise ValueError(f"{row['name']} is {tensor.dtype}, and the header says that it is trained")
     if extra := sorted(set(tensors) - expected):
         raise ValueError(f"it holds {_cut(extra[0])}, which the header does not list")
 
