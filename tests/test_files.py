@@ -148,5 +148,7 @@ def test_first_bytes_that_say_nothing_are_no_kind(tmp_path):
 def test_a_full_disk_is_said_with_the_file_and_what_to_do(tmp_path):
     with pytest.raises(OSError) as caught, replacing(tmp_path / "x"):
         raise OSError(errno.ENOSPC, "No space left on device")
-    assert sentence(caught.value).startswith(f"{tmp_path / 'x'}: No space left on device: free some space and repeat the command")
+    assert sentence(caught.value).startswith(
+        f"{tmp_path / 'x'}: No space left on device: free some space and repeat the command"
+    )
     assert not list(tmp_path.iterdir())
