@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,8 +162,7 @@ def _count_columns(path: Path) -> int:
     if path.suffix == ".csv":
         with path.open("rb") as file:
             return file.readline(MAX_BYTES).count(b",") + 1
-    from pyarrow import parquet
-
+    parquet: Any = import_module("pyarrow.parquet")  # it has no types
     return len(parquet.read_schema(path))
 
 
