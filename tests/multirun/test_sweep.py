@@ -180,7 +180,7 @@ def test_options_of_a_method_are_for_the_runs_that_have_it(mine):
     assert "method.score_gra" in refused.stderr
 
 
-TIMES = ("seconds", "images_per_second", "config", "commit", "ticket_bytes")
+TIMES = ("seconds", "images_per_second", "config", "commit", "ticket_bytes", "checksum")
 
 
 def table(folder):
