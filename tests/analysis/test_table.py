@@ -131,6 +131,15 @@ def test_a_table_with_cells_that_are_neither_numbers_nor_short_text_is_refused(t
         load(tmp_path / "wide.csv")
 
 
+@pytest.mark.parametrize(("column", "cell"), [("method", ""), ("model", "3"), ("test_acc", "x"), ("prune", "a,b")])
+def test_a_table_with_a_cell_of_another_type_is_refused_by_column(tmp_path, column, cell):
+    row = {"run": "a", "model": "conv2", "method": "biprop", "data": "digits", "prune": "0.5", "test_acc": "0.5"}
+    row[column] = f'"{cell}"' if cell else ""
+    (tmp_path / "a.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(ValueError, match=f"the column {column} has a cell"):
+        load(tmp_path / "a.csv")
+
+
 def test_a_table_with_far_too_many_columns_is_refused_before_it_is_read(tmp_path):
     (tmp_path / "a.csv").write_text(f"method{',1' * 200_000}\n")
     with pytest.raises(ValueError, match="has 200,001 columns"):

@@ -141,8 +141,7 @@ def read_table(path: Path) -> pd.DataFrame:
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{path} is neither a folder of runs nor a .csv or .parquet table written by mpt-results")
     try:
-        columns = _count_columns(path)
-        if columns > MAX_COLUMNS:
+        if (columns := _count_columns(path)) > MAX_COLUMNS:
             raise ValueError(f"it has {columns:,} columns, and a table of runs has at most {MAX_COLUMNS:,}")
         table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError) as error:
@@ -174,6 +173,10 @@ def _check_cells(table: pd.DataFrame, path: Path) -> None:
         plain = table[name].dtype.kind in "biuf" or all(v is None or v != v or fits(v, _CELL) for v in table[name])
         if not plain:
             raise ValueError(f"{path}: the column {printable(name)} holds more than numbers and text of bounded length")
+    for name in table.columns.intersection(list(_TYPES)):
+        cells, text = table[name], _TYPES[name] == (str,)
+        if not (all(isinstance(c, str) for c in cells) if text else cells.dtype.kind in "biuf" or cells.isna().all()):
+            raise ValueError(f"{path}: the column {name} has a cell that is no {'text' if text else 'number'}")
 
 
 def variant(row: Mapping[str, Any]) -> str:
