@@ -58,7 +58,7 @@ def test_a_batch_in_parts_is_the_same_step(run_here):
         (["optim.accumulate=3"], "batch must be divisible by optim.accumulate, got 32 in 3 parts"),
         (
             ["optim.accumulate=16", "trainer.devices=4"],
-            "must be divisible by the 4 processes times optim.accumulate=16, got 32",
+            "must be divisible by 4 processes times optim.accumulate=16, got 32",
         ),
         (["trainer.devices=2", "trainer.sync_batchnorm=true"], "sync_batchnorm=true needs accelerators"),
         (
