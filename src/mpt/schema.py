@@ -169,7 +169,7 @@ def _is_plain(value: Any) -> bool:
         return all(is_text(key) and _is_plain(entry) for key, entry in value.items())
     if isinstance(value, list):
         return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool) or is_text(value, most=MAX_TEXT) or fits(value, int | float)
+    return value is None or isinstance(value, bool) or is_number(value) or is_text(value, most=MAX_TEXT)
 
 
 def printable(value: Any, most: int = SHOWN) -> str:
