@@ -44,9 +44,10 @@ def test_a_tree_is_searched_measured_and_its_control_reestimated(root, tmp_path)
     header = mpt.Ticket.load(tmp_path / "run" / "ticket.safetensors").header
     assert header["class_names"] == ["ant", "bee", "cat"]
     assert not {"workers", "stream"} & set(header["data"])
-    output = evaluate(tmp_path / "run", "data.workers=0")
+    here = (f"data.root={root}", "data.workers=0")  # a ticket carries no path of its author
+    output = evaluate(tmp_path / "run", *here)
     assert f"accuracy  {100 * result['test_acc']:.2f} % of 30 test images of imagenet" in output
-    assert "control shuffled_mask" in evaluate(tmp_path / "run", "control=shuffled_mask", "data.workers=0")
+    assert "control shuffled_mask" in evaluate(tmp_path / "run", "control=shuffled_mask", *here)
 
 
 @pytest.mark.slow
