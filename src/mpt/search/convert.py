@@ -143,9 +143,9 @@ def _search_layers(
     own = layers_of_their_own({name: layers[name] for name in searchable})
     if own and len(own) == len(searchable):
         refuse(own, [], searchable=searchable, dense=dense)
-    add_ticket_layers(net, method, left_out=[*left_out, *own])
-    with evaluation_mode(net):
+    with evaluation_mode(net):  # before there are scores, whose masks a forward would select
         inputs = inputs_of(net, example)
+    add_ticket_layers(net, method, left_out=[*left_out, *own])
     # before biases go: attention that reads a layer's weight reads its bias too
     reads = unreached(net, inputs) if inputs is not None else []
     missing = []
