@@ -207,11 +207,6 @@ def test_a_search_that_diverges_fails_with_advice_in_its_result(run_here, tmp_pa
         (["prune=0.9999", "method.selection=calibrated"], "lower prune or raise width"),
         (["+model.nope=3"], r"there is no option model\.nope"),
         (["batch=30", "trainer.devices=4"], "must be divisible by 4 processes, got 30"),
-        pytest.param(
-            ["model=torchvision", "model.name=vit_b_32", "width=1", "data.image_size=224", "data.num_images=8"],
-            "out_proj",
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_options_that_cannot_be_built_are_refused_before_anything_is_written(run_here, tmp_path, overrides, sentence):

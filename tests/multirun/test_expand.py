@@ -69,7 +69,7 @@ def test_every_experiment_composes_with_budget_mini_and_says_its_name(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_experiment_composes_as_published(name):
-    assert len(runs_of(f"sweeps={name}")) == COUNTS[name][0]
+    assert len(runs_of(f"sweeps={name}", "data.root=x")) == COUNTS[name][0]
 
 
 @pytest.mark.parametrize("name", TUNINGS)

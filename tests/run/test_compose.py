@@ -22,10 +22,9 @@ def test_every_choice_of_every_group_composes(group):
     assert choices
     for choice in choices:
         extra = ["model.name=resnet18"] if choice in ("torchvision", "timm") else []
-        extra += ["data.root=x"] if choice == "image_folder" else []
-        settings = compose(f"{group}={choice}", *extra)
+        settings = compose(f"{group}={choice}", "data.root=x", *extra)
         if group in ("model", "data", "method"):
-            assert getattr(settings, group).name == (choice if not extra or group == "data" else "resnet18")
+            assert getattr(settings, group).name == (choice if not extra else "resnet18")
 
 
 @pytest.mark.parametrize(

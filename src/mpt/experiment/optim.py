@@ -142,7 +142,10 @@ def lr_factors(
 
 def _check_switches(option: str, target: Callable[..., Any], arguments: dict[str, Any]) -> None:
     """ValueError for text where ``target`` takes true or false: torch would take any text for true."""
-    hints = inspect.signature(target).parameters
+    try:
+        hints = inspect.signature(target).parameters
+    except ValueError:  # a class of C without a signature
+        return
     for name, value in arguments.items():
         kind = str(hints[name].annotation) if name in hints else ""
         if re.search(r"\bbool\b", kind) and not isinstance(value, (bool, type(None))):

@@ -39,19 +39,19 @@ def needs_processes(trainer: Mapping[str, Any]) -> bool:
 
 
 def _is_auto(trainer: Mapping[str, Any]) -> bool:
-    return str(trainer["devices"]) in ("auto", "-1") and trainer["num_nodes"] == 1
+    return str(trainer.get("devices", "auto")) in ("auto", "-1") and trainer.get("num_nodes", 1) == 1
 
 
 def _count(trainer: Mapping[str, Any]) -> int:
-    devices = trainer["devices"]
+    devices = trainer.get("devices", "auto")  # an altered file may lack keys
     if isinstance(devices, (list, tuple)):
         each = len(devices)
     elif str(devices) in ("auto", "-1"):
-        each = 1 if trainer["accelerator"] == "cpu" else max(1, _accelerators())
+        each = 1 if trainer.get("accelerator") == "cpu" else max(1, _accelerators())
     else:
         text = str(devices)
         each = int(text) if text.isdigit() else len([part for part in text.split(",") if part.strip()])
-    return each * int(trainer["num_nodes"])
+    return each * int(trainer.get("num_nodes", 1))
 
 
 @cache
