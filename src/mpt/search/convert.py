@@ -144,7 +144,7 @@ def _search_layers(
     if own and len(own) == len(searchable):
         refuse(own, [], searchable=searchable, dense=dense)
     with evaluation_mode(net):  # before there are scores, whose masks a forward would select
-        inputs = inputs_of(net, example)
+        inputs = inputs_of(net, example) if searchable else None
     add_ticket_layers(net, method, left_out=[*left_out, *own])
     # before biases go: attention that reads a layer's weight reads its bias too
     reads = unreached(net, inputs) if inputs is not None else []
