@@ -10,7 +10,7 @@ import mpt
 from mpt.commands.ticket import stand_in
 from mpt.data.listing import listings
 from mpt.experiment import loggers
-from mpt.experiment.build import check_side
+from mpt.experiment.build import check_batch, check_side
 from mpt.experiment.optim import build_optim
 from mpt.experiment.train import precision_line, start_search
 from mpt.experiment.trainer import build_trainer
@@ -43,11 +43,7 @@ def _describe(settings: Settings, directory: Path) -> list[str]:
         listings(Path(str(data.root)), name=data.name, test_size=data.test_size)  # says what is missing
     table, ramp = _layers(settings, shape)
     trainer = build_trainer(settings, directory, num_images=shape[0] if shape else 1, first_epoch=ramp)
-    if settings.batch % (trainer.world_size * settings.optim.accumulate):
-        raise ValueError(
-            f"batch is the global batch and must be divisible by {count(trainer.world_size, 'process')}, "
-            f"got {settings.batch}"
-        )
+    check_batch(settings.batch, processes=trainer.world_size, parts=settings.optim.accumulate)
     device = trainer.strategy.root_device.type
     return [
         f"device      {device}, {count(trainer.world_size, 'process')}",

@@ -28,6 +28,7 @@ from mpt.search.methods import Method
 from mpt.search.parameters import BATCH_NORMS
 from mpt.search.probe import evaluation_mode
 from mpt.streams import stream_key
+from mpt.words import count
 
 
 def build_method(choice: Choice, *, prune: float) -> Method:
@@ -181,6 +182,15 @@ def check_ramp(method: Method, *, epochs: int) -> None:
         raise ValueError(
             f"method.ramp={ramp} lets the fraction removed rise to prune over the first {ramp} epochs, and only later "
             f"ones find a ticket: epochs must be at least {ramp + 1}, got {epochs} (method.ramp=0 prunes at once)"
+        )
+
+
+def check_batch(batch: int, *, processes: int, parts: int) -> None:
+    """ValueError unless ``processes`` times ``parts`` (of a step) divide the global ``batch``."""
+    if batch % (processes * parts):
+        raise ValueError(
+            f"batch is the global batch and must be divisible by {count(processes, 'process')}"
+            f"{f' times optim.accumulate={parts}' if parts > 1 else ''}, got {batch}"
         )
 
 

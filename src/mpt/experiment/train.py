@@ -25,6 +25,7 @@ from mpt.experiment import loggers
 from mpt.experiment.build import (
     build_backbone,
     build_method,
+    check_batch,
     check_bf16_strides,
     check_last_batch,
     check_ramp,
@@ -50,7 +51,6 @@ from mpt.search.methods import Method
 from mpt.signals import Interrupted, cause
 from mpt.ticket.report import blank, image_of, report_file
 from mpt.ticket.ticket import Ticket
-from mpt.words import count
 
 
 class Start(NamedTuple):
@@ -195,11 +195,7 @@ def _say_that_nothing_flipped(net: nn.Module) -> None:
 
 def _check_batch(settings: Settings, trainer: L.Trainer, net: nn.Module, data: ImageData) -> None:
     parts = settings.optim.accumulate
-    if settings.batch % (trainer.world_size * parts):
-        raise ValueError(
-            f"batch is the global batch and must be divisible by {count(trainer.world_size, 'process')}"
-            f"{f' times optim.accumulate={parts}' if parts > 1 else ''}, got {settings.batch}"
-        )
+    check_batch(settings.batch, processes=trainer.world_size, parts=parts)
     check_last_batch(net, data, batch=settings.batch // parts, processes=trainer.world_size)
 
 

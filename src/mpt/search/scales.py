@@ -11,7 +11,6 @@ a normalisation. A shift, such as a bias, is near zero too, but is added.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mpt.search.layers import ticket_layers
+from mpt.search.trace import tensors_in
 
 NEAR_ZERO = 0.01  # a parameter whose entries are all smaller is near zero
 _PRODUCTS = {"mul", "mul_", "__mul__", "__rmul__", "__imul__", "multiply", "multiply_"}
@@ -65,13 +65,13 @@ class _Products(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        inputs, out = list(_tensors([args, kwargs])), func(*args, **kwargs)
+        inputs, out = list(tensors_in([args, kwargs])), func(*args, **kwargs)
         names = {self._names.get(id(x)) for x in inputs}
         name = getattr(func, "__name__", "")
         if names == {None} or not names:
             return out
         if None not in names and len(names) == 1:
-            for x in _tensors(out):
+            for x in tensors_in(out):
                 self._names[id(x)] = next(iter(names))  # type: ignore[assignment]
                 self._alive.append(x)
             return out
@@ -83,14 +83,3 @@ class _Products(TorchFunctionMode):
 
     def _note(self, factors: list[Any]) -> None:
         self.found |= {self._names[id(x)] for x in factors if id(x) in self._names and _is_near_zero(x)}
-
-
-def _tensors(x: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples and dictionaries."""
-    if isinstance(x, Tensor):
-        yield x
-    elif isinstance(x, dict):
-        yield from _tensors(list(x.values()))
-    elif isinstance(x, (list, tuple)):
-        for each in x:
-            yield from _tensors(each)

@@ -94,9 +94,9 @@ class Trace(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        outputs = list(_tensors(out))
+        outputs = list(tensors_in(out))
         if outputs:  # not just a question about a shape
-            name, inputs = getattr(func, "__name__", ""), list(_tensors([args, kwargs or {}]))
+            name, inputs = getattr(func, "__name__", ""), list(tensors_in([args, kwargs or {}]))
             sources = [self._source.get(id(x)) for x in inputs]
             source = name if name in PRODUCTS else next((s for s in sources if s), None)
             self._uses.update(id(x) for x in inputs)
@@ -140,12 +140,12 @@ class Trace(TorchFunctionMode):
         return f" ({first_names(calls, 3)} as a function, which cannot be replaced: make it a nn.ReLU module)"
 
 
-def _tensors(x: Any) -> Iterator[Tensor]:
+def tensors_in(x: Any) -> Iterator[Tensor]:
     """The tensors in nested lists, tuples and dictionaries."""
     if isinstance(x, Tensor):
         yield x
     elif isinstance(x, dict):
-        yield from _tensors(list(x.values()))
+        yield from tensors_in(list(x.values()))
     elif isinstance(x, (list, tuple)):
         for each in x:
-            yield from _tensors(each)
+            yield from tensors_in(each)
