@@ -156,7 +156,9 @@ def gem_left(n: int, prune: float, *, epochs: int, period: int) -> list[int]:
     return lefts
 
 
-def gate(score: float, uniform: float, temperature: float) -> tuple[bool, float]:
-    """A relaxed Bernoulli gate: whether it keeps its weight, and its slope."""
-    z = 1 / (1 + math.exp(-(score + math.log(uniform / (1 - uniform))) / temperature))
+def gate(score: float, uniform: float, temperature: float, *, prune: float) -> tuple[bool, float]:
+    """A relaxed Bernoulli gate, which a score of 0 opens with probability ``1 - prune``: whether it keeps its weight,
+    and its slope."""
+    odds = math.exp(score) * (1 - prune) / prune
+    z = 1 / (1 + math.exp(-math.log(odds * uniform / (1 - uniform)) / temperature))
     return z > 0.5, z * (1 - z) / temperature

@@ -15,7 +15,8 @@ class SweeperConf:
     """The axes of a sweep, spelled as on the command line.
 
     ``params``: axes of all runs. ``lines``: name -> axes of one part of the runs, if the parts differ. ``mini``: the
-    axes that ``budget=mini`` replaces. ``finetune``: axes of ``mpt-finetune`` on every ticket that the runs find.
+    axes that ``budget=mini`` replaces. ``choose``: axes of the runs that choose a value for each point
+    (:mod:`mpt.multirun.choosing`). ``finetune``: axes of ``mpt-finetune`` on every ticket that the runs find.
     ``mini_finetune``: the axes of these that ``budget=mini`` replaces.
     """
 
@@ -23,6 +24,7 @@ class SweeperConf:
     params: dict[str, str] = field(default_factory=dict)
     lines: dict[str, dict[str, str]] = field(default_factory=dict)
     mini: dict[str, str] = field(default_factory=dict)
+    choose: dict[str, str] = field(default_factory=dict)
     finetune: dict[str, str] = field(default_factory=dict)
     mini_finetune: dict[str, str] = field(default_factory=dict)
     dry_run: bool = False  # list the runs and run nothing

@@ -81,7 +81,7 @@ def test_the_fused_step_equals_the_plain_loop(net, overrides):
 @pytest.mark.parametrize("decay_batchnorm", [True, False])
 def test_weight_decay_acts_on_scores_and_on_batchnorm_as_set(net, decay_scores, decay_batchnorm):
     groups = parameter_groups(
-        net, weight_decay=0.5, decay_scores=decay_scores, decay_batchnorm=decay_batchnorm, gain_lr=0.1
+        net, lr=0.1, weight_decay=0.5, decay_scores=decay_scores, decay_batchnorm=decay_batchnorm, gain_lr=0.1
     )
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert decay[id(net[0].scores)] == decay[id(net[3].scores)] == (0.5 if decay_scores else 0)
@@ -95,9 +95,23 @@ def test_weight_decay_acts_on_scores_and_on_batchnorm_as_set(net, decay_scores, 
     torch.testing.assert_close(net[0].scores.detach(), before * (1 - 0.1 * 0.5) if decay_scores else before)
 
 
+def test_the_scores_of_a_method_have_its_factor_of_the_rate_and_decay_as_much_in_a_step():
+    net = mpt.convert(nn.Linear(6, 3), mpt.Biprop(prune=0.5, score_lr=50.0, gains="learned"), example=torch.zeros(2, 6))
+    optimizer, schedule = build_optim(net, choice("optim.lr=0.2", "optim.momentum=0"), epochs=2)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([10.0, 0.01])
+    before = net.scores.detach().clone()
+    net.scores.grad = torch.ones_like(net.scores)
+    optimizer.step()
+    torch.testing.assert_close(net.scores.detach(), before - 0.2 * (50 + 1e-4 * before))
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5.0, 0.005])
+
+
 def test_every_parameter_of_a_dense_network_is_in_one_group():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
-    groups = parameter_groups(backbone, weight_decay=0.5, decay_scores=False, decay_batchnorm=False, gain_lr=0.1)
+    groups = parameter_groups(
+        backbone, lr=0.1, weight_decay=0.5, decay_scores=False, decay_batchnorm=False, gain_lr=0.1
+    )
     assert sorted((len(group["params"]), group["weight_decay"]) for group in groups) == [(2, 0.0), (4, 0.5)]
 
 

@@ -23,6 +23,7 @@ COUNTS = {  # runs of paper and mini; dense ones once for all fractions pruned
     "fig5": (4 * 9 * 2 * 3 + 4 * 3, 3 * 3 * 2 + 3),
     "finetune": (1, 1),
     "finetune_grid": (1, 1),
+    "methods": (2 * 4 * 8 * 3, 2 * 4 * 8 * 3),
     "power": (2 * 9 * 4, 4 * 3),
     "scores": (2 * 4, 3),
     "table1": (4, 4),
@@ -43,7 +44,7 @@ def sweeper_of(*arguments):
     with open_dict(master):
         master.hydra.job.config_name = "train"
     conf = master.hydra.sweeper
-    axes = {name: dict(conf[name] or {}) for name in ("lines", "mini", "finetune", "mini_finetune")}
+    axes = {name: dict(conf[name] or {}) for name in ("lines", "mini", "choose", "finetune", "mini_finetune")}
     context = SimpleNamespace(config_loader=loader)
     return SimpleNamespace(config=master, params=dict(conf.params or {}), axes=axes, hydra_context=context)
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -102,17 +105,17 @@ def test_gem_lowers_what_is_left_geometrically_and_never_brings_a_weight_back(ml
 
 
 def test_gumbel_masks_are_sampled_in_training_with_the_slope_of_the_relaxed_gate(mlp):
-    method = mpt.Gumbel(prune=0.5, temperature=0.7)
+    method = mpt.Gumbel(prune=0.8, temperature=0.7)
     scores = torch.linspace(-3, 3, 1000).view(10, 100)
     torch.manual_seed(5)
     mask, slope = method.sample(scores)
     torch.manual_seed(5)
     uniform = torch.rand_like(scores)
     for i in range(0, 1000, 37):
-        keeps, expected = reference.gate(float(scores.flatten()[i]), float(uniform.flatten()[i]), 0.7)
+        keeps, expected = reference.gate(float(scores.flatten()[i]), float(uniform.flatten()[i]), 0.7, prune=0.8)
         assert bool(mask.flatten()[i]) == keeps
         assert float(slope.flatten()[i]) == pytest.approx(expected, rel=1e-4)
-    assert float(mask.float().mean()) == pytest.approx(float(scores.sigmoid().mean()), abs=0.05)
+    assert float(method.sample(torch.zeros(100, 100))[0].float().mean()) == pytest.approx(0.2, abs=0.02)
 
     net = converted(method, mlp)
     layer = next(iter(layers_of(net)))
@@ -120,7 +123,45 @@ def test_gumbel_masks_are_sampled_in_training_with_the_slope_of_the_relaxed_gate
     sampled = [layer.ticket_weight() != 0 for _ in range(2)]
     assert not torch.equal(*sampled)
     net.eval()
-    assert torch.equal(layer.ticket_weight() != 0, layer.scores > 0)
+    kept = sum(int((layer.ticket_weight() != 0).sum()) for layer in layers_of(net))
+    assert kept == method.num_kept(sum(layer.weight.numel() for layer in layers_of(net)))
+    assert layer.scores[layer.mask()].min() > layer.scores[~layer.mask()].max()
+
+
+@pytest.mark.parametrize("selection", ["global", "threshold"])
+def test_the_penalty_of_gumbel_masks_is_the_expected_number_above_that_of_the_ticket(mlp, selection):
+    threshold = 0.0 if selection == "threshold" else None
+    method = mpt.Gumbel(prune=0.8, strength=0.01, selection=selection, threshold=threshold)
+    net = converted(method, mlp)
+    layers = ticket_layers(net)
+    scores = [layer.scores for layer in layers.values()]
+    with torch.no_grad():
+        for s in scores:
+            s.fill_(1.5)
+    n = sum(s.numel() for s in scores)
+    expected = 0.01 * n * (1 / (1 + math.exp(-1.5) * 4) - (0.2 if selection == "global" else 0))
+    assert float(method.penalty(layers).detach()) == pytest.approx(expected, rel=1e-5)
+    with torch.no_grad():
+        for s in scores:
+            s.fill_(-1.5)
+    assert (float(method.penalty(layers).detach()) > 0) == (selection == "threshold")
+
+
+@pytest.mark.parametrize("method", [mpt.Gem(prune=0.9), mpt.Gumbel(prune=0.9, selection="layerwise")])
+@pytest.mark.parametrize("scale_fan", ["kept", "none"])
+def test_the_gain_of_a_mask_of_another_density_keeps_the_output_s_size(method, scale_fan):
+    method = replace(method, scale_fan=scale_fan)
+    weight = random_weight(
+        torch.Size((64, 256)), seed=0, layer="a", init="kaiming_normal", scale_fan=scale_fan, prune=0.9
+    )
+    x = torch.randn(256, 256).relu()
+    sizes = []
+    for density in (0.5, 0.1):
+        mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(0)) < density
+        gain = method.layer_gain(weight, mask, axis=0)
+        sizes.append(float((x @ method.ticket_weight(weight, mask, gain).T).std()))
+    ratio = sizes[0] / sizes[1]
+    assert ratio == pytest.approx(1 if scale_fan == "kept" else math.sqrt(5), rel=0.1)
 
 
 def test_a_gumbel_mask_keeps_at_least_one_weight():
@@ -141,6 +182,8 @@ def test_a_gumbel_mask_keeps_at_least_one_weight():
         (lambda: mpt.Gem(prune=0.5, epochs=5, period=5), "whole number of at least 6, got 5"),
         (lambda: mpt.Gumbel(prune=0.5, temperature=0), "temperature is .* above 0, got 0"),
         (lambda: mpt.Gumbel(prune=0.5, score_abs=True), "Gumbel needs score_abs=false"),
+        (lambda: mpt.Gumbel(prune=0.0), "prune must be above 0, got 0"),
+        (lambda: mpt.Biprop(prune=0.5, score_lr=0), "score_lr is a factor of the learning rate .* above 0, got 0"),
         (lambda: mpt.EdgePopup(prune=0.5, gains="learned"), "edge-popup keeps real weights"),
         (lambda: mpt.IteRand(prune=0.5, period=300).check_run(epochs=9, steps=79), "set method.period to at most 79"),
         (lambda: mpt.Gem(prune=0.5, epochs=9).check_run(epochs=8, steps=9), "must be the epochs of the run, 8"),

@@ -46,6 +46,7 @@ def build_optim(net: nn.Module, choice: Optim, *, epochs: int) -> tuple[torch.op
     """
     groups = parameter_groups(
         net,
+        lr=choice.lr,
         weight_decay=choice.weight_decay,
         decay_scores=choice.decay_scores,
         decay_batchnorm=choice.decay_batchnorm,
@@ -59,18 +60,21 @@ def build_optim(net: nn.Module, choice: Optim, *, epochs: int) -> tuple[torch.op
 
 
 def parameter_groups(
-    net: nn.Module, *, weight_decay: float, decay_scores: bool, decay_batchnorm: bool, gain_lr: float
+    net: nn.Module, *, lr: float, weight_decay: float, decay_scores: bool, decay_batchnorm: bool, gain_lr: float
 ) -> list[dict[str, Any]]:
     """Groups of parameters with their weight decay: scores, batch-norm, learned gains, and all others that are trained.
 
-    Learned gains have no weight decay, which would pull them to 1, and the learning rate ``gain_lr``.
+    Learned gains have no weight decay, which would pull them to 1, and the learning rate ``gain_lr``. Scores have the
+    method's factor ``score_lr`` of the learning rate; their decay is divided by it, so that a step decays them as much.
     """
     layers = ticket_layers(net).values()
+    factor = next((layer.method.score_lr for layer in layers), 1.0)
+    decay = weight_decay * decay_scores / factor
     scores, gains = {id(layer.scores) for layer in layers}, {id(layer.log_gain) for layer in layers}
     norms = {id(p) for module in net.modules() if isinstance(module, BATCH_NORMS) for p in module.parameters()}
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     kinds = {
-        "scores": ([p for p in trained if id(p) in scores], {"weight_decay": weight_decay * decay_scores}),
+        "scores": ([p for p in trained if id(p) in scores], {"weight_decay": decay, "lr": lr * factor}),
         "batchnorm": ([p for p in trained if id(p) in norms], {"weight_decay": weight_decay * decay_batchnorm}),
         "gains": ([p for p in trained if id(p) in gains], {"weight_decay": 0.0, "lr": gain_lr}),
         "others": ([p for p in trained if id(p) not in scores | norms | gains], {"weight_decay": weight_decay}),

@@ -37,13 +37,19 @@ def check_methods(runs: Sequence[Settings]) -> None:
 def estimate(runs: Sequence[Settings], folder: Path) -> str:
     """One sentence about the time and space that ``runs`` take; ValueError if a network cannot be built."""
     sizes: dict[str, tuple[int, int] | None] = {}
+    images: dict[str, int] = {}  # of the data: an image folder is listed once, not for each run
     works, weights = [], []
     for settings in runs:
         key = _network(plain(settings))
         if key not in sizes:
             sizes[key] = _size(settings)
         if (work := sizes[key]) is not None:
-            works.append(3 * work[0] * _images(settings) * settings.epochs)
+            data = repr(settings.data)
+            if data not in images:
+                shape = image_shape(settings.data)
+                assert shape is not None
+                images[data] = shape[0]
+            works.append(3 * work[0] * _images(settings, images[data]) * settings.epochs)
             weights.append(work[1])
     if not works:
         return "estimate: none, because the size of the data is unknown until they are read"
@@ -82,12 +88,10 @@ def _folder_shape(data: Data) -> tuple[int, int, int, int]:
     return len(train.files), 3, data.image_size or common_side(train.files[0]), len(class_names)
 
 
-def _images(settings: Settings) -> int:
-    """Number of training images in an epoch."""
-    shape = image_shape(settings.data)
-    assert shape is not None
+def _images(settings: Settings, most: int) -> int:
+    """Number of training images in an epoch, of ``most`` images that the data have."""
     limit = settings.trainer.limit_batches
-    return min(settings.data.train_size or shape[0], shape[0], limit * settings.batch if limit else shape[0])
+    return min(settings.data.train_size or most, most, limit * settings.batch if limit else most)
 
 
 def _size(settings: Settings) -> tuple[int, int] | None:

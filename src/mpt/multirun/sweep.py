@@ -20,7 +20,8 @@ from omegaconf import DictConfig
 from mpt.errors import ToldElsewhereError
 from mpt.experiment.team import share
 from mpt.files import write_atomically
-from mpt.multirun.expand import Run, expand_axes
+from mpt.multirun.choosing import Choosing
+from mpt.multirun.expand import Run
 from mpt.multirun.slurm import complete, is_slurm, submit
 from mpt.multirun.tuning import Tuning
 from mpt.processes import is_first
@@ -46,14 +47,17 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     changes = {key: text for key, text in changes.items() if key not in {o.partition("=")[0] for o in arguments}}
     if is_slurm(sweeper.config) and str(sweeper.config.trainer.devices) == "auto":
         arguments = [*arguments, "trainer.devices=1"]  # not as many as this machine has: the job runs elsewhere
-    runs = expand_axes(sweeper, lines, arguments, folder)
-    for run in runs:
+    choosing = Choosing(sweeper, lines, arguments, folder)
+    trials, runs, open_runs = choosing.trials, choosing.decided(), choosing.undecided()
+    for run in choosing.planned:
         _check_processes(sweeper.config, run.settings)
     refusals: dict[Path, str] = {}
-    missing = [run for run in runs if not _is_done(run, refusals)]
+    missing = [run for run in [*trials, *runs, *open_runs] if not _is_done(run, refusals)]
     tuning = Tuning(sweeper, folder)
     tunings = tuning.expand(runs)
-    print(_announce(sweeper.config, folder, runs, changes), flush=True)
+    print(_announce(sweeper.config, folder, [*runs, *open_runs], changes), flush=True)
+    if trials:
+        print(choosing.announce(), flush=True)
     if tuning.axes:
         print(tuning.announce(runs, tunings), flush=True)
     searches = [run.settings for run in missing if run.directory not in refusals]
@@ -63,17 +67,26 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         check_methods(searches)
         print(estimate(pending, folder), flush=True)
     if sweeper.dry_run:
-        every = [*runs, *tunings]
+        every = [*trials, *runs, *open_runs, *tunings]
         print("\n".join(f"{status.state(run.directory).state:<11} {run.directory.name}" for run in every), flush=True)
         return []
     if pending:
         more_words = "; its jobs stay in SLURM's queue, and" if is_slurm(sweeper.config) else ":"
-        describe_with(lambda: f" with {_count_done([*runs, *tunings])}{more_words} the same command continues")
+        every = [*trials, *runs, *open_runs, *tunings]
+        describe_with(lambda: f" with {_count_done(every)}{more_words} the same command continues")
+        if trials:
+            _work(sweeper, trials, refusals, started=_record_list(choosing.folder, trials), more=choosing.more)
+            runs, open_runs = choosing.decided(), choosing.undecided()
+            every = [*trials, *runs, *open_runs]
+            print(choosing.describe(), flush=True)
+        refusals |= dict.fromkeys(
+            (run.directory for run in open_runs), "no run that was to choose its values ended well"
+        )
         _work(sweeper, runs, refusals, started=_record_list(folder, runs))
         if tunings := tuning.expand(runs):
             more = (f"hydra.sweep.dir={quote(folder)}",)
             _work(tuning.sweeper, tunings, refusals, started=_record_list(folder, tunings), more=more)
-    _report([*runs, *tunings], refusals, folder)
+    _report([*runs, *open_runs, *tunings], refusals, folder)
     return []
 
 

@@ -67,6 +67,8 @@ class Method:
         power: the exponent ``a >= 1`` of power-propagation; 1 for none.
         score_init: first scores: ``uniform`` in ``+-1 / sqrt(fan_in)``, or ``constant``, the same for all of a layer.
         score_start: with a power, ``plain`` starts ``s`` at the first scores, ``matched`` starts ``S`` there.
+        score_lr: factor of the optimizer's learning rate for the scores, for methods whose scores have another size than
+            biprop's; their weight decay is divided by it. ``mpt-train`` applies it.
         learn_scores: False leaves the scores, and so the mask, as drawn from the seed. With ``learn_batchnorm`` this is
             the control that trains only batch-norm on a random mask (Frankle, Schwab & Morcos 2020).
     """
@@ -86,6 +88,7 @@ class Method:
     power: float = 1.0
     score_init: str = "uniform"
     score_start: str = "plain"
+    score_lr: float = 1.0
     learn_scores: bool = True
 
     searched: ClassVar[bool] = True
@@ -104,6 +107,7 @@ class Method:
                 raise ValueError(f"{name} is true or false, got {getattr(self, name)!r}")
         if self.gains == "channel" and type(self).gain is not Method.gain:
             raise ValueError(f"{type(self).__name__} defines its own gain: gains must be layer or learned, got channel")
+        check_number("score_lr", "a factor of the learning rate and must be above 0", self.score_lr, above=0)
         check_number("power", "the exponent of power-propagation and must be at least 1", self.power, least=1)
         self._check_selection()
         if self.prune_layers:

@@ -144,7 +144,22 @@ class Recycle(_Renewing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gem(Biprop):
+class _OwnDensity(Biprop):
+    """A method whose masks keep another share than ``1 - prune`` in training, or also in the ticket.
+
+    ``scale_fan="kept"`` draws weights for a layer that keeps ``1 - P`` of them. The factor ``sqrt((1 - P) / d)`` of its
+    gain, with ``d`` the share that a mask keeps, holds the layer's output at the size that suits the mask.
+    """
+
+    def layer_gain(self, weight: Tensor, mask: Tensor, *, axis: int) -> Tensor:
+        gain = super().layer_gain(weight, mask, axis=axis)
+        if self.scale_fan != "kept":
+            return gain
+        return gain * ((1 - self.prune) / mask.mean(dtype=gain.dtype).clamp_min(1 / mask.numel())).sqrt()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gem(_OwnDensity):
     """Gem-Miner: scores in [0, 1] are rounded, ``m = 1[s > 1/2]``, and the lowest of the network are pruned for good.
 
     Scores start uniform in [0, 1) and are clamped to [0, 1] before every step. Before the first step of every
@@ -153,7 +168,8 @@ class Gem(Biprop):
     pruning leaves the fraction ``d^(1 / floor((E - 1) / T))`` of those that were left, so the last one leaves ``d``.
     The loss has the term ``strength * sum(s^2)`` over the weights that are left.
 
-    The ticket keeps the weights that are left and round to 1: its density is an outcome of at most ``d``.
+    The ticket keeps the weights that are left and round to 1: its density is an outcome of at most ``d``. Gains have
+    the factor ``sqrt((1 - P) / density)``, ours: the authors' networks have batch-norm, to which scales do not matter.
 
     Args:
         epochs: of the whole run.
@@ -165,9 +181,10 @@ class Gem(Biprop):
     threshold: float | None = 0.5
     score_abs: bool = False
     score_init: str = "unit"
+    score_lr: float = 50.0
     epochs: int = 250
     period: int = 5
-    strength: float = 1e-4
+    strength: float = 3e-6
 
     changes_weights: ClassVar[bool] = True
 
@@ -206,43 +223,57 @@ class Gem(Biprop):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gumbel(Biprop):
+class Gumbel(_OwnDensity):
     """Relaxed Bernoulli gates: training samples its masks, and a penalty on their expected number makes them sparse.
 
-    A weight is kept with probability ``sigmoid(s)``. With ``u`` uniform in (0, 1), drawn for each weight and forward:
+    A weight is kept with probability ``sigmoid(a)``, ``a = s + log((1 - P) / P)``: scores of 0 keep the share that
+    ``P = prune`` says. With ``u`` uniform in (0, 1), drawn for each weight and forward:
 
-        z = sigmoid((s + log(u / (1 - u))) / temperature),   m = 1[z > 1/2],   dm/ds = z (1 - z) / temperature
+        z = sigmoid((a + log(u / (1 - u))) / temperature),   m = 1[z > 1/2],   dm/ds = z (1 - z) / temperature
 
-    so ``dL/ds = dL/db f dm/ds`` with the factor ``f`` of :mod:`mpt.search.weight`. The loss has the term
-    ``strength * sum(sigmoid(s))`` over all weights (the expected L0 norm). Evaluation and the ticket keep ``s > 0``:
-    the density is an outcome of ``strength``, and ``prune`` matters for the scale of the weights alone. With another
-    ``selection`` the ticket keeps as many of the highest scores as ``prune`` says.
+    so ``dL/ds = dL/db f dm/ds`` with the factor ``f`` of :mod:`mpt.search.weight`. Evaluation and the ticket keep the
+    most probable weights, as many as ``selection`` says. The loss has the term
+    ``strength * max(0, sum(sigmoid(a)) - (1 - P) n)``: what the expected number of kept weights (the expected L0 norm)
+    exceeds that of the ticket by.
+
+    The authors start at 1/2 (``prune=0.5``) and let the density be an outcome: with ``selection=threshold`` the penalty
+    is ``strength`` times the whole expected number.
 
     Args:
         temperature: of the relaxation; the lower, the closer ``z`` is to ``m`` and the noisier the gradient.
         strength: of the penalty.
     """
 
-    selection: str = "threshold"
-    threshold: float | None = 0.0
+    selection: str = "global"
+    ramp: int | None = 0
     score_abs: bool = False
+    score_lr: float = 16000.0
     temperature: float = 1.0
-    strength: float = 1e-6
+    strength: float = 1e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("temperature", "that of the relaxed masks and must be above 0", self.temperature, above=0)
         check_number("strength", "the factor of the penalty and must be 0 or more", self.strength, least=0)
         if self.score_abs:
-            raise ValueError("Gumbel needs score_abs=false: a weight is kept with probability sigmoid(s)")
+            raise ValueError("Gumbel needs score_abs=false: the higher a score, the more probable its weight is kept")
+        if not self.prune:
+            raise ValueError("Gumbel samples masks that keep 1 - prune of the weights: prune must be above 0, got 0")
+
+    @property
+    def offset(self) -> float:
+        """The logit of the share kept."""
+        return math.log((1 - self.prune) / self.prune)
 
     def sample(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         noise = torch.rand_like(scores).clamp_(min=torch.finfo(scores.dtype).tiny)  # torch.rand is in [0, 1)
-        logits = (scores.detach() + noise.logit()) / self.temperature
+        logits = (scores.detach() + self.offset + noise.logit()) / self.temperature
         mask = logits > 0
         soft = logits.sigmoid_()
         return mask | (soft == soft.amax()), soft * (1 - soft) / self.temperature  # at least one is kept
 
     def penalty(self, layers: Mapping[str, Any]) -> Tensor:
-        total: Tensor = sum(layer.scores.sigmoid().sum() for layer in layers.values())  # type: ignore[assignment]
-        return self.strength * total
+        scores = [layer.scores for layer in layers.values()]
+        total: Tensor = sum((s + self.offset).sigmoid().sum() for s in scores)  # type: ignore[assignment]
+        allowed = 0.0 if self.selection == "threshold" else (1 - self.prune) * sum(s.numel() for s in scores)
+        return self.strength * (total - allowed).clamp(min=0)
