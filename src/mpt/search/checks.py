@@ -1,9 +1,10 @@
-"""Checks of a method's choices, each with one sentence that names the option."""
+"""Checks of a method's choices, each with one sentence that names the option, and what ``prune_layers`` says."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 from mpt.search.mask import check_prune
 
@@ -46,3 +47,8 @@ def check_prune_layers(prune_layers: Mapping[str, float], *, selection: str) -> 
         )
     for pattern, prune in prune_layers.items():
         check_prune(prune, name=f"prune_layers[{pattern!r}]")
+
+
+def own_prune(prune_layers: Mapping[str, float] | None, layer: str) -> float | None:
+    """The fraction that ``prune_layers`` gives for the layer of this name; None if it gives none."""
+    return next((prune for pattern, prune in (prune_layers or {}).items() if fnmatchcase(layer, pattern)), None)

@@ -27,14 +27,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from mpt.search import mask as masks
 from mpt.search import weight as weights
-from mpt.search.checks import check_choice, check_number, check_prune_layers, check_whole
+from mpt.search.checks import check_choice, check_number, check_prune_layers, check_whole, own_prune
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS, SCORE_INITS, SCORE_STARTS
 
 SELECTIONS = ("layerwise", "global", "threshold", "calibrated")
@@ -67,8 +66,8 @@ class Method:
         power: the exponent ``a >= 1`` of power-propagation; 1 for none.
         score_init: first scores: ``uniform`` in ``+-1 / sqrt(fan_in)``, or ``constant``, the same for all of a layer.
         score_start: with a power, ``plain`` starts ``s`` at the first scores, ``matched`` starts ``S`` there.
-        score_lr: factor of the optimizer's learning rate for the scores, for methods whose scores have another size than
-            biprop's; their weight decay is divided by it. ``mpt-train`` applies it.
+        score_lr: factor of the optimizer's learning rate for the scores, which divides their weight decay, for methods
+            whose scores have another size than biprop's. ``mpt-train`` applies it.
         learn_scores: False leaves the scores, and so the mask, as drawn from the seed. With ``learn_batchnorm`` this is
             the control that trains only batch-norm on a random mask (Frankle, Schwab & Morcos 2020).
     """
@@ -297,8 +296,3 @@ class Dense(Method):
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         return weight
-
-
-def own_prune(prune_layers: Mapping[str, float] | None, layer: str) -> float | None:
-    """The fraction that ``prune_layers`` gives for the layer of this name; None if it gives none."""
-    return next((prune for pattern, prune in (prune_layers or {}).items() if fnmatchcase(layer, pattern)), None)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from mpt.search.checks import own_prune
 from mpt.search.conversion import Conversion
 from mpt.search.layers import TicketLayer, first_names, one_selection, searched_tensors, ticket_layers, unwrap
-from mpt.search.methods import own_prune
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from mpt.files import version
 from mpt.schema import printable
+from mpt.search.checks import own_prune
 from mpt.search.conversion import Conversion
 from mpt.search.initializers import random_weight
 from mpt.search.layers import unwrap
-from mpt.search.methods import Dense, own_prune
+from mpt.search.methods import Dense
 from mpt.search.table import LayerTable
 from mpt.ticket import format as files
 from mpt.ticket.check import FORMAT
