@@ -121,6 +121,8 @@ class _Writer:
             name, numbers, write = "unrolled", self._once(step, self._unrolled), unrolled.kernel
             if step.binary:
                 write, options = bytes_.unrolled_kernel, options | {"signs": conv.threshold is not None}
+            else:
+                options |= {"tiles": numbers["tiles"]}
             options |= {"sums": machine.sums}
         key = (name, step.binary, *sorted(options.items()))
         kernel = self.module.shared(key, lambda function: write(function, **options), lists.PARAMETERS)
@@ -146,7 +148,8 @@ class _Writer:
         kind = f"<{width(step, self.module.machine)} x {'i8' if step.binary else 'float'}>"
         layer = unrolled.unrolled(step, f"block{len(self.layers)}", machine=self.module.machine, kind=kind)
         self.layers.append(layer)
-        return {"lists": self._table(layer, f"block{len(self.layers)}_0"), "starts": layer.starts}
+        table = self._table(layer, f"block{len(self.layers)}_0")
+        return {"lists": table, "starts": layer.starts, "tiles": layer.tiles}
 
     def _table(self, layer: Unrolled, follower: str) -> int:
         """Room for (address, bytes) of each function of ``layer`` and of the first function of the next layer."""

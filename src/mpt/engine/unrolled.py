@@ -8,6 +8,12 @@ with +1, and subtracted from those that keep it with -1::
     s3 = s3 + x                    output 3 keeps this weight, with +1
     s17 = s17 - x
 
+A block whose code is larger than the processor's innermost cache of instructions comes in parts, each a function that
+goes on with the sums of the one before. A part runs for up to ``TILES`` tiles before the next one is fetched.
+
+With AVX-512, an offset takes one byte instead of four where it is a multiple of 64 within 8 KiB of its base. A function
+therefore has several bases, one for each remainder of 64 that occurs, and moves them along.
+
 The IR is text, and LLVM makes machine code of it at its lowest level, one instruction for one: 100,000 to 200,000 kept
 weights a second, 6 to 9 bytes each. Its optimiser takes fifty times as long for code that is no faster. Only loads,
 additions, subtractions and stores stand here, since one instruction that the fast path does not know makes its whole
@@ -33,16 +39,22 @@ from mpt.engine.lists import finish
 
 RATE = 120_000  # kept weights a second, on one core of 2023
 PATIENCE = 8  # seconds of building that need no announcement
+PART = 24_576  # bytes of code that stay in a cache of 32 KiB next to the kernel's own
+TILES = 8  # tiles whose sums are kept between the parts of a block: those of 8 images of 512x4x4 fit a cache of 2 MiB
 
 
 @dataclass(frozen=True)
 class Block:
-    """One function: ``taps`` from ``start`` to ``stop`` are its own, and it writes ``outputs`` sums."""
+    """One function: ``taps`` from ``start`` to ``stop`` are its own, and it writes ``outputs`` sums.
+
+    ``continues`` says that the sums begin with what is there already, else they begin with zero.
+    """
 
     name: str
     start: int
     stop: int
     outputs: int
+    continues: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,9 +64,10 @@ class Unrolled:
     Attributes:
         taps: int32 (kept, 2): offset of the input in bytes, and output within the block; by block, then by offset.
         signs: int8 (kept,).
-        blocks: its functions. Every ``machine.sums`` outputs have one, or with bytes one for each part of the inputs.
+        blocks: its functions. Every ``machine.sums`` outputs have one for each part of the inputs.
         starts: int32: the first function of each of these groups of outputs, and the number of functions.
         kind: of a vector in LLVM: ``<16 x float>``.
+        window: bytes that short offsets from one base reach; 0 if offsets are what they are.
     """
 
     taps: np.ndarray
@@ -62,17 +75,21 @@ class Unrolled:
     blocks: list[Block]
     starts: np.ndarray
     kind: str
+    window: int
 
     def size(self, block: Block) -> int:
-        """About how many bytes of code a function has: six an addition, ten a load or store."""
-        offsets = self.taps[block.start : block.stop, 0]
-        loads = np.count_nonzero(np.diff(offsets)) + len(offsets[:1]) + block.outputs
-        return 6 * len(offsets) + 10 * int(loads)
+        """About how many bytes of code a function has."""
+        return _size(self.taps[block.start : block.stop], block.outputs)
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles a function runs for before the next one is fetched; where blocks have one function: 1."""
+        return TILES if any(block.continues for block in self.blocks) else 1
 
     @property
     def key(self) -> bytes:
         """Digest of all that the object depends on but the machine."""
-        digest = hashlib.blake2b(f"{self.blocks} {self.kind}\n".encode())
+        digest = hashlib.blake2b(f"{self.blocks} {self.kind} {self.window}\n".encode())
         digest.update(self.taps.tobytes())
         digest.update(self.signs.tobytes())
         return digest.digest()
@@ -94,10 +111,25 @@ def unrolled(step: Product, name: str, *, machine: Machine, kind: str) -> Unroll
     blocks, starts = list[Block](), [0]
     for i, (start, stop) in enumerate(pairwise(bounds.tolist())):
         many = min(machine.sums, outputs - i * machine.sums)
-        for first, end in parts(taps[start:stop], many) if step.binary else [(0, stop - start)]:
-            blocks.append(Block(f"{name}_{len(blocks)}", start + first, start + end, many))
+        cut = parts if step.binary else _parts
+        for part, (first, end) in enumerate(cut(taps[start:stop], many)):
+            continues = part > 0 and not step.binary
+            blocks.append(Block(f"{name}_{len(blocks)}", start + first, start + end, many, continues))
         starts.append(len(blocks))
-    return Unrolled(taps, signs[places[order]], blocks, np.array(starts, np.int32), kind)
+    window = 256 * LINE if machine.lanes == 16 and kind in (f"<{LINE} x i8>", f"<{LINE // 4} x float>") else 0
+    return Unrolled(taps, signs[places[order]], blocks, np.array(starts, np.int32), kind, window)
+
+
+def _size(taps: np.ndarray, outputs: int) -> int:
+    """About how many bytes of code there are for ``taps``: six an addition, eight a load or store."""
+    loads = np.count_nonzero(np.diff(taps[:, 0])) + len(taps[:1]) + outputs
+    return 6 * len(taps) + 8 * int(loads)
+
+
+def _parts(taps: np.ndarray, outputs: int) -> list[tuple[int, int]]:
+    """Start and stop of runs of ``taps``, as long as each other, whose code has at most about ``PART`` bytes."""
+    many = -(-_size(taps, outputs) // PART)
+    return list(pairwise(len(taps) * i // many for i in range(many + 1)))
 
 
 def text(layer: Unrolled, *, alone: bool = True) -> str:
@@ -113,10 +145,16 @@ def _function(layer: Unrolled, block: Block, alone: bool) -> str:
     head, how = ("define", "nounwind") if alone else ("define internal", "nounwind noinline optnone")
     lines = [f"{head} void @{block.name}(ptr %i, ptr %s, ptr %z) {how} {{", f"%n=load {kind},ptr %z,align 1"]
     sums: dict[int, str] = {}
+    if block.continues:
+        for output in range(block.outputs):
+            lines.append(f"%q{output}=getelementptr {kind},ptr %s,i64 {output}")
+            lines.append(f"%l{output}=load {kind},ptr %q{output},align 1")
+            sums[output] = f"%l{output}"
+    bases = _Bases(lines, layer.window)
     last = -1
     for count, ((offset, output), sign) in enumerate(zip(taps, signs, strict=True)):
         if offset != last:
-            lines.append(f"%g{count}=getelementptr i8,ptr %i,i64 {offset}\n%x{count}=load {kind},ptr %g{count},align 1")
+            lines.append(f"%g{count}=getelementptr i8,{bases.of(offset)}\n%x{count}=load {kind},ptr %g{count},align 1")
             x, last = f"%x{count}", offset
         before = sums.get(output)
         if before is None and sign > 0:
@@ -128,6 +166,30 @@ def _function(layer: Unrolled, block: Block, alone: bool) -> str:
         lines.append(f"%p{output}=getelementptr {kind},ptr %s,i64 {output}")
         lines.append(f"store {kind} {sums.get(output, '%n')},ptr %p{output},align 1")
     return "\n".join([*lines, "ret void\n}\n"])
+
+
+class _Bases:
+    """Addresses from which offsets are short: multiples of a vector's bytes within ``window``, one a remainder.
+
+    They are made by subtraction, because LLVM's fast path would add sums up again to one long offset.
+    """
+
+    def __init__(self, lines: list[str], window: int) -> None:
+        self.lines, self.window, self.known, self.count = lines, window, dict[int, tuple[int, str]](), 0
+
+    def of(self, offset: int) -> str:
+        """The operands of an address ``offset`` bytes from the inputs."""
+        if not self.window:
+            return f"ptr %i,i64 {offset}"
+        rest = offset % LINE
+        start = (offset - rest) // self.window * self.window + self.window // 2 + rest
+        if self.known.get(rest, (None, ""))[0] != start:
+            if not self.count:
+                self.lines.append("%b=ptrtoint ptr %i to i64")
+            self.count += 1
+            self.lines.append(f"%b{self.count}=sub i64 %b,{-start}\n%c{self.count}=inttoptr i64 %b{self.count} to ptr")
+            self.known[rest] = start, f"%c{self.count}"
+        return f"ptr {self.known[rest][1]},i64 {offset - start}"
 
 
 def objects(layers: list[Unrolled], *, machine: Machine) -> list[bytes]:
@@ -162,18 +224,43 @@ def entry(f: Function, index: str) -> str:
     return f.load("ptr", f.at("i8", "%lists", f.i64("mul", index, 16)))
 
 
-def kernel(f: Function, *, vector: int, sums: int, residual: bool) -> None:
-    """The loop over blocks and tiles; ``lists`` is the table of the blocks' addresses, ``outputs`` counts outputs."""
+def kernel(f: Function, *, vector: int, sums: int, tiles: int, residual: bool) -> None:
+    """The loop over blocks, their parts, and tiles, ``tiles`` at a time where blocks have several parts, else all.
+
+    ``lists`` is the table of functions, ``starts`` the first function of each block.
+    """
     kind = f"<{vector} x float>"
-    results, zero = f.do(f"alloca [{sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
+    results, zero = f.do(f"alloca [{tiles * sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
     f.store(kind, "zeroinitializer", zero)
-    with f.loop("0", "%outputs", step=sums, partial=True) as first:
-        block = entry(f, f.do(f"sdiv i64 {first.index}, {sums}"))
-        left = f.i64("sub", "%outputs", first.index)
-        many = f.do(f"select i1 {f.do(f'icmp slt i64 {left}, {sums}')}, i64 {left}, i64 {sums}")
-        with f.loop("0", "%tiles") as tile:
-            inputs = f.at("float", "%in", f.index("%in_places", tile.index))
-            f.say(f"call void {block}(ptr {inputs}, ptr {results}, ptr {zero})")
-            with f.loop("0", many) as j:
-                value = f.load(kind, f.at(kind, results, j.index))
-                finish(f, vector, value, f.i64("add", first.index, j.index), tile.index, residual=residual)
+
+    def inputs(tile: str) -> str:
+        return f.at("float", "%in", f.index("%in_places", tile))
+
+    def end(first: str, tile: str, own: str) -> None:
+        with f.loop("0", smaller(f, f.i64("sub", "%outputs", first), sums)) as j:
+            value = f.load(kind, f.at(kind, own, j.index))
+            finish(f, vector, value, f.i64("add", first, j.index), tile, residual=residual)
+
+    if tiles == 1:
+        with f.loop("0", "%outputs", step=sums, partial=True) as first:
+            function = entry(f, f.do(f"sdiv i64 {first.index}, {sums}"))
+            with f.loop("0", "%tiles") as tile:
+                f.say(f"call void {function}(ptr {inputs(tile.index)}, ptr {results}, ptr {zero})")
+                end(first.index, tile.index, results)
+        return
+    with f.loop("0", "%tiles", step=tiles, partial=True) as group:
+        many = smaller(f, f.i64("sub", "%tiles", group.index), tiles)
+        with f.loop("0", "%outputs", step=sums, partial=True) as first:
+            block = f.do(f"sdiv i64 {first.index}, {sums}")
+            with f.loop(f.index("%starts", block), f.index("%starts", f.i64("add", block, 1))) as part:
+                function = entry(f, part.index)
+                with f.loop("0", many) as t:
+                    own = f.at(kind, results, f.i64("mul", t.index, sums))
+                    place = inputs(f.i64("add", group.index, t.index))
+                    f.say(f"call void {function}(ptr {place}, ptr {own}, ptr {zero})")
+            with f.loop("0", many) as t:
+                end(first.index, f.i64("add", group.index, t.index), f.at(kind, results, f.i64("mul", t.index, sums)))
+
+
+def smaller(f: Function, a: str, b: str | int) -> str:
+    return f.do(f"select i1 {f.do(f'icmp slt i64 {a}, {b}')}, i64 {a}, i64 {b}")
