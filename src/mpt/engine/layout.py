@@ -5,14 +5,22 @@ of them interleaved, so that a vector is always full: ``memory[c][y][x][b]``. On
 because unrolled code has its offsets built in.
 
 A convolution reads *planes*: for output column x, kernel column kx and kernel row ky it needs input column
-``x s + kx d - left`` and row ``y s + ky d - top``. A plane (kx, phase) holds these columns, already shifted and
-strided, and of the rows only one phase ``ky d mod s``, with rows of zeros around them:
+``x s + kx d - left`` and row ``y s + ky d - top``. A plane holds the rows of one phase ``ky d mod s`` and the columns
+from one ``first`` on, already strided, with zeros where the image ends:
 
-    plane[c][kx, phase][row r][column x] = input[c][r s + phase - top][x s + kx d - left], or 0 outside
+    plane[c][first, phase][row r][column x] = input[c][r s + phase - top][x s + first - left], or 0 outside
 
-so that each weight (c, ky, kx) is one offset that is right for every output pixel (y, x), whatever the stride, and
-every load is whole. For a 3x3 convolution of stride 1 these are three planes, of which the middle one is the input
-itself. A 1x1 convolution of stride 1 reads values as they are.
+so that each weight (c, ky, kx) is one offset that is right for every output pixel (y, x), whatever the stride. A
+convolution of stride 1 finds one plane there: its input.
+
+Planes are *shifted* or *padded*. There is a shifted plane for each kernel column kx: for a 3x3 convolution of stride 1
+three, the middle one is the input, and every load is a whole cache line. There is a padded plane for each phase
+``kx d mod s`` only, with zeros between the rows, so that a convolution of stride 1 needs no copy. Many loads then lie
+across two lines, and take two cycles. That is no loss where a vector that was loaded is added three times, as in
+unrolled code, and the copies would cost more: they fill the innermost cache. It is one for lists, which load for each
+addition. Rows shorter than a vector cannot be padded (:func:`fits`), because a vector holds several.
+
+A 1x1 convolution of stride 1 reads values as they are.
 
 :mod:`mpt.engine.plan` makes the steps, and gives each its memory.
 """
@@ -28,6 +36,7 @@ from mpt.engine.graph import Conv, Pool, Shape
 
 GROUP = 16  # images that the later steps take together
 LINE = 64  # bytes of a cache line
+WASTE = 1.15  # times the pixels of a row that may be computed, where its last vector overlaps the one before
 
 
 @dataclass(eq=False)
@@ -47,12 +56,13 @@ class Buffer:
 
 @dataclass(frozen=True)
 class View:
-    """Entry (c, y, x) of image b of a group at ``start + c * channel + (y W + x) B + b``."""
+    """Entry (c, y, x) of image b of a group at ``start + c * channel + (y * row + x) B + b``."""
 
     buffer: Buffer
     start: int
     channel: int
     shape: Shape
+    row: int
 
     @property
     def pixels(self) -> int:
@@ -71,23 +81,51 @@ class Planes:
     dilation: tuple[int, int]
     interleaved: int
     size: int
+    padded: bool
 
     @property
     def phases(self) -> list[int]:
+        """First row of each plane downwards, from ``-top``."""
         return sorted({ky * self.dilation[0] % self.stride[0] for ky in range(self.kernel[0])})
+
+    @property
+    def firsts(self) -> list[int]:
+        """First column of each plane across, from ``-left``."""
+        columns = [kx * self.dilation[1] for kx in range(self.kernel[1])]
+        return sorted({column % self.stride[1] for column in columns}) if self.padded else columns
 
     @property
     def rows(self) -> int:
         return self.sides[0] + (self.kernel[0] - 1) * self.dilation[0] // self.stride[0]
 
     @property
-    def area(self) -> int:
-        """Entries of one plane of a channel."""
-        return self.rows * self.sides[1] * self.interleaved
+    def columns(self) -> int:
+        return self.sides[1] + (self.kernel[1] - 1) * self.dilation[1] // self.stride[1] * self.padded
 
     @property
-    def count(self) -> int:
-        return self.kernel[1] * len(self.phases)
+    def before(self) -> int:
+        """Columns that lie at the end of the row before, so that an image's rows begin at a cache line."""
+        return self.padding[2] if self.padded and self.stride == (1, 1) else 0
+
+    @property
+    def row(self) -> int:
+        """Entries between rows."""
+        return whole_lines(self.columns, self.size) if self.padded else self.columns
+
+    @property
+    def area(self) -> int:
+        """Entries of one plane of a channel."""
+        return spread(self.rows * self.row * self.interleaved, self.size)
+
+    @property
+    def channel(self) -> int:
+        """Entries of all planes of a channel."""
+        return spread(len(self.firsts) * len(self.phases) * self.area, self.size)
+
+    @property
+    def entries(self) -> int:
+        """Entries of all channels, and of what comes before the first row."""
+        return whole_lines(self.before, self.size) + self.shape[0] * self.channel
 
     @property
     def plain(self) -> bool:
@@ -95,19 +133,30 @@ class Planes:
         return self.kernel == (1, 1) and self.stride == (1, 1) and not any(self.padding)
 
     @property
-    def middle(self) -> int | None:
-        """The plane that is the input itself, if one is."""
-        left, d = self.padding[2], self.dilation[1]
-        same = self.stride == (1, 1) and self.sides[1] == self.shape[2] and left % d == 0 and left // d < self.kernel[1]
-        return left // d if same and self.rows >= self.padding[0] + self.shape[1] else None
+    def home(self) -> int | None:
+        """Where the input lies as it is, if it does."""
+        (_, height, width), (top, _, left, _) = self.shape, self.padding
+        for first in self.firsts:
+            whole = left + width <= self.columns if self.padded else left == first and self.columns == width
+            if whole and self.stride == (1, 1) and self.rows >= top + height:
+                return self.place(first, 0) + top * self.row * self.interleaved
+        return None
+
+    def place(self, first: int, phase: int) -> int:
+        """Where a plane begins, but for the columns ``before``."""
+        plane = self.firsts.index(first) * len(self.phases) + self.phases.index(phase)
+        return whole_lines(self.before, self.size) + plane * self.area
 
     def offsets(self) -> np.ndarray:
         """Offset of each weight (c, ky, kx) from the start of the planes."""
         c, ky, kx = np.ogrid[: self.shape[0], : self.kernel[0], : self.kernel[1]]
-        down = ky * self.dilation[0]
-        plane = kx * len(self.phases) + np.searchsorted(self.phases, down % self.stride[0])
-        line = (c * self.count + plane) * self.rows + down // self.stride[0]
-        offsets: np.ndarray = line * (self.sides[1] * self.interleaved)
+        down, across = ky * self.dilation[0], kx * self.dilation[1]
+        phase = np.searchsorted(self.phases, down % self.stride[0])
+        first = np.searchsorted(self.firsts, across % self.stride[1] if self.padded else across)
+        plane = (first * len(self.phases) + phase) * self.area
+        column = (across // self.stride[1] if self.padded else 0) - self.before
+        inside = (down // self.stride[0] * self.row + column) * self.interleaved
+        offsets: np.ndarray = whole_lines(self.before, self.size) + c * self.channel + plane + inside
         return offsets
 
 
@@ -151,12 +200,16 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Product:
-    """A convolution: weight (c, ky, kx) reads ``source`` at ``start + unit * offsets[c, ky, kx]``."""
+    """A convolution: weight (c, ky, kx) reads ``source`` at ``start + unit * offsets[c, ky, kx]``.
+
+    ``row`` entries lie between the places that neighbouring rows of the output read.
+    """
 
     name: str
     conv: Conv
     source: Buffer
     start: int
+    row: int
     offsets: np.ndarray
     out: View
     residual: View | None
@@ -184,3 +237,19 @@ Step = Copy | Pointwise | Pooling | Product
 def vector(pixels: int, *, lanes: int) -> int:
     """Lanes of a vector of bytes, for images of ``pixels``: four times as many as of float32, if they can be filled."""
     return int(min(4 * lanes, 2 ** int(math.log2(pixels * lanes))))
+
+
+def fits(width: int, *, interleaved: int, lanes: int) -> bool:
+    """Whether vectors of ``lanes`` begin anew in each row of ``width`` pixels."""
+    return interleaved == 1 and width >= lanes and -(-width // lanes) * lanes <= WASTE * width
+
+
+def spread(entries: int, size: int) -> int:
+    """``entries`` and some more: channels or planes a power of two apart would share few lines of a cache."""
+    lines = -(-entries * size // LINE)
+    return entries if entries * size < 1024 else (lines + 1 - lines % 2) * LINE // size
+
+
+def whole_lines(entries: int, size: int) -> int:
+    """``entries`` to whole cache lines."""
+    return -(-entries * size // LINE) * LINE // size

@@ -18,7 +18,7 @@ import numpy as np
 
 from mpt.engine.code import Data, Function
 from mpt.engine.graph import Conv
-from mpt.engine.layout import GROUP, Product
+from mpt.engine.layout import GROUP, Product, fits
 from mpt.engine.moves import address, splat
 
 SUMS = 8  # sums at once of one kernel
@@ -82,14 +82,19 @@ def blocks(step: Product) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def places(step: Product, vector: int) -> list[np.ndarray]:
     """Where the tiles of a group of images begin, in input, output and residual; int32 (tiles,) each.
 
-    The last tile of an image ends with it, and shares entries with the one before where tiles do not fit evenly.
+    The last tile of a row, or of an image whose rows vectors do not fit, ends with it: it shares entries with the one
+    before where tiles do not fit evenly.
     """
-    n, b = step.positions, step.out.buffer.interleaved
+    (_, height, width), b = step.out.shape, step.out.buffer.interleaved
+    views = [(step.source, step.row), (step.out.buffer, step.out.row)]
+    views += [(step.residual.buffer, step.residual.row)] if step.residual else []
+    by_rows = fits(width, interleaved=b, lanes=vector)
+    assert by_rows or all(row == width for _, row in views)
+    rows, n = (height, width) if by_rows else (1, step.positions)
     starts = np.minimum(np.arange(-(-n // vector)) * vector, n - vector)
-    groups = np.arange(GROUP // b)[:, None]
-    in_places, out_places = ((groups * buffer.stride + starts).ravel() for buffer in (step.source, step.out.buffer))
-    residual = (groups * step.residual.buffer.stride + starts).ravel() if step.residual else np.zeros_like(in_places)
-    return [places.astype(np.int32) for places in (in_places, out_places, residual)]
+    groups = np.arange(GROUP // b)[:, None, None]
+    found = [groups * buffer.stride + np.arange(rows)[:, None] * row + starts for buffer, row in views]
+    return [tiles.ravel().astype(np.int32) for tiles in (*found, np.zeros_like(found[0]))[:3]]
 
 
 def call(
@@ -107,8 +112,9 @@ def call(
     first = f.do(f"and i64 %first, {-b}")
     last = f.do(f"lshr i64 {f.do(f'add i64 %last, {b - 1}')}, {b.bit_length() - 1}")
     groups = f.do(f"sub i64 {last}, {f.do(f'lshr i64 %first, {b.bit_length() - 1}')}")
-    tiles = f.i64("mul", groups, -(-step.positions // vector))
-    numbers = {**numbers, **dict(zip(ARGUMENTS[-3:], places(step, vector), strict=True))}
+    found = places(step, vector)
+    tiles = f.i64("mul", groups, len(found[0]) // (GROUP // b))
+    numbers = {**numbers, **dict(zip(ARGUMENTS[-3:], found, strict=True))}
     pointers = [address(f, step.source, step.start, first), address(f, step.out.buffer, step.out.start, first)]
     pointers.append(address(f, step.residual.buffer, step.residual.start, first) if step.residual else "null")
     starts = {name: number if isinstance(number, int) else data.put(number) for name, number in numbers.items()}

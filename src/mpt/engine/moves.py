@@ -82,7 +82,7 @@ def _copy(f: Function, step: Copy, module: Module) -> None:
                 _one(f, step, x, y, column.index, factor)
 
 
-def _place(f: Function, strides: tuple[int, int, int], c: str, r: str, size: int) -> str:
+def _place(f: Function, strides: tuple[int, ...], c: str, r: str, size: int) -> str:
     return f.i64("add", f.i64("mul", c, strides[0] * size), f.i64("mul", r, strides[1] * size))
 
 
@@ -102,10 +102,10 @@ def _one(f: Function, step: Copy, x: str, y: str, column: str, factor: str | Non
 def pointwise(f: Function, step: Pointwise, module: Module) -> None:
     """See :class:`mpt.engine.layout.Pointwise`. Steps of one shape share the loops."""
     views = [view for view in (step.a, step.b, step.out) if view is not None]
-    columns = step.out.pixels * step.out.buffer.interleaved
-    key = ("pointwise", step.scale is None, step.relu, step.out.shape[0], columns, *(view.channel for view in views))
+    lines = tuple((view.channel, view.row) for view in views)
+    key = ("pointwise", step.scale is None, step.relu, step.out.shape, step.out.buffer.interleaved, lines)
     parameters = ", ".join(f"ptr noalias %{name}" for name in ("a", "b", "out", "scale", "shift"))
-    name = module.shared(key, lambda function: _pointwise(function, step, columns), parameters)
+    name = module.shared(key, lambda function: _pointwise(function, step), parameters)
     numbers = [
         "null" if array is None else f.at("i8", "%data", module.data.put(array)) for array in (step.scale, step.shift)
     ]
@@ -117,16 +117,20 @@ def pointwise(f: Function, step: Pointwise, module: Module) -> None:
         f.say(f"call void @{name}({', '.join(f'ptr {place}' for place in (*places, *numbers))})")
 
 
-def _pointwise(f: Function, step: Pointwise, columns: int) -> None:
-    with f.loop(0, step.out.shape[0]) as c:
+def _pointwise(f: Function, step: Pointwise) -> None:
+    (channels, height, width), inner = step.out.shape, step.out.buffer.interleaved
+    views = (step.a, step.b, step.out)
+    flat = all(view is None or view.row == width for view in views)
+    rows, columns = (1, height * width) if flat else (height, width)
+    with f.loop(0, channels) as c, f.loop(0, rows) as y:
         a, b, out = (
-            "" if view is None else f.at("float", base, f.i64("mul", c.index, view.channel))
-            for view, base in ((step.a, "%a"), (step.b, "%b"), (step.out, "%out"))
+            f.at("float", base, _place(f, (view.channel, view.row * inner), c.index, y.index, 1)) if view else ""
+            for view, base in zip(views, ("%a", "%b", "%out"), strict=True)
         )
         scale, shift = (
             f.load("float", f.at("float", x, c.index)) if step.scale is not None else "" for x in ("%scale", "%shift")
         )
-        with f.loop(0, columns) as x:
+        with f.loop(0, columns * inner) as x:
             value = f.load("float", f.at("float", a, x.index))
             if scale:
                 value = f.do(f"fadd float {f.do(f'fmul float {value}, {scale}')}, {shift}")
@@ -140,7 +144,7 @@ def _pointwise(f: Function, step: Pointwise, columns: int) -> None:
 def pooling(f: Function, step: Pooling, module: Module) -> None:
     """See :class:`mpt.engine.layout.Pooling`. Steps of one shape share the loops."""
     views = (step.source, step.out)
-    layout = tuple((view.shape, view.channel, view.buffer.interleaved, view.buffer.size) for view in views)
+    layout = tuple((view.shape, view.channel, view.row, view.buffer.interleaved, view.buffer.size) for view in views)
     name = module.shared(("pool", step.pool, layout), lambda g: _pooling(g, step), "ptr noalias %a, ptr noalias %b")
     with images(f) as image:
         a, b = (address(f, view.buffer, view.start, image) for view in views)
@@ -163,7 +167,7 @@ def _pooling(f: Function, step: Pooling) -> None:
                 if pool.kind == "mean":
                     value = f.do(f"fmul float {value}, {constant(1 / (rows.size * columns.size))}")
                 row, column = f.i64("add", i.index, rows.first), f.i64("add", j.index, columns.first)
-                place = f.i64("add", f.i64("mul", row, step.out.shape[2]), column)
+                place = f.i64("add", f.i64("mul", row, step.out.row), column)
                 f.store(kind, value, f.at(kind, y, f.i64("mul", place, step.out.buffer.interleaved)))
 
 
@@ -174,10 +178,10 @@ def _halves(columns: _Run) -> bool:
 
 def _halved(f: Function, step: Pooling, kind: str, at: tuple[str, str], rows: _Run, columns: _Run) -> None:
     """Such a run by vectors: rows joined first, then the even columns with the odd ones; the rest one by one."""
-    width, done = step.source.shape[2], 0
+    width, done = step.source.row, 0
     with f.loop(0, len(rows)) as i:
         row = f.i64("mul", f.i64("add", f.i64("mul", i.index, rows.move), rows.start), width)
-        line = f.i64("add", f.i64("mul", f.i64("add", i.index, rows.first), step.out.shape[2]), columns.first)
+        line = f.i64("add", f.i64("mul", f.i64("add", i.index, rows.first), step.out.row), columns.first)
         for many in (16, 8, 4, 2, 1):
             vector, pairs = f"<{many} x {kind}>", f"<{2 * many} x {kind}>"
             count = (len(columns) - done) // many
@@ -238,7 +242,7 @@ def _runs(windows: Windows, sizes: tuple[int, ...]) -> list[_Run]:
 
 def _window(f: Function, step: Pooling, kind: str, x: str, rows: _Run, columns: _Run, at: tuple[str, str]) -> str:
     """Maximum or sum of one window."""
-    width, b = step.source.shape[2], step.source.buffer.interleaved
+    width, b = step.source.row, step.source.buffer.interleaved
     row = f.i64("add", f.i64("mul", at[0], rows.move), rows.start)
     column = f.i64("add", f.i64("mul", at[1], columns.move), columns.start)
     start = f.at(kind, x, f.i64("mul", f.i64("add", f.i64("mul", row, width), column), b))

@@ -1,7 +1,7 @@
 """Operations -> steps, and memory for each value.
 
-A value that a convolution of stride 1 reads is stored in the middle one of its planes from the start
-(:mod:`mpt.engine.layout`); the other planes are copied from it. The zeros around planes are written once, when the
+A value that a convolution of stride 1 reads is stored in one of its planes from the start
+(:mod:`mpt.engine.layout`); other planes are copied from it. The zeros around planes are written once, when the
 memory is made: a piece of memory is used again only for values of the same layout, which leave the same places alone.
 Each thread has memory of its own.
 
@@ -17,7 +17,21 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mpt.engine.graph import Node, Shape
-from mpt.engine.layout import GROUP, LINE, Buffer, Copy, Planes, Pointwise, Pooling, Product, Step, View, vector
+from mpt.engine.layout import (
+    GROUP,
+    LINE,
+    Buffer,
+    Copy,
+    Planes,
+    Pointwise,
+    Pooling,
+    Product,
+    Step,
+    View,
+    fits,
+    spread,
+    vector,
+)
 
 LATE = 60_000  # kept weights from which a layer's code (some 7 bytes each) crowds images out of a cache of 1 MiB
 
@@ -43,12 +57,13 @@ def _bytes(buffer: Buffer) -> int:
     return -(-groups * buffer.stride * buffer.size // LINE) * LINE
 
 
-def plan(nodes: Sequence[Node], *, lanes: int, single: bool = False, start: int = 0) -> Plan:
+def plan(nodes: Sequence[Node], *, lanes: int, padded: bool = False, single: bool = False, start: int = 0) -> Plan:
     """Memory and steps of the operations ``nodes`` for vectors of ``lanes`` float32.
 
-    ``single`` is for one image: its features lie next to each other. The memory begins at ``start``.
+    ``padded`` allows planes with zeros between their rows (:mod:`mpt.engine.layout`). ``single`` is for one image: its
+    features lie next to each other. The memory begins at ``start``.
     """
-    layout = _Layout(nodes, lanes, single=single, start=start)
+    layout = _Layout(nodes, lanes, padded=padded, single=single, start=start)
     for i, node in enumerate(nodes):
         layout.add(i, node)
     layout.finish(nodes[-1])
@@ -56,12 +71,13 @@ def plan(nodes: Sequence[Node], *, lanes: int, single: bool = False, start: int 
 
 
 class _Layout:
-    def __init__(self, nodes: Sequence[Node], lanes: int, *, single: bool, start: int) -> None:
+    def __init__(self, nodes: Sequence[Node], lanes: int, *, padded: bool, single: bool, start: int) -> None:
         self.nodes, self.lanes, self.single, self.plan = nodes, lanes, single, Plan(start=start)
         self.binary = any(node.binary for node in nodes)
+        self.padded = padded and not self.binary
         self.views: dict[int, View] = {}
         self.planes: dict[tuple[int, Planes], tuple[Buffer, int]] = {}  # of (value, planes): written, and where
-        self.homes: dict[int, Planes] = {}  # values that lie in the middle plane of these
+        self.homes: dict[int, Planes] = {}  # values that lie in one of these planes
         self.free: dict[tuple[object, ...], list[Buffer]] = {}
         self.dies: dict[int, list[tuple[tuple[object, ...], Buffer]]] = {}  # at which step a buffer is free again
         self.late = next((i for i, node in enumerate(nodes) if self._is_late(node)), len(nodes))
@@ -123,26 +139,26 @@ class _Layout:
             self.free.setdefault(key, []).append(buffer)
 
     def out(self, node: Node) -> View:
-        """Memory for the value of ``node``: in the middle plane of the first convolution that has one for it."""
+        """Memory for the value of ``node``: in a plane of the first convolution that has one for it."""
         size, interleaved, last = 1 if node.binary else 4, self.interleaved(node.shape), self.last[id(node)]
         for taker in self.nodes:
             if taker.conv is not None and taker.inputs[0] is node:
                 planes = self.planes_of(taker)
-                if planes.middle is not None and not planes.plain:
-                    entries = planes.shape[0] * planes.count * planes.area
-                    buffer = self.buffer((planes,), entries, size=size, interleaved=interleaved, last=last)
-                    start = planes.middle * planes.area + planes.padding[0] * node.shape[2] * interleaved
-                    view = View(buffer, start, planes.count * planes.area, node.shape)
+                if planes.home is not None and not planes.plain and (self.is_padded(node.shape) or not planes.padded):
+                    buffer = self.buffer((planes,), planes.entries, size=size, interleaved=interleaved, last=last)
+                    view = View(buffer, planes.home, planes.channel, node.shape, planes.row)
                     self.homes[id(node)] = planes
                     break
         else:
-            channel = node.shape[1] * node.shape[2] * interleaved
-            if channel * size % 1024 == 0 and node.shape[0] > 1:
-                channel += LINE // size  # channels a power of two apart share few lines of a cache
+            channel = spread(node.shape[1] * node.shape[2] * interleaved, size)
             buffer = self.buffer(("plain",), node.shape[0] * channel, size=size, interleaved=interleaved, last=last)
-            view = View(buffer, 0, channel, node.shape)
+            view = View(buffer, 0, channel, node.shape, node.shape[2])
         self.views[id(node)] = view
         return view
+
+    def is_padded(self, shape: Shape) -> bool:
+        """Whether rows of values of ``shape`` may have margins."""
+        return self.padded and fits(shape[2], interleaved=self.interleaved(shape), lanes=self.lanes)
 
     def planes_of(self, node: Node) -> Planes:
         """What the convolution ``node`` reads."""
@@ -158,11 +174,12 @@ class _Layout:
             conv.dilation,
             self.interleaved(node.shape),
             1 if source.binary else 4,
+            self.is_padded(node.shape),
         )
 
     def _input(self, node: Node) -> None:
         c, h, w = node.shape
-        view = View(Buffer("images", c * h * w, GROUP), 0, h * w, node.shape)
+        view = View(Buffer("images", c * h * w, GROUP), 0, h * w, node.shape, w)
         self.views[id(node)] = view
         if self.interleaved(node.shape) > 1:
             self.copy(view, self.out(node))
@@ -172,13 +189,13 @@ class _Layout:
         source, planes = node.inputs[0], self.planes_of(node)
         view, conv = self.views[id(source)], node.conv
         if planes.plain:
-            buffer, start = view.buffer, view.start
+            buffer, start, row = view.buffer, view.start, view.row
             offsets = (np.arange(source.shape[0]) * view.channel)[:, None, None]
         else:
             buffer, start = self.planes.get((id(source), planes)) or self._write_planes(source, planes)
-            offsets = planes.offsets()
+            offsets, row = planes.offsets(), planes.row
         residual = self.views[id(node.inputs[1])] if len(node.inputs) > 1 else None
-        step = Product(node.name, conv, buffer, start, offsets, self.out(node), residual, source.binary)
+        step = Product(node.name, conv, buffer, start, row, offsets, self.out(node), residual, source.binary)
         self.emit(replace(step, offsets=offsets // step.unit))
 
     def _write_planes(self, source: Node, planes: Planes) -> tuple[Buffer, int]:
@@ -186,56 +203,42 @@ class _Layout:
         view, b = self.views[id(source)], planes.interleaved
         at_home = self.homes.get(id(source)) == planes
         if at_home:
-            assert planes.middle is not None
-            buffer, start = (
-                view.buffer,
-                view.start - planes.middle * planes.area - planes.padding[0] * planes.shape[2] * b,
-            )
+            assert planes.home is not None
+            buffer, start = view.buffer, view.start - planes.home
         else:
-            entries = planes.shape[0] * planes.count * planes.area
             last = max(i for i, node in enumerate(self.nodes) if node.conv is not None and node.inputs[0] is source)
-            buffer, start = self.buffer((planes,), entries, size=planes.size, interleaved=b, last=last), 0
-        for kx in range(planes.kernel[1]):
-            for j, phase in enumerate(planes.phases):
-                if not (at_home and kx == planes.middle):
-                    self._write_plane(view, planes, buffer, start, kx, j, phase)
+            buffer, start = self.buffer((planes,), planes.entries, size=planes.size, interleaved=b, last=last), 0
+        for first in planes.firsts:
+            for phase in planes.phases:
+                if not at_home or not 0 <= view.start - start - planes.place(first, phase) < planes.area:
+                    self._write_plane(view, planes, buffer, start, first, phase)
         self.planes[id(source), planes] = buffer, start
         return buffer, start
 
-    def _write_plane(self, view: View, planes: Planes, buffer: Buffer, start: int, kx: int, j: int, phase: int) -> None:
+    def _write_plane(self, view: View, planes: Planes, buffer: Buffer, start: int, first: int, phase: int) -> None:
         """The rows and columns of one plane that lie inside the image."""
         (_, height, width), b, (down, right) = planes.shape, planes.interleaved, planes.stride
-        top, left = phase - planes.padding[0], kx * planes.dilation[1] - planes.padding[2]
+        top, left = phase - planes.padding[0], first - planes.padding[2]
         rows = [r for r in range(planes.rows) if 0 <= r * down + top < height]
-        columns = [x for x in range(planes.sides[1]) if 0 <= x * right + left < width]
+        columns = [x for x in range(planes.columns) if 0 <= x * right + left < width]
         if not rows or not columns:
             return
-        inner = view.buffer.interleaved
-        source = view.start + ((rows[0] * down + top) * width + columns[0] * right + left) * inner
-        line = planes.sides[1] * b
-        to = start + (kx * len(planes.phases) + j) * planes.area + rows[0] * line + columns[0] * b
-        self.emit(
-            _gathered(
-                Copy(
-                    view.buffer,
-                    buffer,
-                    (source, to),
-                    (planes.shape[0], len(rows), len(columns)),
-                    (view.channel, down * width * inner, right * inner),
-                    (planes.count * planes.area, line, b),
-                )
-            )
-        )
+        inner, line = view.buffer.interleaved, planes.row * b
+        source = view.start + ((rows[0] * down + top) * view.row + columns[0] * right + left) * inner
+        to = start + planes.place(first, phase) + rows[0] * line + (columns[0] - planes.before) * b
+        counts = planes.shape[0], len(rows), len(columns)
+        strides = (view.channel, down * view.row * inner, right * inner), (planes.channel, line, b)
+        self.emit(_gathered(Copy(view.buffer, buffer, (source, to), counts, *strides)))
 
     def copy(self, view: View, to: View, *, convert: str = "", flips: np.ndarray | None = None) -> None:
         """All of ``view`` to ``to``, which has the same entries in the same order."""
         inner, outer = view.buffer.interleaved, to.buffer.interleaved
-        if view.shape == to.shape:
-            counts, line = (view.shape[0], 1, view.pixels), (to.channel, to.pixels * outer, outer)
-        else:  # flattened: pixels become channels
+        width = view.shape[2]
+        line = (to.channel, to.row * outer, outer)
+        if view.shape != to.shape:  # flattened: pixels become channels
             assert to.pixels == 1
-            counts, line = (view.shape[0], 1, view.pixels), (view.pixels * to.channel, to.channel, to.channel)
-        strides = (view.channel, view.pixels * inner, inner)
+            line = (view.pixels * to.channel, width * to.channel, to.channel)
+        counts, strides = view.shape, (view.channel, view.row * inner, inner)
         starts = (view.start, to.start)
         self.emit(_gathered(Copy(view.buffer, to.buffer, starts, counts, strides, line, convert, flips)))
 
@@ -277,7 +280,7 @@ class _Layout:
         """The last step: the output to the caller's memory."""
         c, h, w = last.shape
         self.step = max(self.step, self.late)
-        self.copy(self.views[id(last)], View(Buffer("logits", c * h * w, GROUP), 0, h * w, last.shape))
+        self.copy(self.views[id(last)], View(Buffer("logits", c * h * w, GROUP), 0, h * w, last.shape, w))
 
 
 def _gathered(copy: Copy) -> Copy:

@@ -64,9 +64,9 @@ def program(nodes: Sequence[Node], *, machine: Machine, unroll: bool = False, pu
     Not ``public``, the entry function is for callers in the same module.
     """
     writer = _Writer(machine, unroll=unroll)
-    plans = [plan(nodes, lanes=machine.lanes)]
+    plans = [plan(nodes, lanes=machine.lanes, padded=unroll)]
     if any(node.shape[1:] == (1, 1) for node in nodes) and not any(node.binary for node in nodes):
-        plans.append(plan(nodes, lanes=machine.lanes, single=True, start=plans[0].bytes))
+        plans.append(plan(nodes, lanes=machine.lanes, padded=unroll, single=True, start=plans[0].bytes))
     names = [([writer.step(step) for step in p.first], [writer.step(step) for step in p.rest]) for p in plans]
     module = writer.module
     module.functions[ENTRY] = _entry(names, math.prod(nodes[0].shape), math.prod(nodes[-1].shape), public=public)
