@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
-        ("headers", 150),
+        ("headers", 30),
         *(pytest.param(kind, 2000, marks=pytest.mark.slow) for kind in ("headers", "bytes", "runs")),
     ],
 )

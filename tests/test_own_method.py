@@ -59,7 +59,14 @@ def test_weights_are_drawn_again_between_steps_and_the_header_says_that_signs_ar
     assert json.loads(shown)["acc"] == read_result(mine / "run")["test_acc"]
 
 
-@pytest.mark.parametrize("more", [(), ("method.selection=global", "method.ramp=0"), ("optim.accumulate=2",)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        pytest.param(("method.selection=global", "method.ramp=0"), marks=pytest.mark.slow),
+        pytest.param(("optim.accumulate=2",), marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_that_is_resumed_ends_in_the_same_file_to_the_byte(mine, monkeypatch, more):
     from mpt.experiment.module import TicketModule
 
@@ -88,7 +95,7 @@ def test_steps_are_optimizer_steps_with_accumulated_gradients_too(mine, monkeypa
     assert steps == [(epoch, step) for epoch in range(2) for step in range(per_epoch)]
 
 
-@pytest.mark.parametrize("more", [(), ("optim.accumulate=2",)])
+@pytest.mark.parametrize("more", [pytest.param((), marks=pytest.mark.slow), ("optim.accumulate=2",)])
 def test_a_penalty_is_minimised_and_not_reported(mine, more):
     train(mine, "decayed", "epochs=1", "optim.lr=0.001", "optim.momentum=0", *more)
     train(mine, "biprop", "epochs=1", "optim.lr=0.001", "optim.momentum=0", *more, run="plain")
@@ -101,7 +108,16 @@ def test_a_penalty_is_minimised_and_not_reported(mine, more):
     assert losses[0] == pytest.approx(losses[1], rel=0.05)  # the plain cross-entropy, of slightly other scores
 
 
-@pytest.mark.parametrize("more", [(), ("method.selection=global",), ("binary_activations=true",), ("epochs=12",)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        *(
+            pytest.param((more,), marks=pytest.mark.slow)
+            for more in ("method.selection=global", "binary_activations=true", "epochs=12")
+        ),
+    ],
+)
 def test_a_gain_for_each_output_channel_goes_from_the_search_to_the_file_and_back(mine, more):
     train(mine, "channels", "report=true", *more)
     result = read_result(mine / "run")

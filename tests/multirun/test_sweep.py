@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mpt.multirun.sweep import _record_list
+from mpt.multirun.sweep import record_list
 from mpt.run import status
 from mpt.signals import Interrupted
 from tests.console import SMALL, command, compose, left_behind, results
@@ -49,7 +49,7 @@ def tiny(*more):
 def test_commands_that_list_their_runs_at_the_same_moment_lose_none(tmp_path):
     runs = [SimpleNamespace(directory=tmp_path / f"run{i}", overrides=[f"seed={i}"]) for i in range(40)]
     with ThreadPoolExecutor(8) as commands:
-        list(commands.map(lambda run: _record_list(tmp_path, [run]), runs))
+        list(commands.map(lambda run: record_list(tmp_path, [run]), runs))
     assert status.read_list(tmp_path) == {f"run{i}": [f"seed={i}"] for i in range(40)}
     assert [path.name for path in tmp_path.iterdir()] == [status.LIST]
 

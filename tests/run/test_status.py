@@ -75,6 +75,9 @@ def test_a_run_whose_other_process_was_interrupted_is_interrupted(tmp_path):
 
 def test_a_job_that_finishes_no_epoch_in_two_tries_is_told_that_its_limit_is_too_short(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    run = tmp_path / "not" / "begun"  # a signal may come before the run has created its directory
+    assert [bool(status.name_limit(run, signal.SIGUSR2)) for _ in range(2)] == [False, True]
+    assert status.state(run).state == "missing"
     assert [bool(status.name_limit(tmp_path, signal.SIGUSR2)) for _ in range(2)] == [False, True]
     for name in ("metrics.jsonl", "last.ckpt"):
         (tmp_path / name).write_text("{}\n")

@@ -199,7 +199,7 @@ def test_the_recorded_rewrite_can_be_repeated_on_a_plain_backbone():
 
 
 def test_the_rewrite_leaves_the_backbone_its_mode_and_its_in_place_activations_alone():
-    backbone = torchvision.models.resnet18(num_classes=3).train()
+    backbone = backbones.cifar_resnet20(width=0.5).train()
     before = str(backbone)
     net = mpt.convert(backbone, HALF, binary_activations=True)
     assert str(backbone) == before

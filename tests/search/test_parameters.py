@@ -34,13 +34,13 @@ def test_everything_that_is_not_a_score_is_frozen_unless_named():
 
 
 def test_batchnorm_has_no_scale_and_shift_unless_learned():
-    backbone = torchvision.models.resnet18(num_classes=10)
+    backbone = backbones.cifar_resnet20(width=0.5)
     plain = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
     assert all(m.weight is None and m.bias is None for m in plain.modules() if isinstance(m, nn.BatchNorm2d))
     learned = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0, learn_batchnorm=True).train()
     learned(torch.randn(4, 3, 32, 32)).square().sum().backward()
     norms = [m for m in learned.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(norms) == 20
+    assert len(norms) == 21
     assert all(m.weight.grad.abs().sum() > 0 and m.bias.grad.abs().sum() > 0 for m in norms)
 
 

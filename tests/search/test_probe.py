@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional as F
 
 import mpt
+from mpt import backbones
 from mpt.search.layers import ticket_layers
 
 
@@ -58,7 +58,7 @@ def test_a_network_of_two_inputs_is_probed_with_a_tuple():
 
 
 def test_the_probe_leaves_running_statistics_mode_and_generator_alone():
-    backbone = torchvision.models.resnet18(num_classes=10).train()
+    backbone = backbones.cifar_resnet20(width=0.5).train()
     state = torch.random.get_rng_state()
     net = mpt.convert(backbone, mpt.Biprop(prune=0.5), seed=0)
     assert torch.equal(state, torch.random.get_rng_state())

@@ -109,7 +109,11 @@ def test_a_gain_for_each_channel_takes_no_values_and_no_older_format(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "most", "entropy"), [(backbones.conv6, 0.73, 0.7221), (backbones.cifar_resnet18, 0.752, 0.722)]
+    ("backbone", "most", "entropy"),
+    [
+        (backbones.conv6, 0.73, 0.7221),
+        pytest.param(backbones.cifar_resnet18, 0.752, 0.722, marks=pytest.mark.slow),
+    ],
 )
 def test_published_networks_take_about_their_entropy_everything_counted(tmp_path, backbone, most, entropy):
     about = {
@@ -196,7 +200,7 @@ def test_mutated_files_with_right_digests_are_refused_in_one_sentence_or_load(tm
     ticket = mpt.Ticket.from_network(NETWORKS[name](), class_names=["a"], data={"name": "x", "channels": 3})
     original = compact(ticket.header, ticket.tensors)
     random, refused = np.random.default_rng(0), 0
-    for _ in range(120):
+    for _ in range(60):
         stored = {key: value.clone() for key, value in original.items()}
         if random.random() < 0.6:
             stored["header"] = packed_header(mutated(content_of(stored), random))
@@ -209,7 +213,7 @@ def test_mutated_files_with_right_digests_are_refused_in_one_sentence_or_load(tm
         sentence = first_refusal(tmp_path / "t", BACKBONES.get(name))
         refused += sentence is not None
         assert sentence is None or (len(sentence) < 600 and len(sentence.splitlines()) == 1)
-    assert refused > 40
+    assert refused > 20
 
 
 BACKBONES = {"buffers": Buffers}

@@ -13,6 +13,7 @@ from typing import Any
 from mpt.commands import help, schemas
 from mpt.commands.arguments import path_and_overrides, path_first, split
 from mpt.commands.spelling import check_spelling
+from mpt.commands.study import study
 from mpt.errors import give_up, is_mendable, run_command
 from mpt.files import version
 from mpt.processes import is_first, is_torchrun
@@ -154,7 +155,8 @@ def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> N
     # argparse wants all overrides in a row, and Lightning appends some
     sys.argv[1:] = [*flags, *quote_text(overrides, schema)]
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
+        with study(overrides):
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
     except Interrupted as interruption:
         if interruption.signum in (signal.SIGUSR1, signal.SIGUSR2):  # as sbatch --signal announces a time limit
             unwind()

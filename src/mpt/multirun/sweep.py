@@ -50,7 +50,7 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     choosing = Choosing(sweeper, lines, arguments, folder)
     trials, runs, open_runs = choosing.trials, choosing.decided(), choosing.undecided()
     for run in choosing.planned:
-        _check_processes(sweeper.config, run.settings)
+        check_processes(sweeper.config, run.settings)
     refusals: dict[Path, str] = {}
     missing = [run for run in [*trials, *runs, *open_runs] if not _is_done(run, refusals)]
     tuning = Tuning(sweeper, folder)
@@ -75,17 +75,17 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         every = [*trials, *runs, *open_runs, *tunings]
         describe_with(lambda: f" with {_count_done(every)}{more_words} the same command continues")
         if trials:
-            _work(sweeper, trials, refusals, started=_record_list(choosing.folder, trials), more=choosing.more)
+            work(sweeper, trials, refusals, started=record_list(choosing.folder, trials), more=choosing.more)
             runs, open_runs = choosing.decided(), choosing.undecided()
             every = [*trials, *runs, *open_runs]
             print(choosing.describe(), flush=True)
         refusals |= dict.fromkeys(
             (run.directory for run in open_runs), "no run that was to choose its values ended well"
         )
-        _work(sweeper, runs, refusals, started=_record_list(folder, runs))
+        work(sweeper, runs, refusals, started=record_list(folder, runs))
         if tunings := tuning.expand(runs):
             more = (f"hydra.sweep.dir={quote(folder)}",)
-            _work(tuning.sweeper, tunings, refusals, started=_record_list(folder, tunings), more=more)
+            work(tuning.sweeper, tunings, refusals, started=record_list(folder, tunings), more=more)
     _report([*runs, *open_runs, *tunings], refusals, folder)
     return []
 
@@ -103,7 +103,7 @@ def _axes(sweeper: Any) -> tuple[list[dict[str, str]], dict[str, str]]:
     return [params | dict(line) | mini for line in lines], changes
 
 
-def _check_processes(master: DictConfig, settings: Settings) -> None:
+def check_processes(master: DictConfig, settings: Settings) -> None:
     devices, nodes = str(settings.trainer.devices), settings.trainer.num_nodes
     launcher = master.hydra.launcher
     slurm = is_slurm(master)
@@ -139,7 +139,7 @@ def _announce(master: DictConfig, folder: Path, runs: Sequence[Run], changes: di
     return "\n".join(lines)
 
 
-def _record_list(folder: Path, runs: Sequence[Run]) -> float:
+def record_list(folder: Path, runs: Sequence[Run]) -> float:
     """Add ``runs`` to the list of runs that commands asked for; return the file system's time of that."""
     requests = {run.directory.name: list(run.overrides) for run in runs}
     with hold_claim(folder, name=".listing", patience=10):  # commands write the list one after the other
@@ -147,12 +147,13 @@ def _record_list(folder: Path, runs: Sequence[Run]) -> float:
         return (folder / status.LIST).stat().st_mtime
 
 
-def _work(
+def work(
     sweeper: Any, runs: Sequence[Run], refusals: dict[Path, str], *, started: float, more: tuple[str, ...] = ()
 ) -> None:
     """Launch runs until each is done or has failed since ``started``; wait for those that others hold or that queue.
 
-    A run that after two launches has neither ended nor is held is given up; ``refusals`` says why.
+    ``sweeper`` has Hydra's ``config``, ``hydra_context`` and ``launcher``; ``more`` are overrides of every run. A run
+    that after two launches has neither ended nor is held is given up; ``refusals`` says why.
     """
     tries: Counter[Path] = Counter()
     by_name = {run.directory.name: run for run in runs}
@@ -178,7 +179,7 @@ def _work(
 
     while names := share(choose):
         free = [by_name[name] for name in names]
-        stopped = _launch(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"hydra.sweeper.started={started!r}"))
+        stopped = _launch(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"++hydra.sweeper.started={started!r}"))
         if submits:
             tries.update(run.directory for run in free)
             if stopped:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,9 @@ def finished_result(settings: Settings, directory: Path) -> dict[str, Any] | Non
 
 def result(directory: Path) -> dict[str, Any]:
     """The content of ``result.json``; empty if it is absent or damaged."""
-    try:
+    with suppress(OSError, ValueError):
         return read_result(directory)
-    except (OSError, ValueError):
-        return {}
+    return {}
 
 
 def examine(directory: Path) -> tuple[dict[str, Any], str]:
@@ -136,8 +136,7 @@ def reason(error: BaseException) -> str:
 
 def describe_interruption(directory: Path, epochs: int) -> str:
     """What follows "interrupted" in the last sentence of a run of ``epochs``."""
-    done = finished_epochs(directory)
-    if done:
+    if done := finished_epochs(directory):
         return f" after epoch {done} of {epochs}: the same command continues"
     return f" before the end of epoch 1 of {epochs}: the same command starts the run again"
 
@@ -153,7 +152,9 @@ def name_limit(directory: Path, signum: int) -> str:
     last = read_object(directory / TRIES)
     before = last.get("fruitless") if last.get("job") == job else 0
     fruitless = (before if isinstance(before, int) else 0) + 1 if done == last.get("epoch", 0) else 0
-    write_atomically(directory / TRIES, json.dumps({"job": job, "epoch": done, "fruitless": fruitless}) + "\n")
+    with suppress(OSError):  # without this file the next try counts anew
+        directory.mkdir(parents=True, exist_ok=True)  # the signal may have come before the run
+        write_atomically(directory / TRIES, json.dumps({"job": job, "epoch": done, "fruitless": fruitless}) + "\n")
     if fruitless < 2:
         return ""
     return (
@@ -188,8 +189,7 @@ def has_failed_since(directory: Path, started: float) -> bool:
         written = (directory / "result.json").stat().st_mtime
     except OSError:
         return False
-    content = result(directory)
-    return written > started and content.get("status") == "failed"
+    return written > started and result(directory).get("status") == "failed"
 
 
 def state(directory: Path) -> State:

@@ -39,11 +39,16 @@ SCORE_STARTS = ("plain", "matched")
 
 
 def _normal(generator: np.random.Generator, n: int, std: float) -> np.ndarray:
-    return np.abs(generator.standard_normal(n, dtype=np.float32)) * np.float32(std)
+    values = generator.standard_normal(n, dtype=np.float32)
+    np.abs(values, out=values)  # in place, here and below: large layers are bound by memory
+    values *= np.float32(std)
+    return values
 
 
 def _uniform(generator: np.random.Generator, n: int, std: float) -> np.ndarray:
-    return generator.random(n, dtype=np.float32) * np.float32(math.sqrt(3) * std)
+    values = generator.random(n, dtype=np.float32)
+    values *= np.float32(math.sqrt(3) * std)
+    return values
 
 
 def _constant(generator: np.random.Generator, n: int, std: float) -> np.ndarray:
@@ -63,8 +68,10 @@ INITIALIZERS: dict[str, tuple[Callable[[np.random.Generator, int, float], np.nda
 
 def random_signs(n: int, *, seed: int, layer: str) -> np.ndarray:
     """The signs of the ``n`` random weights of the layer named ``layer``: float32 (n,) of -1 and +1, flat order."""
-    bits = np.unpackbits(random_sign_bits(n, seed=seed, layer=layer), count=n, bitorder="little")
-    return bits.astype(np.float32) * 2 - 1
+    signs = np.unpackbits(random_sign_bits(n, seed=seed, layer=layer), count=n, bitorder="little").view(np.int8)
+    signs *= 2
+    signs -= 1
+    return signs.astype(np.float32)
 
 
 def random_sign_bits(n: int, *, seed: int, layer: str) -> np.ndarray:
@@ -79,7 +86,7 @@ def random_weight(shape: torch.Size, *, seed: int, layer: str, init: str, scale_
     fan_in, fan_out = fans(shape)
     fan = (fan_in if fan_rule == "in" else fan_in + fan_out) * _fan_scale(scale_fan, prune)
     values = magnitudes(stream_generator(seed, f"magnitudes/{layer}"), shape.numel(), math.sqrt(2 / fan))
-    values = np.maximum(values, np.finfo(np.float32).tiny)
+    np.maximum(values, np.finfo(np.float32).tiny, out=values)
     if init != "unsigned_constant":
         values *= random_signs(shape.numel(), seed=seed, layer=layer)
     return torch.from_numpy(values).view(shape)
@@ -94,7 +101,10 @@ def random_scores(
         values = np.full(shape.numel(), bound / math.sqrt(3), dtype=np.float32)
     else:
         values = stream_generator(seed, f"scores/{layer}").random(shape.numel(), dtype=np.float32)
-        values = values if init == "unit" else (values * 2 - 1) * np.float32(bound)
+        if init != "unit":
+            values *= 2
+            values -= 1
+            values *= np.float32(bound)
     if start == "matched" and power != 1:
         values = np.copysign(np.abs(values) ** np.float32(1 / power), values)
     return torch.from_numpy(values).view(shape)

@@ -1,6 +1,7 @@
 """The probe: proves that a converted network really computes with its ticket.
 
-It runs the network in evaluation mode, with ticket weights computed beforehand, and finds two kinds of layer:
+It runs the network in evaluation mode, with the frozen weights in place of ticket weights, which would take longer to
+select than the probe takes, and finds two kinds of layer:
 
 * a layer whose ticket weight nothing asks for: it is never called;
 * a layer whose ``weight`` is read directly, past the layer, as attention often does: with NaN in all frozen weights the
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import TicketLayer, frozen, kind_of, ticket_layers
+from mpt.search.layer_ticket import LayerTicket
+from mpt.search.layers import TicketLayer, kind_of, ticket_layers
 
 _SIZES = (32, 64, 224, 28, 16, 8, 96, 128, 299)  # image sides to try if the backbone does not state its own
 
@@ -30,9 +32,9 @@ def unreached(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
         inputs: for one forward pass.
     """
     layers, called = ticket_layers(net), set[str]()
-    with evaluation_mode(net), frozen(net):
+    with evaluation_mode(net), _unselected(layers):
         for name, layer in layers.items():
-            layer.frozen_ticket = _WatchedTicket(*layer.ticket(), name=name, called=called)  # type: ignore[assignment]
+            layer.frozen_ticket = _WatchedTicket(layer.frozen_ticket, name=name, called=called)  # type: ignore[assignment, arg-type]
         net(*inputs)
         bypassed = _bypassed(net, layers, inputs)
     return [name for name in layers if name not in called or name in bypassed]
@@ -44,7 +46,7 @@ def unread(net: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...]) -> 
     See :func:`unreached` for the arguments.
     """
     finite = []
-    with evaluation_mode(net), frozen(net):
+    with evaluation_mode(net), _unselected(ticket_layers(net)):
         for name in names:
             layer: Any = net.get_submodule(name)
             ticket = layer.frozen_ticket
@@ -52,6 +54,19 @@ def unread(net: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...]) -> 
             finite += [name] if _finite(net(*inputs)) else []
             layer.frozen_ticket = ticket
     return finite
+
+
+@contextmanager
+def _unselected(layers: dict[str, TicketLayer]) -> Iterator[None]:
+    """Inside, each layer computes with its frozen weight, as if its mask kept everything and its gain were 1."""
+    try:
+        for layer in layers.values():
+            weight = layer.weight.detach()
+            layer.frozen_ticket = LayerTicket(weight.new_ones((), dtype=torch.bool), weight.new_ones(()), weight)
+        yield
+    finally:
+        for layer in layers.values():
+            layer.frozen_ticket = None
 
 
 @contextmanager
@@ -73,8 +88,8 @@ class _WatchedTicket:
     A forward hook would not do: with a hook, torch's transformer layers leave the fast path that reads weights.
     """
 
-    def __init__(self, mask: Tensor, gain: Tensor, weight: Tensor, *, name: str, called: set[str]) -> None:
-        self.mask, self.gain, self._weight, self._name, self._called = mask, gain, weight, name, called
+    def __init__(self, ticket: LayerTicket, *, name: str, called: set[str]) -> None:
+        (self.mask, self.gain, self._weight), self._name, self._called = ticket, name, called
 
     @property
     def ticket_weight(self) -> Tensor:

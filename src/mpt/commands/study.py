@@ -1,0 +1,46 @@
+"""A study of optuna, ``hydra/sweeper=optuna``: what its sweeper leaves unsaid, in one place."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+
+_CHOICE, _SWEEPER = "hydra/sweeper=optuna", "hydra_plugins.hydra_optuna_sweeper"
+
+
+@contextmanager
+def study(overrides: Sequence[str]) -> Iterator[None]:
+    """Inside, optuna's sweeper prints the best of its study, if the command line ``overrides`` choose that sweeper.
+
+    Raises:
+        ValueError: it cannot do what is asked, or none of its runs ended well.
+    """
+    if _CHOICE not in overrides:
+        yield
+        return
+    _check(overrides)
+    logger, handler = logging.getLogger(_SWEEPER), logging.StreamHandler(sys.stdout)
+    handler.addFilter(lambda record: record.getMessage().startswith("Best"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    except ValueError as error:
+        if "No trials are completed" in str(error):
+            raise ValueError("no run of the study ended well, so there is no best one: see above why") from error
+        raise
+    finally:
+        logger.removeHandler(handler)
+
+
+def _check(overrides: Sequence[str]) -> None:
+    if "hydra.sweeper.dry_run=true" in overrides:
+        raise ValueError("--dry-run cannot list the runs of a study, whose values optuna chooses: leave it out")
+    stored = any(o.startswith("hydra.sweeper.storage=") and not o.endswith("=null") for o in overrides)
+    if stored and not metadata.version("sqlalchemy").startswith("1."):  # optuna 2, which Hydra's sweeper needs
+        raise ValueError(
+            "hydra.sweeper.storage needs an older package: pip install 'sqlalchemy<2' 'alembic<1.14', or leave it out"
+        )
