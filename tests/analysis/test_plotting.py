@@ -84,3 +84,21 @@ def test_an_impossible_figure_is_refused_in_one_sentence(tmp_path):
         save(plot(runs, figure="fig2"), tmp_path / "no" / "x.svg")
     with pytest.raises(ValueError, match=r"must end in \.svg"):
         save(plot(runs, figure="fig2"), tmp_path / "x.jpg")
+
+
+def test_over_measured_bits_the_seeds_of_one_setting_are_one_point(tmp_path):
+    rows = [
+        result(prune=p, seed=seed, test_acc=acc + 0.01 * seed, bits_per_weight=bits + 1e-4 * seed, method__gains=gains)
+        for gains, more in (("layer", 0.0), ("learned", 0.02))
+        for p, acc, bits in ((0.8, 0.7, 0.72 + more), (0.9, 0.6, 0.47 + more))
+        for seed in (0, 1, 2)
+    ]
+    drawing = plot(write(tmp_path, *rows), x="bits_per_weight")
+    (axes,) = drawing.axes
+    drawn = {bars.get_label(): bars.lines[0].get_xydata().tolist() for bars in axes.containers}
+    assert drawn.keys() == {"MPT-1/32", "MPT-1/32, learned gains"}
+    for label, more in (("MPT-1/32", 0.0), ("MPT-1/32, learned gains", 0.02)):
+        expected = [[0.4701 + more, 61.0], [0.7201 + more, 71.0]]
+        assert drawn[label] == [pytest.approx(point) for point in expected]
+    assert axes.get_xlabel() == "bits a weight"
+    assert "mean of 3 seeds" in " ".join(drawing.get_suptitle().split())

@@ -6,7 +6,7 @@ from tests.analysis.conftest import curve, result
 
 
 def test_every_claim_has_a_rule_and_every_rule_a_claim():
-    assert list(CLAIMS) == [*(f"C{i}" for i in range(1, 10)), *(f"E{i}" for i in range(1, 6))]
+    assert list(CLAIMS) == [*(f"C{i}" for i in range(1, 10)), *(f"E{i}" for i in range(1, 6)), "M1"]
     assert set(RULES) == set(CLAIMS)
 
 

@@ -100,6 +100,7 @@ def test_verdicts_prints_every_claim(runs, tmp_path):
     assert [line.split()[0] for line in out.splitlines() if not line.startswith(" ")] == [
         *(f"C{i}" for i in range(1, 10)),
         *(f"E{i}" for i in range(1, 6)),
+        "M1",
     ]
     assert "rule:" in command("verdicts", "runs", "--rules", "--claim", "C1", cwd=tmp_path)[1]
 

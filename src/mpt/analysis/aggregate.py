@@ -81,6 +81,20 @@ def points(table: pd.DataFrame, *, by: Sequence[str], y: str) -> pd.DataFrame:
     return rows.sort_values(list(by), key=_natural_column, kind="stable").reset_index(drop=True)
 
 
+def level(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """``table`` with the mean over seeds in a measured ``column`` of numbers, so that it may tell points apart.
+
+    Runs that differ in nothing but their seed have one value then. A setting, text and equal values stay as they are.
+    """
+    if is_setting(column) or "seed" not in table or not all(isinstance(v, numbers.Real) for v in table[column]):
+        return table
+    settings = [name for name in table.columns if is_setting(name) and name not in _FREE]
+    groups = table.groupby(settings, dropna=False)[column] if settings else None
+    if groups is None:
+        return table
+    return table.assign(**{column: table[column].where(groups.transform("nunique") == 1, groups.transform("mean"))})
+
+
 def summary(table: pd.DataFrame, *, y: str = "test_acc") -> pd.DataFrame:
     """One point per combination of settings, with the main columns and those settings that distinguish the rows.
 

@@ -1,6 +1,7 @@
-"""The claims of the two papers, and the rule that judges each. :mod:`mpt.analysis.verdicts` applies the rules.
+"""The claims of the two papers and one of ours, and the rule that judges each. :mod:`mpt.analysis.verdicts` applies the rules.
 
-C1 to C9: Diffenderfer & Kailkhura 2021, sections 3.1, 3.2 and appendix E. E1 to E5: Cheng et al., *Efficient MPT*.
+C1 to C9: Diffenderfer & Kailkhura 2021, sections 3.1, 3.2 and appendix E. E1 to E5: Cheng et al., *Efficient MPT*. M1 is
+ours: it asks what came after biprop.
 """
 
 from __future__ import annotations
@@ -101,5 +102,12 @@ CLAIMS = {
         "Compare the fraction of k x k kernels without a kept weight with chance, p^(k k) at each layer's sparsity p. "
         "In every network and at every P, all seeds are above chance. The mean is above it by more than the half "
         "spread over seeds, and by more than two standard errors of that fraction in so many kernels.",
+    ),
+    "M1": Claim(
+        "A search that came after biprop beats it at equal bits.",
+        "For each other method, or kind of gains, in a network with biprop at two or more P: compare it at each P with "
+        "biprop at the same bits a weight, on the straight lines between biprop's points (mean, lowest and highest). "
+        "Points beyond biprop's bits do not count. It beats biprop if it wins more than half of the points and loses "
+        "none. Shown if some method does; the numbers say which.",
     ),
 }

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.aggregate import numeric_rows, points, require, select, select_sweep, sort_naturally, spell
+from mpt.analysis.aggregate import level, numeric_rows, points, require, select, select_sweep, sort_naturally, spell
 from mpt.analysis.figures import Figure
 from mpt.analysis.labels import axis_factor, axis_label, line_label, panel_title
 
@@ -121,6 +121,7 @@ def _line_points(
     part = part[part[y].notna()]
     if part.empty:
         return
+    part = level(part, figure.x) if figure.rows == "runs" else part
     lines = [*dict.fromkeys([*figure.panel, *figure.hue])]
     by = [*dict.fromkeys([*lines, *([] if across else [figure.x]), *figure.apart])]
     for keys, group in points(part, by=by, y=y).groupby(lines, dropna=False, sort=False):

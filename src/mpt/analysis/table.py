@@ -180,7 +180,7 @@ def _check_cells(table: pd.DataFrame, path: Path) -> None:
 
 
 def variant(row: Mapping[str, Any]) -> str:
-    """The papers' name for the line of a run: ``MPT-1/32``, ``MPT-1/1+BN``, ``edge-popup``, ``dense``."""
+    """The name of a run's line: ``MPT-1/32``, ``MPT-1/1+BN``, ``dense``, ``iterand 1/32``, ``MPT-1/32, learned gains``."""
     method = str(row["method"])
     if method == "dense":
         return "dense"
@@ -191,7 +191,8 @@ def variant(row: Mapping[str, Any]) -> str:
         name = "edge-popup" + (" 1/1" if _true(row, "binary_activations") else "")
     elif method != "biprop":
         name = f"{method} {name.removeprefix('MPT-')}"
-    return name + ("+BN" if _true(row, "learn_batchnorm") else "")
+    name += "+BN" if _true(row, "learn_batchnorm") else ""
+    return f"{name}, {gains} gains" if (gains := row.get("method.gains")) in ("channel", "learned") else name
 
 
 def is_setting(column: str) -> bool:
@@ -246,8 +247,7 @@ def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     columns = _flatten({key: value for key, value in row.items() if key not in ("config", "checksum")}, "/")
     config = _flatten(row.get("config") or {}, ".")
     settings = {name: config[f"trainer.{name}"] for name in SETTINGS if f"trainer.{name}" in config}
-    settings |= {key: value for key, value in config.items() if _is_column(key)}
-    flat = settings | columns
+    flat = settings | {key: value for key, value in config.items() if _is_column(key)} | columns
     if flat.get("seconds") and flat.get("epochs"):
         flat["seconds_per_epoch"] = flat["seconds"] / flat["epochs"]
     return {"run": name, **flat, "variant": variant(flat)}

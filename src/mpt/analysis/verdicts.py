@@ -1,6 +1,6 @@
 """Judge each claim on a table: shown, not shown, or not testable with these runs, each with its numbers and n.
 
-:mod:`mpt.analysis.claims` states the rules in words; ``rules_2021`` and ``rules_efficient`` compute them.
+:mod:`mpt.analysis.claims` states the rules in words; ``rules_2021``, ``rules_efficient`` and ``rules_methods`` compute them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mpt.analysis import rules_2021, rules_efficient
+from mpt.analysis import rules_2021, rules_efficient, rules_methods
 from mpt.analysis.aggregate import require
 from mpt.analysis.claims import BEATS, CLAIMS
 from mpt.schema import MAX_TEXT, printable
@@ -18,7 +18,7 @@ from mpt.schema import MAX_TEXT, printable
 if TYPE_CHECKING:
     import pandas as pd
 
-RULES = rules_2021.RULES | rules_efficient.RULES
+RULES = rules_2021.RULES | rules_efficient.RULES | rules_methods.RULES
 
 
 @dataclass(frozen=True)
