@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from mpt.streams import stream_generator
+
 
 def mask(scores: np.ndarray, prune: float, *, score_abs: bool = True) -> np.ndarray:
     """Sort by importance, largest first; a stable sort leaves equals in the order of their flat index."""
@@ -162,3 +164,26 @@ def gate(score: float, uniform: float, temperature: float, *, prune: float) -> t
     odds = math.exp(score) * (1 - prune) / prune
     z = 1 / (1 + math.exp(-math.log(odds * uniform / (1 - uniform)) / temperature))
     return z > 0.5, z * (1 - z) / temperature
+
+
+def pattern(shape: tuple[int, ...], *, seed: int, layer: str, prune: float, pruned: float, locked: float) -> np.ndarray:
+    """A partially frozen network: -1 where a weight is pruned for good, +1 where it is always kept, 0 elsewhere."""
+    n = math.prod(shape)
+    kept = max(1, n - math.floor(prune * n + 0.5))
+    entries = [-1] * math.floor(pruned * (n - kept)) + [1] * math.floor(locked * kept)
+    entries += [0] * (n - len(entries))
+    order = stream_generator(seed, f"pattern/{layer}").permutation(n)
+    return np.array([entries[i] for i in order]).reshape(shape)
+
+
+def frozen_mask(scores: np.ndarray, pattern: np.ndarray, prune: float) -> np.ndarray:
+    """A partially frozen network: the most important weights, after those that are always kept."""
+    importance = [
+        math.inf if fixed > 0 else -math.inf if fixed < 0 else abs(score)
+        for score, fixed in zip(scores.ravel(), pattern.ravel(), strict=True)
+    ]
+    n = len(importance)
+    order = sorted(range(n), key=lambda i: (-importance[i], i))
+    out = np.zeros(n, dtype=bool)
+    out[order[: max(1, n - math.floor(prune * n + 0.5))]] = True
+    return out.reshape(scores.shape)

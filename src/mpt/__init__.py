@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mpt.search.methods import Biprop, Dense, EdgePopup, Method
     from mpt.search.selection import start_epoch
     from mpt.search.successors import Gem, Gumbel, IteRand, Recycle, Signed
+    from mpt.search.supermasks import PartlyFrozen
     from mpt.search.table import layer_table
     from mpt.ticket.ticket import Ticket
 
@@ -29,6 +30,7 @@ _HOMES = {
     "Gumbel": "mpt.search.successors",
     "IteRand": "mpt.search.successors",
     "Method": "mpt.search.methods",
+    "PartlyFrozen": "mpt.search.supermasks",
     "Recycle": "mpt.search.successors",
     "Signed": "mpt.search.successors",
     "Ticket": "mpt.ticket.ticket",
@@ -50,6 +52,7 @@ __all__ = [
     "Gumbel",
     "IteRand",
     "Method",
+    "PartlyFrozen",
     "Recycle",
     "Signed",
     "Ticket",

@@ -1,7 +1,7 @@
-"""The claims of the two papers and one of ours, and the rule that judges each. :mod:`mpt.analysis.verdicts` applies the rules.
+"""The claims of two papers and one of ours, each with the rule that judges it. :mod:`mpt.analysis.verdicts` applies it.
 
-C1 to C9: Diffenderfer & Kailkhura 2021, sections 3.1, 3.2 and appendix E. E1 to E5: Cheng et al., *Efficient MPT*. M1 is
-ours: it asks what came after biprop.
+C1 to C9: Diffenderfer & Kailkhura 2021, sections 3.1, 3.2 and appendix E. E1 to E5: Cheng et al., *Efficient MPT*. M1
+is ours: it asks what came after biprop.
 """
 
 from __future__ import annotations

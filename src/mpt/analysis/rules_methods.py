@@ -26,8 +26,10 @@ def interpolate(line: Mapping[float, Point], bits: float) -> Point | None:
         return None
     low, high = known[place - 1], known[place]
     a, b, share = line[low], line[high], (bits - low) / (high - low)
-    values = ((1 - share) * getattr(a, key) + share * getattr(b, key) for key in ("mean", "lowest", "highest"))
-    return Point(*values, min(a.n, b.n), min(a.images, b.images))
+    mean, lowest, highest = (
+        (1 - share) * x + share * y for x, y in ((a.mean, b.mean), (a.lowest, b.lowest), (a.highest, b.highest))
+    )
+    return Point(mean, lowest, highest, min(a.n, b.n), min(a.images, b.images))
 
 
 def _beats_at_equal_bits(table: pd.DataFrame) -> Finding:

@@ -180,7 +180,7 @@ def _check_cells(table: pd.DataFrame, path: Path) -> None:
 
 
 def variant(row: Mapping[str, Any]) -> str:
-    """The name of a run's line: ``MPT-1/32``, ``MPT-1/1+BN``, ``dense``, ``iterand 1/32``, ``MPT-1/32, learned gains``."""
+    """The name of a line: ``MPT-1/32``, ``MPT-1/1+BN``, ``dense``, ``iterand 1/32``, ``MPT-1/32, learned gains``."""
     method = str(row["method"])
     if method == "dense":
         return "dense"

@@ -1,6 +1,6 @@
 """Judge each claim on a table: shown, not shown, or not testable with these runs, each with its numbers and n.
 
-:mod:`mpt.analysis.claims` states the rules in words; ``rules_2021``, ``rules_efficient`` and ``rules_methods`` compute them.
+:mod:`mpt.analysis.claims` states the rules in words; the modules ``rules_*`` compute them.
 """
 
 from __future__ import annotations

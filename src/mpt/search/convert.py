@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mpt.search.activations import BinaryActivation
@@ -27,7 +26,7 @@ from mpt.search.attention import split_attention
 from mpt.search.binarize import binarize, binary_inputs, refuse_real_inputs
 from mpt.search.conversion import Conversion
 from mpt.search.dead import warn_of_dead_layers
-from mpt.search.initializers import random_scores, random_weight
+from mpt.search.draw import draw
 from mpt.search.layers import (
     LAYERWISE,
     TICKET_LAYERS,
@@ -105,7 +104,8 @@ def convert(
     elif learn_batchnorm or trained:
         raise ValueError(f"{type(method).__name__} trains every parameter: leave out learn_batchnorm and trained")
     binary = _binary_inputs(net, example, refuse=binary_activations)
-    _draw(net, method, seed=seed, left_out=_matching(dense, plain_layers(net)))
+    left_out = _matching(dense, plain_layers(net))
+    draw({name: layer for name, layer in plain_layers(net).items() if name not in left_out}, method, seed=seed)
     parameters = {name for name, _ in net.named_parameters()}
     dropped = tuple(name for name in dict.fromkeys(own) if name not in parameters)
     net.conversion = Conversion(method, seed, dropped, signs, binary, reads=reads)  # type: ignore[assignment]
@@ -185,6 +185,7 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
         layer.channels = owner.channels
         layer.register_parameter("scores", owner.scores if owner is not layer else _zeros(layer.weight.shape, layer))
         layer.register_buffer("threshold", None)
+        layer.register_buffer("pattern", None, persistent=False)
         gain = _zeros(channel_shape(layer.weight.shape, layer.channels), layer) if method.gains == "learned" else None
         layer.register_parameter("log_gain", gain if owner is layer else owner.log_gain)
         layer.method, layer.num_kept = method, method.num_kept(layer.weight.numel(), layer=name)  # type: ignore[assignment]
@@ -220,7 +221,7 @@ def to_dense(net: nn.Module) -> nn.Module:
             "channels",
         ):
             layer.__dict__.pop(attribute, None)
-        del layer.scores, layer.threshold, layer.log_gain
+        del layer.scores, layer.threshold, layer.pattern, layer.log_gain
         layer.weight = weight
     for attribute in ("conversion", "updates"):
         dense.__dict__.pop(attribute, None)
@@ -263,36 +264,3 @@ def _check_prune_layers(method: Method, names: list[str]) -> None:
 
 def _matching(patterns: Sequence[str], layers: dict[str, Any]) -> list[str]:
     return [name for name in layers if any(fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-@torch.no_grad()
-def _draw(net: nn.Module, method: Method, *, seed: int | None, left_out: Sequence[str]) -> None:
-    """Draw weights (if there is a seed) and scores of all layers, each from the stream of its layer's name."""
-    done: set[int] = set()  # identities of weights
-    for name, layer in plain_layers(net).items():
-        if name in left_out or id(layer.weight) in done:
-            continue
-        done.add(id(layer.weight))
-        shape = layer.weight.shape
-        if seed is not None:
-            layer.weight.copy_(
-                random_weight(
-                    shape,
-                    seed=seed,
-                    layer=name,
-                    init=method.init,
-                    scale_fan=method.scale_fan,
-                    prune=method.layer_prune(name),
-                )
-            )
-        if isinstance(layer, TicketLayer):
-            layer.scores.copy_(
-                random_scores(
-                    shape,
-                    seed=seed or 0,
-                    layer=name,
-                    init=method.score_init,
-                    start=method.score_start,
-                    power=method.power,
-                )
-            )

@@ -110,6 +110,18 @@ def random_scores(
     return torch.from_numpy(values).view(shape)
 
 
+def random_pattern(n: int, *, seed: int, layer: str, kept: int, shares: tuple[float, float]) -> np.ndarray:
+    """A random pattern of ``n`` weights, ``kept`` of which a search keeps: int8 (n,), -1 pruned, +1 kept, 0 searched.
+
+    With shares ``(p, r)`` it prunes ``floor(p (n - kept))`` weights and keeps ``floor(r kept)``, drawn uniformly from
+    the stream ``pattern`` of the layer.
+    """
+    pruned, locked = math.floor(shares[0] * (n - kept)), math.floor(shares[1] * kept)
+    pattern = np.zeros(n, dtype=np.int8)
+    pattern[:pruned], pattern[pruned : pruned + locked] = -1, 1
+    return stream_generator(seed, f"pattern/{layer}").permutation(pattern)
+
+
 def fans(shape: torch.Size) -> tuple[int, int]:
     """(fan_in, fan_out) as torch counts them: ``shape[1]`` and ``shape[0]`` times the kernel's size."""
     kernel = math.prod(shape[2:])

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from mpt.search.activations import recompute_signs
 from mpt.search.layer_ticket import LayerTicket, TicketWeight
+from mpt.search.mask import select
 
 if TYPE_CHECKING:
     from mpt.search.methods import Method
@@ -34,7 +35,10 @@ class Selection:
 
     def mask(self, layer: TicketLayer) -> Tensor:
         """Mask of the current scores of ``layer``, bool, of the shape of its weight."""
-        return layer.method.mask(layer.scores, kept=layer.num_kept)
+        if layer.pattern is None:
+            return layer.method.mask(layer.scores, kept=layer.num_kept)
+        values, absolute = layer.ranking()
+        return select(values, kept=layer.num_kept, absolute=absolute)
 
     def open(self) -> AbstractContextManager[None]:
         """Inside, no score changes, so layers that select together do so only once."""
@@ -60,6 +64,7 @@ class TicketLayer(nn.Module):
         method: the search method, shared by the layers of a network.
         num_kept: number of weights that the mask keeps if the layer selects for itself.
         selection: selects the mask; ``place`` is the layer's index in it.
+        pattern: int8, -1 where always pruned and +1 where always kept (:attr:`mpt.Method.pattern`); None without one.
         threshold: number that the importance of a kept weight exceeds, 0-d; None unless the selection is calibrated.
         log_gain: learned, one per output channel, the factor exp(c) of its gain; None unless the gains are learned.
         frozen_ticket: what evaluation inside :func:`frozen` computes with; None outside it.
@@ -76,6 +81,7 @@ class TicketLayer(nn.Module):
     num_kept: int
     selection: Selection
     place: int
+    pattern: Tensor | None
     threshold: Tensor | None
     log_gain: nn.Parameter | None
     frozen_ticket: LayerTicket | None
@@ -99,7 +105,7 @@ class TicketLayer(nn.Module):
         if self.frozen_ticket is not None and not self.training:
             return self.frozen_ticket.ticket_weight
         sampled = self.method.sample(self.scores) if self.training else None
-        mask, slope = sampled or (self._select(), None)
+        mask, slope = sampled or (self._select(), None if self.pattern is None else self.pattern == 0)
         weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, mask, slope, self.channels)
         factor = self._factor()
         return weight if factor is None else weight * factor
@@ -121,6 +127,19 @@ class TicketLayer(nn.Module):
             return (
                 LayerTicket(mask, gain, weight) if factor is None else LayerTicket(mask, gain * factor, weight * factor)
             )
+
+    def ranking(self) -> tuple[Tensor, bool]:
+        """What the selection ranks, and whether by magnitude: :meth:`mpt.Method.ranking` under the layer's pattern."""
+        values, absolute = self.method.ranking(self.scores)
+        if self.pattern is None:
+            return values, absolute
+        most = torch.finfo(values.dtype).max
+        values = (values.abs() if absolute else values).masked_fill(self.pattern < 0, -most)
+        return values.masked_fill_(self.pattern > 0, most), False
+
+    def importance(self) -> Tensor:
+        """The importance of each weight: :meth:`mpt.Method.importance` under the layer's pattern."""
+        return self.method.importance(self.scores) if self.pattern is None else self.ranking()[0]
 
     def _factor(self) -> Tensor | float | None:
         """What multiplies the method's ticket weight: the ramp's scale, and the learned factor of each channel."""

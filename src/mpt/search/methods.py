@@ -33,10 +33,9 @@ from torch import Tensor
 
 from mpt.search import mask as masks
 from mpt.search import weight as weights
-from mpt.search.checks import check_choice, check_number, check_prune_layers, check_whole, own_prune
+from mpt.search.checks import check_choice, check_number, check_prune_layers, check_selection, own_prune
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS, SCORE_INITS, SCORE_STARTS
 
-SELECTIONS = ("layerwise", "global", "threshold", "calibrated")
 RAMP = 10  # epochs over which the fraction removed rises in global pruning, as in the authors' update
 
 
@@ -108,33 +107,22 @@ class Method:
             raise ValueError(f"{type(self).__name__} defines its own gain: gains must be layer or learned, got channel")
         check_number("score_lr", "a factor of the learning rate and must be above 0", self.score_lr, above=0)
         check_number("power", "the exponent of power-propagation and must be at least 1", self.power, least=1)
-        self._check_selection()
+        check_selection(self, own_mask=type(self).mask is not Method.mask)
         if self.prune_layers:
             check_prune_layers(self.prune_layers, selection=self.selection)
         object.__setattr__(self, "prune_layers", dict(self.prune_layers) if self.prune_layers else None)
         if self.scale_fan == "published" and 0 in (self.prune, *(self.prune_layers or {}).values()):
             raise ValueError("scale_fan=published multiplies the fan by prune, which must then be above 0, got 0")
 
-    def _check_selection(self) -> None:
-        check_choice("selection", self.selection, SELECTIONS)
-        if (self.threshold is None) == (self.selection == "threshold"):
-            raise ValueError(
-                "threshold is the importance that a kept weight exceeds: give it with selection=threshold and with no "
-                f"other, got selection={self.selection} and threshold={self.threshold}"
-            )
-        if self.threshold is not None:
-            least = 0 if self.score_abs else -float("inf")
-            check_number("threshold", "an importance and must be 0 or more", self.threshold, least=least)
-        check_whole("refresh", "the steps between two settings of the threshold", self.refresh, least=1)
-        if self.ramp is not None:
-            check_whole("ramp", "the epochs over which the fraction removed rises to prune", self.ramp, least=0)
-        if self.ramp and self.selection == "threshold":
-            raise ValueError("ramp lets prune rise, which selection=threshold does not use: leave ramp out")
-        if self.selection != "layerwise" and type(self).mask is not Method.mask:
-            raise ValueError(
-                f"{type(self).__name__} defines its own mask, layer by layer: selection must be layerwise, got "
-                f"{self.selection}"
-            )
+    @property
+    def pattern(self) -> tuple[float, float] | None:
+        """Shares of a random pattern that is fixed before the search; None, as here, where all weights are searched.
+
+        The first is the share that is pruned for good of the weights that ``prune`` removes, the second the share that
+        is always kept of those it keeps. The pattern follows from the seed
+        (:func:`mpt.search.initializers.random_pattern`), so a ticket's file does not hold it.
+        """
+        return None
 
     @property
     def ramp_epochs(self) -> int:

@@ -89,7 +89,7 @@ class Together(Selection):
             hook.remove()
 
     def _ranked(self) -> tuple[list[Tensor], bool]:
-        ranked = [self.method.ranking(layer.scores) for layer in self.layers]
+        ranked = [layer.ranking() for layer in self.layers]
         return [values for values, _ in ranked], ranked[0][1]
 
     def _before_forward(self, net: nn.Module, _: Any) -> None:
@@ -124,13 +124,13 @@ class Threshold(Together):
             ValueError: the mask keeps nothing (checked on the CPU only, and not under torch.compile;
                 :func:`current_masks` checks everywhere).
         """
-        mask = self.method.importance(layer.scores) > self.method.score_threshold
+        mask = layer.importance() > self.method.score_threshold
         if _is_visible(mask) and not entries(mask).numpy().any():
             raise self.empty(layer, self.names[layer.place])
         return mask
 
     def empty(self, layer: TicketLayer, name: str) -> ValueError:
-        largest = self.method.importance(layer.scores).max().item()
+        largest = layer.importance().max().item()
         return ValueError(
             f"threshold={self.method.threshold:g} keeps none of the {layer.weight.numel()} weights of layer {name!r}, "
             f"whose largest importance is {math.copysign(abs(largest) ** self.method.power, largest):.4g}: lower it"
@@ -150,7 +150,7 @@ class Calibrated(Together):
             return self.masks[layer.place]
         threshold = self.layers[layer.place].threshold
         assert threshold is not None
-        return _above(self.method.importance(layer.scores), threshold)
+        return _above(layer.importance(), threshold)
 
     @torch.no_grad()
     def calibrate(self) -> None:

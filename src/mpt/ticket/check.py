@@ -193,6 +193,10 @@ def _is_count(value: Any) -> bool:
     return is_int(value, 1, 2**31)
 
 
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 0.9
+
+
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -221,6 +225,7 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], bool]] = {
     "method": (_is_method, True),
     "seed": (lambda v: v is None or is_int(v, 0, 2**63), True),
     "signs": (lambda v: v in ("seed", "stored"), False),
+    "pattern": (lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_share, v)), False),
     "binary_activations": (_is_binary_activations, False),
     "reads": (lambda v: isinstance(v, list) and all(map(is_text, v)), False),
     "layers": (lambda v: isinstance(v, list) and len(v) <= MAX_ROWS, True),

@@ -5,7 +5,8 @@ holds at most eight tensors. In each the layers, or the other parameters and buf
 order:
 
     header    uint8     bzip2 of the JSON of ``header`` and ``coding`` (how to take the rest apart)
-    masks     uint8     each range-coded or packed, whichever is shorter, see :mod:`mpt.ticket.coding`
+    masks     uint8     each range-coded or packed, whichever is shorter, see :mod:`mpt.ticket.coding`; without the
+                        weights that the seed's pattern prunes or keeps, see :mod:`mpt.ticket.pattern`
     signs     uint8     packed, of layers whose signs are not the seed's; the others are drawn again from the seed
     gains     float32   one for a layer, or one for each channel
     values    float32   kept weights of form "real"
@@ -29,8 +30,9 @@ from torch import Tensor
 from mpt.schema import parse
 from mpt.search.weight import channel_shape
 from mpt.ticket.check import check_header
-from mpt.ticket.coding import decode_mask, encode_mask
+from mpt.ticket.coding import decode_mask, encode_mask, least_coded_bytes, pack_bits
 from mpt.ticket.layer import StoredLayer
+from mpt.ticket.pattern import drawn_pattern, merge, searched_mask
 
 MAX_HEADER = 2**23  # bytes of JSON
 _STATES = {"floats": torch.float32, "integers": torch.int64, "booleans": torch.bool}
@@ -60,17 +62,42 @@ def compact(header: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Ten
 
 def _compact_layer(layer: StoredLayer, header: dict[str, Any], parts: dict[str, list[Tensor]]) -> dict[str, Any]:
     """Add the tensors of one layer to ``parts``; its row of ``coding``."""
-    coded = encode_mask(layer.parts["mask"].numpy(), n=layer.num_weights, kept=layer.kept)
+    coded, code = _encode(layer, header)
     parts["masks"].append(_bytes(coded.tobytes()))
     if layer.form == "real":
         parts["values"].append(layer.parts["values"])
-        return {"mask": coded.size}
+        return code
     parts["gains"].append(layer.gain)
     own = layer.has_seed_signs(seed=header["seed"], init=header["method"].get("init"))
     if not own:
         parts["signs"].append(layer.parts["signs"])
     axis = next((axis for axis, size in enumerate(layer.gain.shape) if size > 1), None)
-    return {"mask": coded.size, "signs": "seed" if own else "stored", "gains": axis}
+    return {**code, "signs": "seed" if own else "stored", "gains": axis}
+
+
+def _encode(layer: StoredLayer, header: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """The coded mask of a layer, and how to decode it; without what the header's pattern says of it."""
+    searched = searched_mask(layer, header)
+    if searched is not None and searched.any():
+        coded = encode_mask(pack_bits(searched), n=searched.size, kept=int(searched.sum()))
+        if coded.size >= least_coded_bytes(layer.num_weights):
+            return coded, {"mask": coded.size, "searched": int(searched.sum())}
+    coded = encode_mask(layer.parts["mask"].numpy(), n=layer.num_weights, kept=layer.kept)
+    return coded, {"mask": coded.size}
+
+
+def _decode(row: dict[str, Any], code: dict[str, Any], header: dict[str, Any], reader: _Reader) -> np.ndarray:
+    """The packed mask of a layer."""
+    n, coded = math.prod(row["shape"]), reader.take("masks", code["mask"]).numpy()
+    if "searched" not in code:
+        return decode_mask(coded, n=n, kept=row["kept"])
+    if coded.size < least_coded_bytes(n):
+        raise ValueError(f"{coded.size} bytes cannot be the mask of {n} weights")
+    pattern, kept = drawn_pattern(header, layer=row["name"], shape=row["shape"]), code["searched"]
+    searched = 0 if pattern is None else int(np.count_nonzero(pattern == 0))
+    if pattern is None or not isinstance(kept, int) or not 0 < kept <= searched:
+        raise ValueError(f"the mask of {row['name']} leaves out a pattern that the header does not have")
+    return merge(decode_mask(coded, n=searched, kept=kept), pattern)
 
 
 def expand(stored: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -119,9 +146,8 @@ def _expand_layer(
     row: dict[str, Any], code: dict[str, Any], header: dict[str, Any], reader: _Reader
 ) -> dict[str, Tensor]:
     """The parts of one layer, with packed mask and signs."""
-    n, kept = math.prod(row["shape"]), row["kept"]
-    mask = decode_mask(reader.take("masks", code["mask"]).numpy(), n=n, kept=kept)
-    parts = {"mask": torch.from_numpy(mask)}
+    kept = row["kept"]
+    parts = {"mask": torch.from_numpy(_decode(row, code, header, reader))}
     if row["form"] == "real":
         return parts | {"values": reader.take("values", kept)}
     axis = code["gains"]

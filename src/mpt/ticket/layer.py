@@ -78,13 +78,14 @@ class StoredLayer:
         """Whether the layer has a gain for each channel, instead of one."""
         return self.form == "binary" and self.gain.dim() > 0
 
-    def entropy_bits(self, *, seed_signs: bool) -> float:
+    def entropy_bits(self, *, seed_signs: bool, searched: tuple[int, int] | None = None) -> float:
         """The information in the layer: ``n H(k / n)`` for the mask, a bit a kept weight for signs, 32 a gain or value.
 
         Args:
             seed_signs: the signs are the seed's and count nothing.
+            searched: ``n`` and ``k`` of the part of the mask that the seed does not draw; None for the whole mask.
         """
-        mask = entropy(self.num_weights, self.kept)
+        mask = entropy(*(searched or (self.num_weights, self.kept)))
         if self.form == "real":
             return mask + 32 * self.kept
         return mask + 32 * self.gain.numel() + (0 if seed_signs else self.kept)

@@ -28,6 +28,7 @@ from mpt.ticket.check import FORMAT
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.network import build_backbone, build_network
 from mpt.ticket.pack import origin_of_signs, other_state, pack_layers, refuse_ramp, tensors_of
+from mpt.ticket.pattern import searched_part
 
 if TYPE_CHECKING:
     from mpt.ticket.classifier import Classifier
@@ -40,6 +41,7 @@ class Ticket:
     Attributes:
         header: plain JSON: ``format mpt backbone method seed signs layers others`` and whatever ``about`` added.
             ``signs`` is ``seed`` where the signs of all kept weights are those that ``seed`` draws, else ``stored``.
+            ``pattern`` has the shares of a pattern that ``seed`` draws (:attr:`mpt.Method.pattern`).
         tensors: as in the file, see :mod:`mpt.ticket.format`.
     """
 
@@ -69,6 +71,7 @@ class Ticket:
             "method": {"name": type(conversion.method).__name__, **asdict(conversion.method)},
             "seed": conversion.seed,
             "signs": origin_of_signs(layers, seed=conversion.seed, init=conversion.method.init),
+            **({"pattern": list(conversion.method.pattern)} if conversion.method.pattern else {}),
             "binary_activations": conversion.signs.as_dict() if conversion.signs else None,
             **({"reads": list(conversion.reads)} if conversion.reads else {}),
             "layers": [layer.row() for layer in layers],
@@ -232,13 +235,17 @@ class Ticket:
     def entropy_bits(self) -> float:
         """The information in the searched layers, in bits: see :meth:`mpt.ticket.layer.StoredLayer.entropy_bits`.
 
-        Signs count only in layers whose signs are not the seed's. Of a dense baseline, 32 for each parameter.
+        Signs count only in layers whose signs are not the seed's, and masks only where the seed's pattern, if there is
+        one, leaves them open. Of a dense baseline, 32 for each parameter.
         """
         if not self.layers:
             return 32.0 * self.num_weights
         seed, init = self.header["seed"], self.header["method"].get("init")
         return sum(
-            layer.entropy_bits(seed_signs=layer.has_seed_signs(seed=seed, init=init)) for layer in self.stored_layers()
+            layer.entropy_bits(
+                seed_signs=layer.has_seed_signs(seed=seed, init=init), searched=searched_part(layer, self.header)
+            )
+            for layer in self.stored_layers()
         )
 
     @property

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import mpt
+from mpt.search.layers import ticket_layers
+from tests import reference
+
+
+def converted(method, mlp, seed=0):
+    return mpt.convert(mlp, method, seed=seed, example=torch.randn(2, 6)).train()
+
+
+FROZEN = {"prune": 0.75, "pruned": 0.6, "locked": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("selection", "more"),
+    [("layerwise", {}), ("global", {}), ("calibrated", {}), ("threshold", {"threshold": 0.1})],
+)
+def test_a_pattern_prunes_and_keeps_its_weights_whatever_their_scores(mlp, selection, more):
+    net = converted(mpt.PartlyFrozen(**FROZEN, selection=selection, **more), mlp, seed=3)
+    before = {}
+    for step in range(3):
+        net(torch.randn(4, 6)).sum().backward()
+        with torch.no_grad():
+            for name, layer in ticket_layers(net).items():
+                pattern = layer.pattern.numpy()
+                assert np.array_equal(pattern, reference.pattern(pattern.shape, seed=3, layer=name, **FROZEN))
+                mask, scores = layer.mask().numpy(), layer.scores.detach().numpy()
+                assert mask[pattern > 0].all()
+                assert not mask[pattern < 0].any()
+                if selection == "layerwise":
+                    assert np.array_equal(mask, reference.frozen_mask(scores, pattern, 0.75))
+                if step:
+                    assert np.array_equal(scores[pattern != 0], before[name][pattern != 0])
+                assert not layer.scores.grad.numpy()[pattern != 0].any()
+                assert layer.scores.grad.numpy()[pattern == 0].any()
+                before[name] = scores.copy()
+                layer.scores -= 3 * layer.scores.grad
+                layer.scores.grad = None
+
+
+def test_a_pattern_is_the_seed_s_and_no_part_of_the_state(mlp):
+    method = mpt.PartlyFrozen(**FROZEN)
+    one, same, other = (converted(method, mlp, seed=seed) for seed in (0, 0, 1))
+    patterns = [[layer.pattern for layer in ticket_layers(net).values()] for net in (one, same, other)]
+    assert all(torch.equal(a, b) for a, b in zip(*patterns[:2], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(patterns[0], patterns[2], strict=True))
+    assert not any("pattern" in name for name in one.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: mpt.PartlyFrozen(prune=0.5, pruned=1.0), r"pruned is the share .* in \[0, 0.9\], got 1.0"),
+        (lambda: mpt.PartlyFrozen(prune=0.5, locked=-0.1), r"locked is the share .* in \[0, 0.9\], got -0.1"),
+        (lambda: mpt.PartlyFrozen(prune=0.5, pruned=0), "needs a pattern"),
+        (lambda: mpt.PartlyFrozen(prune=0.8, selection="global", ramp=5), "set ramp=0"),
+    ],
+)
+def test_bad_choices_are_refused_in_one_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
