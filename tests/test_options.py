@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mpt.commands.schemas import TICKET_COMMANDS, EvalSettings, PredictSettings
+from mpt.commands.schemas import THEORY_COMMANDS, TICKET_COMMANDS, EvalSettings, PredictSettings
 from mpt.run.settings import FinetuneSettings, Settings, dials
 from tests.console import SMALL, command
 
@@ -144,7 +144,8 @@ def test_an_option_that_cannot_be_honoured_is_refused(tmp_path, option):
 
 
 @pytest.mark.parametrize(
-    "schema", [FinetuneSettings, EvalSettings, PredictSettings, *dict.fromkeys(TICKET_COMMANDS.values())]
+    "schema",
+    [FinetuneSettings, EvalSettings, PredictSettings, *dict.fromkeys((TICKET_COMMANDS | THEORY_COMMANDS).values())],
 )
 def test_every_option_is_read_by_the_code(schema):
     from mpt.files import PACKAGE

@@ -22,12 +22,14 @@ ALLOWED = {  # room -> the rooms and ground-floor files that it may import besid
     "analysis": {"run", "files", "schema"},
     "ticket": {"search", "backbones", "data", "files", "schema", "streams"},
     "engine": {"ticket", "search", "files"},
+    "theory": {"ticket", "analysis", "data", "search", "backbones", "files"},
     "experiment": {"ticket", "run", "data", "search", "backbones", *GROUND},
     "multirun": {"experiment", "run", "data", *GROUND},
     "commands": {
         "multirun",
         "experiment",
         "engine",
+        "theory",
         "ticket",
         "analysis",
         "run",
@@ -125,7 +127,7 @@ def test_a_light_room_needs_no_more_libraries(room):
     assert libraries(room) - set(sys.stdlib_module_names) - {"mpt"} <= LIBRARIES[room]
 
 
-@pytest.mark.parametrize("room", ["search", "backbones", "data", "ticket", "engine"])
+@pytest.mark.parametrize("room", ["search", "backbones", "data", "ticket", "engine", "theory"])
 def test_rooms_for_other_programs_need_no_framework(room):
     assert not libraries(room) & HEAVY
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mpt.search.successors import Gem, Gumbel, IteRand, Recycle, Signed
     from mpt.search.supermasks import PartlyFrozen
     from mpt.search.table import layer_table
+    from mpt.theory.construct import construct
     from mpt.ticket.ticket import Ticket
 
 _HOMES = {
@@ -35,6 +36,7 @@ _HOMES = {
     "Signed": "mpt.search.successors",
     "Ticket": "mpt.ticket.ticket",
     "compile": "mpt.engine.engine",
+    "construct": "mpt.theory.construct",
     "convert": "mpt.search.convert",
     "frozen": "mpt.search.layers",
     "layer_table": "mpt.search.table",
@@ -58,6 +60,7 @@ __all__ = [
     "Ticket",
     "backbones",
     "compile",
+    "construct",
     "convert",
     "data",
     "frozen",

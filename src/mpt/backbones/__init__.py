@@ -7,12 +7,14 @@ rebuilds the network from it. Only the targets listed here are ever built from a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from mpt.backbones.conv import Conv
+from mpt.backbones.expanded import expand
 from mpt.backbones.mlp import MLP
 from mpt.backbones.resnet import ResNet
 from mpt.backbones.vgg import VGGSmall
@@ -111,9 +113,37 @@ def timm(*, name: str, num_classes: int = 10, in_channels: int = 3, **arguments:
     return _with_origin(net, "timm", dict(name=name, num_classes=num_classes, in_channels=in_channels, **arguments))
 
 
+def expanded(
+    *,
+    of: Mapping[str, Any] | nn.Module,
+    hidden: Mapping[str, int | Sequence[int]],
+    folded: Mapping[str, str] | None = None,
+) -> nn.Module:
+    """A network with random layers in the place of each of its layers: the backbone of :func:`mpt.construct`.
+
+    Args:
+        of: the ``origin`` of a network of this module, or any module, which stays as it is.
+        hidden: layer -> features of its hidden layer, or of several.
+        folded: batch-norm -> the layer that it is folded into.
+
+    Raises:
+        ValueError: the network has no such layer, or ``of`` is itself expanded.
+    """
+    if not isinstance(of, nn.Module) and of.get("target") == "mpt.backbones.expanded":
+        raise ValueError("of names an expanded network: name the network that it was made of")
+    widths = {name: [width] if isinstance(width, int) else list(width) for name, width in hidden.items()}
+    net = copy.deepcopy(of) if isinstance(of, nn.Module) else build(dict(of))
+    origin = getattr(of, "origin", None) if isinstance(of, nn.Module) else dict(of)
+    net = expand(net, widths, folded=folded or {})
+    net.origin = None  # type: ignore[assignment]
+    if origin is not None and origin.get("target") in TARGETS:
+        _with_origin(net, "expanded", {"of": origin, "hidden": widths, "folded": dict(folded or {})})
+    return net
+
+
 _CIFAR_RESNETS = (cifar_resnet18, cifar_resnet34, cifar_resnet50, cifar_resnet20, cifar_resnet32, cifar_resnet44)
 _BUILDERS: tuple[Callable[..., nn.Module], ...] = (conv2, conv4, conv6, conv8, mlp, vgg_small, *_CIFAR_RESNETS)
-_BUILDERS += (cifar_resnet56, cifar_resnet110, wide_resnet18_2, wide_resnet34, torchvision, timm)
+_BUILDERS += (cifar_resnet56, cifar_resnet110, wide_resnet18_2, wide_resnet34, torchvision, timm, expanded)
 TARGETS = {f"mpt.backbones.{builder.__name__}": builder for builder in _BUILDERS}
 
 

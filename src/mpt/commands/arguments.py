@@ -70,6 +70,29 @@ def path_and_overrides(usage: str, arguments: list[str], schema: type) -> tuple[
     return path, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
 
 
+def options_alone(usage: str, arguments: list[str], schema: type) -> list[str]:
+    """The overrides of a command without a file, checked as those of :func:`path_and_overrides`."""
+    arguments, folder = _config_dir(["json=true" if argument == "--json" else argument for argument in arguments])
+    for place, argument in enumerate(arguments):
+        if argument.startswith(tuple(DASHES)):
+            following = next(iter(arguments[place + 1 :]), None)
+            check_flag(argument, following, ("--json", "--config-dir", "-cd"), schema=schema, command=usage)
+        elif not _is_override(argument):
+            raise ValueError(f"{usage} takes options name=value alone here, got {argument}")
+    check_spelling(["--config-dir"] if folder else [], arguments, schema, command=usage)
+    return arguments + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
+
+
+def with_output(arguments: list[str]) -> list[str]:
+    """The arguments with ``out=FILE`` for ``-o FILE``."""
+    if "-o" not in arguments:
+        return arguments
+    at = arguments.index("-o")
+    if at + 1 == len(arguments) or "=" in arguments[at + 1]:
+        raise ValueError("-o must be followed by the file to write")
+    return [*arguments[:at], f"out={arguments[at + 1]}", *arguments[at + 2 :]]
+
+
 def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
     """The arguments without ``--config-dir DIR``, and DIR, a folder of the user's configuration files."""
     for flag in ("--config-dir", "-cd"):

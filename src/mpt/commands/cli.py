@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mpt.commands import help, schemas
-from mpt.commands.arguments import path_and_overrides, path_first, split
+from mpt.commands.arguments import options_alone, path_and_overrides, path_first, split, with_output
 from mpt.commands.spelling import check_spelling
 from mpt.commands.study import study
 from mpt.errors import give_up, is_mendable, run_command
@@ -110,6 +110,27 @@ def ticket(arguments: list[str]) -> None:
     functions = {"info": ticket.info, "report": ticket.report, "bench": bench.bench, "import": ticket.import_}
     functions |= {"pack": ticket.pack, "unpack": ticket.unpack, "compile": export.compile_, "export": export.export}
     print(functions[arguments[0]](path, overrides))
+
+
+@command("mpt-theory", help.theory)
+def theory(arguments: list[str]) -> None:
+    """``mpt-theory bounds|construct TICKET``, ``mpt-theory figure``: what theorems promise, tickets built so."""
+    if not arguments or arguments[0] not in schemas.THEORY_COMMANDS:
+        got = arguments[0] if arguments else "nothing"
+        raise ValueError(f"say what to do: mpt-theory {'|'.join(schemas.THEORY_COMMANDS)}, got {got}")
+    what, rest = arguments[0], with_output(arguments[1:])
+    path: Path | None = None
+    schema, usage = schemas.THEORY_COMMANDS[what], f"mpt-theory {what} TICKET"
+    if what == "figure" or (what == "bounds" and any(argument.startswith("model=") for argument in rest)):
+        rest = options_alone(f"mpt-theory {what}", rest, schema)
+    else:
+        path, rest = path_and_overrides(usage, rest, schema)
+    from mpt.commands import theory
+
+    if what == "figure":
+        print(theory.figure(rest))
+    else:
+        print(theory.bounds(path, rest) if what == "bounds" or path is None else theory.construct(path, rest))
 
 
 @command("mpt-status", help.status)

@@ -8,9 +8,12 @@ from typing import Any
 
 from mpt.commands.schemas import (
     BenchSettings,
+    BoundsSettings,
     CompileSettings,
+    ConstructSettings,
     EvalSettings,
     ExportSettings,
+    FigureSettings,
     ImportSettings,
     PredictSettings,
     ReportSettings,
@@ -160,6 +163,33 @@ def ticket() -> str:
             "",
             "export, " + _parameters(ExportSettings)[0],
             *_parameters(ExportSettings)[1:],
+        ]
+    )
+
+
+def theory() -> str:
+    return "\n".join(
+        [
+            "mpt-theory bounds TICKET prints what each theorem asks of a trained network: neurons, hidden widths.",
+            "mpt-theory construct TICKET builds the promised subnetwork: a ticket with a certificate of its error.",
+            "mpt-theory figure draws promised and needed neurons over the accuracy.",
+            "",
+            "  mpt-train model=mlp model.hidden=[32] data=digits method=dense prune=0 optim=adam epochs=100",
+            "  mpt-theory bounds runs/x/ticket.safetensors error=0.01 delta=0.05",
+            "  mpt-theory bounds model=conv4 in_channels=1 image_size=28 --json",
+            "  mpt-theory construct runs/x/ticket.safetensors accuracy=0.01 -o built.safetensors",
+            "  mpt-theory construct runs/x/ticket.safetensors accuracy=0.01 form=real keep=closest",
+            "  mpt-eval built.safetensors",
+            "  mpt-theory figure -o promised.svg",
+            "",
+            "bounds, " + _parameters(BoundsSettings)[0],
+            *_parameters(BoundsSettings)[1:],
+            "",
+            "construct, " + _parameters(ConstructSettings)[0],
+            *_parameters(ConstructSettings)[1:],
+            "",
+            "figure, " + _parameters(FigureSettings)[0],
+            *_parameters(FigureSettings)[1:],
         ]
     )
 

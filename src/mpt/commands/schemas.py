@@ -1,13 +1,14 @@
-"""The settings of mpt-eval and mpt-ticket; :mod:`mpt.run.settings` has the settings of a run."""
+"""The settings of mpt-eval, mpt-ticket and mpt-theory; :mod:`mpt.run.settings` has the settings of a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpt.run.ranges import PRUNE, SEED, Range, above, at_least, one_of
+from mpt.run.ranges import PRUNE, SEED, Range, above, at_least, one_of, share
 from mpt.run.settings import ACCELERATORS, Data, OptionalOpen, dial
 
+FORMS, KEEPS = ("binary", "real", "doubling"), ("fewest", "closest")
 ENGINES = ("torch", "lists", "unrolled")
 WEIGHTS = ("int8", "int4", "int2", "float")
 _COUNTS = Range(
@@ -120,6 +121,47 @@ class ImportSettings:
     out: str | None = dial(None, "ticket file to write; null: FILE with .safetensors, in this folder")
 
 
+@dataclass
+class BoundsSettings(TicketSettings):
+    """One table of ``mpt-theory bounds``."""
+
+    error: float = dial(0.01, "largest error of the output, in its 2-norm", above(0))
+    delta: float = dial(0.05, "probability of failure", share())
+    radius: float | None = dial(None, "largest 2-norm of an input; null: of the images, normalized", above(0))
+    image_size: int | None = dial(None, "side of the images; null: the ticket's, or 32", at_least(1))
+    in_channels: int | None = dial(None, "channels of the images; null: the ticket's, or 3", at_least(1))
+    num_classes: int = dial(10, "classes of a network given as model=", at_least(1))
+
+
+@dataclass
+class ConstructSettings(TicketSettings):
+    """One ticket of ``mpt-theory construct``."""
+
+    accuracy: float = dial("???", "largest error of a weight; must be given", above(0))
+    form: str = dial("binary", "how weights are built", one_of(*FORMS))
+    keep: str = dial("fewest", "with form=real, which subset is kept", one_of(*KEEPS))
+    delta: float = dial(0.05, "probability that the seed's network does not hold the ticket", share())
+    seed: int = dial(0, "seed of the random network", SEED)
+    out: str | None = dial(None, "ticket file to write; null: TICKET with .constructed.safetensors, in this folder")
+    certify: bool = dial(True, "say how many labels of the test images are certified")
+    progress: bool = dial(True, "show a progress bar on a terminal")
+    data: Data = dial(Data, "images whose labels are certified")
+
+
+@dataclass
+class FigureSettings:
+    """One figure of ``mpt-theory figure``."""
+
+    out: str = dial("promised.svg", "figure to write: .svg, .png or .pdf")
+    table: str | None = dial(None, "table to draw, as an earlier call wrote it; null: compute it")
+    csv: str | None = dial(None, "write the table to this file too")
+
+
+THEORY_COMMANDS: dict[str, type] = {  # what follows mpt-theory, and its options
+    "bounds": BoundsSettings,
+    "construct": ConstructSettings,
+    "figure": FigureSettings,
+}
 TICKET_COMMANDS: dict[str, type] = {  # what follows mpt-ticket, and its options
     "info": InfoSettings,
     "report": ReportSettings,

@@ -46,6 +46,11 @@ def info(path: Path, overrides: list[str]) -> str:
         lines.append(f"data      {printable(name)}, classes {', '.join(map(printable, classes))}")
     if "imported" in header:
         lines.append(f"imported  {_pairs(header['imported'])}")
+    if built := header.get("constructed"):
+        keys = ("form", "keep", "accuracy", "delta", "target")
+        lines.append(f"built     {_pairs({key: built[key] for key in keys if key in built})}")
+        if isinstance(proved := built.get("certificate"), dict):
+            lines.append(f"certified {_pairs({key: proved.get(key) for key in ('weight_error', 'output_error')})}")
     for step in header.get("history", []):
         keys = ("layers", "epochs", "batch", "seed", "data")
         details = _pairs({key: step[key] for key in keys if key in step})

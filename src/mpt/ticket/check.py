@@ -26,6 +26,7 @@ MAX_ROWS = 2**16  # layers, or other parameters and buffers
 MAX_MATCHES = 2**20  # layers times patterns of prune_layers
 MAX_SIDE, MAX_PIXELS = 2**12, 2**27  # of the images that a network takes
 MAX_ARGUMENTS = 64  # of a backbone, and entries of one of them
+MAX_NUMBER = 2**20  # among them
 _DTYPES = (torch.float32, torch.int64, torch.bool)  # of tensors other than searched layers
 
 
@@ -117,13 +118,15 @@ def _is_backbone(value: Any) -> bool:
 def _are_arguments(value: Any) -> bool:
     if not isinstance(value, dict) or len(value) > MAX_ARGUMENTS or not fits(value, dict[str, Any]):
         return False
+    if "of" in value and not _is_backbone(value["of"]):  # the network that an expanded one was made of
+        return False
     return all(map(_is_small, value.values())) and _is_image(value.get("in_channels"), value.get("image_size"))
 
 
 def _is_small(value: Any) -> bool:
     if isinstance(value, (list, dict)):
         return len(value) <= MAX_ARGUMENTS and all(map(_is_small, value.values() if isinstance(value, dict) else value))
-    return is_text(value) if isinstance(value, str) else value is None or abs(value) <= 2**20
+    return is_text(value) if isinstance(value, str) else value is None or abs(value) <= MAX_NUMBER
 
 
 def _is_image(channels: Any, side: Any) -> bool:
@@ -236,6 +239,7 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], bool]] = {
     "parameters": (_are_parameters, False),
     "epoch": (lambda v: is_int(v, 0, 2**31), False),
     "imported": (lambda v: fits(v, dict[str, Any]), False),
+    "constructed": (lambda v: fits(v, dict[str, Any]), False),
     "history": (lambda v: fits(v, list[dict[str, Any]]) and all(is_text(step.get("ticket")) for step in v), False),
 }
 

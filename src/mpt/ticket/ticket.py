@@ -262,6 +262,7 @@ class Ticket:
     def image_shape(self) -> tuple[int, int]:
         """Channels and side of the images that the network takes, as far as the header says (else 3 and 32)."""
         data, built = self.header.get("data", {}), (self.header["backbone"] or {}).get("arguments", {})
+        built = built["of"]["arguments"] if "of" in built else built  # a network that mpt.construct expanded
         channels = data.get("channels") or built.get("in_channels") or 3
         return channels, data.get("image_size") or built.get("image_size") or 32
 

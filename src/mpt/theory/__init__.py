@@ -1,0 +1,1 @@
+"""What the theorems promise, and tickets that are constructed from a trained network instead of searched."""

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import mpt
+from mpt import backbones
+from mpt.theory.construct import build_ticket, digest_of
+from mpt.ticket.controls import CONTROLS, control
+from tests.theory.networks import Cnn, cnn, images, mlp, seeded
+
+
+@pytest.mark.parametrize("form", ["binary", "doubling", "real"])
+def test_a_constructed_ticket_is_read_back_with_the_same_logits(form, tmp_path):
+    net = mlp()
+    made = build_ticket(net, accuracy=0.05, form=form)
+    made.ticket.save(tmp_path / "built.safetensors")
+    ticket = mpt.Ticket.load(tmp_path / "built.safetensors")
+    x = images(net)
+    assert ticket.digest == made.ticket.digest
+    assert torch.equal(ticket.network()(x), made.network()(x))
+    assert ticket.header["constructed"]["target"] == digest_of(net)
+    assert ticket.header["constructed"]["certificate"]["output_error"] == made.certificate.output_error
+
+
+def test_three_lines_for_a_network_of_your_own():
+    target = seeded(lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3)))
+    net, certificate = mpt.construct(target, accuracy=0.05)
+    x = torch.rand(100, 6)
+    assert (net(x) - target(x)).abs().max() <= certificate.output_error
+    assert mpt.Ticket.from_network(net).num_kept == sum(int(layer.mask().sum()) for layer in layers_of(net))
+
+
+def test_three_lines_for_a_small_cnn_of_your_own():
+    target = cnn()
+    net, certificate = mpt.construct(target, accuracy=0.05, form="real", keep="closest")
+    x = images(target)
+    assert (net(x) - target(x)).abs().max() <= certificate.output_error + 1e-5
+    assert certificate.weight_error <= 0.05
+
+
+def layers_of(net):
+    from mpt.search.layers import ticket_layers
+
+    return ticket_layers(net).values()
+
+
+def test_the_network_s_own_ticket_is_the_constructed_one():
+    made = build_ticket(mlp(), accuracy=0.05)
+    again = mpt.Ticket.from_network(made.network())
+    assert {name: tensor.tolist() for name, tensor in again.tensors.items()} == {
+        name: tensor.tolist() for name, tensor in made.ticket.tensors.items()
+    }
+    assert again.header["signs"] == "seed"
+
+
+def test_a_file_of_your_own_network_takes_the_expanded_backbone(tmp_path):
+    target = cnn()
+    made = build_ticket(target, accuracy=0.05)
+    made.ticket.save(tmp_path / "built.safetensors")
+    ticket = mpt.Ticket.load(tmp_path / "built.safetensors")
+    with pytest.raises(ValueError, match="backbone="):
+        ticket.network()
+    widths = {layer.name.removesuffix(".0"): layer.shape[0] for layer in ticket.layers if layer.name.endswith(".0")}
+    backbone = backbones.expanded(of=target, hidden=widths, folded=made.target.folded)
+    x = images(target)
+    assert torch.equal(ticket.network(backbone)(x), made.network()(x))
+
+
+def test_controls_and_the_engine_take_a_constructed_ticket():
+    net = mlp()
+    ticket = build_ticket(net, accuracy=0.01).ticket
+    x = images(net)
+    assert torch.allclose(mpt.compile(ticket)(x), ticket.network()(x), atol=1e-4)
+    for name in CONTROLS:
+        drawn = control(ticket, name, seed=1)
+        assert drawn.num_kept == ticket.num_kept
+        assert (drawn.network()(x) - net(x)).abs().max() > 4 * (ticket.network()(x) - net(x)).abs().max()
+
+
+def test_the_target_stays_as_it_is():
+    net = cnn()
+    before = digest_of(net)
+    mpt.construct(net, accuracy=0.05)
+    assert digest_of(net) == before
+    assert not net.training
+    assert next(net.parameters()).requires_grad
+
+
+def test_a_forward_that_cannot_be_followed_is_built_for_both_signs_without_bounds():
+    class Choosing(Cnn):
+        def forward(self, x):
+            return super().forward(x if x.sum() > 0 else -x)
+
+    target = seeded(Choosing)
+    net, certificate = mpt.construct(target, accuracy=0.02, form="real", keep="closest")
+    x = images(target)
+    assert certificate.output_error is None
+    assert certificate.weight_error <= 0.02
+    assert (net(x) - target(x)).abs().max() < 0.5
+
+
+def test_real_numbers_grow_until_every_weight_is_within_the_accuracy():
+    made = build_ticket(mlp(), accuracy=1e-6, form="real")
+    assert made.ticket.header["constructed"]["numbers"] > 14
+    assert made.certificate.weight_error <= 1e-6
+
+
+@pytest.mark.slow
+def test_every_layer_of_resnet18_is_replaced():
+    target = backbones.torchvision(name="resnet18", width_per_group=64).eval()
+    made = build_ticket(target, accuracy=0.02, form="real", example=torch.zeros(1, 3, 32, 32))
+    assert {layer.name.rpartition(".")[0] for layer in made.ticket.layers} == made.target.layers.keys()
+    assert len(made.target.layers) == 21
+    assert made.certificate.weight_error <= 0.02
+    assert made.certificate.output_error > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"accuracy": 0}, "accuracy is the largest error of a weight"),
+        ({"accuracy": 9.0}, "below the largest weight of each layer"),
+        ({"accuracy": 0.05, "delta": 1.5}, "delta must be"),
+        ({"accuracy": 0.05, "form": "sign"}, "form must be one of"),
+        ({"accuracy": 0.05, "keep": "all"}, "keep must be one of"),
+        ({"accuracy": 0.05, "seed": -1}, "seed must be"),
+        ({"accuracy": 0.05, "inputs": (1.0, 0.0)}, "low 1 is above high 0"),
+        ({"accuracy": 0.05, "inputs": ([0.0, 0.0], 1.0)}, "one for each of 1 channels"),
+        ({"accuracy": 1e-15, "form": "real"}, "is not reached with 40 numbers"),
+    ],
+)
+def test_arguments_outside_their_range_are_refused(arguments, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        mpt.construct(mlp(hidden=(2,), side=1), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_input_that_cannot_be_guessed_is_asked_for():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(7, 3)
+
+        def forward(self, x):
+            return self.a(x.view(x.size(0), 7, 5).mean(2))
+
+    with pytest.raises(ValueError, match="give example="):
+        mpt.construct(Odd(), accuracy=0.05)
+    net, _ = mpt.construct(Odd(), accuracy=0.05, example=torch.zeros(2, 35))
+    assert net(torch.zeros(2, 35)).shape == (2, 3)
+
+
+def test_a_layer_that_is_never_called_is_refused():
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.spare = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.a(x)
+
+    with pytest.raises(ValueError, match="never calls layer spare"):
+        mpt.construct(Spare(), accuracy=0.05)
