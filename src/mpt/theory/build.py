@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from mpt.search.fast.loops import compiled
-from mpt.search.initializers import random_sign_bits, random_weight
+from mpt.search.initializers import random_weight
 from mpt.theory import counting, doubling
+from mpt.theory.packing import as_rows, as_weight, binary_layer, binary_outer, real_layer, signs
 from mpt.theory.subset import MOST, PART, closest, fewest, run_in_parts
 from mpt.theory.target import matrix, rows_of
-from mpt.ticket.coding import pack_bits
 from mpt.ticket.layer import StoredLayer
 
 PRECISE = 24  # numbers of a closest subset, which is then within about 1e-4 of the largest weight
@@ -102,7 +102,7 @@ def binary(job: Job, widths: list[int], advance: Advance) -> list[StoredLayer]:
     starts = np.concatenate([[0], np.cumsum(_binary_blocks(job, values))])
     column = np.repeat(np.arange(values.shape[1]), np.diff(starts))
     inner = signs(inner_shape, seed=job.seed, layer=job.part(0)).reshape(width, -1)[np.arange(width), column]
-    outer = _as_rows(signs(outer_shape, seed=job.seed, layer=job.part(1)), outer_shape)
+    outer = as_rows(signs(outer_shape, seed=job.seed, layer=job.part(1)), outer_shape)
     mask, missed = np.zeros_like(outer), np.zeros(len(outer), np.int64)
     share = np.broadcast_to
     run_in_parts(
@@ -123,8 +123,8 @@ def binary(job: Job, widths: list[int], advance: Advance) -> list[StoredLayer]:
     used, inner_mask = mask.any(axis=0), np.zeros(inner_shape[:2], bool)
     inner_mask[used, column[used]] = True
     return [
-        stored(job.part(0), inner_shape, inner_mask.ravel(), inner[used], gain),
-        _outer(job.part(1), outer_shape, mask, outer, np.float32(1)),
+        binary_layer(job.part(0), inner_shape, inner_mask.ravel(), inner[used], gain),
+        binary_outer(job.part(1), outer_shape, mask, outer, np.float32(1)),
     ]
 
 
@@ -165,16 +165,16 @@ def chain(job: Job, widths: list[int], advance: Advance) -> list[StoredLayer]:
             mask[taken[used], entry[used]] = True
         kept, hidden, held = [*kept, mask], [*hidden, positive], taken.reshape(-1, len(inputs))
     last = len(sizes.slots)
-    outer = _as_rows(signs(shapes[-1], seed=job.seed, layer=job.part(last)), shapes[-1])
+    outer = as_rows(signs(shapes[-1], seed=job.seed, layer=job.part(last)), shapes[-1])
     mask_outer = doubling.choose(values, outer, held, chain=sizes, pieces=job.pieces)
     if mask_outer is None:
         raise missing(job, "a sign of a digit")
     kept[-1][~mask_outer.any(axis=0)] = False
     for t, (mask, positive) in enumerate(zip(kept, hidden, strict=True)):
         gain = np.float32(1 if t == 0 else 0.5)
-        layers.append(stored(job.part(t), shapes[t], mask.ravel(), positive[mask], gain))
+        layers.append(binary_layer(job.part(t), shapes[t], mask.ravel(), positive[mask], gain))
     advance(len(values))
-    return [*layers, _outer(job.part(last), shapes[-1], mask_outer, outer, sizes.gain)]
+    return [*layers, binary_outer(job.part(last), shapes[-1], mask_outer, outer, sizes.gain)]
 
 
 # real -------------------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def real(job: Job, widths: list[int], advance: Advance, *, numbers: int, keep: s
     )
     scales = _scales(inner_shape, outer_shape, largest=float(np.abs(values).max()))
     own = v.reshape(width, -1)[np.arange(width), np.arange(width) // block] * np.float32(scales[0])  # (width,)
-    outer = _as_rows(u, outer_shape) * np.float32(scales[1])
+    outer = as_rows(u, outer_shape) * np.float32(scales[1])
     mask = np.zeros(outer.shape, bool)
     for sign in (1, -1)[: job.pieces]:
         place = _first_of_sign(own.reshape(columns, block) * sign, numbers)
@@ -225,10 +225,10 @@ def real(job: Job, widths: list[int], advance: Advance, *, numbers: int, keep: s
             advance(len(target))
     used, inner_mask = mask.any(axis=0), np.zeros(inner_shape[:2], bool)
     inner_mask[used, (np.arange(width) // block)[used]] = True
-    flat = _as_weight(mask, outer_shape)
+    flat = as_weight(mask, outer_shape)
     return [
-        _real(job.part(0), inner_shape, inner_mask.ravel(), own[used]),
-        _real(job.part(1), outer_shape, flat, _as_weight(outer, outer_shape)[flat]),
+        real_layer(job.part(0), inner_shape, inner_mask.ravel(), own[used]),
+        real_layer(job.part(1), outer_shape, flat, as_weight(outer, outer_shape)[flat]),
     ]
 
 
@@ -254,48 +254,3 @@ def first_numbers(weights: int, *, delta: float, keep: str) -> int:
     """
     numbers = math.ceil(math.log2(weights / delta) + 1)
     return min(MOST, max(numbers, PRECISE) if keep == "closest" else numbers)
-
-
-# stored layers ----------------------------------------------------------------------------------------------------
-
-
-def signs(shape: tuple[int, ...], *, seed: int, layer: str) -> np.ndarray:
-    """Which random signs of a layer are +, bool of its shape."""
-    n = math.prod(shape)
-    bits = np.unpackbits(random_sign_bits(n, seed=seed, layer=layer), count=n, bitorder="little")
-    return bits.view(bool).reshape(shape)
-
-
-def _as_rows(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The weight of an outer layer as (outputs places, hidden)."""
-    values = values.reshape(shape[0], shape[1], -1)
-    return np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(-1, shape[1])
-
-
-def _as_weight(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """:func:`_as_rows` the other way round, flat."""
-    flat: np.ndarray = rows.reshape(shape[0], -1, shape[1]).transpose(0, 2, 1).reshape(-1)
-    return flat
-
-
-def _outer(name: str, shape: tuple[int, ...], mask: np.ndarray, positive: np.ndarray, gain: np.float32) -> StoredLayer:
-    flat = _as_weight(mask, shape)
-    return stored(name, shape, flat, _as_weight(positive, shape)[flat], gain)
-
-
-def stored(name: str, shape: tuple[int, ...], mask: np.ndarray, positive: np.ndarray, gain: np.float32) -> StoredLayer:
-    """A binary layer: ``mask`` (n,), the signs of the kept weights (kept,), and the gain."""
-    parts = {
-        "mask": torch.from_numpy(pack_bits(mask)),
-        "signs": torch.from_numpy(pack_bits(positive)),
-        "gain": torch.tensor(gain, dtype=torch.float32),
-    }
-    return StoredLayer(name, shape, int(mask.sum()), "binary", None, False, parts)
-
-
-def _real(name: str, shape: tuple[int, ...], mask: np.ndarray, values: np.ndarray) -> StoredLayer:
-    parts = {
-        "mask": torch.from_numpy(pack_bits(mask)),
-        "values": torch.from_numpy(np.ascontiguousarray(values, np.float32)),
-    }
-    return StoredLayer(name, shape, int(mask.sum()), "real", None, False, parts)
