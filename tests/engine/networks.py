@@ -10,6 +10,7 @@ import mpt
 from mpt.engine.code import Machine
 from mpt.engine.engine import Run
 from mpt.engine.fuse import fuse
+from mpt.engine.recipe import make
 from mpt.engine.trace import trace
 
 BATCHES = (1, 2, 15, 16, 17, 65)
@@ -17,7 +18,8 @@ BOUND = 2e-5  # of the largest logit
 
 
 def compiled(net, shape, *, lanes=None, unroll=False, threads=1):
-    return Run(fuse(trace(net, shape=shape)), machine=Machine.host(lanes=lanes), unroll=unroll, threads=threads)
+    machine = Machine.host(lanes=lanes)
+    return Run(*make(fuse(trace(net, shape=shape)), machine=machine, unroll=unroll), machine=machine, threads=threads)
 
 
 def assert_same(run, net, *, batches=BATCHES, seed=0):

@@ -12,6 +12,7 @@ from mpt.engine import lanes
 from mpt.engine.code import Machine
 from mpt.engine.engine import Run
 from mpt.engine.fuse import fuse
+from mpt.engine.recipe import make
 from mpt.engine.trace import trace
 from tests.engine import interpreter
 from tests.engine.networks import BATCHES, assert_same, compiled, make_ternary, ticket, with_statistics
@@ -46,7 +47,8 @@ def test_signs_are_exact_to_the_last(side, width, unroll):
     body += [nn.Conv2d(50, 30, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(30), mpt.BinaryActivation()]
     net = make_ternary(with_statistics(nn.Sequential(*body)), rng, prune=0.1)  # over 127 weights an output
     nodes = fuse(trace(net, shape=(40, side, side)))
-    run = Run(nodes, machine=Machine.host(lanes=width), unroll=unroll)
+    machine = Machine.host(lanes=width)
+    run = Run(*make(nodes, machine=machine, unroll=unroll), machine=machine)
     for n in BATCHES:
         images = rng.normal(size=(n, 40, side, side)).astype(np.float32)
         np.testing.assert_array_equal(run(images).reshape(n, *nodes[-1].shape), interpreter.run(nodes, images))

@@ -25,12 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpt.engine import objects, unrolled
+from mpt.engine import objects, recipe
 from mpt.engine.code import Machine
 from mpt.engine.fuse import fuse
 from mpt.engine.graph import Node, Shape
 from mpt.engine.layout import LINE
-from mpt.engine.program import ENTRY, program
+from mpt.engine.program import ENTRY
+from mpt.engine.recipe import Recipe
 from mpt.engine.trace import trace
 from mpt.ticket.ticket import Ticket
 
@@ -65,12 +66,22 @@ def compile(
     if not isinstance(ticket, (Ticket, str, os.PathLike)):
         kind = type(ticket).__name__
         raise ValueError(f"ticket is a Ticket or the path of its file, got {kind}: mpt.Ticket.from_network makes one")
-    if not isinstance(ticket, Ticket):
+    machine, threads = Machine.host(), threads or torch.get_num_threads()
+    file = None if isinstance(ticket, Ticket) else recipe.key_of_file(Path(ticket))
+    known = objects.kept(file, machine) if file else None
+    if known is None and not isinstance(ticket, Ticket):
         ticket = Ticket.load(Path(ticket))
-    nodes = operations(ticket, image_size=image_size)
-    name = repr(ticket).partition("\n")[0]
-    threads = threads or torch.get_num_threads()
-    return Run(nodes, machine=Machine.host(), unroll=unroll, threads=threads, name=name)
+    digest = ticket.digest if isinstance(ticket, Ticket) else (known or b"").decode()
+    key = recipe.key_of(digest, unroll, image_size)
+    found = recipe.kept(key, machine)
+    if found is None:
+        ticket = ticket if isinstance(ticket, Ticket) else Ticket.load(Path(ticket))
+        nodes = operations(ticket, image_size=image_size)
+        found = recipe.make(nodes, machine=machine, unroll=unroll, name=repr(ticket).partition("\n")[0])
+        objects.keep(key, machine, found[0].to_bytes())
+        if file:
+            objects.keep(file, machine, digest.encode())
+    return Run(*found, machine=machine, threads=threads)
 
 
 def operations(ticket: Ticket, *, image_size: int | tuple[int, int] | None = None) -> list[Node]:
@@ -113,23 +124,11 @@ class Run:
         name: of the network, for ``repr``.
     """
 
-    def __init__(
-        self,
-        nodes: Sequence[Node],
-        *,
-        machine: Machine,
-        unroll: bool = False,
-        threads: int = 1,
-        name: str = "a network",
-    ) -> None:
-        self.shape, last, self.threads, self.name = nodes[0].shape, nodes[-1].shape, threads, name
-        self.kind = f"{'unrolled' if unroll else 'lists'}, vectors of {machine.lanes}"
-        self.outputs = last[:1] if last[1:] == (1, 1) else last
-        made = program(nodes, machine=machine, unroll=unroll)
-        steps = objects.cached(made.text.encode(), machine, lambda: objects.optimised(made.text, machine))
-        self._library = objects.Library([steps, *unrolled.objects(made.layers, machine=machine)], machine)
-        made.link(self._library.address)
-        self._data, self._bytes = torch.frombuffer(made.data, dtype=torch.uint8), made.work + LINE
+    def __init__(self, made: Recipe, contents: Sequence[bytes], *, machine: Machine, threads: int = 1) -> None:
+        self.shape, self.threads, self.name, self.kind = made.shape, threads, made.name, made.kind
+        self.outputs = made.last[:1] if made.last[1:] == (1, 1) else made.last
+        self._library = objects.Library(contents, machine)
+        self._data, self._bytes = torch.frombuffer(made.linked(self._library), dtype=torch.uint8), made.work + LINE
         pointer = ctypes.c_void_p
         self._function = self._library.function(ENTRY, pointer, pointer, ctypes.c_int64, pointer, pointer)
         self._memory: SimpleQueue[Tensor] = SimpleQueue()

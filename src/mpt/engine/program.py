@@ -44,11 +44,6 @@ class Program:
     links: list[tuple[int, str]]
     work: int
 
-    def link(self, address: Callable[[str], int]) -> None:
-        """Write addresses and sizes of the unrolled functions into the data."""
-        for offset, name, size in self.entries():
-            self.data[offset : offset + 16] = np.array([address(name), size], np.int64).tobytes()
-
     def entries(self) -> list[tuple[int, str, int]]:
         """Where in the data, in order, address and size of which function are expected, and the size.
 
