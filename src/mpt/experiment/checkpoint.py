@@ -1,4 +1,4 @@
-"""Checkpoints, one per epoch, each written whole or not at all, and checked before anything is resumed from them.
+"""Checkpoints, by default one per epoch, each written whole or not at all, and checked before anything is resumed from them.
 
 A checkpoint is sealed: a flipped bit anywhere is noticed, which torch does not do. It names its run by the digest of
 everything on which the ticket depends, and carries the digest of its own outline: one that lost a part and was written
@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 
@@ -45,17 +45,16 @@ class WholeOrNothing(TorchCheckpointIO):
         write_atomically(path, content.getbuffer(), seal=True)
 
 
-def last_checkpoint(directory: Path) -> ModelCheckpoint:
-    """The callback that writes ``last.ckpt`` in ``directory`` after every epoch and its evaluation."""
-    return ModelCheckpoint(
-        dirpath=directory,
-        filename="last",
-        save_top_k=1,
-        enable_version_counter=False,
-        every_n_epochs=1,
-        save_on_train_epoch_end=True,
-        auto_insert_metric_name=False,
-    )
+class LastCheckpoint(Checkpoint):
+    """Writes ``last.ckpt`` in ``directory`` after every ``every``-th epoch and its evaluation, and after the last."""
+
+    def __init__(self, directory: Path, *, every: int) -> None:
+        self.path, self.every = directory / "last.ckpt", every
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        done = trainer.current_epoch + 1
+        if done % self.every == 0 or done == trainer.max_epochs:
+            trainer.save_checkpoint(self.path)
 
 
 class BestCheckpoint(Checkpoint):

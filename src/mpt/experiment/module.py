@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from mpt.data import Batch, ImageData, Loader
 from mpt.experiment.losses import losses
 from mpt.experiment.optim import build_optim
+from mpt.experiment.recorded import RecordedStep, Step
 from mpt.run.settings import Optim
 from mpt.search.conversion import Conversion
 from mpt.search.layers import frozen, ticket_layers
@@ -34,6 +35,7 @@ class TicketModule(L.LightningModule):
         optim: optimizer and learning rate.
         epochs: of the whole run, for the learning rate.
         label_smoothing: of the training loss; reported losses have none.
+        graph: record the step as a CUDA graph (:mod:`mpt.experiment.recorded`).
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class TicketModule(L.LightningModule):
         optim: Optim,
         epochs: int,
         label_smoothing: float = 0.0,
+        graph: bool = False,
     ) -> None:
         super().__init__()
         self.net, self.splits, self.seed, self.optim, self.epochs = net, splits, seed, optim, epochs
@@ -55,27 +58,46 @@ class TicketModule(L.LightningModule):
         self.accs: Any = nn.ModuleDict({split: self.train_acc.clone() for split in splits})
         self.losses: Any = nn.ModuleDict({split: self.train_loss.clone() for split in splits})
         self._evaluation = ExitStack()
+        self.graph, self.ramp_epochs = graph, _ramp_epochs(net)
+        self._recorded: RecordedStep | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, C, H, W) -> logits (N, classes)."""
         logits: Tensor = self.net(images)
         return logits
 
+    def on_train_start(self) -> None:
+        self._recorded = RecordedStep(self._compute, self.net) if self.graph else None
+
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(stream_key(self.seed, f"torch/epoch {self.current_epoch}/rank {self.global_rank}")[1] % 2**63)
         start_epoch(self.net, self.current_epoch, accumulate=self.optim.accumulate)
+        if self._recorded and self.current_epoch <= self.ramp_epochs:  # the masks keep another number of weights
+            self._recorded.forget()
         self.train_loss.reset()
         self.train_acc.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        step = self._recorded(batch) if self._recorded else self._compute(batch)
+        if batch.share > 0:
+            self.train_loss.update(step.plain.detach(), weight=len(batch.labels))
+            self.train_acc.update(step.logits[: len(batch.labels)].detach(), batch.labels)
+        return step.loss if batch.share == 1 or self._recorded else step.loss * batch.share
+
+    def _compute(self, batch: Batch) -> Step:
+        """Forward and losses of a batch."""
         logits = self(batch.images)
         loss, plain = losses(logits, batch.labels, views=batch.views, label_smoothing=self.label_smoothing)
         penalty = self.method.penalty(ticket_layers(self.net)) if self.method else None
-        loss = loss if penalty is None else loss + penalty
-        if batch.share > 0:
-            self.train_loss.update(plain.detach(), weight=len(batch.labels))
-            self.train_acc.update(logits[: len(batch.labels)].detach(), batch.labels)
-        return loss if batch.share == 1 else loss * batch.share
+        return Step(loss if penalty is None else loss + penalty, plain, logits)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if not self._recorded:  # which has computed the gradients
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        if not self._recorded:  # which keeps the gradients of the step in place
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def on_validation_epoch_start(self) -> None:
         calibrate(self.net)
@@ -115,6 +137,11 @@ def _penalty_method(net: nn.Module) -> Method | None:
     if conversion is None or conversion.from_file or type(conversion.method).penalty is Method.penalty:
         return None
     return conversion.method
+
+
+def _ramp_epochs(net: nn.Module) -> int:
+    conversion: Conversion | None = getattr(net, "conversion", None)
+    return conversion.method.ramp_epochs if conversion else 0
 
 
 class Loaders(L.LightningDataModule):

@@ -35,6 +35,7 @@ from mpt.experiment.checkpoint import check_checkpoint, load_network
 from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.optim import build_optim
+from mpt.experiment.recorded import check_recordable
 from mpt.experiment.result import build_header, measure, print_result
 from mpt.experiment.team import share, together
 from mpt.experiment.trainer import build_trainer, has_native_bf16, monitor_of, stop_children
@@ -116,6 +117,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
         trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
         _check_batch(settings, trainer, net, data)
         _check_method(method, settings, data)
+        check_recordable(settings, method, trainer)
         if settings.trainer.precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu":
             check_bf16_strides(net, data)
         if first:
@@ -229,6 +231,7 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
         optim=settings.optim,
         epochs=settings.epochs,
         label_smoothing=settings.label_smoothing,
+        graph=settings.trainer.graph,
     )
     loaders = Loaders(
         data,

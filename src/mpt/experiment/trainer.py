@@ -18,7 +18,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from mpt.experiment.averaging import ScoreAveraging
-from mpt.experiment.checkpoint import BestCheckpoint, WholeOrNothing, last_checkpoint
+from mpt.experiment.checkpoint import BestCheckpoint, LastCheckpoint, WholeOrNothing
 from mpt.experiment.monitor import Monitor
 from mpt.processes import Group, group
 from mpt.run.name import run_digest
@@ -56,7 +56,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
                 Ending(),
                 *_averaging(optim),
                 *([BestCheckpoint(directory, monitor)] if settings.select == "best_val" else []),
-                last_checkpoint(directory),
+                LastCheckpoint(directory, every=choice.checkpoint_every),
                 *([_progress_bar()] if terminal else []),
             ],
             accumulate_grad_batches=optim.accumulate,

@@ -222,8 +222,11 @@ def finished_epochs(directory: Path) -> int:
     try:
         with metrics.open("rb") as file:
             rows = sum(1 for _ in file)
-        return rows if checkpoint.stat().st_mtime_ns >= metrics.stat().st_mtime_ns else rows - 1
-    except OSError:  # the first epoch is not over
+        if checkpoint.stat().st_mtime_ns >= metrics.stat().st_mtime_ns:
+            return rows
+        every = read_config(directory).get("trainer.checkpoint_every", 1)
+        return (rows - 1) // every * every
+    except (OSError, ValueError):  # the first epoch is not over
         return 0
 
 

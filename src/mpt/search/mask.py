@@ -89,7 +89,7 @@ def select_on_device(importance: Tensor, *, kept: int) -> Tensor:
     above = importance > threshold
     equal = importance == threshold
     missing = kept - above.sum()  # 0-d, stays on the device
-    rank = equal.flatten().cumsum(0, dtype=torch.int64).view(importance.shape)  # 1 at the first equal entry, then 2 ...
+    rank = equal.flatten().cumsum(0, dtype=torch.int32).view(importance.shape)  # 1 at the first equal entry, then 2 ...
     return torch.empty_like(above).copy_(above | (equal & (rank <= missing)))
 
 
