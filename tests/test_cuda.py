@@ -12,7 +12,7 @@ import mpt
 from mpt import backbones
 from mpt.files import checksum
 from mpt.search.layers import ticket_layers
-from mpt.search.selection import current_masks
+from mpt.search.selection import calibrate, current_masks
 from tests.console import SMALL, command
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -53,7 +53,7 @@ def test_masks_are_those_of_the_cpu_and_gains_within_rounding(selection, tied):
     host, device = pair(dict(SELECTIONS[selection]), tied=tied)
     for net in (host, device):
         mpt.start_epoch(net, 0)
-        mpt.calibrate(net)
+        calibrate(net)
     expected, found = current_masks(host), current_masks(device)
     for name, layer in ticket_layers(host).items():
         assert torch.equal(found[name].cpu(), expected[name]), name

@@ -80,7 +80,8 @@ class TicketModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step = self._recorded(batch) if self._recorded else self._compute(batch)
         if batch.share > 0:
-            self.train_loss.update(step.plain.detach(), weight=len(batch.labels))
+            plain = step.plain.detach()
+            self.train_loss.update(plain, weight=torch.full_like(plain, len(batch.labels)))  # made on the device
             self.train_acc.update(step.logits[: len(batch.labels)].detach(), batch.labels)
         return step.loss if batch.share == 1 or self._recorded else step.loss * batch.share
 
@@ -109,7 +110,7 @@ class TicketModule(L.LightningModule):
             logits = self(batch.images)
             loss = F.cross_entropy(logits, batch.labels)
         self.accs[split].update(logits, batch.labels)
-        self.losses[split].update(loss, weight=len(batch.labels))
+        self.losses[split].update(loss, weight=torch.full_like(loss, len(batch.labels)))
 
     def on_validation_epoch_end(self) -> None:
         self._evaluation.close()

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpt.search.fast import loops
+from mpt.search.fast import cuda, loops
 from mpt.search.fast.memory import entries
 from mpt.search.fast.threshold import introselect, near_last
 
@@ -74,6 +74,8 @@ def select(importance: Tensor, *, kept: int, absolute: bool = False) -> Tensor:
         raise ValueError(f"kept must be between 1 and the {n} weights of the layer, got {kept}")
     if kept == n:
         return torch.ones_like(importance, dtype=torch.bool)
+    if cuda.fits(importance):
+        return cuda.select(importance.detach(), kept=kept, absolute=absolute)
     if importance.device.type != "cpu":
         return select_on_device(importance.abs() if absolute else importance, kept=kept)
     if torch.compiler.is_compiling():

@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpt.search.fast import loops
+from mpt.search.fast import cuda, loops
 from mpt.search.fast.memory import empty_like, entries
 
 SCORE_GRADS = ("weight", "sign", "gain")
@@ -50,6 +50,8 @@ def gain(weight: Tensor, mask: Tensor) -> Tensor:
     """
     if arrays := loops.arrays(weight, mask):
         return (_kept_sum(*arrays) / int(np.count_nonzero(arrays[1]))).to(weight.dtype)
+    if cuda.fits(weight, mask):
+        return cuda.gain(weight.detach(), mask)
     kept = weight.abs().mul_(as_numbers(mask, weight.dtype))
     return (exact_sum(kept) / torch.count_nonzero(mask)).to(weight.dtype)
 
@@ -80,6 +82,8 @@ def _kept_sum(weight: np.ndarray, mask: np.ndarray) -> Tensor:
 
 def binary_weight(weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
     """``g m sign(w)``: exactly -g, 0 or +g, in the dtype and memory format of ``weight``."""
+    if gain.dim() == 0 and cuda.fits(weight, mask):
+        return cuda.binary_weight(weight.detach(), mask, gain)
     out = empty_like(weight)
     if gain.dim() == 0 and (arrays := loops.arrays(weight, mask, out)):
         loops.run(loops.binary_weight, *arrays, gain.numpy()[()])
@@ -129,8 +133,11 @@ def score_gradient(
     grad: Tensor, weight: Tensor, scores: Tensor, gain: Tensor, *, score_grad: str, score_abs: bool
 ) -> Tensor:
     """dL/ds from dL/db by the table of this file; all tensors but ``gain`` have one shape."""
-    out = empty_like(weight)
     one_factor = gain.dim() == 0 or score_grad != "gain"
+    if one_factor and cuda.fits(grad, weight, scores):
+        by = {"by_weight": score_grad == "weight", "by_gain": score_grad == "gain"}
+        return cuda.gradient(grad, weight.detach(), scores.detach(), gain, score_abs=score_abs, **by)
+    out = empty_like(weight)
     if one_factor and (arrays := loops.arrays(grad, weight, scores, out)):
         magnitude = gain.numpy()[()] if score_grad == "gain" else np.float32(1)
         loops.run(loops.gradient, *arrays, magnitude, score_grad != "weight", score_abs)
