@@ -124,8 +124,8 @@ def main() -> None:
             flush=True,
         )
         found.append(row)
-    if arguments.o:
-        arguments.o.write_text(json.dumps({"about": about, "rows": found}, indent=1) + "\n")
+        if arguments.o:
+            arguments.o.write_text(json.dumps({"about": about, "rows": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
