@@ -39,7 +39,8 @@ from mpt.run.config import write_config
 from mpt.run.result import Result, write_result
 from mpt.run.settings import Settings, plain
 from mpt.run.status import finished_result, status_table
-from mpt.ticket import html as _html  # noqa: F401  # a ticket imports it when it is shown
+from mpt.ticket import classifier as _classifier  # noqa: F401  # a ticket imports both when it needs them
+from mpt.ticket import html as _html  # noqa: F401
 from mpt.ticket.format import digest_of
 from mpt.ticket.report import blank, report
 

@@ -40,7 +40,7 @@ ALLOWED = {  # room -> the rooms and ground-floor files that it may import besid
     },
 }
 LIBRARIES = {  # of the rooms that must stay light: what they import beyond the standard library
-    "search": {"numba", "numpy", "torch"},
+    "search": {"numba", "numpy", "torch", "triton"},
     "engine": {"llvmlite", "numpy", "onnx", "torch"},
     "analysis": {"matplotlib", "numpy", "pandas"},
     "run": {"hydra", "omegaconf", "yaml", "torch"},  # torch in two functions that count devices

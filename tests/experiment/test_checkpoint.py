@@ -11,7 +11,8 @@ import mpt
 from mpt.experiment.checkpoint import WholeOrNothing, _frozen, read_checkpoint
 from mpt.experiment.monitor import Monitor
 from mpt.files import write_atomically
-from tests.console import SMALL, process, read_result
+from mpt.run.status import finished_epochs
+from tests.console import SMALL, command, process, read_result
 from tests.experiment.test_train import killed, rows
 
 BEST = ("select=best_val", "data.val_size=64", "epochs=6", "optim.lr=1.0")  # a rate at which the last is not the best
@@ -255,3 +256,25 @@ def test_weights_that_a_method_draws_again_are_not_compared_with_those_of_the_se
     assert not _frozen(net)
     searched = mpt.convert(mpt.backbones.conv2(width=0.1, image_size=8), mpt.Biprop(prune=0.5), seed=0)
     assert {"features.0.weight", "classifier.4.weight"} <= _frozen(searched).keys()
+
+
+def test_checkpoints_every_so_many_epochs_resume_from_the_last_one(tmp_path, monkeypatch):
+    arguments = (*SMALL, "epochs=4", "trainer.checkpoint_every=2")
+    command("train", *SMALL, "epochs=4", "hydra.run.dir=whole", cwd=tmp_path)
+    start = Monitor.on_train_epoch_start
+
+    def stop_in_epoch_4(self, trainer, pl_module):
+        if trainer.current_epoch == 3:
+            raise ValueError("the power failed")
+        start(self, trainer, pl_module)
+
+    monkeypatch.setattr(Monitor, "on_train_epoch_start", stop_in_epoch_4)
+    stopped = command("train", *arguments, "hydra.run.dir=stopped", cwd=tmp_path, check=False)
+    assert "the power failed" in stopped.stderr
+    assert finished_epochs(tmp_path / "stopped") == 2
+    assert torch.load(tmp_path / "stopped" / "last.ckpt", weights_only=True)["epoch"] == 1
+    monkeypatch.setattr(Monitor, "on_train_epoch_start", start)
+    command("train", *arguments, "hydra.run.dir=stopped", cwd=tmp_path)
+    assert torch.load(tmp_path / "stopped" / "last.ckpt", weights_only=True)["epoch"] == 3
+    whole, resumed = ((tmp_path / name / "ticket.safetensors").read_bytes() for name in ("whole", "stopped"))
+    assert whole == resumed

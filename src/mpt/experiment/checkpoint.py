@@ -1,4 +1,4 @@
-"""Checkpoints, by default one per epoch, each written whole or not at all, and checked before anything is resumed from them.
+"""Checkpoints, one per epoch or fewer, each written whole or not at all, and checked before a run resumes from them.
 
 A checkpoint is sealed: a flipped bit anywhere is noticed, which torch does not do. It names its run by the digest of
 everything on which the ticket depends, and carries the digest of its own outline: one that lost a part and was written

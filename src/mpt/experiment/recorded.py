@@ -1,7 +1,7 @@
 """The forward and backward of a training step as one CUDA graph: recorded once, then replayed by a single call.
 
 A small network leaves a GPU waiting for Python, which launches some hundred kernels a step. A replay launches them all.
-The kernels are those of the plain step, so are the bits of the result. What Python decides is decided at the recording:
+The kernels are those of the plain step. What Python decides is decided at the recording:
 a step of another shape (the last of an epoch) runs without the graph, and every epoch of a ramp records again.
 """
 
@@ -40,7 +40,7 @@ class RecordedStep:
     def __init__(self, compute: Callable[[Batch], Step], net: nn.Module) -> None:
         self.compute = compute
         self.parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        self.stream = torch.cuda.Stream()
+        self.stream: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.forget()
 
     def forget(self) -> None:
@@ -102,6 +102,8 @@ def check_recordable(settings: Settings, method: Method, trainer: L.Trainer) -> 
         "trainer.precision=32-true or bf16-mixed": settings.trainer.precision != "16-mixed",
         "optim.accumulate=1": settings.optim.accumulate == 1,
         "optim.averaging=none": settings.optim.averaging == "none",
+        "MPT-1/32 (binary_activations=false)": not settings.binary_activations,  # equality to the bit is not shown
+        "method.gains=layer or channel": method.gains != "learned",
         "a method whose steps are all alike, with method.selection=layerwise, global or threshold": (
             plain and method.selection != "calibrated"
         ),

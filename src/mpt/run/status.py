@@ -224,9 +224,16 @@ def finished_epochs(directory: Path) -> int:
             rows = sum(1 for _ in file)
         if checkpoint.stat().st_mtime_ns >= metrics.stat().st_mtime_ns:
             return rows
-        every = read_config(directory).get("trainer.checkpoint_every", 1)
-        return (rows - 1) // every * every
-    except (OSError, ValueError):  # the first epoch is not over
+        every = read_config(directory)["trainer"].get("checkpoint_every", 1)
+        return int((rows - 1) // every * every)
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+    ):  # the first epoch is not over
         return 0
 
 

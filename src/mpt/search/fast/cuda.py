@@ -28,7 +28,7 @@ FITTING = (torch.float32, torch.bool)
 
 
 def fits(*tensors: Tensor) -> bool:
-    """Whether the kernels support ``tensors``: float32 or bool of one shape on a GPU, all contiguous or channels-last."""
+    """Whether the kernels support ``tensors``: float32 or bool, of one shape and layout, on a GPU."""
     first = tensors[0]
     if not first.is_cuda or first.numel() == 0 or torch.compiler.is_compiling() or not available():
         return False

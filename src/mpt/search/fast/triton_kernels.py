@@ -10,15 +10,14 @@ def _keys(x, absolute: tl.constexpr):
     x = tl.where(x == 0.0, 0.0, x)
     bits = x.to(tl.uint32, bitcast=True)
     if absolute:
-        keys = bits & 0x7FFFFFFF
+        return bits & 0x7FFFFFFF
     else:
-        keys = tl.where((bits >> 31) == 1, bits ^ 0xFFFFFFFF, bits | 0x80000000)
-    return keys
+        return tl.where((bits >> 31) == 1, bits ^ 0xFFFFFFFF, bits | 0x80000000)
 
 
 @triton.jit
 def _threshold(counts, kept, digits: tl.constexpr, radix: tl.constexpr):
-    """The first ``digits`` digits of the key of the ``kept``-th largest entry, and which of those it is that have them."""
+    """The first ``digits`` digits of the key of the ``kept``-th largest entry, and which of those with them it is."""
     bins = tl.arange(0, radix)
     prefix = tl.full((), 0, tl.uint32)
     for digit in tl.static_range(digits):
@@ -80,9 +79,7 @@ def find_cut(
 
 
 @triton.jit(do_not_specialize=["n"])
-def write_mask(
-    x, cut, mask, n, inner, taps, absolute: tl.constexpr, block: tl.constexpr
-):
+def write_mask(x, cut, mask, n, inner, taps, absolute: tl.constexpr, block: tl.constexpr):
     """Write 1 for the entries above the threshold, and for those that equal it up to the cut."""
     key, last = tl.load(cut).to(tl.uint32), tl.load(cut + 1)
     for start in range(tl.program_id(0) * block, n, tl.num_programs(0) * block):
