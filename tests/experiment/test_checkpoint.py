@@ -11,7 +11,7 @@ import mpt
 from mpt.experiment.checkpoint import WholeOrNothing, _frozen, read_checkpoint
 from mpt.experiment.monitor import Monitor
 from mpt.files import write_atomically
-from mpt.run.status import finished_epochs
+from mpt.run.progress import finished_epochs
 from tests.console import SMALL, command, process, read_result
 from tests.experiment.test_train import killed, rows
 

@@ -89,16 +89,6 @@ def test_a_job_that_finishes_no_epoch_in_two_tries_is_told_that_its_limit_is_too
     assert not status.name_limit(tmp_path, signal.SIGUSR1)
 
 
-def test_a_run_resumes_after_the_epoch_of_its_checkpoint(tmp_path):
-    assert status.describe_interruption(tmp_path, 9).startswith(" before the end of epoch 1 of 9")
-    for name, seconds in (("metrics.jsonl", 20), ("last.ckpt", 10)):
-        (tmp_path / name).write_text("{}\n{}\n")
-        os.utime(tmp_path / name, (seconds, seconds))
-    assert status.describe_interruption(tmp_path, 9) == " after epoch 1 of 9: the same command continues"
-    os.utime(tmp_path / "last.ckpt", (30, 30))
-    assert status.finished_epochs(tmp_path) == 2
-
-
 def test_a_missing_folder_is_refused(tmp_path):
     done = command("status", "nowhere", cwd=tmp_path, check=False)
     assert done.returncode == 1

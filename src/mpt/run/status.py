@@ -18,8 +18,9 @@ from mpt.run.claim import is_claimed
 from mpt.run.config import FILE as CONFIG
 from mpt.run.config import read_config
 from mpt.run.name import identity
+from mpt.run.progress import CHECKPOINT, finished_epochs
 from mpt.run.queue import queued_runs
-from mpt.run.result import FILE, METRICS_FILE, is_complete, read_result, write_result
+from mpt.run.result import FILE, is_complete, read_result, write_result
 from mpt.run.settings import Settings, plain
 from mpt.schema import is_text, printable, read_object
 from mpt.signals import INTERRUPTED, Interrupted
@@ -28,7 +29,7 @@ from mpt.words import count
 STATES = ("done", "running", "queued", "interrupted", "failed", "missing")
 TRIES = "tries.json"  # of a run: how often a job was stopped before it had finished an epoch
 LIST = "sweep.json"  # in the folder of a sweep: every run that any of its commands asked for
-TICKET, CHECKPOINT = "ticket.safetensors", "last.ckpt"
+TICKET = "ticket.safetensors"
 _NO_RUNS = ("wandb", "tensorboard", "multirun", "submitit")  # folders in or next to a run that hold no run
 _ERROR = 10_000  # characters of a process's error that are read
 
@@ -214,27 +215,6 @@ def state(directory: Path) -> State:
 
 def _progress(directory: Path) -> str:
     return f"after epoch {done}" if (done := finished_epochs(directory)) else ""
-
-
-def finished_epochs(directory: Path) -> int:
-    """Number of the epoch after which the run in ``directory`` resumes."""
-    metrics, checkpoint = directory / METRICS_FILE, directory / CHECKPOINT
-    try:
-        with metrics.open("rb") as file:
-            rows = sum(1 for _ in file)
-        if checkpoint.stat().st_mtime_ns >= metrics.stat().st_mtime_ns:
-            return rows
-        every = read_config(directory)["trainer"].get("checkpoint_every", 1)
-        return int((rows - 1) // every * every)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-    ):  # the first epoch is not over
-        return 0
 
 
 def states(folder: Path) -> list[State]:
