@@ -165,7 +165,8 @@ class Copy:
     """``to[c][r][x] = source[c][r][x]``, with strides of (channel, row, column) on both sides.
 
     ``convert`` is what happens on the way: "sign" (float32 -> one byte), "real" (back), "flip" (by ``flips``) or "".
-    ``whole`` copies all interleaved images at once, as further columns.
+    ``whole`` copies all interleaved images at once, as further columns. With ``margins``, as many zeros are written
+    before and after each row, so that a row of ``to`` is whole vectors; a row of the source is as long.
     """
 
     source: Buffer
@@ -177,6 +178,7 @@ class Copy:
     convert: str = ""
     flips: np.ndarray | None = None
     whole: bool = False
+    margins: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def splat(f: Function, kind: str, lanes: int, value: str) -> str:
 def copy(f: Function, step: Copy, module: Module) -> None:
     """See :class:`mpt.engine.layout.Copy`. Steps of one shape share the loops."""
     sizes = (step.source.size, step.to.size)
-    key = ("copy", step.counts, step.source_strides, step.to_strides, step.convert, sizes)
+    key = ("copy", step.counts, step.source_strides, step.to_strides, step.convert, sizes, step.margins)
     name = module.shared(
         key, lambda function: _copy(function, step, module), "ptr noalias %a, ptr noalias %b, ptr noalias %flips"
     )
@@ -71,7 +71,9 @@ def _copy(f: Function, step: Copy, module: Module) -> None:
     with f.loop(0, channels) as c, f.loop(0, rows) as r:
         x = f.at("i8", "%a", _place(f, source, c.index, r.index, step.source.size))
         y = f.at("i8", "%b", _place(f, to, c.index, r.index, step.to.size))
-        if not step.convert and source[2] == to[2] == 1:
+        if any(step.margins):
+            _shifted(f, step, x, y, module.machine.lanes)
+        elif not step.convert and source[2] == to[2] == 1:
             word = f"i{module.machine.word}"
             module.declare(f"void @llvm.memcpy.p0.p0.{word}(ptr noalias writeonly, ptr noalias readonly, {word}, i1)")
             size = columns * step.to.size
@@ -80,6 +82,23 @@ def _copy(f: Function, step: Copy, module: Module) -> None:
             factor = f.load("i8", f.at("i8", "%flips", c.index)) if step.flips is not None else None
             with f.loop(0, columns) as column:
                 _one(f, step, x, y, column.index, factor)
+
+
+def _shifted(f: Function, step: Copy, x: str, y: str, lanes: int) -> None:
+    """One row and its margins by whole vectors, so that no store lies across two cache lines."""
+    (before, after), columns = step.margins, step.counts[2]
+    kind, width = "float" if step.to.size == 4 else "i8", before + columns + after
+    many = min(width & -width, 4 * lanes // step.to.size)
+    vector = f"<{many} x {kind}>"
+    for start in range(0, width, many):
+        first = start - before  # of the source; it may lie before its first column, or the end behind its last
+        moved = max(first, 0) if before else min(first, columns - many)
+        value = f.load(vector, f.at(kind, x, moved))
+        if not 0 <= first <= columns - many:
+            picks = [first + i - moved if 0 <= first + i < columns else many for i in range(many)]
+            mask = ", ".join(f"i32 {pick}" for pick in picks)
+            value = f.do(f"shufflevector {vector} {value}, {vector} zeroinitializer, <{many} x i32> <{mask}>")
+        f.store(vector, value, f.at(kind, y, start))
 
 
 def _place(f: Function, strides: tuple[int, ...], c: str, r: str, size: int) -> str:

@@ -224,23 +224,26 @@ class _Layout:
         if not rows or not columns:
             return
         inner, line = view.buffer.interleaved, planes.row * b
+        margins = columns[0], planes.columns - 1 - columns[-1]
+        if planes.row % 4 or not b == inner == right == 1 or view.row != planes.row or planes.padded or all(margins):
+            margins = 0, 0  # no whole vectors
         source = view.start + ((rows[0] * down + top) * view.row + columns[0] * right + left) * inner
-        to = start + planes.place(first, phase) + rows[0] * line + (columns[0] - planes.before) * b
+        to = start + planes.place(first, phase) + rows[0] * line + (columns[0] - margins[0] - planes.before) * b
         counts = planes.shape[0], len(rows), len(columns)
         strides = (view.channel, down * view.row * inner, right * inner), (planes.channel, line, b)
-        self.emit(_gathered(Copy(view.buffer, buffer, (source, to), counts, *strides)))
+        self.emit(_gathered(Copy(view.buffer, buffer, (source, to), counts, *strides, margins=margins)))
 
     def copy(self, view: View, to: View, *, convert: str = "", flips: np.ndarray | None = None) -> None:
         """All of ``view`` to ``to``, which has the same entries in the same order."""
         inner, outer = view.buffer.interleaved, to.buffer.interleaved
-        width = view.shape[2]
         line = (to.channel, to.row * outer, outer)
         if view.shape != to.shape:  # flattened: pixels become channels
             assert to.pixels == 1
-            line = (view.pixels * to.channel, width * to.channel, to.channel)
+            line = (view.pixels * to.channel, view.shape[2] * to.channel, to.channel)
         counts, strides = view.shape, (view.channel, view.row * inner, inner)
-        starts = (view.start, to.start)
-        self.emit(_gathered(Copy(view.buffer, to.buffer, starts, counts, strides, line, convert, flips)))
+        self.emit(
+            _gathered(Copy(view.buffer, to.buffer, (view.start, to.start), counts, strides, line, convert, flips))
+        )
 
     def _flatten(self, node: Node) -> None:
         if self._is_alias(node):
