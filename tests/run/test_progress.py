@@ -3,7 +3,10 @@ from __future__ import annotations
 import os
 
 from mpt.run import status
+from mpt.run.config import write_config
 from mpt.run.progress import finished_epochs
+from mpt.run.settings import plain
+from tests.console import compose
 
 
 def test_a_run_resumes_after_the_epoch_of_its_checkpoint(tmp_path):
@@ -17,7 +20,7 @@ def test_a_run_resumes_after_the_epoch_of_its_checkpoint(tmp_path):
 
 
 def test_a_run_with_fewer_checkpoints_resumes_after_the_last_of_them(tmp_path):
-    (tmp_path / "config.yaml").write_text("trainer:\n  checkpoint_every: 3\n")
+    write_config(tmp_path, plain(compose("data=digits", "trainer.checkpoint_every=3")))
     for name, seconds in (("metrics.jsonl", 20), ("last.ckpt", 10)):
         (tmp_path / name).write_text("{}\n" * 8)
         os.utime(tmp_path / name, (seconds, seconds))
