@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from mpt.commands.spelling import DASHES, check_flag, check_spelling
@@ -36,6 +38,8 @@ def split(arguments: list[str], schema: type, command: str) -> tuple[list[str], 
                 choices = " or ".join(_VALUES.get(argument, ("a value",)))
                 raise ValueError(f"{argument} must be followed by {choices}, got {following or 'nothing'}")
             flags.append(rest.pop(0))
+            if argument in ("--config-dir", "-cd"):
+                _make_importable(Path(flags[-1]))
         elif argument in ("--info", "-i") and following in _INFO:
             flags.append(rest.pop(0))
     if "--dry-run" in flags:
@@ -100,8 +104,18 @@ def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
             at = arguments.index(flag)
             if at + 1 == len(arguments) or not Path(arguments[at + 1]).is_dir():
                 raise ValueError(f"{flag} must be followed by a folder of configuration files")
+            _make_importable(Path(arguments[at + 1]))
             return arguments[:at] + arguments[at + 2 :], Path(arguments[at + 1])
     return arguments, None
+
+
+def _make_importable(folder: Path) -> None:
+    """Let this process, and those that it starts, import modules that lie beside ``folder``, of the user's YAML files."""
+    beside = str(folder.resolve().parent)
+    if beside not in sys.path:
+        sys.path.append(beside)
+        paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+        os.environ["PYTHONPATH"] = os.pathsep.join([*paths, beside])
 
 
 def path_first(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:

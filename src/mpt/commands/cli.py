@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpt.commands import help, schemas
+from mpt.commands import help, page, schemas
 from mpt.commands.arguments import options_alone, path_and_overrides, path_first, split, with_output
 from mpt.commands.spelling import check_spelling
 from mpt.commands.study import study
@@ -31,7 +31,7 @@ def command(name: str, text: Callable[[], str]) -> Callable[[Command], Callable[
     def decorate(function: Command) -> Callable[[], None]:
         def work(arguments: list[str]) -> None:
             if help.is_wanted(arguments):
-                print(text())
+                print(page.show(text(), arguments))
             elif "--version" in arguments:
                 print(f"{name} {version()}")
             else:
@@ -160,6 +160,19 @@ def dashboard(arguments: list[str]) -> None:
     from mpt.commands.dashboard import build
 
     print(build(arguments))
+
+
+@command("mpt", help.all_commands)
+def overview(arguments: list[str]) -> None:
+    """``mpt``: the commands; ``mpt new method NAME``: the files of an own method."""
+    if not arguments:
+        print(page.show(help.all_commands(), ["--help"]))
+        return
+    if arguments[0] != "new":
+        raise ValueError(f"mpt knows new, got {arguments[0]}: mpt --help lists all commands")
+    from mpt.commands.new import new
+
+    print(new(arguments[1:]))
 
 
 def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> None:

@@ -30,6 +30,31 @@ def is_wanted(arguments: Sequence[str]) -> bool:
     return any(argument in ("-h", "--help") for argument in arguments)
 
 
+def all_commands() -> str:
+    return "\n".join(
+        [
+            "mpt finds and uses multi-prize tickets. Each command explains itself: mpt-train --help,",
+            "or one group of its options, mpt-train --help optim.",
+            "",
+            "  mpt-train              find a ticket, or several: mpt-train recipe=demo",
+            "  mpt-status             the runs of a folder: which are done, running, failed, missing",
+            "  mpt-eval               the accuracy of a ticket, and controls",
+            "  mpt-predict            the classes that a ticket sees in pictures",
+            "  mpt-ticket             describe, convert, compile, export or time a ticket",
+            "  mpt-finetune           train the weights of a ticket under its mask",
+            "  mpt-results            a table of runs",
+            "  mpt-plot               a figure of runs",
+            "  mpt-verdicts           whether runs bear out the papers' claims",
+            "  mpt-theory             what theorems promise, and tickets that are built so",
+            "  mpt-wandb              send offline records to W&B",
+            "  mpt-dashboard          a W&B dashboard",
+            "  mpt new method NAME    the files of an own method, and a test (mpt new model NAME: of a backbone)",
+            "",
+            'Completion of mpt-train in bash (install=zsh and install=fish alike):  eval "$(mpt-train -sc install=bash)"',
+        ]
+    )
+
+
 def train() -> str:
     return "\n".join(
         [
