@@ -110,7 +110,7 @@ def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def _make_importable(folder: Path) -> None:
-    """Let this process, and those that it starts, import modules that lie beside ``folder``, of the user's YAML files."""
+    """Let this process, and those that it starts, import modules beside the user's ``folder`` of YAML files."""
     beside = str(folder.resolve().parent)
     if beside not in sys.path:
         sys.path.append(beside)

@@ -48,9 +48,10 @@ def all_commands() -> str:
             "  mpt-theory             what theorems promise, and tickets that are built so",
             "  mpt-wandb              send offline records to W&B",
             "  mpt-dashboard          a W&B dashboard",
-            "  mpt new method NAME    the files of an own method, and a test (mpt new model NAME: of a backbone)",
+            "  mpt new method NAME    the files of an own method, and a test; mpt new model NAME: of a backbone",
             "",
-            'Completion of mpt-train in bash (install=zsh and install=fish alike):  eval "$(mpt-train -sc install=bash)"',
+            "Completion of mpt-train in bash (install=zsh and install=fish alike):",
+            '  eval "$(mpt-train -sc install=bash)"',
         ]
     )
 

@@ -38,11 +38,12 @@ METHOD_TEST = """import torch
 from {name} import {title}
 
 import mpt
+from mpt.search.layers import ticket_layers
 
 
 def test_the_network_computes_with_the_gain_of_the_formula():
     net = mpt.convert(mpt.backbones.mlp(in_channels=1, image_size=8), {title}(prune=0.8), seed=0)
-    for layer in mpt.ticket_layers(net).values():
+    for layer in ticket_layers(net).values():
         kept = layer.weight[layer.mask()].abs()
         expected = (kept**2.0).mean().sqrt()
         magnitudes = layer.ticket_weight()[layer.mask()].abs()
@@ -75,12 +76,13 @@ MODEL_TEST = """import torch
 from {name} import {name}
 
 import mpt
+from mpt.search.layers import ticket_layers
 
 
 def test_every_convolution_and_linear_layer_is_searched():
     net = mpt.convert({name}(in_channels=1), mpt.Biprop(prune=0.8), seed=0)
     assert net(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
-    assert len(mpt.ticket_layers(net)) == 3
+    assert len(ticket_layers(net)) == 3
 """
 TEMPLATES = {"method": (METHOD, METHOD_YAML, METHOD_TEST), "model": (MODEL, MODEL_YAML, MODEL_TEST)}
 
