@@ -16,3 +16,11 @@ def size(number: float) -> str:
         if number >= length:
             return f"{number / length:,.1f} {unit}"
     return f"{number / 1e3:.0f} kB"
+
+
+def duration(seconds: float) -> str:
+    """``1 second`` to ``119 seconds``, then ``2 minutes``, ``2 hours``, ``2 days``."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return count(max(1, round(seconds)), "second")

@@ -6,7 +6,7 @@ import lightning as L
 import pytest
 import torch
 
-from mpt.experiment.trainer import build_trainer, has_native_bf16, monitor_of
+from mpt.experiment.trainer import build_trainer, monitor_of
 from tests.console import SMALL, command, compose, read_result
 
 BF16 = ("trainer.precision=bf16-mixed", "epochs=1")
@@ -33,16 +33,6 @@ def test_a_run_in_bf16_trains_in_bf16_and_evaluates_in_float32(run_here, monkeyp
     assert (dtypes.training, dtypes.evaluation) == ({torch.bfloat16}, {torch.float32})
     assert result["precision"] == "bf16-mixed"
     assert result["test_acc"] == result["test_acc_max"]  # of the file and of the epoch: both in float32
-
-
-@pytest.mark.filterwarnings("ignore:.*mkldnn.*")
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_run_prints_its_precision(run_here, capsys, precision):
-    run_here(f"trainer.precision={precision}", "epochs=1")
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("precision"))
-    assert line.startswith(f"precision {precision}, evaluation 32-true")
-    hinted = "bf16-mixed was 1.6 to 1.9 times as fast" in line
-    assert hinted is (precision == "32-true" and has_native_bf16())
 
 
 @pytest.mark.parametrize("precision", ["auto", "bf16-true", "16-true", "64-true"])

@@ -11,15 +11,15 @@ from mpt.commands.ticket import stand_in
 from mpt.data.listing import listings
 from mpt.experiment import loggers
 from mpt.experiment.build import check_batch, check_side
+from mpt.experiment.opening import device_line, precision_line
 from mpt.experiment.optim import build_optim
-from mpt.experiment.train import precision_line, start_search
+from mpt.experiment.train import start_search
 from mpt.experiment.trainer import build_trainer
 from mpt.multirun.estimate import estimate, image_shape
 from mpt.run.name import FOLDERS
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.run.status import state
 from mpt.ticket.ticket import Ticket
-from mpt.words import count
 
 
 def plan(settings: Settings, directory: Path) -> str:
@@ -44,9 +44,8 @@ def _describe(settings: Settings, directory: Path) -> list[str]:
     table, ramp = _layers(settings, shape)
     trainer = build_trainer(settings, directory, num_images=shape[0] if shape else 1, first_epoch=ramp)
     check_batch(settings.batch, processes=trainer.world_size, parts=settings.optim.accumulate)
-    device = trainer.strategy.root_device.type
     return [
-        f"device      {device}, {count(trainer.world_size, 'process')}",
+        device_line(trainer),
         precision_line(settings),
         f"data        {_data(settings, shape)}",
         table,

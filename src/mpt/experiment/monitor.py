@@ -19,6 +19,7 @@ from mpt.search.layer_ticket import LayerTicket
 from mpt.search.layers import TicketLayer, one_selection, ticket_layers
 from mpt.search.mask import flips, kept_fraction
 from mpt.search.selection import current_masks, start_epoch
+from mpt.words import duration
 
 
 class Monitor(L.Callback):
@@ -107,9 +108,11 @@ class Monitor(L.Callback):
             f"{name} {100 * row[name]:6.2f} %" for name in ("train/acc", "val/acc", "test/acc") if name in row
         )
         flipped, speed = 100 * row["ticket/flips"], row["images_per_second"]
+        times = sorted(row["seconds"] for row in self.rows)
+        left = times[len(times) // 2] * ((epochs or 0) - row["epoch"])
         return (
             f"epoch {row['epoch']:>3}/{epochs}  loss {row['train/loss']:.4f}  {accs}"
-            f"  flips {flipped:.2f} %  {speed:,.0f} images/s"
+            f"  flips {flipped:.2f} %  {speed:,.0f} images/s" + (f"  {duration(left)} left" if left >= 1 else "")
         )
 
 

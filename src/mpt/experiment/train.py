@@ -34,11 +34,12 @@ from mpt.experiment.build import (
 from mpt.experiment.checkpoint import check_checkpoint, load_network
 from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
+from mpt.experiment.opening import opening
 from mpt.experiment.optim import build_optim
 from mpt.experiment.recorded import check_recordable
 from mpt.experiment.result import build_header, measure, print_result
 from mpt.experiment.team import share, together
-from mpt.experiment.trainer import build_trainer, has_native_bf16, monitor_of, stop_children
+from mpt.experiment.trainer import build_trainer, monitor_of, stop_children
 from mpt.files import write_atomically
 from mpt.processes import group, is_first
 from mpt.run.config import write_config
@@ -126,7 +127,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
             forget_failure(directory)
     try:
         if first:
-            print(f"{precision_line(settings)}\n{mpt.layer_table(net)}", flush=True)
+            print(f"{opening(settings, directory, data, trainer)}\n{mpt.layer_table(net)}", flush=True)
         with loggers.open_loggers(directory, settings, enabled=first) as active:
             trainer.loggers = active
             _fit(trainer, net, data, settings, directory)
@@ -209,14 +210,6 @@ def _create(directory: Path) -> None:
             f"the run's directory {directory} cannot be created ({error.strerror}): "
             "choose another with runs= or hydra.run.dir="
         ) from error
-
-
-def precision_line(settings: Settings) -> str:
-    """The line that says in which precision the run computes."""
-    precision = settings.trainer.precision
-    faster = precision == "32-true" and has_native_bf16()
-    hint = " (native bf16: trainer.precision=bf16-mixed was 1.6 to 1.9 times as fast on a CPU)" if faster else ""
-    return f"precision {precision}, evaluation 32-true{hint}"
 
 
 def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings, directory: Path) -> None:

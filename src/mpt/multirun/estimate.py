@@ -22,7 +22,7 @@ from mpt.experiment.build import build_backbone, build_method, check_ramp
 from mpt.run.name import FOLDERS
 from mpt.run.settings import Data, Settings, plain
 from mpt.run.status import count_runs, result
-from mpt.words import size
+from mpt.words import duration, size
 
 SECONDS_PER_RUN = 2  # to read data, build the network and measure the ticket
 BYTES_PER_WEIGHT = 13  # frozen weight, score and momentum in the checkpoint, and some bits in the ticket
@@ -56,7 +56,7 @@ def estimate(runs: Sequence[Settings], folder: Path) -> str:
     rate, source = _seconds_per_unit(folder, sizes)
     seconds = (sum(works) * rate / len(works) + SECONDS_PER_RUN) * len(runs)
     size_bytes = BYTES_PER_WEIGHT * sum(weights) * len(runs) / len(works)
-    return f"estimate: about {_time(seconds)} if run one after the other ({source}), and {size(size_bytes)} on disk"
+    return f"estimate: about {duration(seconds)} if run one after the other ({source}), and {size(size_bytes)} on disk"
 
 
 def _network(config: Mapping[str, Any]) -> str:
@@ -156,10 +156,3 @@ def _time_convolution() -> float:
         float(total.detach())  # waits for the device
         seconds = time.perf_counter() - start
     return seconds / (3 * passes * 32 * positions * layer.weight.numel())
-
-
-def _time(seconds: float) -> str:
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(1, round(seconds))} seconds"

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from mpt.experiment.opening import chosen
+from mpt.experiment.trainer import has_native_bf16
+from tests.console import SMALL, command, compose
+
+
+def test_the_first_lines_say_where_what_and_on_which_images(tmp_path):
+    lines = command("train", *SMALL, "epochs=1", "prune=0.8", "hydra.run.dir=run", cwd=tmp_path).stdout.splitlines()
+    assert lines[0] == "directory   run"
+    assert lines[1] == "device      cpu, 1 process"
+    assert lines[3] == "data        synthetic: 320 training images of 3x8x8 in 4 classes, 64 for testing"
+    assert lines[4].startswith("chosen      model=conv2 method=biprop prune=0.8 width=0.125 epochs=1 ")
+    assert lines[5].split()[:3] == ["layer", "shape", "weights"]
+
+
+def test_the_options_named_are_those_that_differ_from_their_defaults_and_change_the_ticket():
+    words = list(
+        chosen(compose("model=conv4", "data=digits", "optim=adam", "seed=3", "method.gains=channel", "logger=local"))
+    )
+    assert words[:3] == ["model=conv4", "method=biprop", "method.gains=channel"]
+    assert {"data=digits", "optim=adam", "seed=3"} <= set(words)
+    assert not [word for word in words if word.startswith(("trainer", "logger", "runs", "prune"))]
+
+
+def test_an_epoch_says_how_long_the_run_still_takes(tmp_path):
+    lines = command("train", *SMALL, "epochs=400", "trainer.limit_batches=1", "hydra.run.dir=run", cwd=tmp_path).stdout
+    first, last = (line for line in lines.splitlines() if line.startswith(("epoch   1/", "epoch 400/")))
+    assert first.endswith(" left")
+    assert last.endswith(" images/s")
+
+
+@pytest.mark.filterwarnings("ignore:.*mkldnn.*")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_run_prints_its_precision(run_here, capsys, precision):
+    run_here(f"trainer.precision={precision}", "epochs=1")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("precision"))
+    assert line.startswith(f"precision   {precision}, evaluation 32-true")
+    hinted = "bf16-mixed was 1.6 to 1.9 times as fast" in line
+    assert hinted is (precision == "32-true" and has_native_bf16())
