@@ -187,3 +187,17 @@ def frozen_mask(scores: np.ndarray, pattern: np.ndarray, prune: float) -> np.nda
     out = np.zeros(n, dtype=bool)
     out[order[: max(1, n - math.floor(prune * n + 0.5))]] = True
     return out.reshape(scores.shape)
+
+
+def multicoated(weight: np.ndarray, scores: np.ndarray, prune: float, coats: list[float]) -> tuple[np.ndarray, float]:
+    """Multicoated supermasks: the ticket weight, and the gain."""
+    n = weight.size
+    kept = max(1, n - math.floor(prune * n + 0.5))
+    levels = np.zeros(n)
+    for count in [kept, *(max(1, math.floor(share * kept + 0.5)) for share in coats)]:
+        order = sorted(range(n), key=lambda i: (-abs(scores.ravel()[i]), i))
+        for i in order[:count]:
+            levels[i] += 1
+    mean = sum(abs(float(w)) for w in weight.ravel()) / n
+    g = mean / math.sqrt(sum(level**2 for level in levels) / kept)
+    return (g * levels * sign(weight).ravel()).reshape(weight.shape), g

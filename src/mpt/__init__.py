@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mpt.search.methods import Biprop, Dense, EdgePopup, Method
     from mpt.search.selection import start_epoch
     from mpt.search.successors import Gem, Gumbel, IteRand, Recycle, Signed
-    from mpt.search.supermasks import PartlyFrozen
+    from mpt.search.supermasks import Multicoated, PartlyFrozen
     from mpt.search.table import layer_table
     from mpt.theory.construct import construct
     from mpt.ticket.ticket import Ticket
@@ -31,6 +31,7 @@ _HOMES = {
     "Gumbel": "mpt.search.successors",
     "IteRand": "mpt.search.successors",
     "Method": "mpt.search.methods",
+    "Multicoated": "mpt.search.supermasks",
     "PartlyFrozen": "mpt.search.supermasks",
     "Recycle": "mpt.search.successors",
     "Signed": "mpt.search.successors",
@@ -54,6 +55,7 @@ __all__ = [
     "Gumbel",
     "IteRand",
     "Method",
+    "Multicoated",
     "PartlyFrozen",
     "Recycle",
     "Signed",

@@ -30,6 +30,30 @@ def test_published_csv_quotes_a_row_as_printed(table, method, network, top_1, we
     assert row["num_kept"] == pytest.approx(float(weights[:-1]) * 1e6)
 
 
+LATER = {
+    "Koster et al. 2022, signed supermasks": ("README of the code, mean of 50 runs", 20),
+    "Zhang et al. 2021, lottery jackpots": ("README of the code, one run", 14),
+    "Zhang et al. 2022, OptG": ("README of the code, one run", 4),
+    "Chijiwa et al. 2021, IteRand": ("a web page's summary, mean of 3 runs", 1),
+}
+
+
+@pytest.mark.parametrize("paper", LATER)
+def test_numbers_of_later_work_are_marked_as_what_they_are(paper):
+    rows, (basis, count) = published(paper=paper), LATER[paper]
+    assert set(rows["basis"]) == {basis}
+    assert len(rows) == count
+    assert rows["test_acc"].between(0.4, 1).all()
+    assert rows["prune"].dropna().between(0, 1).all()
+    assert set(published(paper=EFFICIENT)["basis"]) == set(published()["basis"]) == {"printed table"}
+
+
+def test_a_row_of_later_work_is_quoted_as_it_stands():
+    rows = published(paper="Koster et al. 2022, signed supermasks")
+    (row,) = rows[(rows["network"] == "Conv4") & (rows["method"] == "signed supermask")].to_dict("records")
+    assert (row["model"], row["top_1"], row["prune"]) == ("conv4", "77.40", pytest.approx(0.9709))
+
+
 def test_every_table_has_as_many_rows_as_in_the_paper():
     counts = published()["table"].value_counts().to_dict()
     assert counts == dict(

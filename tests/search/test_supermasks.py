@@ -52,9 +52,33 @@ def test_a_pattern_is_the_seed_s_and_no_part_of_the_state(mlp):
     assert not any("pattern" in name for name in one.state_dict())
 
 
+@pytest.mark.parametrize("coats", [[0.5], [0.3, 0.1], [0.9, 0.5, 0.01]])
+def test_nested_masks_add_up_and_the_gradient_goes_through_each(mlp, coats):
+    net = converted(mpt.Multicoated(prune=0.5, coats=coats), mlp)
+    for layer in ticket_layers(net).values():
+        weight, scores = layer.weight.numpy(), layer.scores.detach().numpy()
+        expected, g = reference.multicoated(weight, scores, 0.5, coats)
+        out = layer.ticket_weight()
+        torch.testing.assert_close(out, torch.from_numpy(expected).float())
+        upstream = torch.randn_like(out)
+        out.backward(upstream)
+        factor = (1 + len(coats)) * g * reference.sign(weight) * reference.sign(scores)
+        torch.testing.assert_close(layer.scores.grad, upstream * torch.from_numpy(factor).float())
+        assert float(layer.gain()) == pytest.approx(g)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: mpt.Multicoated(prune=0.5, coats=[]), r"coats are .* as in \[0.25, 0.1\], got \[\]"),
+        (lambda: mpt.Multicoated(prune=0.5, coats=[0.1, 0.2]), "each below the one before it"),
+        (lambda: mpt.Multicoated(prune=0.5, coats=[1.0]), "below 1 and each below"),
+        (lambda: mpt.Multicoated(prune=0.5, coats=[0]), "coats is a share .* got 0"),
+        (lambda: mpt.Multicoated(prune=0.5, coats=0.5), "as in"),
+        (lambda: mpt.Multicoated(prune=0.5, selection="global"), "needs selection=layerwise, because"),
+        (lambda: mpt.Multicoated(prune=0.5, gains="learned"), "needs gains=layer, because"),
+        (lambda: mpt.Multicoated(prune=0.5, score_grad="weight"), "needs score_grad=gain, because"),
+        (lambda: mpt.Multicoated(prune=0.5, prune_layers={"0": 0.1}), "leave out prune_layers and ramp"),
         (lambda: mpt.PartlyFrozen(prune=0.5, pruned=1.0), r"pruned is the share .* in \[0, 0.9\], got 1.0"),
         (lambda: mpt.PartlyFrozen(prune=0.5, locked=-0.1), r"locked is the share .* in \[0, 0.9\], got -0.1"),
         (lambda: mpt.PartlyFrozen(prune=0.5, pruned=0), "needs a pattern"),

@@ -101,7 +101,7 @@ def test_a_gain_for_each_channel_takes_no_values_and_no_older_format(tmp_path):
     assert parts["gains"].numel() == 16 + 16 + 64 + 64 + 10
     assert ticket.header["format"] == 3
     assert [tuple(layer.gain.shape) for layer in ticket.layers] == [(16, 1, 1, 1)] * 2 + [(64, 1), (64, 1), (10, 1)]
-    with pytest.raises(ValueError, match="a gain for each channel does not fit into format 2"):
+    with pytest.raises(ValueError, match="a gain for each channel, or with several masks, does not fit into format 2"):
         ticket.save(tmp_path / "t", format=2)
     with pytest.raises(ValueError, match="format of a ticket file must be 2 or 3, got 1"):
         ticket.save(tmp_path / "t", format=1)

@@ -2,6 +2,9 @@
 
 ``published.csv`` quotes the tables as printed, in percent and millions. If two tables of one paper disagree, each row
 keeps the number of its own table: 11.2M and 4.6M for IR-Net's ResNet-18 (tables 2 and 9), 88.52 and 88.49 for MPT-1/1.
+Its column ``basis`` says what a number is: one of a printed table, or of later work, of which we read not the paper but
+the README of its code, or a page's summary. No figure draws the latter: the authors' networks, schedules and weights
+differ from ours.
 """
 
 from __future__ import annotations
@@ -23,9 +26,12 @@ MULTI_PRIZE, EFFICIENT = "Diffenderfer & Kailkhura 2021", "Cheng et al., Efficie
 
 NETWORKS = {  # data set -> network as printed -> our name of the network
     "cifar10": {
-        **{f"ResNet-{depth}": f"cifar_resnet{depth}" for depth in (18, 20, 56)},
+        **{f"ResNet-{depth}": f"cifar_resnet{depth}" for depth in (18, 20, 32, 56)},
+        **{f"Conv{depth}": f"conv{depth}" for depth in (2, 4, 6, 8)},
         "VGG-Small": "vgg_small",
     },
+    "cifar100": {f"ResNet-{depth}": f"cifar_resnet{depth}" for depth in (32, 56, 110)},
+    "mnist": {"FCN 300-100": "mlp"},
     "imagenet": {
         **{f"ResNet-{depth}": f"resnet{depth}" for depth in (18, 34, 50)},
         **{"WRN-50": "wide_resnet50_2", "WRN-34": "wide_resnet34", "AlexNet": "alexnet"},
@@ -58,7 +64,7 @@ def published(tables: Sequence[str] = (), *, paper: str = MULTI_PRIZE) -> pd.Dat
     """Rows of published.csv in the columns of our own tables, optionally only of ``tables`` such as ``table 1``.
 
     ``test_acc`` and ``prune`` are in [0, 1]; ``num_kept`` comes from the printed millions. ``kind`` is ``MPT``, ``full
-    precision`` or ``binary network``. ``model`` is our name of the printed ``network``.
+    precision`` or ``binary network``. ``model`` is our name of the printed ``network``, or None if we have none.
     """
     import pandas as pd
 
@@ -70,7 +76,7 @@ def published(tables: Sequence[str] = (), *, paper: str = MULTI_PRIZE) -> pd.Dat
     rows["kind"] = [kinds.get(m, "MPT" if m.startswith("MPT") else "binary network") for m in rows["method"]]
     rows["test_acc"] = rows["top_1"].astype(float) / 100
     rows["num_kept"] = rows["weights"].str.removesuffix("M").astype(float) * 1e6
-    rows["model"] = [NETWORKS[data][network] for data, network in zip(rows["data"], rows["network"], strict=True)]
+    rows["model"] = [NETWORKS[data].get(network) for data, network in zip(rows["data"], rows["network"], strict=True)]
     return rows.reset_index(drop=True)
 
 

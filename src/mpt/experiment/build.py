@@ -24,6 +24,7 @@ from mpt.errors import is_out_of_memory
 from mpt.processes import is_first
 from mpt.run.settings import Choice
 from mpt.search.dead import DeadLayers
+from mpt.search.divided import DividedGains
 from mpt.search.methods import Method
 from mpt.search.parameters import BATCH_NORMS
 from mpt.search.probe import evaluation_mode
@@ -123,7 +124,8 @@ def convert(
     example = torch.zeros(2, data.channels, side, side)
     check_fit(backbone, example, num_classes=data.num_classes, name=name)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DeadLayers)
+        for category in (DeadLayers, DividedGains):
+            warnings.simplefilter("always", category)
         net = mpt.convert(
             backbone,
             method,
@@ -136,7 +138,7 @@ def convert(
             example=example,
         )
     for warning in caught:
-        if not issubclass(warning.category, DeadLayers):
+        if not issubclass(warning.category, (DeadLayers, DividedGains)):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         elif is_first():
             print(f"warning: {warning.message}", file=sys.stderr, flush=True)

@@ -26,6 +26,7 @@ from mpt.search.attention import split_attention
 from mpt.search.binarize import binarize, binary_inputs, refuse_real_inputs
 from mpt.search.conversion import Conversion
 from mpt.search.dead import warn_of_dead_layers
+from mpt.search.divided import warn_of_divided_gains
 from mpt.search.draw import draw
 from mpt.search.layers import (
     LAYERWISE,
@@ -84,6 +85,7 @@ def convert(
 
     Warns:
         DeadLayers: layers whose scores will hardly learn, and why (:mod:`mpt.search.dead`).
+        DividedGains: gains for each channel that a batch-norm divides out (:mod:`mpt.search.divided`).
     """
     backbone = unwrap(backbone)
     net = _copy(backbone)
@@ -113,6 +115,7 @@ def convert(
     attach_updates(net, method)
     if inputs is not None:
         warn_of_dead_layers(net, inputs)
+        warn_of_divided_gains(net, inputs)
     return net
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mpt.schema import fits, is_int, is_number, is_text, printable
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS
+from mpt.search.supermasks import MAX_COATS
 from mpt.search.weight import channel_shape
 
 FORMAT = 3  # the highest that this mpt knows, of a content and of a file
@@ -27,6 +28,7 @@ MAX_MATCHES = 2**20  # layers times patterns of prune_layers
 MAX_SIDE, MAX_PIXELS = 2**12, 2**27  # of the images that a network takes
 MAX_ARGUMENTS = 64  # of a backbone, and entries of one of them
 MAX_NUMBER = 2**20  # among them
+_SHARED = ("shape", "kept", "form", "coats")  # of a tied layer's row and its owner's
 _DTYPES = (torch.float32, torch.int64, torch.bool)  # of tensors other than searched layers
 
 
@@ -93,10 +95,19 @@ def _is_layer(row: Any) -> bool:
         and _is_shape(row.get("shape"), least=1)
         and bool(row["shape"])
         and is_int(row.get("kept"), 1, math.prod(row["shape"]) + 1)
-        and row.get("form") in ("binary", "real")
+        and row.get("form") in ("binary", "coated", "real")
+        and ("coats" in row) == (row["form"] == "coated")
+        and _are_coats(row["kept"], row.get("coats", [1]))
         and ("tied" not in row or is_text(row["tied"]))
         and isinstance(row.get("binary_input", False), bool)
     )
+
+
+def _are_coats(kept: int, counts: Any) -> bool:
+    """Whether ``counts`` are those of nested masks in one that keeps ``kept`` weights."""
+    if not isinstance(counts, list) or not 0 < len(counts) < MAX_COATS:
+        return False
+    return all(is_int(count, 1, 2**63) for count in counts) and sorted([kept, *counts], reverse=True) == [kept, *counts]
 
 
 def _is_state(row: Any) -> bool:
@@ -106,7 +117,7 @@ def _is_state(row: Any) -> bool:
 
 def _fits_owner(row: dict[str, Any], rows: dict[str, Any]) -> bool:
     owner = rows.get(row["tied"], {"tied": None})
-    return "tied" not in owner and all(row[key] == owner[key] for key in ("shape", "kept", "form"))
+    return "tied" not in owner and all(row.get(key) == owner.get(key) for key in _SHARED)
 
 
 def _is_backbone(value: Any) -> bool:
@@ -255,11 +266,26 @@ def _check_layer(row: dict[str, Any], tensors: dict[str, Tensor]) -> set[str]:
         return {f"{name}.mask", f"{name}.values"}
     _ones(_tensor(tensors, f"{name}.signs"), kept, f"{name}.signs")
     gain = _tensor(tensors, f"{name}.gain")
-    shapes = [(), *(channel_shape(row["shape"], axis) for axis in (0, 1))]
+    coated = row["form"] == "coated"
+    shapes = [()] if coated else [(), *(channel_shape(row["shape"], axis) for axis in (0, 1))]
     fits = gain.dtype == torch.float32 and tuple(gain.shape) in shapes
     if not fits or not bool((gain >= 0).all() and torch.isfinite(gain).all()):
         raise ValueError(f"the gain of {name} is not one number of 0 or more, nor one for each channel")
-    return {f"{name}.mask", f"{name}.signs", f"{name}.gain"}
+    if coated:
+        _check_coats(row, _tensor(tensors, f"{name}.coats"))
+    return {f"{name}.mask", f"{name}.signs", f"{name}.gain"} | ({f"{name}.coats"} if coated else set())
+
+
+def _check_coats(row: dict[str, Any], packed: Tensor) -> None:
+    """ValueError unless ``packed`` has one mask for each of the row's ``coats``, which keeps so many weights."""
+    name, before = f"{row['name']}.coats", row["kept"]
+    for count in row["coats"]:
+        size = (before + 7) // 8
+        if _ones(packed[:size], before, name) != count:
+            raise ValueError(f"a mask of {name} does not keep the {count} weights that the header says")
+        packed, before = packed[size:], count
+    if packed.numel():
+        raise ValueError(f"{name} goes on behind its last mask")
 
 
 def _ones(packed: Tensor, n: int, name: str) -> int:

@@ -67,6 +67,8 @@ def _compact_layer(layer: StoredLayer, header: dict[str, Any], parts: dict[str, 
     if layer.form == "real":
         parts["values"].append(layer.parts["values"])
         return code
+    if layer.coats:
+        code["coats"] = _encode_coats(layer, parts)
     parts["gains"].append(layer.gain)
     own = layer.has_seed_signs(seed=header["seed"], init=header["method"].get("init"))
     if not own:
@@ -84,6 +86,28 @@ def _encode(layer: StoredLayer, header: dict[str, Any]) -> tuple[np.ndarray, dic
             return coded, {"mask": coded.size, "searched": int(searched.sum())}
     coded = encode_mask(layer.parts["mask"].numpy(), n=layer.num_weights, kept=layer.kept)
     return coded, {"mask": coded.size}
+
+
+def _encode_coats(layer: StoredLayer, parts: dict[str, list[Tensor]]) -> list[int]:
+    """Add the masks of ``layer`` after the first to ``parts``; the bytes that each takes."""
+    sizes, start = [], 0
+    for before, kept in layer.planes():
+        packed = layer.parts["coats"].numpy()[start : start + (before + 7) // 8]
+        coded = encode_mask(packed, n=before, kept=kept)
+        parts["masks"].append(_bytes(coded.tobytes()))
+        sizes.append(coded.size)
+        start += packed.size
+    return sizes
+
+
+def _decode_coats(row: dict[str, Any], code: dict[str, Any], reader: _Reader) -> Tensor:
+    """The part ``coats`` of a layer."""
+    counts = (row["kept"], *row["coats"])
+    planes = [
+        decode_mask(reader.take("masks", size).numpy(), n=before, kept=kept)
+        for size, before, kept in zip(code["coats"], counts[:-1], counts[1:], strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(planes))
 
 
 def _decode(row: dict[str, Any], code: dict[str, Any], header: dict[str, Any], reader: _Reader) -> np.ndarray:
@@ -150,6 +174,8 @@ def _expand_layer(
     parts = {"mask": torch.from_numpy(_decode(row, code, header, reader))}
     if row["form"] == "real":
         return parts | {"values": reader.take("values", kept)}
+    if row["form"] == "coated":
+        parts["coats"] = _decode_coats(row, code, reader)
     axis = code["gains"]
     gains = () if axis is None else channel_shape(row["shape"], axis)
     parts["gain"] = reader.take("gains", math.prod(gains)).view(gains)
@@ -159,7 +185,7 @@ def _expand_layer(
     if code["signs"] != "seed" or seed is None or init is None:
         raise ValueError(f"the signs of {row['name']} are neither in the file nor a seed's")
     shape, binary_input = tuple(row["shape"]), bool(row.get("binary_input"))
-    layer = StoredLayer(row["name"], shape, kept, "binary", None, binary_input, parts)  # all but its signs
+    layer = StoredLayer(row["name"], shape, kept, row["form"], None, binary_input, parts)  # all but its signs
     return parts | {"signs": torch.from_numpy(layer.seed_signs(seed=seed, init=init))}
 
 

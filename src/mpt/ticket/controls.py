@@ -21,7 +21,7 @@ import torch
 
 from mpt.streams import stream_generator
 from mpt.ticket.coding import pack_bits
-from mpt.ticket.layer import StoredLayer
+from mpt.ticket.layer import StoredLayer, pack_coats
 from mpt.ticket.ticket import Ticket
 
 
@@ -63,7 +63,8 @@ def _random_mask(ticket: Ticket, seed: int) -> dict[str, StoredLayer]:
             weight = ticket.random_weight(layer, seed=seed, stream=stream)
         else:
             weight = ticket.random_weight(layer, seed=own, stream=layer.name)
-        layers[layer.name] = _with_values(_with_mask(layer, mask), weight.flatten().numpy()[mask])
+        chosen = _with_coats(_with_mask(layer, mask), layer, stream_generator(seed, f"{stream}/coats"))
+        layers[layer.name] = _with_values(chosen, weight.flatten().numpy()[mask])
     return layers
 
 
@@ -98,6 +99,17 @@ def _with_mask(layer: StoredLayer, mask: np.ndarray) -> StoredLayer:
         used = layer.gain > 0
         parts["gain"] = torch.where(used, layer.gain, layer.gain[used].mean())
     return replace(layer, kept=int(mask.sum()), parts=parts)
+
+
+def _with_coats(layer: StoredLayer, before: StoredLayer, generator: np.random.Generator) -> StoredLayer:
+    """``layer``, which may keep another number of weights than ``before``, with its share of each further mask."""
+    if not before.coats:
+        return layer
+    levels = np.ones(layer.kept, dtype=np.float32)
+    for count in before.coats:
+        levels[: max(1, round(count * layer.kept / before.kept))] += 1
+    packed, coats = pack_coats(generator.permutation(levels))
+    return replace(layer, coats=coats, parts={**layer.parts, "coats": packed})
 
 
 def _with_values(layer: StoredLayer, kept: np.ndarray) -> StoredLayer:

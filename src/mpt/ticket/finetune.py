@@ -5,8 +5,8 @@ With a layer's latent weights ``w`` and its fixed mask ``m``:
     ticket weight   b = g m sign(w)                  g = sum(m |w|) / sum(m), computed again in every forward
     backward        dL/dw = g m dL/db                straight through the sign, g a constant; pruned weights stay
 
-so the result is a binary ticket again. A ticket with real kept weights (edge-popup) has ``b = m w`` and
-``dL/dw = m dL/db``.
+so the result is a binary ticket again. A ticket with real kept weights (edge-popup), or with several masks
+(multicoated), has ``b = m w`` and ``dL/dw = m dL/db``; its kept weights are real then.
 
 **Where the latent weights start.** A file holds signs and a gain, but no magnitudes. The magnitudes come from the
 random weights of the ticket's seed, drawn again: for a ticket straight from a search these are exactly the weights
@@ -116,11 +116,12 @@ def chosen_layers(ticket: Ticket, layers: str) -> list[str]:
 def latent_weight(ticket: Ticket, layer: StoredLayer, *, seed: int) -> Tensor:
     """Latent weights that reproduce the stored ticket weights (see the head of this file), of the weight's shape.
 
-    Kept weights of form "real" are their own latent weights. ``seed`` draws what the ticket's own seed does not give.
+    Kept weights of forms "real" and "coated" are their own latent weights. ``seed`` draws what the ticket's own seed
+    does not give.
     """
     mask, kept, own = layer.mask(), layer.weight(), ticket.weight_seed
     drawn = ticket.random_weight(layer, seed=seed if own is None else own, stream=layer.stored_as)
-    if layer.form == "real":
+    if layer.form != "binary":
         return torch.where(mask, kept, drawn)
     gain, target = _method(ticket, layer).gain(drawn, mask), layer.gain
     scale = torch.where(gain == target, 1.0, target / gain)  # 1 where a channel keeps nothing and both are 0

@@ -7,6 +7,8 @@ of them kept:
     <layer>.signs    uint8 (ceil(k / 8),)    one bit a kept weight, 1 = positive         } form "binary": +-gain
     <layer>.gain     float32 ()              magnitude of the kept weights, or of the    }
                      or (O, 1, ...)          kept weights of each channel                }
+    <layer>.coats    uint8 (sum of ceil(k_i / 8),)  of form "coated", +-gain, ..., +-N gain: for each further mask
+                                             one bit for each weight that the mask before it keeps
     <layer>.values   float32 (k,)            the kept weights themselves                   form "real"
 
 A layer that shares its weight with an earlier one has a header row with ``tied: <that layer>`` and no tensors, so the
@@ -23,7 +25,7 @@ The **digest**, the BLAKE2b of header and tensors, identifies the content, whate
                   BLAKE2b, which is compared before anything is decoded
 
 The header's ``format`` is the first format that can hold the content: 2, or 3 where a layer has a gain for each channel
-(1 had no binary activations).
+or several masks (1 had no binary activations).
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from mpt.schema import parse
 from mpt.ticket.check import FORMAT, check_header, check_tensors
 from mpt.ticket.compact import MAX_HEADER, compact, expand
 
-PLAIN, CHANNEL_GAINS = 2, 3  # the first formats for a gain for each layer and for each channel
+PLAIN = 2  # the first format for a gain for each layer; gains for channels, and several masks, need the third
 
 
 def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor], *, format: int = FORMAT) -> None:
@@ -66,7 +68,8 @@ def encode(header: dict[str, Any], tensors: dict[str, Tensor], *, format: int = 
         raise ValueError(f"format of a ticket file must be {PLAIN} or {FORMAT}, got {format!r}")
     if format < header["format"]:
         raise ValueError(
-            f"a ticket with a gain for each channel does not fit into format {format}: write format {FORMAT}"
+            f"a ticket with a gain for each channel, or with several masks, does not fit into format {format}: write "
+            f"format {FORMAT}"
         )
     check_header(header)
     digest = digest_of(header, tensors)

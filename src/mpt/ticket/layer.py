@@ -3,6 +3,7 @@
 Of a layer with mask ``m`` and signs ``s`` of its kept weights, the ticket weight is
 
     form "binary"    b = g m s      one bit a kept weight, and the gain g: one number, or one for each output channel
+    form "coated"    b = g c m s    and a number c of nested masks that keep the weight, at least 1 (multicoated)
     form "real"      b = m v        one float32 value v a kept weight (edge-popup)
 
 :mod:`mpt.ticket.format` says how the bits lie in the tensors. This file is the only one that unpacks them.
@@ -25,7 +26,11 @@ from mpt.search.table import LayerRow, ParameterRow
 from mpt.ticket.coding import entropy, pack_bits, select_bits, unpack_bits
 
 SHOWN = 200  # characters of a name in a table
-PARTS = {"binary": ("mask", "signs", "gain"), "real": ("mask", "values")}  # of a layer of each form
+PARTS = {  # of a layer of each form
+    "binary": ("mask", "signs", "gain"),
+    "coated": ("mask", "coats", "signs", "gain"),
+    "real": ("mask", "values"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,11 @@ class StoredLayer:
         name: of the layer in its network.
         shape: of its weight.
         kept: number of weights kept.
-        form: ``binary`` or ``real``, see above.
+        form: ``binary``, ``coated`` or ``real``, see above.
         tied: the earlier layer whose weight this layer shares, or None.
         binary_input: whether the layer sees only -1 and +1 (before zero padding).
-        parts: the tensors ``mask`` and either ``signs`` and ``gain`` or ``values``; a tied layer has its owner's.
+        parts: the tensors of ``PARTS``; a tied layer has its owner's.
+        coats: of form ``coated``, how many weights each mask after the first keeps.
     """
 
     name: str
@@ -49,6 +55,7 @@ class StoredLayer:
     tied: str | None
     binary_input: bool
     parts: Mapping[str, Tensor] = field(repr=False, compare=False)
+    coats: tuple[int, ...] = ()
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StoredLayer:
@@ -56,7 +63,8 @@ class StoredLayer:
         tied = row.get("tied")
         parts = {part: tensors[f"{tied or row['name']}.{part}"] for part in PARTS[row["form"]]}
         binary_input = bool(row.get("binary_input"))
-        return cls(row["name"], tuple(row["shape"]), row["kept"], row["form"], tied, binary_input, parts)
+        coats = tuple(row.get("coats", ()))
+        return cls(row["name"], tuple(row["shape"]), row["kept"], row["form"], tied, binary_input, parts, coats)
 
     @property
     def stored_as(self) -> str:
@@ -81,19 +89,22 @@ class StoredLayer:
     def entropy_bits(self, *, seed_signs: bool, searched: tuple[int, int] | None = None) -> float:
         """The information in the layer: ``n H(k / n)`` for the mask, a bit a kept weight for signs, 32 a gain or value.
 
+        A further mask counts among the weights that the one before it keeps.
+
         Args:
             seed_signs: the signs are the seed's and count nothing.
             searched: ``n`` and ``k`` of the part of the mask that the seed does not draw; None for the whole mask.
         """
         mask = entropy(*(searched or (self.num_weights, self.kept)))
+        mask += sum(entropy(before, kept) for before, kept in self.planes())
         if self.form == "real":
             return mask + 32 * self.kept
         return mask + 32 * self.gain.numel() + (0 if seed_signs else self.kept)
 
     @property
     def gain(self) -> Tensor:
-        """Magnitude of the kept weights of form "binary", float32: 0-d, or spread over the weight's shape."""
-        assert self.form == "binary", f"{self.name} holds real weights and has no gain"
+        """Magnitude of the kept weights, 0-d or spread over the weight's shape; of form "coated" the smallest, 0-d."""
+        assert self.form != "real", f"{self.name} holds real weights and has no gain"
         return self.parts["gain"]
 
     def mask(self) -> Tensor:
@@ -123,7 +134,7 @@ class StoredLayer:
         """Whether the signs of the kept weights are those that ``seed`` draws; False without a seed."""
         if seed is None or init is None:
             return False
-        own = self.parts["signs"].numpy() if self.form == "binary" else pack_bits((self.signs() > 0).numpy())
+        own = self.parts["signs"].numpy() if self.form != "real" else pack_bits((self.signs() > 0).numpy())
         return bool(np.array_equal(self.seed_signs(seed=seed, init=init), own))
 
     def kept_values(self) -> Tensor:
@@ -131,7 +142,20 @@ class StoredLayer:
         if self.form == "real":
             return self.parts["values"]
         gain = self.gain if self.gain.dim() == 0 else self.gain.expand(self.shape)[self.mask()]
-        return self.signs().mul_(gain)
+        return self.signs().mul_(gain * torch.from_numpy(self.levels()) if self.coats else gain)
+
+    def planes(self) -> list[tuple[int, int]]:
+        """Of each mask after the first: the weights that the one before it keeps, and those that it keeps."""
+        return list(zip((self.kept, *self.coats), self.coats, strict=False))
+
+    def levels(self) -> np.ndarray:
+        """How many masks keep each kept weight, float32 (kept,) in flat order."""
+        levels, last, start = np.ones(self.kept, dtype=np.float32), np.arange(self.kept), 0
+        for before, _ in self.planes():
+            packed = self.parts["coats"].numpy()[start : start + (before + 7) // 8]
+            last, start = last[unpack_bits(packed, n=before)], start + packed.size
+            levels[last] += 1
+        return levels
 
     def weight(self) -> Tensor:
         """Ticket weight, float32, of the weight's shape: 0 where pruned."""
@@ -156,7 +180,22 @@ class StoredLayer:
     def row(self) -> dict[str, Any]:
         """The header row, plain JSON."""
         row = {"name": self.name, "shape": list(self.shape), "kept": self.kept, "form": self.form}
+        row |= {"coats": list(self.coats)} if self.coats else {}
         return row | ({"tied": self.tied} if self.tied else {}) | {"binary_input": self.binary_input}
+
+
+def pack_coats(levels: np.ndarray) -> tuple[Tensor, tuple[int, ...]]:
+    """The part ``coats`` of kept weights that so many masks keep, and how many weights each mask after the first keeps.
+
+    Args:
+        levels: (kept,), whole numbers from 1, in flat order.
+    """
+    planes, counts = [np.empty(0, dtype=np.uint8)], []
+    for level in range(2, int(levels.max()) + 1):
+        planes.append(pack_bits(levels >= level))
+        levels = levels[levels >= level]
+        counts.append(levels.size)
+    return torch.from_numpy(np.concatenate(planes)), tuple(counts)
 
 
 @dataclass(frozen=True)

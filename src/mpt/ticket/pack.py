@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mpt.search.conversion import Conversion
 from mpt.search.layers import TicketLayer, one_selection, searched_tensors, ticket_layers
+from mpt.search.supermasks import MAX_COATS
 from mpt.search.weight import channel_shape
 from mpt.ticket.coding import pack_bits
-from mpt.ticket.layer import StoredLayer, StoredState
+from mpt.ticket.layer import StoredLayer, StoredState, pack_coats
 
 
 def refuse_ramp(conversion: Conversion) -> None:
@@ -44,19 +45,33 @@ def _pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredL
     """The stored form of one ticket layer.
 
     It is binary if all kept weights have one magnitude, or all kept weights of each channel have one and storing those
-    takes fewer bits than storing the weights. It is real otherwise.
+    takes fewer bits than storing the weights. It is coated if their magnitudes are small multiples of the layer's gain,
+    and real otherwise.
     """
     current = layer.ticket()
     mask = current.mask.cpu().contiguous().numpy()
     weight = current.ticket_weight.detach().float().cpu().contiguous().numpy()
     kept, gain = weight[mask], _gain(weight, mask)
-    parts = {"mask": torch.from_numpy(pack_bits(mask))}
+    parts, coats = {"mask": torch.from_numpy(pack_bits(mask))}, tuple[int, ...]()
+    levels = _levels(kept, current.gain.float().cpu().numpy()) if gain is None else None
+    if levels is not None:
+        gain = np.asarray(np.abs(kept).min())
+        parts["coats"], coats = pack_coats(levels)
     if gain is None:
         parts["values"] = torch.from_numpy(kept)
     else:
         parts |= {"signs": torch.from_numpy(pack_bits(kept >= 0)), "gain": torch.from_numpy(gain)}
-    form = "real" if gain is None else "binary"
-    return StoredLayer(name, mask.shape, len(kept), form, None, binary_input, parts)
+    form = "real" if gain is None else "coated" if coats else "binary"
+    return StoredLayer(name, mask.shape, len(kept), form, None, binary_input, parts, coats)
+
+
+def _levels(kept: np.ndarray, gain: np.ndarray) -> np.ndarray | None:
+    """By how much the magnitude of each kept weight exceeds ``gain``; None unless whole numbers from 1 up to 15 do."""
+    if gain.ndim or not gain > 0:
+        return None
+    levels: np.ndarray = np.rint(np.abs(kept) / gain).astype(np.float32)
+    exact = (levels * gain == np.abs(kept)).all() and levels.min() == 1 and levels.max() <= MAX_COATS
+    return levels if exact else None
 
 
 def _gain(weight: np.ndarray, mask: np.ndarray) -> np.ndarray | None:

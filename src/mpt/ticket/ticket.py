@@ -65,7 +65,7 @@ class Ticket:
         layers, searched = pack_layers(net, conversion)
         others = other_state(net, searched)
         header = {
-            "format": files.CHANNEL_GAINS if any(layer.has_channel_gains for layer in layers) else files.PLAIN,
+            "format": FORMAT if any(layer.has_channel_gains or layer.coats for layer in layers) else files.PLAIN,
             "mpt": version(),
             "backbone": getattr(net, "origin", None),
             "method": {"name": type(conversion.method).__name__, **asdict(conversion.method)},
@@ -93,7 +93,7 @@ class Ticket:
             format: 3, or 2 for readers older than mpt 0.2; the digest is the same.
 
         Raises:
-            ValueError: format 2 for a ticket with a gain for each channel.
+            ValueError: format 2 for a ticket with a gain for each channel, or with several masks.
         """
         files.write(path, self.header, self.tensors, format=format)
 
