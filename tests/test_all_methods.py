@@ -18,6 +18,8 @@ from mpt.ticket.finetune import finetuning_network
 from mpt.ticket.report import report
 from tests.console import SMALL, command, compose, process, results
 
+SHORT = [*(o for o in SMALL if not o.startswith(("epochs", "data.num_images"))), "epochs=2", "data.num_images=160"]
+
 METHODS = {
     "channel": ["method.gains=channel"],
     "learned": ["method.gains=learned"],
@@ -48,19 +50,19 @@ pytestmark = pytest.mark.slow
 def test_a_run_that_is_stopped_in_an_epoch_and_repeated_gives_the_same_ticket(tmp_path, monkeypatch, arguments):
     from mpt.experiment.module import TicketModule
 
-    command("train", *SMALL, *arguments, "hydra.run.dir=whole", cwd=tmp_path)
+    command("train", *SHORT, *arguments, "hydra.run.dir=whole", cwd=tmp_path)
     step = TicketModule.training_step
 
     def stop_in_the_second(self, batch, batch_idx):
-        if self.current_epoch == 1 and batch_idx == 6:
+        if self.current_epoch == 1 and batch_idx == 4:
             raise ValueError("stopped by the test")
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
         patch.setattr(TicketModule, "training_step", stop_in_the_second)
-        done = command("train", *SMALL, *arguments, "hydra.run.dir=cut", cwd=tmp_path, check=False)
+        done = command("train", *SHORT, *arguments, "hydra.run.dir=cut", cwd=tmp_path, check=False)
         assert "stopped by the test" in done.stderr
-    command("train", *SMALL, *arguments, "hydra.run.dir=cut", cwd=tmp_path)
+    command("train", *SHORT, *arguments, "hydra.run.dir=cut", cwd=tmp_path)
     contents = [(tmp_path / run / "ticket.safetensors").read_bytes() for run in ("whole", "cut")]
     assert contents[0] == contents[1]
 
@@ -83,7 +85,7 @@ def _check_ticket(ticket, row):
     assert float((tuned(images).detach() - logits).abs().max()) <= 1e-6 * max(1.0, float(logits.abs().max()))
 
     rows = report(ticket, net, image=images[:1])["layers"]
-    assert [entry["kept"] for entry in rows] == [layer.kept for layer in ticket.layers]
+    assert [entry["num_kept"] for entry in rows] == [layer.kept for layer in ticket.layers]
     for name in CONTROLS:
         other = control(ticket, name, seed=1)
         assert (other.num_kept, other.num_weights) == (ticket.num_kept, ticket.num_weights)
@@ -120,7 +122,7 @@ def test_a_compiled_network_trains(arguments):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("method", ["learned", "iterand", "recycle", "gem", "gumbel", "frozen"])
 def test_two_processes_agree(tmp_path, method):
-    arguments = [*(o for o in SMALL if not o.startswith("trainer.devices")), *METHODS[method], "prune=0.8"]
+    arguments = [*(o for o in SHORT if not o.startswith("trainer.devices")), *METHODS[method], "prune=0.8"]
     done = process("train", *arguments, "trainer.devices=2", "hydra.run.dir=two", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     row = json.loads((tmp_path / "two" / "result.json").read_text())
