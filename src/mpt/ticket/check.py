@@ -105,9 +105,8 @@ def _is_layer(row: Any) -> bool:
 
 def _are_coats(kept: int, counts: Any) -> bool:
     """Whether ``counts`` are those of nested masks in one that keeps ``kept`` weights."""
-    if not isinstance(counts, list) or not 0 < len(counts) < MAX_COATS:
-        return False
-    return all(is_int(count, 1, 2**63) for count in counts) and sorted([kept, *counts], reverse=True) == [kept, *counts]
+    known = isinstance(counts, list) and 0 < len(counts) < MAX_COATS and all(is_int(c, 1, kept + 1) for c in counts)
+    return known and sorted(counts, reverse=True) == counts
 
 
 def _is_state(row: Any) -> bool:
@@ -207,10 +206,6 @@ def _is_count(value: Any) -> bool:
     return is_int(value, 1, 2**31)
 
 
-def _is_share(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 0.9
-
-
 def _is_flag(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -239,7 +234,7 @@ _ENTRIES: dict[str, tuple[Callable[[Any], bool], bool]] = {
     "method": (_is_method, True),
     "seed": (lambda v: v is None or is_int(v, 0, 2**63), True),
     "signs": (lambda v: v in ("seed", "stored"), False),
-    "pattern": (lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_share, v)), False),
+    "pattern": (lambda v: isinstance(v, list) and len(v) == 2 and all(is_number(s) and 0 <= s < 1 for s in v), False),
     "binary_activations": (_is_binary_activations, False),
     "reads": (lambda v: isinstance(v, list) and all(map(is_text, v)), False),
     "layers": (lambda v: isinstance(v, list) and len(v) <= MAX_ROWS, True),
