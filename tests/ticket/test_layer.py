@@ -58,7 +58,7 @@ def test_nested_masks_are_stored_over_the_weights_of_the_mask_before(tmp_path, c
         assert (layer.form, layer.kept, layer.coats) == (
             "coated",
             kept,
-            (round(0.3 * kept), round(0.1 * kept)),
+            (int(0.3 * kept + 0.5), int(0.1 * kept + 0.5)),
         )
         assert torch.equal(layer.weight(), source.ticket_weight())
         bits = entropy(layer.num_weights, kept) + entropy(kept, layer.coats[0]) + entropy(*layer.coats) + 32
