@@ -28,6 +28,7 @@ from mpt.search.conversion import Conversion
 from mpt.search.dead import warn_of_dead_layers
 from mpt.search.divided import warn_of_divided_gains
 from mpt.search.draw import draw
+from mpt.search.formulas import check_formulas
 from mpt.search.layers import (
     LAYERWISE,
     TICKET_LAYERS,
@@ -108,6 +109,7 @@ def convert(
     binary = _binary_inputs(net, example, refuse=binary_activations)
     left_out = _matching(dense, plain_layers(net))
     draw({name: layer for name, layer in plain_layers(net).items() if name not in left_out}, method, seed=seed)
+    check_formulas(net, method, seed=seed)
     parameters = {name for name, _ in net.named_parameters()}
     dropped = tuple(name for name in dict.fromkeys(own) if name not in parameters)
     net.conversion = Conversion(method, seed, dropped, signs, binary, reads=reads)  # type: ignore[assignment]

@@ -90,6 +90,7 @@ class Method:
     learn_scores: bool = True
 
     searched: ClassVar[bool] = True
+    draws_weights: ClassVar[bool] = False  # whether update draws weights of the seed again
     changes_weights: ClassVar[bool] = False  # whether update changes weights, of which no average can then be taken
 
     def __post_init__(self) -> None:

@@ -97,6 +97,8 @@ class IteRand(_Renewing):
         rate: in (0, 1].
     """
 
+    draws_weights: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+import mpt
+from tests.own_methods import PerChannel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flat(mpt.Biprop):
+    """A gain for each output channel in a shape that does not broadcast."""
+
+    def gain(self, weight, mask):
+        return (weight.abs() * mask).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrow(mpt.Biprop):
+    """A source of another shape."""
+
+    def source(self, weight, scores):
+        return weight[:, :1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Double(mpt.Biprop):
+    """A source of another type."""
+
+    def source(self, weight, scores):
+        return weight.double()
+
+
+@pytest.mark.parametrize(
+    ("method", "seed", "message"),
+    [
+        (Flat(prune=0.5), 0, r"Flat\.gain must return one number, or .* the weight's \(8, 6\), .* returned \(8,\)"),
+        (Narrow(prune=0.5), 0, r"Narrow\.source must return .* \(8, 6\) of torch.float32, and returned \(8, 1\)"),
+        (Double(prune=0.5), 0, r"returned \(8, 6\) of torch.float64"),
+        (mpt.IteRand(prune=0.5), None, "IteRand draws weights again, and with seed=None"),
+    ],
+)
+def test_what_no_layer_can_compute_with_is_refused_at_conversion(mlp, method, seed, message):
+    with pytest.raises(ValueError, match=message):
+        mpt.convert(mlp, method, seed=seed, example=torch.zeros(2, 6))
+
+
+@pytest.mark.parametrize("method", [PerChannel(prune=0.5), mpt.Signed(prune=0.5), mpt.Recycle(prune=0.5)])
+@pytest.mark.parametrize("seed", [0, None])
+def test_what_layers_can_compute_with_is_taken(method, seed):
+    net = mpt.convert(nn.Sequential(nn.Conv2d(2, 3, 2), nn.ReLU()), method, seed=seed, example=torch.zeros(2, 2, 4, 4))
+    assert net(torch.randn(2, 2, 4, 4)).shape == (2, 3, 3, 3)
