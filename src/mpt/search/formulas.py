@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +46,6 @@ def check_formulas(net: nn.Module, method: Method, *, seed: int | None) -> None:
 
 def _broadcasts(gain: Tensor, weight: Tensor) -> bool:
     try:
-        return torch.broadcast_shapes(gain.shape, weight.shape) == weight.shape
-    except RuntimeError:
+        return np.broadcast_shapes(tuple(gain.shape), tuple(weight.shape)) == tuple(weight.shape)
+    except ValueError:
         return False
