@@ -24,13 +24,14 @@ def python(cell):
     return "\n".join(line for line in cell.source.splitlines() if not line.startswith(("!", "%")))
 
 
-def test_the_five_notebooks_have_their_names():
+def test_the_six_notebooks_have_their_names():
     assert [path.stem for path in NOTEBOOKS] == [
         "1_first_ticket",
         "2_prune_curves",
         "3_width",
         "4_inside_a_ticket",
         "5_comparing_methods",
+        "6_why_tickets_exist",
     ]
 
 
