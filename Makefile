@@ -82,6 +82,7 @@ figures: .venv/.installed  ## the figures that README.md and docs/sweeps.md show
 	$(BIN)/mpt-plot $(DIGITS) --figure fig5 --where width=0.25 -o docs/digits-fig5.svg
 	$(BIN)/python -m benchmarks.tickets draw results/speed/tickets.csv docs/speed.svg
 	$(BIN)/mpt-theory figure csv=results/theory/promised.csv -o docs/promised.svg
+	$(BIN)/mpt-theory figure table=results/theory/widths.csv -o docs/widths.svg
 	$(BIN)/mpt-plot $(DIGITS) --figure fig3 --where model=conv4 --where prune=0,0.5,0.8,0.9 -o docs/digits-fig3.svg
 
 clean:  ## remove .venv and everything built

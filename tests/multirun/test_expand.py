@@ -30,6 +30,7 @@ COUNTS = {  # runs of paper and mini; dense ones once for all fractions pruned
     "table2": (3, 3),
     "table3": (3, 3),
     "table4": (3, 3),
+    "theory": (3 * (1 + 11), 1 + 11),
     "threshold": (2 * 3 * 4, 2 * 2 * 2),
     "zero_kernels": (3, 3),
 }

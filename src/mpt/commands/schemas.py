@@ -153,6 +153,7 @@ class FigureSettings:
     """One figure of ``mpt-theory figure``."""
 
     out: str = dial("promised.svg", "figure to write: .svg, .png or .pdf")
+    runs: str | None = dial(None, "folder of the runs of sweeps=theory: draw hidden widths, searched and promised")
     table: str | None = dial(None, "table to draw, as an earlier call wrote it; null: compute it")
     csv: str | None = dial(None, "write the table to this file too")
 

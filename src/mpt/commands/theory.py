@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mpt.analysis.drawing import NO_DATE
 from mpt.analysis.plotting import check_output, save
+from mpt.analysis.table import check_finished, read_runs
 from mpt.commands.evaluate import render
 from mpt.commands.schemas import BoundsSettings, ConstructSettings, FigureSettings
 from mpt.commands.ticket import backbone_of, new_file, stand_in
@@ -19,7 +20,7 @@ from mpt.experiment.build import build_backbone
 from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
 from mpt.run.check import check_given
 from mpt.run.compose import compose, given_keys, settings_of
-from mpt.theory import curves
+from mpt.theory import curves, widths
 from mpt.theory.bounds import THEOREMS, Row, radius_of, required
 from mpt.theory.certificate import BATCH, bound_outputs, certified_labels
 from mpt.theory.construct import Construction, build_ticket
@@ -192,12 +193,34 @@ def input_box(ticket: Ticket, *, channels: int, side: int) -> tuple[Tensor, Tens
 def figure(overrides: list[str]) -> str:
     """Draw promised and needed neurons over the accuracy; the lines to print."""
     settings = settings_of(compose("figure", overrides, FigureSettings), FigureSettings)
+    kind: Any  # the module of the table
     out = Path(settings.out)
     check_output(out, tuple(NO_DATE))
-    rows = curves.read(settings.table) if settings.table else curves.promised()
-    save(curves.draw(rows), out)
+    if settings.runs and settings.table:
+        raise ValueError("runs computes a table and table reads one: give runs or table, not both")
+    if settings.runs:
+        rows, kind = _widths(Path(settings.runs)), widths
+    elif settings.table:
+        kind = widths if widths.is_table(settings.table) else curves
+        rows = kind.read(settings.table)
+    else:
+        rows, kind = curves.promised(), curves
+    save(kind.draw(rows), out)
     lines = [f"figure    {out}"]
     if settings.csv:
-        curves.write(rows, settings.csv)
+        kind.write(rows, settings.csv)
         lines.append(f"table     {settings.csv}")
     return "\n".join(lines)
+
+
+def _widths(folder: Path) -> list[dict[str, Any]]:
+    """The rows of :mod:`mpt.theory.widths` for the runs of ``sweeps=theory`` in ``folder``."""
+    runs = read_runs(folder)
+    check_finished(runs, folder)
+    rows = widths.searched(runs.rows)
+    dense = next(run["run"] for run in runs.rows if run["variant"] == "dense")
+    path = folder / dense / "ticket.safetensors"
+    ticket = Ticket.load(path)
+    channels, side = image_of(ticket)
+    low, high = input_box(ticket, channels=channels, side=side)
+    return rows + widths.asked(_trained(ticket, path, None), inputs=(low, high), radius=radius_of(low, high))

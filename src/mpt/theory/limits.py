@@ -61,6 +61,8 @@ def box(target: Target, inputs: tuple[Range, Range], example: Tensor | None) -> 
 
 def _spread(side: Range, shape: torch.Size) -> Tensor:
     values = torch.as_tensor(side, dtype=torch.float64)
+    if values.dim() > 1 and values.numel() == shape.numel():  # an image, for a network of flat inputs
+        return values.reshape(shape)
     if values.dim() == 1 and len(shape) > 1 and len(values) == shape[0]:
         values = values.view(-1, *[1] * (len(shape) - 1))
     try:

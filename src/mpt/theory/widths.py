@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -33,14 +34,15 @@ def searched(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows ``trained`` and ``searched`` of a sweep: its dense runs, and its tickets by their width.
 
     Args:
-        runs: rows of ``mpt-results`` with ``variant test_acc model.hidden width``.
+        runs: rows of ``mpt-results`` with ``variant test_acc model.hidden width``, hidden layers as text.
 
     Raises:
         ValueError: the sweep has no dense run or no ticket, or no width whose tickets are as accurate.
     """
     accs: dict[tuple[bool, int], list[float]] = {}
     for run in runs:
-        features = max(int(run["width"] * size) for size in run["model.hidden"])
+        sizes = [int(size) for size in re.findall(r"\d+", str(run.get("model.hidden")))]
+        features = int(run["width"] * max(sizes, default=0))
         accs.setdefault((run["variant"] == "dense", features), []).append(run["test_acc"])
     means = {key: fmean(values) for key, values in accs.items()}
     dense = {width: acc for (is_dense, width), acc in means.items() if is_dense}
@@ -52,8 +54,8 @@ def searched(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     if not reached:
         best = max(tickets, key=lambda at: tickets[at])
         raise ValueError(
-            f"no width of the search reaches the trained network's accuracy {target:.4f} (the best is {tickets[best]:.4f} "
-            f"at {best} hidden neurons): search wider networks, or longer"
+            f"no width of the search reaches the trained network's accuracy of {target:.4f}: the best is "
+            f"{tickets[best]:.4f} with {best}; search wider networks, or longer"
         )
     return [
         {"kind": "trained", "source": "dense", "width": width, "acc": target},
@@ -61,9 +63,7 @@ def searched(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def asked(
-    target: nn.Module, *, inputs: tuple[Tensor, Tensor], radius: float, seed: int = 0
-) -> list[dict[str, Any]]:
+def asked(target: nn.Module, *, inputs: tuple[Tensor, Tensor], radius: float, seed: int = 0) -> list[dict[str, Any]]:
     """The rows ``constructed`` and ``promised`` of a target whose inputs lie between two images."""
     rows: list[dict[str, Any]] = []
     for form in ("real", "doubling", "binary"):
@@ -72,7 +72,7 @@ def asked(
         rows.append({"kind": "constructed", "source": form, "width": widest, "acc": None})
     promised = required(target, error=ERROR, delta=DELTA, radius=radius, example=inputs[0][None])
     for key in THEOREMS:
-        width = max(row.width for row in promised if row.theorem == key)
+        width = float(max(row.width for row in promised if row.theorem == key))
         rows.append({"kind": "promised", "source": key, "width": width, "acc": None})
     return rows
 
@@ -131,8 +131,8 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Drawing:
             first = [other["kind"] for other in ordered].index(row["kind"]) == at
             label = words[row["kind"]] if first else None
             axes.barh(at, row["width"], color=colors[row["kind"]], label=label)
-            axes.annotate(f" {row['width']:.2g}" if row["width"] >= 1e6 else f" {row['width']:,.0f}", (row["width"], at),
-                          va="center", fontsize="x-small")
+            shown = f"{row['width']:.2g}" if row["width"] >= 1e6 else f"{row['width']:,.0f}"
+            axes.annotate(f" {shown}", (row["width"], at), va="center", fontsize="x-small")
         axes.set_yticks(range(len(ordered)), [names.get(row["source"], row["source"]) for row in ordered])
         axes.invert_yaxis()
         axes.set(xscale="log", xlabel="hidden neurons of the widest random layer")
