@@ -137,6 +137,6 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Drawing:
         axes.invert_yaxis()
         axes.set(xscale="log", xlabel="hidden neurons of the widest random layer")
         axes.margins(x=0.12)
-        axes.legend(frameon=False, fontsize="small", loc="lower right")
+        axes.legend(frameon=False, fontsize="small", loc="upper right")
         axes.set_title("How wide a random network must be", fontsize="medium")
     return drawing
