@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "mpt"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHERS = [*ROOT.glob("C*.md"), ROOT / "SECURITY.md", *(ROOT / "results").rglob("*.md")]
-QUICK = [ROOT / "README.md", ROOT / "docs" / "use-a-ticket.md"]  # of the others the slow tests run every block
+QUICK = [ROOT / "README.md"]  # of the others the slow tests run every block
 README, CONTRIBUTING = ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -192,7 +192,7 @@ def reader(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", QUICK, ids=lambda page: page.stem)
-def test_every_quick_block_of_the_first_pages_runs_from_an_empty_directory(page, reader):
+def test_every_quick_block_of_the_first_page_runs_from_an_empty_directory(page, reader):
     for block in blocks(page):
         if block.mark in ("slow", "needs"):
             check_without_running(block, reader.folder)

@@ -274,7 +274,8 @@ def test_a_backbone_is_added_by_one_yaml(tmp_path):
         "name: thin\ntarget: torchvision.models.shufflenet_v2_x0_5\n"
     )
     overrides = [o for o in SMALL if not o.startswith(("model", "width"))]
-    command("train", "--config-dir", "conf", *overrides, "model=thin", "epochs=1", "hydra.run.dir=run", cwd=tmp_path)
+    overrides = [o for o in overrides if "num_images" not in o] + ["data.num_images=64", "model=thin", "epochs=1"]
+    command("train", "--config-dir", "conf", *overrides, "hydra.run.dir=run", cwd=tmp_path)
     assert read_result(tmp_path / "run")["model"] == "thin"
     shown = command("eval", "run/ticket.safetensors", cwd=tmp_path, check=False)
     assert shown.returncode == 1

@@ -71,15 +71,29 @@ def at_once(job, *, cwd):
     shell("scontrol", "update", f"jobid={job}", "StartTime=now", cwd=cwd)
 
 
-@pytest.mark.parametrize("logger", ["local", "wandb"])
-def test_a_job_that_slurm_announces_the_end_of_goes_on_and_the_sweep_ends_well(tmp_path, whole, logger):
-    arguments = ["-m", *RUN, *SLURM, f"logger={logger}", "runs=runs"]
-    with (tmp_path / "log").open("w") as log:
-        sweep = subprocess.Popen([COMMANDS / "mpt-train", *arguments], cwd=tmp_path, stdout=log, stderr=log)
+def start_sweep(folder, *more):
+    """``mpt-train -m`` on SLURM, its output in ``log``."""
+    with (folder / "log").open("a") as log:
+        command = [COMMANDS / "mpt-train", "-m", *RUN, *SLURM, "runs=runs", *more]
+        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+
+
+STOPS = {  # how SLURM stops a job that it will start again
+    "limit": ("scancel", "--signal=USR2"),
+    "requeue": ("scontrol", "requeue"),
+    "preemption": ("sbatch", "-p", "urgent", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1"),
+}
+
+
+@pytest.mark.parametrize(
+    ("stop", "logger"), [("limit", "wandb"), ("requeue", "local"), ("preemption", "[wandb,tensorboard]")]
+)
+def test_a_job_that_slurm_stops_goes_on_and_the_sweep_ends_well(tmp_path, whole, stop, logger):
+    sweep = start_sweep(tmp_path, f"logger={logger}")
     until(lambda: epochs(tmp_path) >= 2)
     name, job = next(iter(json.loads((tmp_path / "runs" / "jobs.json").read_text()).items()))
     assert shell("squeue", "-h", "-j", job, "-o", "%j", cwd=tmp_path).stdout.strip() == name
-    shell("scancel", "--signal=USR2", job, cwd=tmp_path)
+    shell(*STOPS[stop], *([job] if stop != "preemption" else []), cwd=tmp_path)
     at_once(job, cwd=tmp_path)
     assert f"queued      {name}" in command("status", "runs", cwd=tmp_path).stdout
     assert sweep.wait(200) == 0, (tmp_path / "log").read_text()
@@ -90,6 +104,42 @@ def test_a_job_that_slurm_announces_the_end_of_goes_on_and_the_sweep_ends_well(t
     logs = "".join(path.read_text() for path in tmp_path.rglob("*_log.err"))
     assert re.search(r"interrupted after epoch \d+ of 40", logs)
     assert "Traceback" not in logs
+
+
+def test_a_cancelled_job_is_interrupted_and_the_repeated_command_goes_on(tmp_path, whole):
+    sweep = start_sweep(tmp_path)
+    until(lambda: epochs(tmp_path) >= 2)
+    (job,) = json.loads((tmp_path / "runs" / "jobs.json").read_text()).values()
+    shell("scancel", job, cwd=tmp_path)
+    assert sweep.wait(60) == 1
+    assert "its job was cancelled: the same command continues" in (tmp_path / "log").read_text()
+    assert "interrupted " in command("status", "runs", cwd=tmp_path).stdout
+    assert start_sweep(tmp_path).wait(100) == 0, (tmp_path / "log").read_text()
+    (ticket,) = tmp_path.rglob("ticket.safetensors")
+    assert ticket.read_bytes() == whole
+
+
+def test_what_slurm_refuses_or_cannot_start_is_said(tmp_path):
+    refused = start_sweep(tmp_path, "hydra.launcher.partition=nope")
+    blocked = start_sweep(tmp_path, "hydra.launcher.cpus_per_task=64", "runs=blocked")
+    try:
+        assert refused.wait(60) == 1
+        until(lambda: "waits because of PartitionConfig" in (tmp_path / "log").read_text(), seconds=60)
+    finally:
+        blocked.terminate()
+    assert blocked.wait(30) == 143
+    said = (tmp_path / "log").read_text()
+    assert "mpt-train: SLURM refuses the job (invalid partition specified: nope" in said
+    assert "Traceback" not in said
+
+
+def test_a_study_of_optuna_ends_without_accounting(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    options = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "prune=interval(0.3,0.9)")
+    assert start_sweep(tmp_path, *options, "epochs=2").wait(150) == 0, (tmp_path / "log").read_text()
+    accs = [read_result(path.parent)["test_acc"] for path in tmp_path.rglob("result.json")]
+    assert len(accs) == 2
+    assert f"Best value: {max(accs)}" in (tmp_path / "log").read_text()
 
 
 BATCH = """#!/bin/sh

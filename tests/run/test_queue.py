@@ -35,6 +35,15 @@ def test_a_run_whose_job_waits_is_queued_with_its_job_and_why(tmp_path, program)
     assert "2 queued" in command("status", str(tmp_path), cwd=tmp_path).stdout
 
 
+def test_a_cancelled_job_is_no_reason_to_submit_its_run_again(tmp_path, program):
+    queue.record_jobs(tmp_path, {"a": "7_0"})
+    program("squeue", "CANCELLED")
+    assert queue.is_cancelled(tmp_path / "a")
+    assert not queue.is_cancelled(tmp_path / "b")
+    program("squeue", "")
+    assert not queue.is_cancelled(tmp_path / "a")
+
+
 def test_jobs_are_still_queued_when_slurm_does_not_answer_and_none_is_where_there_is_no_slurm(
     tmp_path, program, monkeypatch
 ):

@@ -84,7 +84,9 @@ def test_resnets_have_a_sign_behind_every_batchnorm_of_the_branch_and_behind_the
     assert {name for name, module in net.named_modules() if isinstance(module, nn.BatchNorm2d)} == norms
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(
+    "network", [pytest.param(n, marks=pytest.mark.slow) if n.startswith("torchvision") else n for n in NETWORKS]
+)
 def test_every_searched_convolution_but_the_first_sees_only_signs(network):
     net = mpt.convert(NETWORKS[network](), HALF, binary_activations=True)
     side = {"conv2": 8, "conv8": 16, "vgg_small": 16}.get(network, 32)

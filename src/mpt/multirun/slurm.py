@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,14 @@ def submit(launcher: Any, runs: Sequence[Run], overrides: Sequence[Sequence[str]
     """Submit each of ``runs`` as a job with its ``overrides``, and record the ids.
 
     The launcher of hydra-submitit-launcher does the same, and then waits for accounting to say that the jobs ended.
+
+    Raises:
+        ValueError: SLURM refuses the jobs, or there is none.
     """
+    if shutil.which("sbatch") is None:
+        raise ValueError(
+            "hydra/launcher=slurm needs SLURM's sbatch, which is not here: give the command on a login node"
+        )
     import submitit
     from hydra.core.singleton import Singleton
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -55,6 +64,15 @@ def submit(launcher: Any, runs: Sequence[Run], overrides: Sequence[Sequence[str]
         (list(override), "hydra.sweep.dir", number, f"job_id_for_{number}", Singleton.get_state())
         for number, override in enumerate(overrides)
     ]
-    jobs = executor.map_array(launcher, *zip(*arguments, strict=True))
+    try:
+        jobs = executor.map_array(launcher, *zip(*arguments, strict=True))
+    except submitit.core.utils.FailedJobError as error:
+        raise ValueError(_refusal(str(error))) from error
     record_jobs(folder, {run.directory.name: job.job_id for run, job in zip(runs, jobs, strict=True)})
     print(f"submitted {len(jobs)} to SLURM: {', '.join(job.job_id for job in jobs[:8])}", flush=True)
+
+
+def _refusal(text: str) -> str:
+    """The sentence for what sbatch said when it refused a job."""
+    reasons = re.findall(r"(?m)^sbatch: error: (?:Batch job submission failed: )?(.+)$", text) or [text.strip()]
+    return f"SLURM refuses the job ({'; '.join(reasons)}): change hydra.launcher.*; sinfo shows what there is"

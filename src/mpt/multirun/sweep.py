@@ -29,7 +29,7 @@ from mpt.run import status
 from mpt.run.claim import NAME as CLAIM
 from mpt.run.claim import hold_claim, is_claimed
 from mpt.run.compose import quote
-from mpt.run.queue import is_expected, queued_runs
+from mpt.run.queue import is_cancelled, is_expected, queued_runs
 from mpt.run.settings import Settings
 from mpt.schema import printable
 from mpt.signals import describe_with
@@ -168,13 +168,13 @@ def work(
             if submits and look == 0 and any(tries[run.directory] for run in free):
                 time.sleep(2)  # its last files may be seen after its job has left the queue
                 continue
-            for run in free:
-                if submits and tries[run.directory] > 1:
-                    logs = run.directory.parent / ".submitit"
-                    refusals[run.directory] = f"its job ended twice without a result: {logs} has what it said"
-            if free or not left:
-                return [run.directory.name for run in free if run.directory not in refusals]
-            _wait(left, refusals, started)
+            if submits:
+                refusals.update({run.directory: why for run in free if (why := _give_up(run, tries[run.directory]))})
+            names = [run.directory.name for run in free if run.directory not in refusals]
+            if names or not left:
+                return names
+            if not free:
+                _wait(left, refusals, started)
         raise AssertionError
 
     while names := share(choose):
@@ -182,8 +182,6 @@ def work(
         stopped = _launch(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"++hydra.sweeper.started={started!r}"))
         if submits:
             tries.update(run.directory for run in free)
-            if stopped:
-                raise stopped
             continue
         after = [run for run in free if not _is_settled(run, refusals, started) and not is_claimed(run.directory)]
         if stopped and len(after) == len(free) and not any(_stale_claim_time(run.directory) > started for run in after):
@@ -194,6 +192,14 @@ def work(
                 status.record_failure(run.directory, run.settings, "its process was killed, twice (out of memory?)")
             if tries[run.directory] > 1 and not _is_settled(run, refusals, started):
                 refusals[run.directory] = "it could not start, or its result could not be written: see above"
+
+
+def _give_up(run: Run, tries: int) -> str:
+    """Why the run of a job that has left the queue is not submitted again; empty if it is."""
+    if tries and is_cancelled(run.directory):
+        return "its job was cancelled: the same command continues"
+    logs = run.directory.parent / ".submitit"
+    return f"its job ended twice without a result: {logs} has what it said" if tries > 1 else ""
 
 
 def _queued(runs: Sequence[Run]) -> dict[str, tuple[str, str]]:
@@ -270,7 +276,7 @@ def _launch(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Excepti
         else:
             launcher.launch(overrides, initial_job_idx=0)
     except Exception as error:  # the launcher lost a job; the directories hold the states of all
-        if isinstance(error, ToldElsewhereError):
+        if submits or isinstance(error, ToldElsewhereError):
             raise
         print(f"the launcher stopped: {error!r}", file=sys.stderr, flush=True)
         return error

@@ -50,6 +50,13 @@ def queued_runs(folder: Path) -> dict[str, tuple[str, str]]:
     }
 
 
+def is_cancelled(directory: Path) -> bool:
+    """True if somebody cancelled the last job of the run in ``directory``, as far as SLURM remembers it."""
+    job = read_object(directory.parent / FILE).get(directory.name)
+    answer = ask("squeue", "-h", "-r", "-t", "CANCELLED", "-j", str(job), "-o", "%T") if is_text(job) else None
+    return bool(answer and answer.strip())
+
+
 def is_expected(why: str) -> bool:
     """True if ``why`` is a reason for which a job may wait that will start later."""
     return why in _EXPECTED or why.isupper()
