@@ -42,6 +42,8 @@ from tests.console import compose
         ("+data.prun=0.5", r"there is no option data\.prun"),
         ("model=torchvision", r"model\.name is not set: set it, for instance model\.name=resnet18"),
         ("model.name=null", r"model\.name must be text"),
+        ("data.std=[1e-45]", r"data\.std must be numbers of at least 1e-06, one a channel, got \[1e-45\]"),
+        ("data.mean=[0.5,2]", r"data\.mean must be numbers from 0 to 1, one a channel"),
     ],
 )
 def test_wrong_values_are_refused_with_one_sentence(override, sentence):

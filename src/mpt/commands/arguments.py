@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 from mpt.commands.spelling import DASHES, check_flag, check_spelling
@@ -71,6 +72,10 @@ def path_and_overrides(usage: str, arguments: list[str], schema: type) -> tuple[
             )
     path, overrides = path_first(usage, arguments)
     check_spelling(["--config-dir"] if folder else [], overrides, schema, command=name)
+    if given := Counter(override.partition("=")[0] for override in overrides):
+        key, times = given.most_common(1)[0]
+        if times > 1:
+            raise ValueError(f"{key} is given {times} times: give it once")
     return path, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
 
 

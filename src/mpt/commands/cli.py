@@ -207,11 +207,15 @@ def _job(composed: Any) -> float | None:
     from hydra.core.hydra_config import HydraConfig
 
     from mpt.experiment.kinds import objective, resolve
+    from mpt.run.compose import repeated
     from mpt.run.name import run_name
 
     try:
         hydra_config = HydraConfig.get()
         settings = resolve(composed, hydra_config.overrides.task)
+        if is_first() and APART not in os.environ and not hydra_config.sweeper.get("started"):
+            for key, value in repeated(hydra_config.overrides.task).items():
+                print(f"note      {key} is given more than once, and {key}={value} counts", flush=True)
         if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN":
             from mpt.multirun.job import job
 

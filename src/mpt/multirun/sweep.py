@@ -28,7 +28,7 @@ from mpt.processes import is_first
 from mpt.run import status
 from mpt.run.claim import NAME as CLAIM
 from mpt.run.claim import hold_claim, is_claimed
-from mpt.run.compose import quote
+from mpt.run.compose import quote, repeated
 from mpt.run.queue import is_cancelled, is_expected, queued_runs
 from mpt.run.settings import Settings
 from mpt.schema import printable
@@ -43,6 +43,8 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         SystemExit: some runs failed; all others are done.
     """
     folder = Path(sweeper.config.hydra.sweep.dir)
+    for key, value in repeated(arguments).items():
+        print(f"note      {key} is given more than once, and {key}={value} counts", flush=True)
     lines, changes = _axes(sweeper)
     changes = {key: text for key, text in changes.items() if key not in {o.partition("=")[0] for o in arguments}}
     if is_slurm(sweeper.config) and str(sweeper.config.trainer.devices) == "auto":

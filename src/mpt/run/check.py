@@ -82,9 +82,20 @@ def check_given(settings: Any, keys: Collection[str]) -> None:
             raise ValueError(f"{given[0]} has an effect only with {words}: leave it out, or choose that")
     if not of_a_run:
         return
+    _check_labels(settings, keys)
     logger = settings.logger
     if "logger.name" in keys and logger.name != "local" and not getattr(logger, logger.name):
         raise ValueError(f"logger.name only names a choice: write logger={logger.name}")
+
+
+def _check_labels(settings: Settings, keys: Collection[str]) -> None:
+    """Raise ValueError for a name on the command line that would label another choice than the one that computes."""
+    zoos = ("mpt.backbones.torchvision", "mpt.backbones.timm")  # whose networks have names
+    for group in ("model", "method", "data", "trainer"):
+        choice, name = getattr(settings, group), f"{group}.name"
+        target = getattr(choice, "target", "mpt.")
+        if name in keys and f"{group}.target" not in keys and target.startswith("mpt.") and target not in zoos:
+            raise ValueError(f"{name} comes with the choice of {group}: write {group}={choice.name} to choose another")
 
 
 def _check_together(settings: Settings) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import Field, replace
 from pathlib import Path
@@ -137,6 +138,13 @@ def quote_text(overrides: Sequence[str], schema: type) -> list[str]:
 
 def _is_text(f: Field[Any]) -> bool:
     return str(f.type) in ("str", "str | None")
+
+
+def repeated(overrides: Sequence[str]) -> dict[str, str]:
+    """The options that ``overrides`` hold several times, each with its last value, which counts."""
+    pairs = [override.lstrip("+").partition("=")[::2] for override in overrides]
+    given = Counter(key for key, _ in pairs)
+    return {key: value for key, value in dict(pairs).items() if given[key] > 1}
 
 
 def given_keys(overrides: Sequence[str]) -> set[str]:

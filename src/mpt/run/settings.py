@@ -20,9 +20,11 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dat
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mpt.run.ranges import (
+    MEANS,
     PROBABILITY,
     PRUNE,
     SEED,
+    SPREADS,
     Range,
     above,
     at_least,
@@ -87,8 +89,8 @@ class Data:
     cache: str | None = dial(None, "where decoded image folders are kept", of="machine")
     crop: int | None = dial(None, "padding of the random crop, in pixels", at_least(0))
     flip: bool | None = dial(None, "mirror half of the training images")
-    mean: list[float] | None = dial(None, "per channel, in [0, 1]")
-    std: list[float] | None = dial(None, "per channel, in [0, 1]")
+    mean: list[float] | None = dial(None, "per channel, in [0, 1]", MEANS)
+    std: list[float] | None = dial(None, "per channel, in [0, 1]", SPREADS)
     augment: str = dial("none", "augmentation besides crop and flip", one_of("none", "augmix"))
     noise_std: float = dial(0.0, "Gaussian noise on training images, in units of [0, 1]", at_least(0))
     noise_probability: float = dial(1.0, "probability that a training image gets noise", PROBABILITY)
