@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pytest
 from torch import nn
 
 import mpt
+from mpt.engine import objects
 from mpt.engine.code import Machine
 from mpt.engine.fuse import fuse
+from mpt.engine.layout import Copy
 from mpt.engine.plan import plan
+from mpt.engine.program import program
 from mpt.engine.trace import trace
-from mpt.engine.unrolled import text, unrolled
-from tests.engine.networks import make_ternary, ticket
+from mpt.engine.unrolled import PART, text, unrolled
+from tests.engine.networks import assert_same, compiled, make_ternary, ticket
 
 
 def step_of(net, shape, machine):
@@ -49,10 +55,36 @@ def test_the_digest_follows_every_weight():
     assert key() != before
 
 
-def test_memory_is_at_most_ten_bytes_a_kept_weight():
-    from mpt.engine import objects
-    from mpt.engine.program import program
+@pytest.mark.parametrize(("side", "batches"), [(4, (1, 9)), (8, (1, 5))])
+def test_a_block_in_parts_computes_the_same(side, batches):
+    net = make_ternary(nn.Sequential(nn.Conv2d(120, 40, 3, padding=1, bias=False)), np.random.default_rng(0), prune=0.7)
+    machine = Machine.host()
+    layer = unrolled(step_of(net, (120, side, side), machine), "block", machine=machine, kind="<4 x float>")
+    assert sum(block.continues for block in layer.blocks) >= 2
+    assert all(layer.size(block) <= 1.1 * PART for block in layer.blocks)
+    assert_same(compiled(net, (120, side, side), unroll=True), net, batches=batches)
 
+
+def test_offsets_are_short_with_avx512():
+    machine = Machine.of("x86_64-linux-gnu", "x86-64-v4")
+    net = make_ternary(nn.Sequential(nn.Conv2d(256, 28, 3, padding=1, bias=False)), np.random.default_rng(0), prune=0.9)
+    layer = unrolled(step_of(net, (256, 8, 8), machine), "block", machine=machine, kind="<16 x float>")
+    short, long = (len(objects.straight(text(x), machine)) for x in (layer, dataclasses.replace(layer, window=0)))
+    assert short <= 8.5 * len(layer.signs) + 2048
+    assert short < 0.92 * long
+
+
+def test_vectors_that_begin_anew_in_each_row_need_no_copies():
+    net = make_ternary(
+        nn.Sequential(*[nn.Conv2d(6, 6, 3, padding=1) for _ in range(3)]), np.random.default_rng(0), prune=0.5
+    )
+    nodes = fuse(trace(net, shape=(6, 16, 16)))
+    padded, shifted = ([type(s) for s in plan(nodes, lanes=8, padded=p).first].count(Copy) for p in (True, False))
+    assert padded == 1  # of the images
+    assert shifted == 3 + 2 * 2  # of the images, and two for each value between
+
+
+def test_memory_is_at_most_ten_bytes_a_kept_weight():
     machine = Machine.host()
     found = ticket(mpt.backbones.conv6(width=0.5), prune=0.8)
     made = program(fuse(trace(found.network(), shape=(3, 32, 32))), machine=machine, unroll=True)
