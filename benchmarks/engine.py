@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -43,12 +45,20 @@ def ticket_of(network: str, *, activations: str, prune: float, width: float = 1.
 
 
 def measure(
-    network: str, *, activations: str, prunes: list[float], batch: int, threads: int, seconds: float, width: float = 1.0
+    network: str,
+    *,
+    activations: str,
+    prunes: list[float],
+    batch: int,
+    threads: int,
+    seconds: float,
+    folder: Path,
+    width: float = 1.0,
 ) -> Iterator[Row]:
-    """The rows of one group: a network at each P, all else equal."""
+    """The rows of one group: a network at each P, all else equal. ``folder`` is as of :func:`rivals.make`."""
     tickets = [ticket_of(network, activations=activations, prune=prune, width=width) for prune in prunes]
     missing: dict[str, str] = {}
-    make = partial(rivals.make, missing=missing)
+    make = partial(rivals.make, folder=folder, missing=missing)
     rows = compare_speed(
         *tickets, batch=batch, threads=threads, image_size=32, rivals=make, seconds=seconds * (1 + len(prunes)) / 6
     )
@@ -109,14 +119,19 @@ def main() -> None:
         (n, a, b, t)
         for a in options.activations
         for n in options.networks
-        for t in options.threads
         for b in options.batch
+        for t in options.threads
     ]
-    for network, activations, batch, threads in groups:
-        cases = {(network, activations, prune, batch, threads): prune for prune in options.prune}
-        prunes = [p for case, p in cases.items() if options.again or case not in rows or is_busy(rows[case])]
-        if prunes:
-            case = {"activations": activations, "batch": batch, "threads": threads}
+    with TemporaryDirectory() as folder:
+        for i, (network, activations, batch, threads) in enumerate(groups, 1):
+            cases = {(network, activations, prune, batch, threads): prune for prune in options.prune}
+            prunes = [p for case, p in cases.items() if options.again or case not in rows or is_busy(rows[case])]
+            if not prunes:
+                continue
+            print(f"{i} of {len(groups)}: {network} {activations}, batch {batch}, threads {threads}", file=sys.stderr)
+            files = Path(folder, network, activations, str(batch))
+            files.mkdir(parents=True, exist_ok=True)
+            case = {"activations": activations, "batch": batch, "threads": threads, "folder": files}
             for row in measure(network, prunes=prunes, seconds=options.seconds, **case):
                 rows[key(row)] = row
                 print(line(row), flush=True)

@@ -8,7 +8,6 @@ same files; in float32 it is told to stay there, because on CPUs that have bfloa
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -25,12 +24,15 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 Call = Callable[[], Any]
 
 
-def make(dense: nn.Module, images: Tensor, threads: int, *, missing: dict[str, str]) -> dict[str, Call]:
-    """A call for each rival that can be made; ``missing`` gets the reason for each of the others."""
+def make(dense: nn.Module, images: Tensor, threads: int, *, folder: Path, missing: dict[str, str]) -> dict[str, Call]:
+    """A call for each rival that can be made; ``missing`` gets the reason for each of the others.
+
+    ``folder`` is for ONNX files of the network at this batch, which the next call for the same finds there.
+    """
     calls: dict[str, Call] = {}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        files = Files(dense, images, Path(folder))
+        files = Files(dense, images, folder)
         for name, maker in RIVALS.items():
             try:
                 call = maker(dense, images, threads, files)

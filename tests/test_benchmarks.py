@@ -179,7 +179,7 @@ def test_runs_with_a_dense_network_are_timed_and_drawn(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_rivals_give_the_logits_of_torch_where_they_are_installed(monkeypatch):
+def test_the_rivals_give_the_logits_of_torch_where_they_are_installed(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
     monkeypatch.delitem(rivals.RIVALS, "torch.compile")  # compiles C++ for most of a minute
@@ -187,7 +187,7 @@ def test_the_rivals_give_the_logits_of_torch_where_they_are_installed(monkeypatc
     images, missing = torch.randn(2, 3, 32, 32), {}
     with torch.no_grad():
         wanted = net(images)
-        calls = rivals.make(net, images, 1, missing=missing)
+        calls = rivals.make(net, images, 1, folder=tmp_path, missing=missing)
         assert (missing, len(calls)) == ({}, 4)
         for name, call in calls.items():
             bound = 0.1 if "int8" in name else 1e-5
