@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpt.words import count, size
+from mpt.words import count, duration, size
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,18 @@ def test_a_noun_agrees_with_its_number(number, noun, words):
 )
 def test_a_size_has_its_unit(number, words):
     assert size(number) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "1 second"),
+        (59.6, "60 seconds"),
+        (119, "119 seconds"),
+        (121, "2 minutes"),
+        (7300, "2 hours"),
+        (2e5, "2 days"),
+    ],
+)
+def test_a_duration_has_one_unit(seconds, words):
+    assert duration(seconds) == words
