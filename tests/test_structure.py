@@ -22,7 +22,7 @@ ALLOWED = {  # room -> the rooms and ground-floor files that it may import besid
     "analysis": {"run", "files", "schema"},
     "ticket": {"search", "backbones", "data", "files", "schema", "streams"},
     "engine": {"ticket", "search", "files"},
-    "theory": {"ticket", "analysis", "data", "search", "backbones", "files"},
+    "theory": {"ticket", "analysis", "data", "search", "backbones", "files", "words"},
     "experiment": {"ticket", "run", "data", "search", "backbones", *GROUND},
     "multirun": {"experiment", "run", "data", *GROUND},
     "commands": {

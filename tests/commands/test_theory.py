@@ -60,6 +60,8 @@ def test_a_constructed_ticket_is_evaluated_and_described(folder, form):
     out = f"{form}.safetensors"
     done = command("theory", "construct", "dense.safetensors", "accuracy=0.02", f"form={form}", "-o", out, cwd=folder)
     assert "test images of digits certified" in done.stdout
+    assert "random weights, " in done.stderr
+    assert "as a network (hidden widths classifier.0 " in done.stderr
     assert abs(accuracy(folder, out) - accuracy(folder, "dense.safetensors")) < 0.02
     info = command("ticket", "info", out, cwd=folder).stdout
     assert f"form {form}" in info

@@ -6,7 +6,9 @@ from torch import nn
 
 import mpt
 from mpt import backbones
+from mpt.theory.certificate import bound_outputs, certified_labels
 from mpt.theory.construct import build_ticket, digest_of
+from mpt.theory.effective import effective_layers
 from mpt.ticket.controls import CONTROLS, control
 from tests.theory.networks import Cnn, cnn, images, mlp, seeded
 
@@ -108,13 +110,58 @@ def test_real_numbers_grow_until_every_weight_is_within_the_accuracy():
 
 
 @pytest.mark.slow
-def test_every_layer_of_resnet18_is_replaced():
-    target = backbones.torchvision(name="resnet18", width_per_group=64).eval()
-    made = build_ticket(target, accuracy=0.02, form="real", example=torch.zeros(1, 3, 32, 32))
+def test_every_layer_of_a_residual_network_is_replaced():
+    target = seeded(lambda: backbones.cifar_resnet20(width=0.5))
+    made = build_ticket(target, accuracy=0.02, form="real", example=torch.zeros(1, 3, 16, 16))
     assert {layer.name.rpartition(".")[0] for layer in made.ticket.layers} == made.target.layers.keys()
-    assert len(made.target.layers) == 21
+    assert len(made.target.folded) == len(made.target.layers) - 1
     assert made.certificate.weight_error <= 0.02
-    assert made.certificate.output_error > 0
+    x = torch.rand(8, 3, 16, 16)
+    seen = (mpt.to_dense(made.network()).double()(x.double()) - made.target.net(x.double())).abs().max()
+    assert 0 < seen <= made.certificate.output_error
+
+
+def trained(net, *, epochs, lr):
+    """``net`` trained on digits with pixels in [0, 1]; test images and labels."""
+    digits = mpt.data.load("digits")
+    x, y = digits.train.pixels.float() / 255, digits.train.labels
+    optimizer = torch.optim.Adam(net.train().parameters(), lr)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(x), generator=generator).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x[batch]), y[batch]).backward()
+            optimizer.step()
+    net.eval()
+    return digits.test.pixels.float() / 255, digits.test.labels
+
+
+@pytest.mark.slow
+def test_trained_digits_keep_their_accuracy_and_their_labels_are_certified():
+    target = mlp(hidden=(32,), side=8)
+    x, y = trained(target, epochs=40, lr=0.003)
+    goal = (target(x).argmax(1) == y).float().mean()
+    inside = torch.rand(10_000, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    for form, keep, accuracy, certified in (
+        ("binary", "fewest", 0.01, 0.9),
+        ("doubling", "fewest", 0.05, 0.7),
+        ("doubling", "fewest", 0.01, 0.9),
+        ("real", "fewest", 0.01, 0.9),
+        ("real", "closest", 0.01, 0.99),
+    ):
+        made = build_ticket(target, accuracy=accuracy, form=form, keep=keep)
+        net = made.network()
+        state = bound_outputs(made.target, effective_layers(made.target, made.ticket), x)
+        with torch.no_grad():
+            acc = (net(x).argmax(1) == y).float().mean()
+            seen = max(float((net(z) - target(z)).abs().max()) for z in (x, inside))
+        assert abs(acc - goal) <= 0.02 if accuracy == 0.05 else abs(acc - goal) <= 0.0085  # 3 of 359 images
+        assert seen <= made.certificate.output_error + 1e-4
+        assert certified_labels(state).double().mean() >= certified
+        if keep == "closest":
+            assert made.certificate.output_error <= 2e-3
+        if form == "binary":
+            assert made.ticket.num_kept < 20 * made.target.num_weights
 
 
 @pytest.mark.parametrize(

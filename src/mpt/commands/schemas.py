@@ -144,7 +144,7 @@ class ConstructSettings(TicketSettings):
     seed: int = dial(0, "seed of the random network", SEED)
     out: str | None = dial(None, "ticket file to write; null: TICKET with .constructed.safetensors, in this folder")
     certify: bool = dial(True, "say how many labels of the test images are certified")
-    progress: bool = dial(True, "show a progress bar on a terminal")
+    progress: bool = dial(True, "say how large the random network is, and show a progress bar on a terminal")
     data: Data = dial(Data, "images whose labels are certified")
 
 

@@ -28,7 +28,7 @@ from mpt.theory.build import Job
 from mpt.theory.certificate import Certificate, certify_layers
 from mpt.theory.effective import effective_layers
 from mpt.theory.intervals import run, start
-from mpt.theory.limits import Range, box, check_accuracy, check_choices, check_size, outermost
+from mpt.theory.limits import Range, box, check_accuracy, check_choices, check_size, describe_size, outermost
 from mpt.theory.subset import MOST
 from mpt.theory.target import Target, prepare
 from mpt.theory.theorems import check_shares
@@ -88,7 +88,7 @@ def construct(
         seed: of the random network.
         inputs: lowest and highest value of an input of the network: a number, or one for each channel.
         example: one input or a batch, for a network whose input cannot be guessed.
-        progress: show a progress bar on a terminal.
+        progress: say on stderr how large the random network is, and show a progress bar on a terminal.
 
     Returns:
         The network, as :meth:`mpt.Ticket.network` builds it: ``mpt.Ticket.from_network(net)`` is its ticket. And the
@@ -169,6 +169,7 @@ def _build(
         make = {"binary": build.binary, "doubling": build.chain}[form]
         hidden = {job.name: size(job) for job in jobs}
         check_size(jobs, hidden, size)
+        _say(describe_size(jobs, hidden), progress)
         with Progress(disable=not (progress and sys.stderr.isatty()), transient=True) as bar:
             task = bar.add_task("constructing", total=sum(len(job.values) for job in jobs))
             layers = [part for job in jobs for part in make(job, hidden[job.name], partial(bar.advance, task))]
@@ -178,6 +179,7 @@ def _build(
     while True:
         hidden = {job.name: build.real_widths(job, numbers=numbers) for job in jobs}
         check_size(jobs, hidden, None)
+        _say(describe_size(jobs, hidden), progress)
         with Progress(disable=not (progress and sys.stderr.isatty()), transient=True) as bar:
             task = bar.add_task(f"{numbers} numbers a weight", total=sum(len(j.values) * j.pieces for j in jobs))
             layers = []
@@ -195,6 +197,11 @@ def _build(
                 f"{job.name}): ask for a larger accuracy"
             )
         numbers = min(MOST, math.ceil(1.25 * numbers))
+
+
+def _say(line: str, progress: bool) -> None:
+    if progress:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _ticket(

@@ -16,6 +16,7 @@ from mpt.theory.build import Job
 from mpt.theory.certificate import check_box
 from mpt.theory.target import Target
 from mpt.ticket.check import MAX_NUMBER
+from mpt.words import size as size_in_words
 
 FORMS, KEEPS = ("binary", "real", "doubling"), ("fewest", "closest")
 BYTES = 9  # of a random weight in a network: weight and score in float32, and its mask
@@ -78,15 +79,24 @@ def outermost(side: Tensor) -> list[float]:
     return [float(channel.min()) for channel in side] if side.dim() > 1 else [float(side.min())]
 
 
+def describe_size(jobs: list[Job], hidden: dict[str, list[int]]) -> str:
+    """One line before anything is drawn: how many random weights, and the memory of a network of them."""
+    count = num_random(jobs, hidden)
+    return f"{count:,} random weights, {size_in_words(BYTES * count)} as a network (hidden widths {_widths(hidden)})"
+
+
+def _widths(hidden: dict[str, list[int]]) -> str:
+    text = "; ".join(f"{name} {' '.join(f'{w:,}' for w in hidden[name])}" for name in [*hidden][:4])
+    return text + (f" and {len(hidden) - 4} more layers" if len(hidden) > 4 else "")
+
+
 def check_size(jobs: list[Job], hidden: dict[str, list[int]], size: Callable[[Job], list[int]] | None) -> None:
     """ValueError, with an accuracy that fits, if the random weights exceed the memory or a layer what a file describes.
 
     ``size`` gives the hidden widths of a job; None where they do not depend on the accuracy.
     """
     total, widest = num_random(jobs, hidden), max(max(widths) for widths in hidden.values())
-    widths = "; ".join(f"{name} {' '.join(f'{w:,}' for w in hidden[name])}" for name in [*hidden][:4])
-    more = f" and {len(hidden) - 4} more layers" if len(hidden) > 4 else ""
-    what = f"{total:,} random weights (hidden widths {widths}{more})"
+    what = f"{total:,} random weights (hidden widths {_widths(hidden)})"
     remedy = "take form=real or form=doubling, which need fewer"
     if BYTES * total > memory() or widest > MAX_NUMBER:
         for factor in [2.0**k for k in range(1, 11)] if size is not None else ():
