@@ -20,6 +20,7 @@ class Block(nn.Module):
     def forward(self, x):
         y = self.a(x)
         y = torch.relu(self.norm(y)) + y
+        y = torch.cat([y[:, :1], y[:, 1:]], dim=1)
         y = torch.nn.functional.max_pool2d(self.b(y).relu(), 2)
         y = torch.nn.functional.adaptive_avg_pool2d(y, 1)
         return self.out(self.drop(y.view(y.size(0), -1)))
@@ -77,6 +78,8 @@ def test_a_function_without_a_rule_is_named():
     for call, words in (
         (lambda self, y: torch.tanh(y), "tanh"),
         (lambda self, y: y * 2, "mul"),
+        (lambda self, y: 2 - y, "sub"),
+        (lambda self, y: torch.stack([y, y]), "stack"),
         (lambda self, y: y * self.scale, "scale directly"),
         (lambda self, y: (y, y), "one output"),
     ):

@@ -18,7 +18,7 @@ added. So the bounds hold for the real-number function of the float32 weights; a
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,9 +117,17 @@ class _Interpreter(fx.Interpreter):
         raise unknown(type(module).__name__, name)
 
     def call_function(self, function: Any, args: Any, kwargs: Any) -> Any:
-        if not any(isinstance(x, State) for x in args):
+        if args and isinstance(args[0], (tuple, list)) and any(isinstance(x, State) for x in args[0]):
+            if function is torch.cat and all(isinstance(x, State) for x in args[0]):
+                return join(args[0], *args[1:], **kwargs)
+            raise unknown(getattr(function, "__name__", str(function)), "the forward")
+        if not any(isinstance(x, State) for x in (*args, *kwargs.values())):
             return function(*args, **kwargs)
         state = args[0]
+        if not isinstance(state, State):
+            raise unknown(getattr(function, "__name__", str(function)), "the forward")
+        if function is operator.getitem:
+            return state.each(lambda x: x[args[1]])
         if function in RELU_FUNCTIONS:
             return relu(state)
         if function is torch.flatten:
@@ -178,6 +186,12 @@ def add(a: State, b: State) -> State:
     low, high, error = a.low + b.low, a.high + b.high, a.error + b.error
     wide = UNIT * (a.low.abs() + b.low.abs() + a.high.abs() + b.high.abs())
     return State(low - wide, high + wide, error * (1 + UNIT) + wide, a.nonneg and b.nonneg)
+
+
+def join(states: Sequence[State], dim: int = 0) -> State:
+    """Several values as one (``torch.cat``)."""
+    low, high, error = (torch.cat([getattr(s, name) for s in states], dim) for name in ("low", "high", "error"))
+    return State(low, high, error, all(s.nonneg for s in states))
 
 
 def scale(norm: nn.Module, state: State) -> State:
