@@ -132,8 +132,9 @@ def test_two_processes_agree(tmp_path, method):
 
 
 @pytest.mark.timeout(300)
-def test_a_sweep_of_methods_that_is_killed_goes_on_to_the_same_tickets(tmp_path, started):
-    axes = ["-m", *SMALL, "prune=0.8", "method=iterand,recycle", "method.period=4"]
+@pytest.mark.parametrize("method", ["iterand", "gumbel"])
+def test_a_sweep_that_is_killed_goes_on_to_the_same_tickets(tmp_path, started, method):
+    axes = ["-m", *SMALL, "prune=0.8", *METHODS[method], "seed=0,1"]
     assert process("train", *axes, "runs=whole", cwd=tmp_path).returncode == 0
     sweep = started(tmp_path, *axes, "runs=cut")
     while not list((tmp_path / "cut").glob("*/last.ckpt")) and sweep.poll() is None:

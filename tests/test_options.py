@@ -98,6 +98,8 @@ ELSEWHERE = {  # option -> the test that shows its effect
     "last_batch": "data/test_loader.py",
     "objective": "experiment/test_kinds.py",
     "optim.gain_lr": "experiment/test_optim.py",
+    "trainer.graph": "experiment/test_recorded.py",
+    "trainer.checkpoint_every": "experiment/test_checkpoint.py",
     "logger.wandb": "experiment/test_loggers.py",
     "logger.tensorboard": "experiment/test_loggers.py",
 }
