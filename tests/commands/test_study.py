@@ -26,10 +26,10 @@ def test_optuna_raises_the_accuracy_counts_a_failed_run_and_prints_the_best(tmp_
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [("hydra.sweeper.dry_run=true", "--dry-run cannot list"), ("hydra.sweeper.storage=sqlite:///s.db", "SQLAlchemy")],
+    [("hydra.sweeper.dry_run=true", "--dry-run cannot list"), ("hydra.sweeper.storage=sqlite:///s.db", "sqlalchemy<2")],
 )
 def test_what_optuna_cannot_do_is_refused_in_one_sentence(monkeypatch, option, words):
-    monkeypatch.setattr("mpt.commands.study.metadata.version", lambda name: "2.1.9")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.1.9")
     with pytest.raises(ValueError, match=words), study(["hydra/sweeper=optuna", option]):
         pass
     with study([option]):  # of another sweeper

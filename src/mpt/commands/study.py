@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 
 _CHOICE, _SWEEPER = "hydra/sweeper=optuna", "hydra_plugins.hydra_optuna_sweeper"
 
@@ -39,6 +38,8 @@ def study(overrides: Sequence[str]) -> Iterator[None]:
 def _check(overrides: Sequence[str]) -> None:
     if "hydra.sweeper.dry_run=true" in overrides:
         raise ValueError("--dry-run cannot list the runs of a study, whose values optuna chooses: leave it out")
+    from importlib import metadata  # here, as importing it delays every command
+
     stored = any(o.startswith("hydra.sweeper.storage=") and not o.endswith("=null") for o in overrides)
     if stored and not metadata.version("sqlalchemy").startswith("1."):  # optuna 2, which Hydra's sweeper needs
         raise ValueError(
