@@ -8,7 +8,8 @@ from tests.console import SMALL, command, compose
 
 
 def test_the_first_lines_say_where_what_and_on_which_images(tmp_path):
-    lines = command("train", *SMALL, "epochs=1", "prune=0.8", "hydra.run.dir=run", cwd=tmp_path).stdout.splitlines()
+    small = [word for word in SMALL if not word.startswith("epochs=")]
+    lines = command("train", *small, "epochs=1", "prune=0.8", "hydra.run.dir=run", cwd=tmp_path).stdout.splitlines()
     assert lines[0] == "directory   run"
     assert lines[1] == "device      cpu, 1 process"
     assert lines[3] == "data        synthetic: 320 training images of 3x8x8 in 4 classes, 64 for testing"
