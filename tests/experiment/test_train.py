@@ -17,6 +17,7 @@ from mpt.analysis.plotting import plot
 from mpt.experiment.module import TicketModule
 from mpt.run import result as schema
 from mpt.search.mask import flips
+from mpt.words import count
 from tests import reference
 from tests.console import COMMANDS, SMALL, command, process, read_result
 from tests.data.conftest import make_pictures
@@ -178,6 +179,17 @@ def test_a_search_in_which_nothing_flips_says_so(run_here, capsys):
     assert "no weight entered or left the mask" in capsys.readouterr().out
     run_here("epochs=1", directory="other")
     assert "no weight entered" not in capsys.readouterr().out
+
+
+def test_layers_in_which_nothing_flips_are_named(run_here, capsys):
+    run_here("epochs=1", "method.prune_layers={features.0: 0.0}")
+    assert "no weight entered" not in capsys.readouterr().out  # of a layer that keeps all weights none can
+    _, directory = run_here("epochs=1", "optim.lr=0.001", directory="other")
+    [row] = rows(directory)
+    unchanged = [layer for layer in LAYERS if row[f"ticket/flips/{layer}"] == 0]
+    assert 0 < len(unchanged) < len(LAYERS)
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("note"))
+    assert said.endswith(f"in {count(len(unchanged), 'layer')} of {len(LAYERS)}: {', '.join(unchanged)}")
 
 
 def test_a_search_that_diverges_fails_with_advice_in_its_result(run_here, tmp_path):

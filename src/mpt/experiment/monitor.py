@@ -52,9 +52,11 @@ class Monitor(L.Callback):
         """The row with the highest ``metric``, the earliest of equals, among epochs whose mask is a ticket."""
         return max((row for row in self.rows if row["epoch"] > self.first_epoch), key=lambda r: r[metric], default=None)
 
-    def never_flipped(self) -> bool:
-        """True if no weight entered or left the mask in any epoch."""
-        return all(row["ticket/flips"] == 0 for row in self.rows)
+    def unchanged(self) -> list[str]:
+        """Names of the layers whose mask no weight entered or left in any epoch."""
+        prefix = "ticket/flips/"
+        layers = [key for key in self.rows[-1] if key.startswith(prefix)] if self.rows else []
+        return [key.removeprefix(prefix) for key in layers if all(row[key] == 0 for row in self.rows)]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TicketModule)

@@ -48,11 +48,12 @@ from mpt.run.result import write_result
 from mpt.run.settings import Settings, plain
 from mpt.run.status import failure_of_a_rank, forget_failure, record_failure, record_rank_failure
 from mpt.search.fast.memory import freed_memory_kept
-from mpt.search.layers import ticket_layers
+from mpt.search.layers import first_names, ticket_layers
 from mpt.search.methods import Method
 from mpt.signals import Interrupted, cause
 from mpt.ticket.report import blank, image_of, report_file
 from mpt.ticket.ticket import Ticket
+from mpt.words import count
 
 
 class Start(NamedTuple):
@@ -160,8 +161,8 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     if first:
         result = write_result(directory, result)
         print_result(result, directory, settings)
-        if start is search and monitor_of(trainer).never_flipped():
-            _say_that_nothing_flipped(net)
+        if start is search:
+            _say_what_stayed(net, monitor_of(trainer).unchanged())
     return result
 
 
@@ -187,13 +188,17 @@ def _cause(error: BaseException, trainer: L.Trainer, settings: Settings, directo
     return ended if isinstance(ended, Interrupted) else failure_of_a_rank(directory) or ended
 
 
-def _say_that_nothing_flipped(net: nn.Module) -> None:
-    if any(layer.scores.requires_grad for layer in ticket_layers(net).values()):
-        print(
-            "note      no weight entered or left the mask, so that this ticket is the one of the start: raise optim.lr "
-            "or epochs",
-            flush=True,
-        )
+def _say_what_stayed(net: nn.Module, unchanged: list[str]) -> None:
+    """Say in which layers no weight entered or left the mask, of those whose scores are learned."""
+    layers = {name: layer for name, layer in ticket_layers(net).items() if layer.scores.requires_grad}
+    stayed = [name for name in unchanged if name in layers and 0 < layers[name].num_kept < layers[name].weight.numel()]
+    if not stayed:
+        return
+    if len(stayed) == len(layers):
+        words = "so that this ticket is the one of the start: raise optim.lr or epochs"
+    else:
+        words = f"in {count(len(stayed), 'layer')} of {len(layers)}: {first_names(stayed)}"
+    print(f"note      no weight entered or left the mask, {words}", flush=True)
 
 
 def _check_batch(settings: Settings, trainer: L.Trainer, net: nn.Module, data: ImageData) -> None:
