@@ -111,11 +111,11 @@ def start_sweep(folder, *arguments):
             stdin=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             start_new_session=True,
-            preexec_fn=_hear_signals,
+            preexec_fn=hear_signals,
         )
 
 
-def _hear_signals():
+def hear_signals():
     """In a new process: signals have their effect, even if this one ignores them, as with nohup."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mpt.signals import Interrupted, cause, handled
-from tests.console import COMMANDS, SMALL, command, left_behind, read_result, start_sweep
+from tests.console import COMMANDS, SMALL, command, hear_signals, left_behind, read_result, start_sweep
 
 HEAD = """
 import ctypes, os, signal, sys, time
@@ -32,7 +32,7 @@ def script(body):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_signals,
     )
 
 
