@@ -65,13 +65,14 @@ def test_every_experiment_composes_with_budget_mini_and_says_its_name(name):
     runs = runs_of(f"sweeps={name}", "budget=mini")
     assert len(runs) == COUNTS[name][1]
     assert {(run.settings.sweep, run.settings.budget) for run in runs} == {(name, "mini")}
-    assert {run.settings.epochs for run in runs} <= {5, 6, 10, 20}
+    assert {run.settings.epochs for run in runs} <= {5, 6, 10, 20, 40}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_experiment_composes_as_published(name):
-    assert len(runs_of(f"sweeps={name}", "data.root=x")) == COUNTS[name][0]
+    root = [] if name == "theory" else ["data.root=x"]  # its digits come with scikit-learn
+    assert len(runs_of(f"sweeps={name}", *root)) == COUNTS[name][0]
 
 
 @pytest.mark.parametrize("name", TUNINGS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import Any
 
 _CHOICE, _SWEEPER = "hydra/sweeper=optuna", "hydra_plugins.hydra_optuna_sweeper"
 
@@ -26,13 +28,35 @@ def study(overrides: Sequence[str]) -> Iterator[None]:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        yield
+        with _grids_end_quietly():
+            yield
     except ValueError as error:
         if "No trials are completed" in str(error):
             raise ValueError("no run of the study ended well, so there is no best one: see above why") from error
         raise
     finally:
         logger.removeHandler(handler)
+
+
+@contextmanager
+def _grids_end_quietly() -> Iterator[None]:
+    """Inside, the end of a grid is no error: Hydra's sweeper forgives optuna's only after a run that ended well."""
+    if find_spec("optuna") is None:
+        yield
+        return
+    from optuna.samplers import GridSampler
+
+    after_trial = GridSampler.after_trial
+
+    def after(self: Any, *arguments: Any) -> None:
+        with suppress(RuntimeError):  # Study.stop outside of Study.optimize
+            after_trial(self, *arguments)
+
+    GridSampler.after_trial = after
+    try:
+        yield
+    finally:
+        GridSampler.after_trial = after_trial
 
 
 def _check(overrides: Sequence[str]) -> None:

@@ -54,10 +54,14 @@ def chosen(settings: Settings) -> Iterator[str]:
         defaults = {f.name: f.default for f in dataclasses.fields(target)} if dataclasses.is_dataclass(target) else {}
         for key, value in choice.arguments.items():
             if key not in defaults or defaults[key] != value:
-                yield f"{name}.{key}={spell(value)}"
+                yield f"{name}.{key}={_spell(value)}"
     for key, f in dials(type(settings)):
         if key in choices or purpose(key) not in ("result", "folder"):
             continue
         default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
         if key in values and values[key] != default:
-            yield f"{key}={spell(values[key])}".replace("data.name=", "data=").replace("optim.name=", "optim=")
+            yield f"{key}={_spell(values[key])}".replace("data.name=", "data=").replace("optim.name=", "optim=")
+
+
+def _spell(value: object) -> str:
+    return spell(value).replace(", ", ",")

@@ -94,7 +94,9 @@ def _check_labels(settings: Settings, keys: Collection[str]) -> None:
     for group in ("model", "method", "data", "trainer"):
         choice, name = getattr(settings, group), f"{group}.name"
         target = getattr(choice, "target", "mpt.")
-        if name in keys and f"{group}.target" not in keys and target.startswith("mpt.") and target not in zoos:
+        if name not in keys or f"{group}.target" in keys or target.rpartition(".")[2] == choice.name:
+            continue
+        if target.startswith("mpt.") and target not in zoos:
             raise ValueError(f"{name} comes with the choice of {group}: write {group}={choice.name} to choose another")
 
 
