@@ -46,17 +46,18 @@ def _grids_end_quietly() -> Iterator[None]:
         return
     from optuna.samplers import GridSampler
 
-    after_trial = GridSampler.after_trial
+    sampler: Any = GridSampler
+    after_trial = sampler.after_trial
 
     def after(self: Any, *arguments: Any) -> None:
         with suppress(RuntimeError):  # Study.stop outside of Study.optimize
             after_trial(self, *arguments)
 
-    GridSampler.after_trial = after
+    sampler.after_trial = after
     try:
         yield
     finally:
-        GridSampler.after_trial = after_trial
+        sampler.after_trial = after_trial
 
 
 def _check(overrides: Sequence[str]) -> None:
