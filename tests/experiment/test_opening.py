@@ -22,6 +22,8 @@ def test_the_options_named_are_those_that_differ_from_their_defaults_and_change_
         chosen(compose("model=conv4", "data=digits", "optim=adam", "seed=3", "method.gains=channel", "logger=local"))
     )
     assert words[:3] == ["model=conv4", "method=biprop", "method.gains=channel"]
+    assert not [word for word in chosen(compose("model=mlp", "data=digits")) if word.startswith("model.")]
+    assert "model.hidden=[7,5]" in chosen(compose("model=mlp", "data=digits", "model.hidden=[7,5]"))
     assert {"data=digits", "optim=adam", "seed=3"} <= set(words)
     assert not [word for word in words if word.startswith(("trainer", "logger", "runs", "prune"))]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from collections.abc import Iterator
+from dataclasses import MISSING
 from pathlib import Path
 
 import lightning as L
@@ -50,15 +51,15 @@ def chosen(settings: Settings) -> Iterator[str]:
     values, choices = flat(plain(settings)), {"model": settings.model, "method": settings.method}
     for name, choice in choices.items():
         yield f"{name}={choice.name}"
-        target = import_target(name, choice.target)
-        defaults = {f.name: f.default for f in dataclasses.fields(target)} if dataclasses.is_dataclass(target) else {}
+        parameters = inspect.signature(import_target(name, choice.target)).parameters
         for key, value in choice.arguments.items():
-            if key not in defaults or defaults[key] != value:
+            default = parameters[key].default if key in parameters else inspect.Parameter.empty
+            if (list(default) if isinstance(default, tuple) else default) != value:
                 yield f"{name}.{key}={_spell(value)}"
     for key, f in dials(type(settings)):
         if key in choices or purpose(key) not in ("result", "folder"):
             continue
-        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        default = f.default_factory() if f.default_factory is not MISSING else f.default
         if key in values and values[key] != default:
             yield f"{key}={_spell(values[key])}".replace("data.name=", "data=").replace("optim.name=", "optim=")
 
