@@ -15,7 +15,6 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -192,6 +191,8 @@ def _digest(file: BinaryIO, size: int) -> bytes:
     if len(starts) < 2:
         parts = [part(start) for start in starts]
     else:
+        from concurrent.futures import ThreadPoolExecutor  # only a large file pays for it
+
         with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
             parts = list(pool.map(part, starts))
     return digest(b"".join(parts)).encode()
