@@ -141,7 +141,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def digest(content: bytes) -> str:
+def digest(content: bytes | memoryview) -> str:
     """BLAKE2b of ``content``, 32 hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=_DIGITS // 2).hexdigest()
 
