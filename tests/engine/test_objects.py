@@ -98,7 +98,7 @@ def test_the_cache_is_the_users(monkeypatch, tmp_path):
 
 
 def test_a_long_build_is_announced_before_it_starts(cache, monkeypatch, capsys):
-    monkeypatch.setattr(unrolled, "PATIENCE", 0.001)
+    monkeypatch.setattr(unrolled, "PATIENCE", 1e-9)
     found = small()
     mpt.compile(found, unroll=True)
     assert "unrolling" in capsys.readouterr().err

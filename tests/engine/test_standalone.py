@@ -42,7 +42,7 @@ def build(folder, object_, header, compiler="cc"):
 @pytest.mark.parametrize("binary", [False, True], ids=["1/32", "1/1"])
 def test_a_c_program_computes_the_logits_of_torch(tmp_path, binary, unroll):
     found, images = ticket(binary=binary), torch.randn(70, 3, 8, 8)
-    build(tmp_path, *standalone(found, machine=Machine.host(), unroll=unroll))
+    build(tmp_path, *standalone(found, machine=Machine.of(), unroll=unroll))
     images.numpy().tofile(tmp_path / "images")
     done = subprocess.run(["./classify", "images", "logits"], cwd=tmp_path, capture_output=True, check=True)
     logits = np.fromfile(tmp_path / "logits", np.float32).reshape(70, 10)
@@ -53,7 +53,7 @@ def test_a_c_program_computes_the_logits_of_torch(tmp_path, binary, unroll):
 
 
 def test_the_header_says_sizes_classes_and_normalization():
-    text = standalone(ticket(), machine=Machine.host())[1]
+    text = standalone(ticket(), machine=Machine.of())[1]
     said = dict(re.findall(r"(?m)^#define MPT_(\w+) (.*)$", text))
     assert [said[name] for name in ("CHANNELS", "HEIGHT", "WIDTH", "CLASSES")] == ["3", "8", "8", "10"]
     assert said["MEAN"] == "{0.5f, 0.4f, 0.3333333333333333f}"
@@ -79,7 +79,7 @@ def test_objects_of_other_machines_are_made_here(target, cpu, start, kind):
 
 
 def test_the_machine_is_this_one_unless_another_is_named():
-    assert Machine.of() == Machine.host()
+    assert Machine.of() == Machine.host(encoded=False)
     assert Machine.of("x86_64-linux-gnu") == Machine("x86_64-unknown-linux-gnu", "x86-64", "", 4, 13)
     assert Machine.of("x86_64-windows-msvc", "x86-64-v3").triple == "x86_64-unknown-windows-msvc"
     assert Machine.of("wasm32").word == 32
@@ -99,6 +99,6 @@ def test_an_unknown_processor_is_refused_in_one_sentence():
 
 def test_a_long_build_is_announced_before_it_starts(monkeypatch, capsys):
     monkeypatch.setattr(module, "RATE", 1)
-    header = standalone(ticket(names=()), machine=Machine.host(), unroll=True)[1]
+    header = standalone(ticket(names=()), machine=Machine.of(), unroll=True)[1]
     assert "unrolling" in capsys.readouterr().err
     assert "CLASS_NAMES" not in header  # the ticket has none

@@ -32,6 +32,7 @@ class Machine:
         lanes: float32 in a vector.
         sums: vectors of sums that the registers hold next to the values loaded.
         word: bits of an address.
+        encoded: whether unrolled code is written as bytes, by :mod:`mpt.engine.encode`; else LLVM makes it.
     """
 
     triple: str
@@ -40,10 +41,14 @@ class Machine:
     lanes: int
     sums: int
     word: int = 64
+    encoded: bool = False
 
     @classmethod
-    def host(cls, *, lanes: int | None = None) -> Machine:
-        """This machine; with fewer ``lanes``, this machine as if it had narrower vectors."""
+    def host(cls, *, lanes: int | None = None, encoded: bool = True) -> Machine:
+        """This machine; with fewer ``lanes``, this machine as if it had narrower vectors.
+
+        ``encoded`` allows code that only this process can use.
+        """
         binding = llvm()
         features = binding.get_host_cpu_features()
         names = {name for name, there in features.items() if there}
@@ -53,7 +58,10 @@ class Machine:
             flat += ",-avx512f" if lanes == 8 else ",-avx512f,-avx" if wide > 4 else ""
         lanes = min(lanes or wide, wide)
         many = lanes == 16 or "neon" in names  # 32 registers
-        return cls(binding.get_process_triple(), binding.get_host_cpu_name(), flat, lanes, 28 if many else 13)
+        triple, name = binding.get_process_triple(), binding.get_host_cpu_name()
+        encoded = encoded and lanes >= 8 and triple.startswith("x86_64") and "linux" in triple
+        sums = (31 if many else 15) if encoded else (28 if many else 13)
+        return cls(triple, name, flat, lanes, sums, encoded=encoded)
 
     @classmethod
     def of(cls, target: str | None = None, cpu: str | None = None) -> Machine:
@@ -64,7 +72,7 @@ class Machine:
         """
         binding = llvm()
         if target is None and cpu is None:
-            return cls.host()
+            return cls.host(encoded=False)
         target = binding.get_process_triple() if target is None else target
         kind, _, vendor, system, environment, _ = binding.get_triple_parts(target)
         cpus = CPUS.get(kind, {})
@@ -95,6 +103,7 @@ def llvm() -> Any:
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    binding.initialize_native_asmparser()
     return binding
 
 
@@ -150,8 +159,10 @@ class Function:
             return str(b if a in (0, 1) and isinstance(a, int) else a)
         return self.do(f"{operation} i64 {a}, {b}")
 
-    def index(self, base: str, entry: str) -> str:
-        """Entry of an array of int32, as i64."""
+    def index(self, base: str, entry: str, *, short: bool = False) -> str:
+        """Entry of an array of int32, or of uint16 where it is ``short``, as i64."""
+        if short:
+            return self.do(f"zext i16 {self.load('i16', self.at('i16', base, entry))} to i64")
         return self.do(f"sext i32 {self.load('i32', self.at('i32', base, entry))} to i64")
 
     @contextmanager

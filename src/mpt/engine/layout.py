@@ -216,6 +216,7 @@ class Product:
     out: View
     residual: View | None
     binary: bool  # the input is of one byte each
+    alone: bool  # one image at a time
 
     @property
     def positions(self) -> int:

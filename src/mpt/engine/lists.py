@@ -6,6 +6,10 @@ An entry is one offset, the same for every output pixel (:mod:`mpt.engine.layout
 positions; the kernel takes up to eight tiles at once, so that an offset is read once for eight additions. With fewer
 tiles it keeps several partial sums per tile, because an addition has a latency of four cycles.
 
+Each addition loads its input, so the inputs have to lie in the innermost cache. Lists therefore come in chunks of input
+channels: all outputs take the first chunk, then the next, and their sums wait where the outputs go. A chunk's offsets
+count from its first one, in 16 bits.
+
 Real weights lie next to the offsets: one offset then serves a block of up to four outputs, whose weights are zero where
 an output does not keep it. That is a dense kernel where nothing is removed.
 """
@@ -18,13 +22,15 @@ import numpy as np
 
 from mpt.engine.code import Data, Function
 from mpt.engine.graph import Conv
-from mpt.engine.layout import GROUP, Product, fits
+from mpt.engine.layout import GROUP, LINE, Product, fits
 from mpt.engine.moves import address, splat
 
 SUMS = 8  # sums at once of one kernel
+CACHE = 36_000  # bytes of inputs that stay in a cache of 32 KiB, about
+LEAST = 16  # weights of an output from which a chunk of its own pays
 SHARED = 0.3  # fraction of weights kept from which several outputs share an offset
 ARGUMENTS = ["scale", "shift", "lists", "starts", "weights", "in_places", "out_places", "residual_places"]
-COUNTS = ["outputs", "tiles", "out_channel", "residual_channel"]
+COUNTS = ["outputs", "tiles", "chunks", "out_channel", "residual_channel"]
 PARAMETERS = ", ".join(
     ["ptr noalias %in", "ptr noalias %out", "ptr noalias %residual"]
     + [f"ptr noalias %{name}" for name in ARGUMENTS]
@@ -33,32 +39,63 @@ PARAMETERS = ", ".join(
 )
 
 
-def entries(step: Product, sign: int) -> tuple[np.ndarray, np.ndarray]:
+def cut(step: Product, vector: int) -> list[slice]:
+    """Input channels of each chunk of the lists, so that what some tiles read stays in the innermost cache.
+
+    A chunk has work of its own for each output, which pays from ``LEAST`` weights on.
+    """
+    conv, channels = step.conv, step.conv.weight.shape[1]
+    if step.binary or step.single:
+        return [slice(channels)]
+    tiles = places(step, vector)[0]
+    each = len(tiles) // (GROUP // step.out.buffer.interleaved)
+    tiles = tiles[: min(SUMS, each) if step.alone else SUMS]
+    read = LINE * len(np.unique((step.offsets[:channels].reshape(-1, 1) + tiles) * 4 // LINE))
+    weights = np.count_nonzero(conv.weight) // conv.outputs
+    many = max(1, min(-(-read // CACHE), weights // LEAST, channels))
+    return [slice(channels * i // many, channels * (i + 1) // many) for i in range(many)]
+
+
+def entries(step: Product, sign: int, channels: slice) -> tuple[np.ndarray, np.ndarray]:
     """Output and offset of each weight of one sign, by output and then about as they lie in memory."""
     conv = step.conv
     assert conv.signs is not None
-    places = np.flatnonzero(conv.signs.transpose(0, 1, 3, 2).ravel() == sign)  # of one dimension: much the fastest
-    o, tap = np.divmod(places, conv.signs[0].size)
-    first = o // (conv.outputs // conv.groups) * conv.signs[0].size
-    return o, step.offsets.transpose(0, 2, 1).ravel().astype(np.int32)[first + tap]
+    signs = conv.signs[:, channels]
+    places = np.flatnonzero(signs.transpose(0, 1, 3, 2).ravel() == sign)  # of one dimension: much the fastest
+    o, tap = np.divmod(places, signs[0].size)
+    first = o // (conv.outputs // conv.groups) * signs[0].size
+    offsets = step.offsets.reshape(conv.groups, *conv.signs.shape[1:])[:, channels]
+    return o, offsets.transpose(0, 1, 3, 2).ravel().astype(np.int32)[first + tap]
 
 
-def lists(step: Product) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets of all outputs, and where the parts of each output's list start, [3 o] to [3 o + 3].
+def lists(step: Product, chunks: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets of all chunks, each by output, and where the parts of each list start: [3 i] to [3 i + 3] of list i.
 
     The parts: plus and minus in turn, as long as there are both; more of plus; more of minus. In turn, because a sum
-    of all plus would be large and lose digits before the minus take it back.
+    of all plus would be large and lose digits before the minus take it back. Behind the starts comes the first offset
+    of each chunk, from which its offsets count: in 16 bits, where these reach.
     """
-    (plus, plus_offsets), (minus, minus_offsets) = entries(step, 1), entries(step, -1)
-    counts = [np.bincount(o, minlength=step.conv.outputs) for o in (plus, minus)]
+    made = [_lists(step, channels) for channels in chunks]
+    bases = [int(offsets.min(initial=2**31 - 1)) if len(offsets) else 0 for offsets, _ in made]
+    sizes = np.cumsum([0, *(len(offsets) for offsets, _ in made)])
+    starts = [own[:-1] + before for (_, own), before in zip(made, sizes[:-1], strict=True)]
+    offsets = np.concatenate([own - base for (own, _), base in zip(made, bases, strict=True)])
+    kind = np.uint16 if offsets.max(initial=0) < 2**16 and not step.binary else np.int32
+    return offsets.astype(kind), np.concatenate([*starts, sizes[-1:], bases]).astype(np.int32)
+
+
+def _lists(step: Product, channels: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets and starts of one chunk."""
+    both = [entries(step, sign, channels) for sign in (1, -1)]
+    counts = [np.bincount(o, minlength=step.conv.outputs) for o, _ in both]
     pairs = np.minimum(*counts)
     sizes = np.stack([2 * pairs, counts[0] - pairs, counts[1] - pairs], axis=1)
     starts = np.concatenate([[0], np.cumsum(sizes)])
     offsets = np.empty(starts[-1], np.int32)
-    for turn, (o, count, values) in enumerate(zip((plus, minus), counts, (plus_offsets, minus_offsets), strict=True)):
+    for turn, ((o, values), count) in enumerate(zip(both, counts, strict=True)):
         rank = np.arange(len(o)) - (np.cumsum(count) - count)[o]
         offsets[starts[3 * o] + np.where(rank < pairs[o], 2 * rank + turn, rank + pairs[o])] = values
-    return offsets, starts.astype(np.int32)
+    return offsets, starts
 
 
 def together(conv: Conv) -> int:
@@ -119,43 +156,72 @@ def call(
     pointers.append(address(f, step.residual.buffer, step.residual.start, first) if step.residual else "null")
     starts = {name: number if isinstance(number, int) else data.put(number) for name, number in numbers.items()}
     pointers += [f.at("i8", "%data", starts[name]) if name in starts else "null" for name in ARGUMENTS]
-    counts = [outputs, tiles, step.out.channel, step.residual.channel if step.residual else 0]
+    counts = [outputs, tiles, numbers.pop("chunks", 1), step.out.channel, step.residual.channel if step.residual else 0]
     arguments = ", ".join([f"ptr {pointer}" for pointer in pointers] + [f"i64 {count}" for count in counts])
     arguments += f", float {'0.0' if step.conv.relu else '0xFFF0000000000000'}"  # or minus infinity: no ReLU
     f.say(f"call void @{kernel}({arguments})")
 
 
-def kernel(f: Function, *, vector: int, residual: bool, together: int = 0, unit: int = 1) -> None:
+def kernel(f: Function, *, vector: int, residual: bool, together: int = 0, unit: int = 1, short: bool = False) -> None:
     """The kernel for vectors of ``vector`` float32: of signs where ``together`` is 0, else of real weights.
 
-    ``unit`` is what an offset of the lists counts; with real weights ``together`` outputs share one.
+    ``unit`` is what an offset of the lists counts; with real weights ``together`` outputs share one. Lists are
+    ``short`` where their entries have 16 bits.
     """
-    tile, many = "0", SUMS // 2 if together else SUMS
-    for tiles in (8, 4, 1):
-        if tiles > many:
+    tile = "0"
+    for tiles in (8, 4, 2, 1):
+        if tiles > (SUMS // 2 if together else SUMS):
             continue
         with f.loop(tile, "%tiles", step=tiles) as loop:
             inputs = [f.at("float", "%in", f.index("%in_places", f.i64("add", loop.index, t))) for t in range(tiles)]
-            with f.loop(0, "%outputs") as o:
-                if together:
+            if together:
+                with f.loop(0, "%outputs") as o:
                     sums = _weighted(f, vector, inputs, o.index, together, unit)
-                else:
-                    sums = [_signed(f, vector, inputs, o.index, min(4, SUMS // tiles), unit)]
-                for m, values in enumerate(sums):
-                    output = f.i64("add", f.i64("mul", o.index, max(together, 1)), m)
-                    for t, value in enumerate(values):
-                        finish(f, vector, value, output, f.i64("add", loop.index, t), residual=residual)
+                    for m, values in enumerate(sums):
+                        output = f.i64("add", f.i64("mul", o.index, together), m)
+                        for t, value in enumerate(values):
+                            finish(f, vector, value, output, f.i64("add", loop.index, t), residual=residual)
+            else:
+                _chunks(f, vector, inputs, loop.index, unit=unit, short=short, residual=residual)
         tile = loop.index
 
 
-def _signed(f: Function, lanes: int, inputs: list[str], output: str, unrolled: int, unit: int) -> list[str]:
-    """Sums of output ``output`` for each input tile; ``unrolled`` pairs of a list at a time."""
-    kind, first = f"<{lanes} x float>", f.i64("mul", output, 3)
+def _chunks(f: Function, lanes: int, inputs: list[str], tile: str, *, unit: int, short: bool, residual: bool) -> None:
+    """All outputs of the tiles from ``tile`` on: sums of the first chunk, then of the next, kept where outputs go."""
+    kind, bases = f"<{lanes} x float>", f.i64("mul", f.i64("mul", "%outputs", "%chunks"), 3)
+    with f.loop(0, "%chunks") as chunk:
+        is_first = f.do(f"icmp eq i64 {chunk.index}, 0")
+        is_last = f.do(f"icmp eq i64 {f.i64('add', chunk.index, 1)}, %chunks")
+        goes_on = f.do(f"xor i1 {is_last}, true")
+        start = f.index("%starts", f.i64("add", f.i64("add", bases, 1), chunk.index))
+        own = [f.at("float", base, f.i64("mul", start, unit)) for base in inputs]
+        before = f.i64("mul", chunk.index, "%outputs")
+        with f.loop(0, "%outputs") as o:
+            places = []
+            for t in range(len(inputs)):
+                place = f.i64("mul", o.index, "%out_channel")
+                places.append(f.at("float", "%out", f.i64("add", f.index("%out_places", f.i64("add", tile, t)), place)))
+            known = [f.load(kind, place) for place in places]
+            sums = [f.do(f"select i1 {is_first}, {kind} zeroinitializer, {kind} {value}") for value in known]
+            sums = _signed(f, lanes, own, f.i64("add", before, o.index), sums, unit, short)
+            with f.when(is_last):
+                for t, value in enumerate(sums):
+                    finish(f, lanes, value, o.index, f.i64("add", tile, t), residual=residual)
+            with f.when(goes_on):
+                for place, value in zip(places, sums, strict=True):
+                    f.store(kind, value, place)
+
+
+def _signed(
+    f: Function, lanes: int, inputs: list[str], number: str, sums: list[str], unit: int, short: bool
+) -> list[str]:
+    """``sums`` and those of list ``number``, for each input tile; several pairs at a time where tiles are few."""
+    kind, first, unrolled = f"<{lanes} x float>", f.i64("mul", number, 3), min(4, SUMS // len(inputs))
     start, pairs, plus, minus = (f.index("%starts", f.i64("add", first, i)) for i in range(4))
-    sums = ["zeroinitializer"] * (len(inputs) * unrolled)
+    sums = [*sums, *["zeroinitializer"] * (len(inputs) * (unrolled - 1))]
 
     def taps(entry: str) -> list[str]:
-        offset = f.i64("mul", f.index("%lists", entry), unit)
+        offset = f.i64("mul", f.index("%lists", entry, short=short), unit)
         return [f.load(kind, f.at("float", base, offset)) for base in inputs]
 
     for many in sorted({unrolled, 1}, reverse=True):

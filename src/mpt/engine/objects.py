@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mpt.engine.code import Machine, llvm
 from mpt.files import DamagedError, read_sealed, write_atomically
 
 LIMIT = 2**30  # bytes of the cache: above it, the objects that were not used for the longest time are removed
-VERSION = b"3"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
+VERSION = b"4"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
 
 
 def target(machine: Machine, *, fast: bool, linked: bool = False) -> Any:
@@ -44,6 +45,19 @@ def straight(text: str, machine: Machine) -> bytes:
     """The object of straight-line code, made by LLVM's fast path: its optimiser takes fifty times as long for it."""
     module = _parsed(text, machine)
     return bytes(target(machine, fast=True).emit_object(module))
+
+
+def encoded(functions: Sequence[tuple[str, bytes]], machine: Machine) -> bytes:
+    """The object of functions, (name, machine code) each."""
+    with TemporaryDirectory() as folder:
+        path, start = Path(folder, "code"), 0
+        path.write_bytes(b"".join(code for _, code in functions))
+        file, lines = str(path).replace("\\", "\\5C"), [".text"]
+        for name, code in functions:
+            lines += [".p2align 6", f".globl {name}", f"{name}:"]
+            lines += [f".incbin \\22{file}\\22, {start}, {len(code)}"]
+            start += len(code)
+        return straight("".join(f'module asm "{line}"\n' for line in lines), machine)
 
 
 def _parsed(text: str, machine: Machine, *, layout: str = "") -> Any:

@@ -81,8 +81,7 @@ class _Layout:
         self.free: dict[tuple[object, ...], list[Buffer]] = {}
         self.dies: dict[int, list[tuple[tuple[object, ...], Buffer]]] = {}  # at which step a buffer is free again
         self.late = next((i for i, node in enumerate(nodes) if self._is_late(node)), len(nodes))
-        self.last = self._last_uses()
-        self.step = 0
+        self.last, self.step = self._last_uses(), 0
 
     def interleaved(self, shape: Shape) -> int:
         """Images side by side in a vector, for values of ``shape``."""
@@ -195,7 +194,8 @@ class _Layout:
             buffer, start = self.planes.get((id(source), planes)) or self._write_planes(source, planes)
             offsets, row = planes.offsets(), planes.row
         residual = self.views[id(node.inputs[1])] if len(node.inputs) > 1 else None
-        step = Product(node.name, conv, buffer, start, row, offsets, self.out(node), residual, source.binary)
+        options = {"binary": source.binary, "alone": self.single or self.step < self.late}
+        step = Product(node.name, conv, buffer, start, row, offsets, self.out(node), residual, **options)
         self.emit(replace(step, offsets=offsets // step.unit))
 
     def _write_planes(self, source: Node, planes: Planes) -> tuple[Buffer, int]:

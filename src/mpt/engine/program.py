@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class _Writer:
     def __init__(self, machine: Machine, *, unroll: bool) -> None:
         self.module, self.unroll = Module(machine), unroll
         self.layers, self.links = list[Unrolled](), list[tuple[int, str]]()
-        self.numbers: dict[tuple[int, bytes], Numbers] = {}  # what each product reads, by convolution and offsets
+        self.numbers: dict[tuple[int, int, bytes], Numbers] = {}  # what each product reads, by convolution and offsets
         self.module.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         for lanes in (2**i for i in range(machine.lanes.bit_length() + 2)):
             floats = f"<{lanes} x float>"
@@ -106,12 +107,11 @@ class _Writer:
             options |= {"together": together, "unit": step.unit}
             outputs //= together
         elif not self.unroll or step.single:
-            name, numbers, write = (
-                "lists",
-                self._once(step, self._lists),
-                bytes_.kernel if step.binary else lists.kernel,
-            )
-            options |= {"signs": conv.threshold is not None} if step.binary else {"unit": step.unit}
+            chunks = lists.cut(step, width(step, machine))
+            name, numbers = "lists", self._once(step, partial(self._lists, chunks=chunks), len(chunks))
+            write = bytes_.kernel if step.binary else lists.kernel
+            own = {"unit": step.unit, "short": numbers["short"]}
+            options |= {"signs": conv.threshold is not None} if step.binary else own
         else:
             name, numbers, write = "unrolled", self._once(step, self._unrolled), unrolled.kernel
             if step.binary:
@@ -123,9 +123,9 @@ class _Writer:
         kernel = self.module.shared(key, lambda function: write(function, **options), lists.PARAMETERS)
         lists.call(f, kernel, step, self.module.data, numbers, vector=options["vector"], outputs=outputs)
 
-    def _once(self, step: Product, make: Callable[[Product], Numbers]) -> Numbers:
+    def _once(self, step: Product, make: Callable[[Product], Numbers], chunks: int = 0) -> Numbers:
         """The numbers of a product in the data: two plans share them."""
-        key = id(step.conv), step.offsets.tobytes()
+        key = id(step.conv), chunks, step.offsets.tobytes()
         if key not in self.numbers:
             made, data = {**bytes_.numbers(step), **make(step)}, self.module.data
             self.numbers[key] = {name: x if isinstance(x, int) else data.put(x) for name, x in made.items()}
@@ -135,9 +135,9 @@ class _Writer:
         offsets, starts, weights = lists.blocks(step)
         return {"lists": offsets, "starts": starts, "weights": weights}
 
-    def _lists(self, step: Product) -> Numbers:
-        offsets, starts = lists.lists(step)
-        return {"lists": offsets, "starts": starts}
+    def _lists(self, step: Product, chunks: list[slice]) -> Numbers:
+        offsets, starts = lists.lists(step, chunks)
+        return {"lists": offsets, "starts": starts, "chunks": len(chunks), "short": offsets.itemsize == 2}
 
     def _unrolled(self, step: Product) -> Numbers:
         kind = f"<{width(step, self.module.machine)} x {'i8' if step.binary else 'float'}>"

@@ -1,6 +1,6 @@
 """Products as straight-line code: the mask and signs of a layer written out, without a list.
 
-A block is the code of as many outputs as the registers hold sums (28 vectors of 16 with AVX-512). It walks through its
+A block is the code of as many outputs as the registers hold sums (31 vectors of 16 with AVX-512). It walks through its
 inputs in the order of memory: each vector of inputs is loaded once, then added to the sums of the outputs that keep it
 with +1, and subtracted from those that keep it with -1::
 
@@ -8,14 +8,16 @@ with +1, and subtracted from those that keep it with -1::
     s3 = s3 + x                    output 3 keeps this weight, with +1
     s17 = s17 - x
 
-A block whose code is larger than the processor's innermost cache of instructions comes in parts, each a function that
-goes on with the sums of the one before. A part runs for up to ``TILES`` tiles before the next one is fetched.
+A block comes in parts, each a function that goes on with the sums of the one before, if its code is larger than the
+processor's innermost cache of instructions, or if a row of tiles reads more than the cache of data holds: the next row
+then finds its inputs there. A part runs for several tiles before the next one is fetched.
 
 With AVX-512, an offset takes one byte instead of four where it is a multiple of 64 within 8 KiB of its base. A function
 therefore has several bases, one for each remainder of 64 that occurs, and moves them along.
 
-The IR is text, and LLVM makes machine code of it at its lowest level, one instruction for one: 100,000 to 200,000 kept
-weights a second, 6 to 9 bytes each. Its optimiser takes fifty times as long for code that is no faster. Only loads,
+On x86-64 with AVX2 or AVX-512, :mod:`mpt.engine.encode` writes the instructions itself. For any other processor and for
+object files, the IR is text, and LLVM makes machine code of it at its lowest level, one instruction for one: 100,000 to
+200,000 kept weights a second. Its optimiser takes fifty times as long for code that is no faster. Only loads,
 additions, subtractions and stores stand here, since one instruction that the fast path does not know makes its whole
 block slow: scale, shift, residual and ReLU are a kernel of their own, behind a table of the blocks' addresses.
 
@@ -33,28 +35,17 @@ import numpy as np
 
 from mpt.engine import objects as store
 from mpt.engine.code import Function, Machine
+from mpt.engine.encode import BYTES, FLOATS, Block, Encoder, functions
 from mpt.engine.lanes import parts
-from mpt.engine.layout import LINE, Product
+from mpt.engine.layout import LINE, Product, fits
 from mpt.engine.lists import finish
 
-RATE = 120_000  # kept weights a second, on one core of 2023
+RATE = {False: 100_000, True: 1_000_000}  # kept weights a second of LLVM, and encoded; on one core of 2023
 PATIENCE = 8  # seconds of building that need no announcement
 PART = 24_576  # bytes of code that stay in a cache of 32 KiB next to the kernel's own
+CACHE = 30_000  # bytes of inputs that stay in a cache of 32 KiB
+SUMS = 8_192  # bytes of sums that stay there next to the inputs
 TILES = 8  # tiles whose sums are kept between the parts of a block: those of 8 images of 512x4x4 fit a cache of 2 MiB
-
-
-@dataclass(frozen=True)
-class Block:
-    """One function: ``taps`` from ``start`` to ``stop`` are its own, and it writes ``outputs`` sums.
-
-    ``continues`` says that the sums begin with what is there already, else they begin with zero.
-    """
-
-    name: str
-    start: int
-    stop: int
-    outputs: int
-    continues: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +59,8 @@ class Unrolled:
         starts: int32: the first function of each of these groups of outputs, and the number of functions.
         kind: of a vector in LLVM: ``<16 x float>``.
         window: bytes that short offsets from one base reach; 0 if offsets are what they are.
+        encoder: that writes the code; None if LLVM does.
+        tiles: how many tiles a function runs for before the next one is fetched; where blocks have one function: 1.
     """
 
     taps: np.ndarray
@@ -76,20 +69,17 @@ class Unrolled:
     starts: np.ndarray
     kind: str
     window: int
+    encoder: Encoder | None
+    tiles: int
 
     def size(self, block: Block) -> int:
         """About how many bytes of code a function has."""
-        return _size(self.taps[block.start : block.stop], block.outputs)
-
-    @property
-    def tiles(self) -> int:
-        """How many tiles a function runs for before the next one is fetched; where blocks have one function: 1."""
-        return TILES if any(block.continues for block in self.blocks) else 1
+        return _size(self.taps[block.start : block.stop], block.outputs, self.encoder)
 
     @property
     def key(self) -> bytes:
         """Digest of all that the object depends on but the machine."""
-        digest = hashlib.blake2b(f"{self.blocks} {self.kind} {self.window}\n".encode())
+        digest = hashlib.blake2b(f"{self.blocks} {self.kind} {self.window} {self.encoder}\n".encode())
         digest.update(self.taps.tobytes())
         digest.update(self.signs.tobytes())
         return digest.digest()
@@ -108,28 +98,60 @@ def unrolled(step: Product, name: str, *, machine: Machine, kind: str) -> Unroll
     order = np.argsort(group * (int(offsets.max(initial=0)) + 1) + offsets, kind="stable")
     taps = np.stack([offsets, o % machine.sums], axis=1).astype(np.int32)[order]
     bounds = np.searchsorted(group[order], np.arange(-(-outputs // machine.sums) + 1))
-    blocks, starts = list[Block](), [0]
+    blocks, starts, encoder = list[Block](), [0], _encoder(kind, machine) if machine.encoded else None
+    run = _run(step, machine)
     for i, (start, stop) in enumerate(pairwise(bounds.tolist())):
         many = min(machine.sums, outputs - i * machine.sums)
-        cut = parts if step.binary else _parts
-        for part, (first, end) in enumerate(cut(taps[start:stop], many)):
+        own = taps[start:stop]
+        for part, (first, end) in enumerate(parts(own, many) if step.binary else _parts(own, many, encoder, run)):
             continues = part > 0 and not step.binary
             blocks.append(Block(f"{name}_{len(blocks)}", start + first, start + end, many, continues))
         starts.append(len(blocks))
     window = 256 * LINE if machine.lanes == 16 and kind in (f"<{LINE} x i8>", f"<{LINE // 4} x float>") else 0
-    return Unrolled(taps, signs[places[order]], blocks, np.array(starts, np.int32), kind, window)
+    many = min(TILES, max(1, SUMS // (machine.sums * machine.lanes * 4))) if run else TILES
+    tiles = many if any(block.continues for block in blocks) else 1
+    return Unrolled(taps, signs[places[order]], blocks, np.array(starts, np.int32), kind, window, encoder, tiles)
 
 
-def _size(taps: np.ndarray, outputs: int) -> int:
-    """About how many bytes of code there are for ``taps``: six an addition, eight a load or store."""
+def _run(step: Product, machine: Machine) -> int:
+    """Bytes of outputs that read about the same inputs as the next ones: those of a row; 0 if there is one tile."""
+    if step.binary or step.positions <= machine.lanes:
+        return 0
+    fit = fits(step.out.shape[2], interleaved=step.out.buffer.interleaved, lanes=machine.lanes)
+    return 4 * (step.out.shape[2] if fit else machine.lanes)
+
+
+def _encoder(kind: str, machine: Machine) -> Encoder:
+    real, lanes = "float" in kind, int(kind[1:].split()[0])
+    return Encoder(lanes * (4 if real else 1), machine.lanes == 16, FLOATS if real else BYTES)
+
+
+def _size(taps: np.ndarray, outputs: int, encoder: Encoder | None) -> int:
+    """About how many bytes of code there are for ``taps``: six or four an addition, eight a load or store."""
     loads = np.count_nonzero(np.diff(taps[:, 0])) + len(taps[:1]) + outputs
-    return 6 * len(taps) + 8 * int(loads)
+    return (4 if encoder and not encoder.wide else 6) * len(taps) + 8 * int(loads)
 
 
-def _parts(taps: np.ndarray, outputs: int) -> list[tuple[int, int]]:
-    """Start and stop of runs of ``taps``, as long as each other, whose code has at most about ``PART`` bytes."""
-    many = -(-_size(taps, outputs) // PART)
+def _touched(offsets: np.ndarray, run: int) -> int:
+    """Bytes of the cache lines that a row of tiles, ``run`` bytes of output, reads at ``offsets``."""
+    starts = np.unique(offsets)[:, None] + np.append(np.arange(0, run, LINE), run - 1)
+    return LINE * len(np.unique(starts // LINE))
+
+
+def _parts(taps: np.ndarray, outputs: int, encoder: Encoder | None, run: int) -> list[tuple[int, int]]:
+    """Start and stop of parts of ``taps``, as long as each other, of about ``PART`` bytes of code at most.
+
+    Where ``run`` bytes of outputs read the same inputs as the next ones, a part reads about ``CACHE`` bytes at most.
+    """
+    many = max(-(-_size(taps, outputs, encoder) // PART), -(-_touched(taps[:, 0], run) // CACHE) if run else 0)
     return list(pairwise(len(taps) * i // many for i in range(many + 1)))
+
+
+def code(layer: Unrolled) -> list[tuple[str, bytes]]:
+    """Name and machine code of each function of a layer that has an encoder."""
+    assert layer.encoder is not None
+    made = functions(layer.taps, layer.signs, layer.blocks, layer.encoder)
+    return [(block.name, own) for block, own in zip(layer.blocks, made, strict=True)]
 
 
 def text(layer: Unrolled, *, alone: bool = True) -> str:
@@ -196,9 +218,10 @@ def objects(layers: list[Unrolled], *, machine: Machine) -> list[bytes]:
     """The object of each layer, from the cache or made now; says so first where that takes longer than ``PATIENCE``."""
     found = [store.kept(layer.key, machine) for layer in layers]
     weights = sum(len(layer.signs) for layer, object_ in zip(layers, found, strict=True) if object_ is None)
-    if weights > RATE * PATIENCE:
+    seconds = weights / RATE[machine.encoded]
+    if seconds > PATIENCE:
         print(
-            f"mpt.compile: unrolling {weights:,} weights takes about {weights / RATE:.0f} s; the next time it is kept",
+            f"mpt.compile: unrolling {weights:,} weights takes about {seconds:.0f} s; the next time it is kept",
             file=sys.stderr,
             flush=True,
         )
@@ -206,7 +229,7 @@ def objects(layers: list[Unrolled], *, machine: Machine) -> list[bytes]:
 
 
 def _made(layer: Unrolled, machine: Machine) -> bytes:
-    made = store.straight(text(layer), machine)
+    made = store.encoded(code(layer), machine) if machine.encoded else store.straight(text(layer), machine)
     store.keep(layer.key, machine, made)
     return made
 
