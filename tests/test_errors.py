@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from unittest import mock
@@ -10,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mpt.errors import is_mendable, run_command, sentence
+from mpt.errors import give_up, is_mendable, run_command, sentence
 from tests.console import compose
 
 
@@ -104,6 +105,13 @@ def test_a_flag_shows_the_traceback_and_is_hidden_from_the_command(monkeypatch):
     ):
         run_command("mpt-x", function)
     assert seen == ["a=1"]
+
+
+def test_torchrun_is_told_the_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit):
+        give_up("mpt-x", ValueError("prune is too large"))
+    assert json.loads((tmp_path / "error.json").read_text())["message"] == "mpt-x: prune is too large"
 
 
 def test_a_reader_that_goes_away_ends_a_command_without_a_traceback():

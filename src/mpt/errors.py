@@ -6,11 +6,14 @@ import contextlib
 import difflib
 import errno
 import functools
+import json
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mpt.processes import is_first
@@ -213,10 +216,18 @@ def _say_interrupted(name: str, signum: int) -> None:
             print(f"{name}: interrupted{text}", file=sys.stderr, flush=True)
 
 
+def _tell_torchrun(text: str) -> None:
+    """Let the block that torchrun prints of a failed process hold our sentence, instead of a link to torch's pages."""
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": text, "timestamp": int(time.time())}))
+
+
 def give_up(command: str, error: BaseException) -> NoReturn:
     """Exit with status 1 and, in the first process of a run, one sentence; raise ``error`` if the user asked for it."""
     if os.environ.get("MPT_TRACEBACK"):
         raise error
+    _tell_torchrun(f"{command}: {printable(sentence(error), MAX_TEXT)}")
     if isinstance(error, ToldElsewhereError) or not is_first():
         sys.exit(getattr(error, "status", 1))
     sys.exit(f"{command}: {printable(sentence(error), MAX_TEXT)}")

@@ -10,7 +10,7 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -49,24 +49,19 @@ def build_backbone(
     The target gets the arguments of ``choice``, and ``num_classes in_channels image_size width name`` as far as it
     accepts them. It gets ``binary_activations`` only if they are on.
     """
-    target, name, options = import_target("model", choice.target), choice.name, choice.arguments
+    target, name, options = check_model(choice, width=width), choice.name, choice.arguments
     parameters = inspect.signature(target).parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    if not open_ended:
-        _check_options("model", options, list(parameters))
     values: dict[str, Any] = {
         "num_classes": data.num_classes,
         "in_channels": data.channels,
         "image_size": data.image_size,
     }
     values |= {"width": width, "name": name} | ({"binary_activations": True} if binary_activations else {})
-    if "width" not in parameters and width != 1:
-        raise ValueError(f"width is a channel multiplier, which {name} does not have: leave it at 1, got {width:g}")
     if "in_channels" not in parameters and data.channels != 3:
         raise ValueError(
             f"{name} takes images of 3 channels and {data.name} has {data.channels}: choose another model or other data"
         )
-    accepted = {*parameters, *(["num_classes"] if open_ended else [])}  # torchvision's builders pass it on
+    accepted = {*parameters, *(["num_classes"] if _is_open(parameters) else [])}  # torchvision's builders pass it on
     arguments = {key: value for key, value in values.items() if key in accepted} | options
     if width > 4 and torch.get_default_device().type != "meta":
         _check_weights(target, arguments, width=width)
@@ -81,6 +76,24 @@ def build_backbone(
     if not hasattr(backbone, "origin"):  # a custom one: the ticket records its name, but only the user can build it
         backbone.origin = {"target": choice.target, "arguments": {"name": name, "width": width, **options}}  # type: ignore[assignment]
     return backbone
+
+
+def check_model(choice: Choice, *, width: float) -> Callable[..., Any]:
+    """The function or class that builds the network of ``choice``; ValueError if it does not take these options."""
+    target = import_target("model", choice.target)
+    parameters = inspect.signature(target).parameters
+    if not _is_open(parameters):
+        _check_options("model", choice.arguments, list(parameters))
+    if "width" not in parameters and width != 1:
+        raise ValueError(
+            f"width is a channel multiplier, which {choice.name} does not have: leave it at 1, got {width:g}"
+        )
+    return target
+
+
+def _is_open(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    """Whether a function of these parameters takes others by name."""
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 _BYTES_PER_WEIGHT = 24  # frozen weight, score, gradients of both, momentum, ticket weight: 4 bytes each

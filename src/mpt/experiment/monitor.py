@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mpt.experiment.averaging import use_averages
+from mpt.experiment.crossing import unlikely_to_change
 from mpt.experiment.module import TicketModule
 from mpt.files import write_atomically
 from mpt.search.layer_ticket import LayerTicket
@@ -65,6 +66,18 @@ class Monitor(L.Callback):
             self.before = masks(pl_module)
         for row in self.rows if trainer.is_global_zero else ():  # again, as a kill may have cost the logger some
             _log(trainer, row)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Before the first step, name the layers whose masks will hardly change."""
+        if trainer.global_step > 0 or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, TicketModule)
+        steps = math.ceil(int(trainer.num_training_batches) / trainer.accumulate_grad_batches)
+        said = unlikely_to_change(pl_module.net, pl_module.optim, epochs=pl_module.epochs, steps=steps)
+        if said:
+            print(f"note      {said}", flush=True)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started, self.lr = time.perf_counter(), trainer.optimizers[0].param_groups[0]["lr"]

@@ -28,6 +28,7 @@ from mpt.experiment.build import (
     check_batch,
     check_bf16_strides,
     check_last_batch,
+    check_model,
     check_ramp,
     convert,
 )
@@ -69,7 +70,10 @@ class Start(NamedTuple):
 
 def search(settings: Settings) -> Start:
     """The start of a search or of a dense baseline: a network with random weights."""
-    check_ramp(build_method(settings.method, prune=settings.prune), epochs=settings.epochs)  # before data are read
+    # first what needs no data, which may have to be downloaded
+    check_ramp(build_method(settings.method, prune=settings.prune), epochs=settings.epochs)
+    check_model(settings.model, width=settings.width)
+    build_optim(nn.Linear(1, 1), settings.optim, epochs=settings.epochs)
     return start_search(settings, load_data(**vars(settings.data), progress=settings.trainer.progress))
 
 

@@ -40,6 +40,8 @@ def check_values(settings: Any, *, prefix: str = "") -> None:
             is_or = "is" if valid.words.startswith("the ") else "must be"
             finite = " and finite" if isinstance(value, float) and math.isinf(value) else ""
             raise ValueError(f"{prefix}{f.name} {is_or} {valid.words}{finite}, got {spell(value)}")
+        elif isinstance(value, int) and abs(value) >= 2**63:  # a file of the run could not hold it
+            raise ValueError(f"{prefix}{f.name} must be below 2^63, got {spell(value)}")
     if isinstance(settings, Settings):
         _check_together(settings)
     elif getattr(settings, "model", settings) is None and settings.width != 1:
