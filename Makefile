@@ -67,8 +67,9 @@ bench-compare: .venv/.installed  ## compare the last make bench with an earlier 
 	@test -n "$(BASE)" || { echo "name the earlier results: make bench-compare BASE=earlier.json"; exit 1; }
 	$(BIN)/python -m benchmarks.report benchmarks/results.json --base $(BASE)
 
-docs: .venv/.installed  ## docs/results.md from the schema of results
+docs: .venv/.installed  ## docs/results.md from the schema of results, then the site in build/site/html
 	$(BIN)/python -m docs.make
+	$(BIN)/python -m docs.site
 
 golden: .venv/.installed  ## write tests/golden again, after a change that alters a number (say so in CHANGELOG, Numbers)
 	$(BIN)/python -m tests.golden.make

@@ -62,7 +62,8 @@ class Loader:
         last_batch: an epoch's last step if it has fewer images: ``weighted`` by its share of ``batch``, so that each
             image of an epoch weighs the same, or ``whole``, a step like any other.
         seed: seed of the data stream.
-        rank, world: index of this process, and number of processes.
+        rank: index of this process.
+        world: number of processes.
         device: device on which batches are formed.
         channels_last: use the channels-last memory format for images.
 

@@ -82,13 +82,20 @@ def load(
         train_size: maximum number of training images; None for all.
         download: download files that are missing from ``root`` (torchvision's data sets).
         cache: folder for decoded image folders.
-        crop, flip, mean, std: replace the data set's own augmentation and normalisation.
+        crop: width of the border that random crops may take in, in pixels; None is the data set's own.
+        flip: mirror images at random; None is the data set's own.
+        mean: of each channel, subtracted; None is the data set's own.
+        std: of each channel, a divisor; None is the data set's own.
         augment: ``augmix`` adds two AugMix views of each training image.
         noise_std: standard deviation of Gaussian noise on training images, in units of [0, 1]; 0 for none.
         noise_probability: probability that a training image gets noise.
-        resized_crop, stream: for image folders, see :func:`mpt.data.folder.load_folder`; imagenet crops by default.
+        resized_crop: crop a random area and shape (image folders, :func:`mpt.data.folder.load_folder`); None only for
+            imagenet.
+        stream: read the files of an image folder during training; None if they do not fit into memory.
         workers: processes that read files and augment image by image; None chooses by the cores, 0 uses none.
-        num_classes, num_images, channels: shape of the synthetic data set.
+        num_classes: of the synthetic data set.
+        num_images: of the synthetic data set.
+        channels: of the synthetic data set.
         progress: show progress on a terminal.
 
     Raises:
