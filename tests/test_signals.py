@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,33 @@ def test_a_run_that_a_signal_ends_is_interrupted_and_the_same_command_ends_in_th
     assert "1 interrupted, 0 failed" in listed
     assert not left_behind(tmp_path)
     assert not list(directory.glob("hpc_ckpt*"))
+    command("train", *arguments, cwd=tmp_path)
+    assert (directory / "ticket.safetensors").read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_limit_that_nothing_announces_before_sigterm_leaves_an_interrupted_run_that_goes_on(
+    tmp_path, whole, monkeypatch
+):
+    for name, value in {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "1"}.items():  # of a batch script without srun
+        monkeypatch.setenv(name, value)
+    directory, arguments = tmp_path / "run", [*RUN, "hydra.run.dir=run"]
+    process = start_sweep(tmp_path, *arguments)
+    until(process, lambda: rows(directory) >= 3)
+    os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(30)  # SLURM's KillWait
+    killed = process.poll() is None
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    log = (tmp_path / "log").read_text()
+    assert (killed, process.wait(5)) == (False, 143), log
+    assert re.fullmatch(
+        r"mpt-train: interrupted after epoch \d+ of 20: the same command continues", log.splitlines()[-1]
+    )
+    assert read_result(directory)["status"] == "interrupted"
+    assert not (directory / "ticket.safetensors").exists()
+    assert (directory / "last.ckpt").is_file()
     command("train", *arguments, cwd=tmp_path)
     assert (directory / "ticket.safetensors").read_bytes() == whole
 

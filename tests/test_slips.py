@@ -112,6 +112,9 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("train prune=${oc.env:NOPE}", "environment variable NOPE"),
     ("train hydra.job.chdir=true", "has no effect"),
     ("train hydra.nope=1", "no option hydra.nope"),
+    ("train hydra.mode=nope", "hydra.mode must be one of RUN, MULTIRUN, got nope"),
+    ("train --experimental-rerun x", "no flag --experimental-rerun"),
+    ("train logger=[local,nope]", "logger has no choice 'nope'"),
     ("train hydra/launcher=nope", "hydra/launcher has no choice 'nope'"),
     ("train trainer.devices=0", "trainer.devices must be"),
     ("train trainer.accelerator=nope", "trainer.accelerator must be"),
@@ -136,8 +139,9 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("ticket", "info|report|bench|import|pack|unpack"),
     ("ticket show T", "info|report|bench|import|pack|unpack", "got show"),
     ("ticket info T json=true", "no option json"),
-    ("ticket report T bins=0", "bins must be at least 1"),
+    ("ticket report T bins=0", "bins must be from 1 to 10000"),
     ("ticket report T --bins 5", "write bins=5"),
+    ("ticket report T bins=5", "the scores in checkpoint="),
     ("ticket import T model=nope", "model has no choice 'nope'"),
     ("ticket pack T output=x", "write out=x"),
     ("status", "name one folder"),
@@ -145,6 +149,7 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("wandb sync", "mpt-wandb sync DIR"),
     ("dashboard fig9", "fig2"),
     ("dashboard", "mpt-dashboard SWEEP"),
+    ("dashboard fig2 entity=", "mpt-dashboard SWEEP"),
     ("results", "DIR"),
     ("results nowhere", "nowhere"),
     ("plot . --figure nope", "nope"),
@@ -167,6 +172,16 @@ def test_a_slip_is_answered_in_one_sentence_of_ours(tmp_path, slip):
     for word in words:
         assert word in sentences[0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["&a [*a]", "[" * 2000 + "]" * 2000], ids=["itself", "deep"])
+def test_a_file_of_configuration_that_is_nested_too_deep_is_refused_in_one_sentence(tmp_path, name):
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "odd.yaml").write_text(f"name: {name}\ntarget: mpt.backbones.conv2\n")
+    done = command("train", "--config-dir", "mine", "model=odd", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("mpt-train: a configuration file or an option is nested too deep, or holds itself")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_there_are_sixty_slips_of_most_commands():

@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -42,6 +43,11 @@ _WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we s
     (r"Multiple values for (?P<v>[\w/]+)\. ", r"{v} has a choice already: write {v}=CHOICE, without +"),
     (r"Could not delete [^']*'(?P<v>[^']+)'", r"{v} cannot be removed, because it is not there: leave ~{v} out"),
     (r"An item is already at '(?P<v>[^']+)'", r"{v} has a value already: write {v}=VALUE, without +"),
+    (r"Could not load '(?P<v>\w+)/(?P<w>[^']+)'", r"{v} has no choice '{w}': --help lists the choices"),
+    (
+        r"override (?P<k>[\w.]+)=\S+\s+Invalid value '(?P<v>.*)', expected one of \[(?P<w>.*)\]",
+        r"{k} must be one of {w}, got {v}",
+    ),
     (r"config group '(?P<v>[^']+)' does not exist", r"{v} is no group of choices: --help lists them"),
     (r"Additional config directory '(?P<v>[^']+)' not found", r"--config-dir {v}: there is no such folder"),
     (r"Cannot find primary config '(?P<v>[^']+)'", r"--config-name {v}: there is no file {v}.yaml in --config-dir"),
@@ -87,7 +93,14 @@ class ToldElsewhereError(ValueError):
 def is_mendable(error: BaseException) -> bool:
     """True if the user can mend ``error``: a ValueError, an OSError, or an error of Hydra, OmegaConf or YAML."""
     ours = isinstance(error, (ValueError, OSError)) or _package(error) in ("hydra", "omegaconf", "yaml")
-    return ours or is_out_of_memory(error)
+    return ours or is_out_of_memory(error) or _is_too_deep(error)
+
+
+def _is_too_deep(error: BaseException) -> bool:
+    """True for a file of configuration that is nested so deep, or refers to itself, that its reader gave up."""
+    frames = traceback.walk_tb(error.__traceback__) if isinstance(error, RecursionError) else ()
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    return any(name.startswith(("yaml.", "omegaconf.")) for name in names[-50:])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -112,6 +125,8 @@ def sentence(error: Any) -> str:
         asked = re.search(r"tried to allocate ([\d.,]+ ?\w+)|allocate ([\d.,]+ \w+) for", str(error), re.IGNORECASE)
         more = f" ({asked[1] or asked[2]} more were needed)" if asked else ""
         return f"the memory is full{more}: lower batch, width or data.image_size, or raise optim.accumulate"
+    if _is_too_deep(error):
+        return "a configuration file or an option is nested too deep, or holds itself: write it without"
     package, text = _package(error), str(error) or type(error).__name__
     if package in ("hydra", "omegaconf"):
         return _of_composition(error)

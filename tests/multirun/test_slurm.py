@@ -161,6 +161,20 @@ def test_a_batch_script_that_is_told_of_its_limit_is_queued_again_and_goes_on(tm
     assert not list((tmp_path / "run").glob("hpc_ckpt*"))
 
 
+def test_a_batch_script_that_is_told_nothing_before_sigterm_is_interrupted_and_goes_on(tmp_path, whole):
+    (tmp_path / "job.sh").write_text(BATCH.format(train=COMMANDS / "mpt-train", arguments=" ".join(RUN)))
+    options = ("--parsable", "--wait", "--ntasks-per-node=1", "--open-mode=append", "--output=log")
+    with subprocess.Popen(["sbatch", *options, "job.sh"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as job:
+        until(lambda: epochs(tmp_path) >= 2)
+        shell("scancel", "--signal=TERM", job.stdout.readline().strip(), cwd=tmp_path)  # as at a limit: SIGKILL is next
+        assert job.wait(30) == 143, (tmp_path / "log").read_text()
+    assert read_result(tmp_path / "run")["status"] == "interrupted"
+    assert (tmp_path / "run" / "last.ckpt").is_file()
+    shell("sbatch", *options, "job.sh", cwd=tmp_path)
+    assert (tmp_path / "run" / "ticket.safetensors").read_bytes() == whole
+    assert re.search(r"interrupted after epoch \d+ of 40: the same command continues", (tmp_path / "log").read_text())
+
+
 def test_the_tasks_of_srun_train_one_run_wherever_they_are_and_end_together(tmp_path):
     few = [o for o in RUN if not o.startswith("epochs")]
     train = (COMMANDS / "mpt-train", *few, "epochs=2")

@@ -11,7 +11,6 @@ from mpt.commands.spelling import DASHES, check_flag, check_spelling
 
 _WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
-    "--experimental-rerun",
 )
 _ALONE = (
     *("--dry-run", "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--shell-completion", "-sc"),

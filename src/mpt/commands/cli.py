@@ -136,8 +136,9 @@ def theory(arguments: list[str]) -> None:
 @command("mpt-status", help.status)
 def status(arguments: list[str]) -> None:
     """``mpt-status DIR``: which runs are done, running, interrupted, failed or missing."""
-    if len(arguments) != 1:
-        raise ValueError(f"name one folder of runs, got {len(arguments)} (usage: mpt-status DIR)")
+    if len(arguments) != 1 or not arguments[0]:
+        got = "an empty name" if arguments == [""] else len(arguments)
+        raise ValueError(f"name one folder of runs, got {got} (usage: mpt-status DIR)")
     from mpt.run.status import status_table
 
     print(status_table(Path(arguments[0])))

@@ -26,7 +26,7 @@ def build(arguments: list[str]) -> str:
     """
     names = [argument for argument in arguments if "=" not in argument]
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    if len(names) != 1 or not options.keys() <= {"entity", "project", "file"}:
+    if len(names) != 1 or not options.keys() <= {"entity", "project", "file"} or not all(options.values()):
         got = " ".join(arguments) or "nothing"
         raise ValueError(f"name one sweep: {USAGE}, got {got}")
     known = sorted(path.stem for path in (HOME / "sweeps").glob("*.yaml"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpt.run.ranges import PRUNE, SEED, Range, above, at_least, one_of, share
+from mpt.run.ranges import PRUNE, SEED, Range, above, at_least, between, one_of, share
 from mpt.run.settings import ACCELERATORS, Data, OptionalOpen, dial
 
 FORMS, KEEPS = ("binary", "real", "doubling"), ("fewest", "closest")
@@ -57,7 +57,7 @@ class ReportSettings(TicketSettings):
 
     image_size: int | None = dial(None, "side of the images for the acceleration; null: the ticket's", at_least(1))
     checkpoint: str | None = dial(None, "last.ckpt of the ticket's run: adds histograms of its scores to the JSON")
-    bins: int = dial(100, "bins of a histogram", at_least(1))
+    bins: int = dial(100, "bins of a histogram", between(1, 10_000))
     speed: bool = dial(True, "measure how many times as fast as torch the compiled ticket is, for about a second")
 
 

@@ -66,6 +66,8 @@ def report(path: Path, overrides: list[str]) -> str:
     """The report (:func:`mpt.ticket.report.report`) on the ticket at ``path``, as a table or as JSON."""
     ticket = Ticket.load(path)
     settings = settings_of(compose("report", overrides, ReportSettings), ReportSettings)
+    if settings.checkpoint is None and any(override.startswith("bins=") for override in overrides):
+        raise ValueError("bins are those of the scores in checkpoint=: name the run's last.ckpt, or leave bins out")
     channels, size = image_of(ticket, size=settings.image_size)
     backbone = backbone_of(ticket, settings, size=size)
     content = report_file(

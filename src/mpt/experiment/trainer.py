@@ -78,7 +78,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
             raise
         raise ValueError(_misfit(choice, str(error))) from error
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # ours stay
-    if choice.sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+    if choice.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
         raise ValueError("trainer.sync_batchnorm=true needs accelerators: torch has it for GPUs only, not for the CPU")
     return trainer
 
