@@ -82,4 +82,4 @@ def refusals(net, *, seeds, delta):
 def test_a_seed_without_the_neurons_is_named():
     found = refusals(mlp(hidden=(2,), side=1), seeds=40, delta=0.999)
     assert found
-    assert all("misses block" in text and "take another seed or a smaller delta" in text for text in found)
+    assert all("misses neurons for input" in text and "take another seed or a smaller delta" in text for text in found)

@@ -4,7 +4,7 @@ Each form turns weights (rows, columns) into stored layers of a ticket: ``L.0``,
 :func:`mpt.backbones.expanded`. Only masks and one gain a layer are chosen: signs and magnitudes are those that the
 seed draws for a layer of this name, as in every search.
 
-    binary      B with gain 2 e, U with gain 1                                    mpt.theory.counting
+    binary      B with gain 2 e, U with gain 1                                    mpt.theory.counting, pool
     doubling    B with gain 1, b layers with gain 1/2, U with gain g              mpt.theory.doubling
     real        v and u uniform, each layer times a power of two                  mpt.theory.subset
 """
@@ -24,7 +24,8 @@ from mpt.search.fast.loops import compiled
 from mpt.search.initializers import random_weight
 from mpt.theory import counting, doubling
 from mpt.theory.packing import as_rows, as_weight, binary_layer, binary_outer, real_layer, signs
-from mpt.theory.subset import MOST, PART, closest, fewest, run_in_parts
+from mpt.theory.pool import pool_size, take
+from mpt.theory.subset import MOST, closest, fewest
 from mpt.theory.target import matrix, rows_of
 from mpt.ticket.layer import StoredLayer
 
@@ -43,7 +44,6 @@ class Job:
         accuracy: largest error of a weight.
         pieces: 2 where inputs may have any sign, 1 where they are never negative.
         failure: probability that this layer cannot be built.
-        share: failure / (weights times pieces) of one weight and piece, over the whole target.
         seed: of the random layers.
     """
 
@@ -52,7 +52,6 @@ class Job:
     accuracy: float
     pieces: int
     failure: float
-    share: float
     seed: int
 
     @property
@@ -85,46 +84,31 @@ def missing(job: Job, what: str) -> ValueError:
 
 
 def binary_widths(job: Job) -> list[int]:
-    """The hidden width of the counting construction."""
-    return [int(_binary_blocks(job, job.values).sum())]
+    """The hidden width of the counting construction: one pool for all weights of the layer."""
+    return [pool_size(_counts(job), pieces=job.pieces, failure=job.failure)]
 
 
-def _binary_blocks(job: Job, values: np.ndarray) -> np.ndarray:
-    counts = counting.counts_of(values, gain=float(counting.gain_of(job.accuracy)))
-    sizes = counting.least_trials(counts.max(axis=0), probability=counting.FITS, failure=job.share)
-    return np.asarray(np.maximum(sizes, 1))
+def _counts(job: Job) -> np.ndarray:
+    return counting.counts_of(job.values, gain=float(counting.gain_of(job.accuracy)))
 
 
 def binary(job: Job, widths: list[int], advance: Advance) -> list[StoredLayer]:
     """The pair of the counting construction."""
-    values, gain = job.values, counting.gain_of(job.accuracy)
-    (inner_shape, outer_shape), (width,) = job.weight_shapes(widths), widths
-    starts = np.concatenate([[0], np.cumsum(_binary_blocks(job, values))])
-    column = np.repeat(np.arange(values.shape[1]), np.diff(starts))
-    inner = signs(inner_shape, seed=job.seed, layer=job.part(0)).reshape(width, -1)[np.arange(width), column]
+    values, (width,) = job.values, widths
+    inner_shape, outer_shape = job.weight_shapes(widths)
+    inner = signs(inner_shape, seed=job.seed, layer=job.part(0)).reshape(width, -1)
     outer = as_rows(signs(outer_shape, seed=job.seed, layer=job.part(1)), outer_shape)
-    mask, missed = np.zeros_like(outer), np.zeros(len(outer), np.int64)
-    share = np.broadcast_to
-    run_in_parts(
-        counting.choose,
-        counting.counts_of(values, gain=float(gain)),
-        values > 0,
-        share(starts, (len(outer), len(starts))),
-        share(inner, (len(outer), width)),
-        outer,
-        mask,
-        missed,
-        job.pieces,
-        part=max(1, min(PART, len(outer) // 8)),
-        advance=advance,
-    )
-    if missed.any():
-        raise missing(job, f"block {int(missed.max()) - 1}")
-    used, inner_mask = mask.any(axis=0), np.zeros(inner_shape[:2], bool)
-    inner_mask[used, column[used]] = True
+    mask, owner = np.zeros((width, len(outer)), bool), np.zeros(width, np.int64)
+    counts, positive, by_neuron = _counts(job), values > 0, np.ascontiguousarray(outer.T)
+    if (column := compiled(take)(counts, positive, inner, by_neuron, mask, owner, job.pieces)) >= 0:
+        raise missing(job, f"neurons for input {column}")
+    advance(len(values))
+    used, inner_mask = mask.any(axis=1), np.zeros(inner.shape, bool)
+    inner_mask[used, owner[used]] = True
+    gain = counting.gain_of(job.accuracy)
     return [
-        binary_layer(job.part(0), inner_shape, inner_mask.ravel(), inner[used], gain),
-        binary_outer(job.part(1), outer_shape, mask, outer, np.float32(1)),
+        binary_layer(job.part(0), inner_shape, inner_mask.ravel(), inner[inner_mask], gain),
+        binary_outer(job.part(1), outer_shape, np.ascontiguousarray(mask.T), outer, np.float32(1)),
     ]
 
 

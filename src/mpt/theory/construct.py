@@ -137,11 +137,8 @@ def build_ticket(
         if unused := [name for name in target.layers if name not in seen]:
             raise ValueError(f"the forward never calls layer {unused[0]}: remove it from the target")
         pieces |= {name: 1 for name, state in seen.items() if state.nonneg}
-    each = delta / (target.num_weights * 2)
-    jobs = [
-        Job(name, layer, accuracy, pieces[name], delta / len(target.layers), each * 2 / pieces[name], seed)
-        for name, layer in target.layers.items()
-    ]
+    failure = delta / len(target.layers)
+    jobs = [Job(name, layer, accuracy, pieces[name], failure, seed) for name, layer in target.layers.items()]
     layers, hidden, numbers = _build(jobs, form, keep, delta, progress)
     made = _ticket(network, target, layers, hidden, form=form, seed=seed, about=about or {})
     certificate = certify_layers(target, effective_layers(target, made[0]), low, high)

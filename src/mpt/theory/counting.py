@@ -5,13 +5,14 @@ With accuracy e, an inner layer of gain 2e and an outer layer of gain 1, both of
     w x  ~  sum over kept h of  U_h relu(2e B_h x)      c = round(|w| / 2e) neurons with U = +sign(w), B = + for x >= 0
                                                          and c with U = -sign(w), B = - for x < 0 (two pieces)
 
-A random neuron fits one piece of one weight with probability 1/4. All rows of a column share a block of neurons: the
-inner signs are the block's, each row has outer signs of its own. So a block of column j must be so large that
+A random neuron fits one piece of one weight with probability 1/4. If all rows of a column share a block of neurons,
+with inner signs of the block and outer signs of each row's own, a block of column j must be so large that
 
     P(Bin(m, 1/4) < max_i c_ij) <= delta / (weights times pieces)
 
 and by the union bound all weights find their neurons with probability 1 - delta. The paper gives each weight a block of
-its own, uses Hoeffding instead of the exact binomial, and rounds down; the differences are ours.
+its own, uses Hoeffding instead of the exact binomial, and rounds down; the differences are ours. What is built needs
+fewer neurons still: :mod:`mpt.theory.pool`.
 """
 
 from __future__ import annotations
@@ -64,42 +65,6 @@ def gain_of(accuracy: float) -> np.float32:
 def counts_of(weights: np.ndarray, *, gain: float) -> np.ndarray:
     """``round(|w| / gain)`` as int64, of the shape of ``weights``."""
     return np.asarray(np.floor(np.abs(weights) / float(gain) + 0.5), np.int64)
-
-
-def choose(
-    counts: np.ndarray, positive: np.ndarray, starts: np.ndarray, inner: np.ndarray, outer: np.ndarray,
-    mask: np.ndarray, missed: np.ndarray, pieces: int,
-) -> None:  # fmt: skip
-    """The loop: keep the first ``counts`` fitting neurons of each block, for the rows in this part.
-
-    Args:
-        counts, positive: (rows, columns) of the weights: how many neurons, and whether the weight is positive.
-        starts: (rows, columns + 1), in each row the same: first neuron of each block, and the number of neurons.
-        inner: (rows, neurons), in each row the same: whether the inner sign of a neuron is +.
-        outer: (rows, neurons), whether the outer sign is +.
-        mask: (rows, neurons), set to the outer entries kept.
-        missed: (rows,), set to 1 + the column of a block that is too small, or 0.
-        pieces: 1 or 2.
-    """
-    rows, columns = counts.shape
-    for row in range(rows):
-        missed[row] = 0
-        for column in range(columns):
-            above = below = counts[row, column]
-            if pieces == 1:
-                below = 0
-            for h in range(starts[row, column], starts[row, column + 1]):
-                if above == 0 and below == 0:
-                    break
-                if inner[row, h]:
-                    if above > 0 and outer[row, h] == positive[row, column]:
-                        mask[row, h] = True
-                        above -= 1
-                elif below > 0 and outer[row, h] != positive[row, column]:
-                    mask[row, h] = True
-                    below -= 1
-            if above > 0 or below > 0:
-                missed[row] = column + 1
 
 
 def exact_neurons(accuracy: float, delta: float, *, rounded: bool) -> int:
