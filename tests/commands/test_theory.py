@@ -71,6 +71,14 @@ def test_a_constructed_ticket_is_evaluated_and_described(folder, form):
     assert built["certificate"]["weight_error"] <= 0.02
 
 
+def test_construct_says_that_images_are_missing_before_it_builds(folder):
+    arguments = ("accuracy=0.02", "data=cifar10", "data.root=nowhere", "data.download=false", "out=n.safetensors")
+    done = command("theory", "construct", "dense.safetensors", *arguments, cwd=folder, check=False)
+    assert done.returncode != 0
+    assert "random weights" not in done.stderr
+    assert not (folder / "n.safetensors").exists()
+
+
 def test_construct_says_in_json_what_is_certified(folder):
     arguments = ("accuracy=0.02", "form=real", "keep=closest", "--json", "out=j.safetensors")
     content = json.loads(command("theory", "construct", "dense.safetensors", *arguments, cwd=folder).stdout)

@@ -15,7 +15,7 @@ from mpt.analysis.table import check_finished, read_runs
 from mpt.commands.evaluate import render
 from mpt.commands.schemas import BoundsSettings, ConstructSettings, FigureSettings
 from mpt.commands.ticket import backbone_of, new_file, stand_in
-from mpt.data import Loader
+from mpt.data import ImageData, Loader
 from mpt.experiment.build import build_backbone
 from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
 from mpt.run.check import check_given
@@ -112,6 +112,7 @@ def construct(path: Path, overrides: list[str]) -> str:
     channels, side = image_of(ticket)
     net = _trained(ticket, path, backbone_of(ticket, settings))
     low, high = input_box(ticket, channels=channels, side=side)
+    data = load_for(ticket, settings.data) if settings.certify and known else None  # what is missing is said at once
     made = build_ticket(
         net,
         accuracy=settings.accuracy,
@@ -124,18 +125,17 @@ def construct(path: Path, overrides: list[str]) -> str:
         progress=settings.progress,
         about={key: ticket.header[key] for key in ABOUT if key in ticket.header},
     )
-    labels = _certify_labels(made, ticket, settings) if settings.certify and known else None
+    labels = _certify_labels(made, data) if data else None
     made.ticket.save(out)
     content = {"ticket": str(out), "digest": made.ticket.digest, "num_weights": made.ticket.num_weights}
     content |= {"num_kept": made.ticket.num_kept, "labels": labels, **made.ticket.header["constructed"]}
     return render(content, _construct_table(made, out, labels), json_=settings.json)
 
 
-def _certify_labels(made: Construction, ticket: Ticket, settings: ConstructSettings) -> dict[str, Any] | None:
+def _certify_labels(made: Construction, data: ImageData) -> dict[str, Any] | None:
     """How many labels of the test images are certified, and the largest error of an output there."""
     if made.target.graph is None:
         return None
-    data = load_for(ticket, settings.data)
     built, certified, error = effective_layers(made.target, made.ticket), list[Tensor](), 0.0
     for images, *_ in Loader(data.test, data=data, batch=BATCH, train=False):
         state = bound_outputs(made.target, built, images)
