@@ -49,7 +49,7 @@ def pool_size(counts: np.ndarray, *, pieces: int, failure: float) -> int:
         taken = np.log(np.diff(_enough(busy, most), axis=1, prepend=0).clip(0))  # log P(m = k), (columns, most + 1)
     k = np.arange(most + 1)
     sums = [(pieces * logsumexp(t * k + taken, axis=1).sum() - math.log(failure / 2)) / t for t in RATES]
-    return math.ceil(min(sums)) + reserve
+    return math.ceil(float(min(sums))) + reserve
 
 
 def _enough(counts: np.ndarray, most: int) -> np.ndarray:
