@@ -1,9 +1,8 @@
-"""The sweeper of mpt, and its defaults of optuna's. Hydra finds sweepers in the package ``hydra_plugins`` only.
+"""The sweeper of mpt. Hydra finds sweepers in the package ``hydra_plugins`` only, and reads this file on every start.
 
 Hydra executes this file before it is a module. Dataclasses with postponed annotations would fail then.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,19 +32,6 @@ class SweeperConf:
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="mpt", node=SweeperConf, provider="mpt")
-
-with suppress(ImportError):  # the extra optuna has it
-    from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf
-
-    @dataclass
-    class OptunaConf(OptunaSweeperConf):  # type: ignore[misc]
-        """``hydra/sweeper=optuna``: one run after another, to raise the objective; a failed run is a failed trial."""
-
-        direction: Any = "maximize"
-        n_jobs: int = 1
-        max_failure_rate: float = 1.0  # of the runs that start together; above it the study would end
-
-    ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaConf, provider="mpt")
 
 
 class Sweeper(BasicSweeper):

@@ -6,10 +6,13 @@ Each public name is imported on first use, so that ``import mpt`` takes almost n
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mpt import backbones, data
+    from mpt.commands.search import search
     from mpt.engine.engine import compile
     from mpt.search.activations import BinaryActivation
     from mpt.search.convert import convert, to_dense
@@ -44,7 +47,7 @@ _HOMES = {
     "start_epoch": "mpt.search.selection",
     "to_dense": "mpt.search.convert",
 }
-_MODULES = ("backbones", "data")
+_MODULES = ("backbones", "data", "search")
 
 __all__ = [
     "BinaryActivation",
@@ -67,9 +70,29 @@ __all__ = [
     "data",
     "frozen",
     "layer_table",
+    "search",
     "start_epoch",
     "to_dense",
 ]
+
+
+class _Search(ModuleType):
+    """The room ``mpt.search``, which is a function of the package as well."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        return importlib.import_module("mpt.commands.search").search(*arguments, **settings)
+
+
+class _Package(ModuleType):
+    """This package, in which whoever imports a part of the room ``search`` leaves ``mpt.search`` callable."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "search":
+            value.__class__ = _Search
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,6 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -142,7 +141,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def digest(content: bytes) -> str:
+def digest(content: bytes | memoryview) -> str:
     """BLAKE2b of ``content``, 32 hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=_DIGITS // 2).hexdigest()
 
@@ -192,6 +191,8 @@ def _digest(file: BinaryIO, size: int) -> bytes:
     if len(starts) < 2:
         parts = [part(start) for start in starts]
     else:
+        from concurrent.futures import ThreadPoolExecutor  # only a large file pays for it
+
         with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
             parts = list(pool.map(part, starts))
     return digest(b"".join(parts)).encode()

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpt.commands import help, page, schemas
 from mpt.commands.arguments import options_alone, path_and_overrides, path_first, split, with_output
 from mpt.commands.spelling import check_spelling
 from mpt.commands.study import study
@@ -25,13 +24,13 @@ from mpt.signals import Interrupted, cause, describe_with, unwind
 Command = Callable[[list[str]], None]
 
 
-def command(name: str, text: Callable[[], str]) -> Callable[[Command], Callable[[], None]]:
-    """Decorator: the console command ``name`` from a function of its arguments; ``--help`` prints ``text()``."""
+def command(name: str, text: str) -> Callable[[Command], Callable[[], None]]:
+    """Decorator: the console command ``name`` from a function of its arguments; ``text`` in help.py is its help."""
 
     def decorate(function: Command) -> Callable[[], None]:
         def work(arguments: list[str]) -> None:
-            if help.is_wanted(arguments):
-                print(page.show(text(), arguments))
+            if not {"-h", "--help"}.isdisjoint(arguments):  # --hydra-help is left to Hydra
+                print(_help(text, arguments))
             elif "--version" in arguments:
                 print(f"{name} {version()}")
             else:
@@ -46,7 +45,13 @@ def command(name: str, text: Callable[[], str]) -> Callable[[Command], Callable[
     return decorate
 
 
-@command("mpt-train", help.train)
+def _help(text: str, arguments: list[str]) -> str:
+    from mpt.commands import help, page  # with the schemas of all commands: ten milliseconds that a run has no use for
+
+    return page.show(getattr(help, text)(), arguments)
+
+
+@command("mpt-train", "train")
 def train(arguments: list[str]) -> None:
     """``mpt-train model=conv6 prune=0.8 width=1.5``: one run, or with ``-m`` several."""
     flags, overrides = split(arguments, Settings, "mpt-train")
@@ -55,7 +60,7 @@ def train(arguments: list[str]) -> None:
     _hydra(Settings, "train", flags, overrides)
 
 
-@command("mpt-finetune", help.finetune)
+@command("mpt-finetune", "finetune")
 def finetune(arguments: list[str]) -> None:
     """``mpt-finetune TICKET layers=last``: train the weights of a ticket under its mask."""
     flags, rest = split(arguments, FinetuneSettings, "mpt-finetune")
@@ -75,36 +80,42 @@ def _unwrap_ticket(arguments: list[str]) -> list[str]:
     return [a.partition("=")[2].strip("'") if a.startswith("ticket=") else a for a in arguments]
 
 
-@command("mpt-eval", help.evaluate)
+@command("mpt-eval", "evaluate")
 def evaluate(arguments: list[str]) -> None:
     """``mpt-eval TICKET data=...``: accuracy of a ticket file."""
+    from mpt.commands.schemas import EvalSettings
+
     usage = "mpt-eval TICKET [data=...] [control=shuffled_mask]"
-    path, overrides = path_and_overrides(usage, arguments, schemas.EvalSettings)
+    path, overrides = path_and_overrides(usage, arguments, EvalSettings)
     from mpt.commands.evaluate import evaluate
 
     print(evaluate(path, overrides))
 
 
-@command("mpt-predict", help.predict)
+@command("mpt-predict", "predict")
 def predict(arguments: list[str]) -> None:
     """``mpt-predict TICKET PICTURE|FOLDER...``: the classes that a ticket sees in pictures."""
+    from mpt.commands.schemas import PredictSettings
+
     pictures = [argument for argument in arguments if not argument.startswith("-") and "=" not in argument][1:]
     rest = [argument for argument in arguments if argument not in pictures]
     usage = "mpt-predict TICKET PICTURE|FOLDER... [json=true] [top=3]"
-    path, overrides = path_and_overrides(usage, rest, schemas.PredictSettings)
+    path, overrides = path_and_overrides(usage, rest, PredictSettings)
     from mpt.commands.predict import run
 
     print(run(path, [Path(picture) for picture in pictures], overrides))
 
 
-@command("mpt-ticket", help.ticket)
+@command("mpt-ticket", "ticket")
 def ticket(arguments: list[str]) -> None:
     """``mpt-ticket info|report|... TICKET``, ``mpt-ticket import FILE``: describe or convert a ticket."""
-    if not arguments or arguments[0] not in schemas.TICKET_COMMANDS:
+    from mpt.commands.schemas import TICKET_COMMANDS
+
+    if not arguments or arguments[0] not in TICKET_COMMANDS:
         got = arguments[0] if arguments else "nothing"
-        raise ValueError(f"say what to do with a file: mpt-ticket {'|'.join(schemas.TICKET_COMMANDS)} FILE, got {got}")
+        raise ValueError(f"say what to do with a file: mpt-ticket {'|'.join(TICKET_COMMANDS)} FILE, got {got}")
     usage = f"mpt-ticket {arguments[0]} FILE"
-    path, overrides = path_and_overrides(usage, arguments[1:], schemas.TICKET_COMMANDS[arguments[0]])
+    path, overrides = path_and_overrides(usage, arguments[1:], TICKET_COMMANDS[arguments[0]])
     from mpt.commands import bench, export, ticket
 
     functions = {"info": ticket.info, "report": ticket.report, "bench": bench.bench, "import": ticket.import_}
@@ -112,15 +123,17 @@ def ticket(arguments: list[str]) -> None:
     print(functions[arguments[0]](path, overrides))
 
 
-@command("mpt-theory", help.theory)
+@command("mpt-theory", "theory")
 def theory(arguments: list[str]) -> None:
     """``mpt-theory bounds|construct TICKET``, ``mpt-theory figure``: what theorems promise, tickets built so."""
-    if not arguments or arguments[0] not in schemas.THEORY_COMMANDS:
+    from mpt.commands.schemas import THEORY_COMMANDS
+
+    if not arguments or arguments[0] not in THEORY_COMMANDS:
         got = arguments[0] if arguments else "nothing"
-        raise ValueError(f"say what to do: mpt-theory {'|'.join(schemas.THEORY_COMMANDS)}, got {got}")
+        raise ValueError(f"say what to do: mpt-theory {'|'.join(THEORY_COMMANDS)}, got {got}")
     what, rest = arguments[0], with_output(arguments[1:])
     path: Path | None = None
-    schema, usage = schemas.THEORY_COMMANDS[what], f"mpt-theory {what} TICKET"
+    schema, usage = THEORY_COMMANDS[what], f"mpt-theory {what} TICKET"
     if what == "figure" or (what == "bounds" and any(argument.startswith("model=") for argument in rest)):
         rest = options_alone(f"mpt-theory {what}", rest, schema)
     else:
@@ -133,7 +146,7 @@ def theory(arguments: list[str]) -> None:
         print(theory.bounds(path, rest) if what == "bounds" or path is None else theory.construct(path, rest))
 
 
-@command("mpt-status", help.status)
+@command("mpt-status", "status")
 def status(arguments: list[str]) -> None:
     """``mpt-status DIR``: which runs are done, running, interrupted, failed or missing."""
     if len(arguments) != 1 or not arguments[0]:
@@ -144,7 +157,7 @@ def status(arguments: list[str]) -> None:
     print(status_table(Path(arguments[0])))
 
 
-@command("mpt-wandb", help.wandb)
+@command("mpt-wandb", "wandb")
 def wandb(arguments: list[str]) -> None:
     """``mpt-wandb sync DIR``: send finished offline runs to W&B."""
     if len(arguments) != 2 or arguments[0] != "sync":
@@ -155,7 +168,7 @@ def wandb(arguments: list[str]) -> None:
     print(sync(Path(arguments[1])))
 
 
-@command("mpt-dashboard", help.dashboard)
+@command("mpt-dashboard", "dashboard")
 def dashboard(arguments: list[str]) -> None:
     """``mpt-dashboard fig2``: build a W&B workspace for a sweep."""
     from mpt.commands.dashboard import build
@@ -163,11 +176,11 @@ def dashboard(arguments: list[str]) -> None:
     print(build(arguments))
 
 
-@command("mpt", help.all_commands)
+@command("mpt", "all_commands")
 def overview(arguments: list[str]) -> None:
     """``mpt``: the commands; ``mpt new method NAME``: the files of an own method."""
     if not arguments:
-        print(page.show(help.all_commands(), ["--help"]))
+        print(_help("all_commands", ["--help"]))
         return
     if arguments[0] != "new":
         raise ValueError(f"mpt knows new, got {arguments[0]}: mpt --help lists all commands")

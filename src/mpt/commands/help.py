@@ -25,11 +25,6 @@ NOT_ARGUMENTS = ("name", "target", "defaults")
 WIDTH = 22  # of the column of names
 
 
-def is_wanted(arguments: Sequence[str]) -> bool:
-    """True if the arguments ask for help. ``--hydra-help`` is left to Hydra."""
-    return any(argument in ("-h", "--help") for argument in arguments)
-
-
 def all_commands() -> str:
     return "\n".join(
         [

@@ -256,9 +256,23 @@ def _refuse_narrow(layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.T
         )
 
 
+_GIVEN: dict[str, Callable[..., Any]] = {}  # handed over in Python
+
+
+def hand_over(name: str, thing: Callable[..., Any]) -> str:
+    """Let the settings of this process name a function or class that no module has; return its target."""
+    target = f"given.{name}"
+    _GIVEN[target] = thing
+    return target
+
+
 def import_target(option: str, target: str, *, key: str = "target") -> Callable[..., Any]:
     """Import the function or class with the dotted name ``target``, which the option ``<option>.<key>`` gives."""
+    if target in _GIVEN:
+        return _GIVEN[target]
     module, _, name = target.rpartition(".")
+    if module == "given":
+        raise ValueError(f"{option}.{key}={target} was handed over in Python: run it with mpt.search again")
     if not module:
         raise ValueError(f"{option}.{key}={target} names no module: write a dotted name, as in torch.optim.RMSprop")
     try:

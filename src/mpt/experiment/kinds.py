@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -17,6 +17,9 @@ from mpt.run.layout import check_processes
 from mpt.run.name import FOLDERS
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.run.status import examine, finished_result
+
+if TYPE_CHECKING:
+    from mpt.experiment.train import Start
 
 
 def resolve(composed: DictConfig, overrides: Sequence[str]) -> Settings:
@@ -56,13 +59,20 @@ def objective(settings: Settings, result: Mapping[str, Any]) -> float | None:
     return float(value)
 
 
-def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[Any] | None = None) -> dict[str, Any]:
+def run(
+    settings: Settings,
+    directory: Path,
+    *,
+    claim: AbstractContextManager[Any] | None = None,
+    start: Callable[[Any], Start] | None = None,
+) -> dict[str, Any]:
     """Run ``settings`` in ``directory`` unless that is done; return the result.
 
     Args:
         settings: from :func:`resolve`.
         directory: of this run alone; created if absent.
         claim: held by the first process while the run computes; a finished run needs none.
+        start: builds data and network; None for that of the kind of ``settings``.
     """
     from mpt.experiment import finetune, train
     from mpt.experiment.result import print_result
@@ -81,8 +91,8 @@ def run(settings: Settings, directory: Path, *, claim: AbstractContextManager[An
         if result is None:
             if is_first() and (damage := examine(directory)[1]):
                 print(f"{directory}: {damage}: it is made again", flush=True)
-            start = finetune.start if isinstance(settings, FinetuneSettings) else train.search
-            return train.run(settings, directory, start=start)
+            usual = finetune.start if isinstance(settings, FinetuneSettings) else train.search
+            return train.run(settings, directory, start=start or usual)
         if is_first():
             print(f"this run is finished: {directory} (remove the directory to run it again)")
             if settings.report and not (directory / "report.json").is_file():

@@ -119,6 +119,8 @@ def print_result(result: dict[str, Any], directory: Path, settings: Settings) ->
     ]
     words += [shlex.quote(f"data.root={root}")] if root else []
     words += [f"model={settings.model.name}"] if custom else []
+    if settings.model.target.startswith("given."):  # no command can build a network that Python handed over
+        words = [f"mpt.Ticket.load({str(path)!r}).network(backbone)"]
     smaller = dense_bytes / result["ticket_bytes"]
     epoch = f" of epoch {result['epoch']}, the best on held-out images" if settings.select == "best_val" else ""
     before = f"before    {100 * result['test_acc_before']:.2f} %\n" if "test_acc_before" in result else ""

@@ -165,8 +165,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     if first:
         result = write_result(directory, result)
         print_result(result, directory, settings)
-        if start is search:
-            _say_what_stayed(net, monitor_of(trainer).unchanged())
+        _say_what_stayed(net, monitor_of(trainer).unchanged())
     return result
 
 
@@ -196,7 +195,7 @@ def _say_what_stayed(net: nn.Module, unchanged: list[str]) -> None:
     """Say in which layers no weight entered or left the mask, of those whose scores are learned."""
     layers = {name: layer for name, layer in ticket_layers(net).items() if layer.scores.requires_grad}
     stayed = [name for name in unchanged if name in layers and 0 < layers[name].num_kept < layers[name].weight.numel()]
-    if not stayed:
+    if not stayed:  # or no layer is searched
         return
     if len(stayed) == len(layers):
         words = "so that this ticket is the one of the start: raise optim.lr or epochs"

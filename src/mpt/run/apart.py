@@ -8,7 +8,6 @@ child's process group, and a joblib worker watches the process that started it.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -99,6 +98,8 @@ def _exit_when_closed() -> None:
 
 def follow_sweep() -> None:
     """In a worker of joblib: end this process when the sweep ends; otherwise the worker would finish its queue."""
+    import multiprocessing
+
     parent = multiprocessing.parent_process()
     if parent is not None and not any(thread.name == "follow_sweep" for thread in threading.enumerate()):
         threading.Thread(target=_exit_when_orphan, args=(parent.pid,), name="follow_sweep", daemon=True).start()

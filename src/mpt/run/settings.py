@@ -36,7 +36,7 @@ from mpt.run.ranges import (
 )
 
 PROTOCOLS = ("kept", "paper", "published")
-DATA = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "image_folder", "imagenet", "synthetic")
+DATA = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "image_folder", "imagenet", "synthetic", "own")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 

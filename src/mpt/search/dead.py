@@ -25,7 +25,7 @@ from mpt.search.refusal import patterns_of
 from mpt.search.scales import scales_near_zero
 
 NEGLIGIBLE = 1e-4
-_LEAST, _MOST, _NUMBERS = 4, 64, 2**14  # rows of a batch (batch-norm over fewer passes no gradient), numbers in it
+_LEAST, _MOST, _NUMBERS = 4, 64, 2**13  # rows of a batch (batch-norm over fewer passes no gradient), numbers in it
 
 
 class DeadLayers(UserWarning):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from mpt.search.layers import TicketLayer
 from mpt.search.methods import Method
 
 
-@torch.no_grad()
 def draw(layers: Mapping[str, Any], method: Method, *, seed: int | None) -> None:
     """Draw weights (if there is a seed), scores and patterns of ``layers``.
 
@@ -23,15 +23,18 @@ def draw(layers: Mapping[str, Any], method: Method, *, seed: int | None) -> None
         method: of the search.
         seed: of the streams; without one, scores and patterns are drawn from the streams of 0.
     """
-    first: dict[int, Any] = {}  # by the identity of the weight
+    first: dict[int, str] = {}  # the identity of a weight -> the first layer that has it
     for name, layer in layers.items():
-        owner = first.setdefault(id(layer.weight), layer)
-        if owner is layer:
-            _draw_layer(name, layer, method, seed)
-        elif isinstance(layer, TicketLayer):
-            layer.pattern = owner.pattern
+        first.setdefault(id(layer.weight), name)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy draws without the interpreter's lock
+        for _ in pool.map(lambda name: _draw_layer(name, layers[name], method, seed), first.values()):
+            pass
+    for layer in layers.values():
+        if isinstance(layer, TicketLayer):
+            layer.pattern = layers[first[id(layer.weight)]].pattern
 
 
+@torch.no_grad()  # a thread's own
 def _draw_layer(name: str, layer: Any, method: Method, seed: int | None) -> None:
     shape, prune = layer.weight.shape, method.layer_prune(name)
     if seed is not None:
