@@ -7,8 +7,9 @@ import mpt
 from mpt.data import Batch
 from mpt.experiment.losses import jensen_shannon
 from mpt.experiment.module import TicketModule
+from mpt.run.result import read_metrics
 from mpt.search.mask import flips
-from tests.console import compose
+from tests.console import SMALL, command, compose, read_result
 from tests.experiment.test_train import LAYERS, rows
 
 
@@ -90,3 +91,43 @@ def test_three_views_of_an_image_add_their_divergence_to_the_loss_and_only_the_c
     assert divergence > 0.001
     assert loss.item() == pytest.approx((plain + 12 * divergence).item(), rel=1e-5)
     assert module.train_loss.compute().item() == pytest.approx(plain.item(), rel=1e-5)
+
+
+def test_test_images_are_measured_in_the_chosen_epochs_and_the_last_and_the_ticket_stays(tmp_path):
+    options = (*SMALL, "data.val_size=64", "select=best_val", "optim.lr=1.0", "epochs=5")
+    results, tickets = [], []
+    for every in (1, 2):
+        command("train", *options, f"evaluate_every={every}", f"hydra.run.dir=every{every}", cwd=tmp_path)
+        results.append(read_result(tmp_path / f"every{every}"))
+        tickets.append(mpt.Ticket.load(tmp_path / f"every{every}" / "ticket.safetensors").digest)
+    rows, fewer = (read_metrics(tmp_path / name) for name in ("every1", "every2"))
+    assert [row["epoch"] for row in fewer if "test/acc" in row] == [2, 4, 5]
+    assert [row["test/acc"] for row in fewer if "test/acc" in row] == [rows[i]["test/acc"] for i in (1, 3, 4)]
+    assert [row["val/acc"] for row in fewer] == [row["val/acc"] for row in rows]
+    assert [row["ticket/flips"] for row in fewer] == [row["ticket/flips"] for row in rows]
+    assert tickets[0] == tickets[1]
+    assert results[0]["test_acc"] == results[1]["test_acc"]
+    assert results[1]["test_acc_max"] == max(rows[i]["test/acc"] for i in (1, 3, 4))
+    assert results[1]["test_acc_max_epoch"] in (2, 4, 5)
+    again = command("train", *options, "evaluate_every=3", "hydra.run.dir=every2", cwd=tmp_path)
+    assert "this run is finished" in again.stdout  # the ticket does not depend on it
+
+
+def test_a_run_that_resumes_goes_on_measuring_the_chosen_epochs(tmp_path, monkeypatch):
+    options = (*SMALL, "evaluate_every=2", "epochs=5")
+    command("train", *options, "hydra.run.dir=whole", cwd=tmp_path)
+    begin = TicketModule.on_train_epoch_start
+
+    def stop(module):
+        if module.current_epoch == 3:
+            raise ValueError("stopped here")
+        begin(module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TicketModule, "on_train_epoch_start", stop)
+        assert command("train", *options, "hydra.run.dir=halves", cwd=tmp_path, check=False).returncode == 1
+    assert len(read_metrics(tmp_path / "halves")) == 3
+    command("train", *options, "hydra.run.dir=halves", cwd=tmp_path)
+    whole, halves = (read_metrics(tmp_path / name) for name in ("whole", "halves"))
+    assert [row.get("test/acc") for row in whole] == [row.get("test/acc") for row in halves]
+    assert [row["epoch"] for row in halves if "test/acc" in row] == [2, 4, 5]

@@ -24,7 +24,7 @@ class ScoreAveraging(WeightAveraging):
     Args:
         kind: ``ema`` or ``swa``.
         decay: ``d`` of ``ema``.
-        start: first epoch, from 0, that is averaged.
+        start: epochs before the average begins.
     """
 
     def __init__(self, *, kind: str, decay: float, start: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -23,6 +25,8 @@ from mpt.search.methods import Method
 from mpt.search.selection import calibrate, start_epoch
 from mpt.streams import stream_key
 
+T = TypeVar("T", bound=Loader)
+
 
 class TicketModule(L.LightningModule):
     """Trains ``net`` by :mod:`mpt.experiment.losses`. Nothing in a step makes the host wait for the device.
@@ -35,6 +39,7 @@ class TicketModule(L.LightningModule):
         optim: optimizer and learning rate.
         epochs: of the whole run, for the learning rate.
         label_smoothing: of the training loss; reported losses have none.
+        evaluate_every: epochs between two measurements on the test images; the last epoch has one.
         graph: record the step as a CUDA graph (:mod:`mpt.experiment.recorded`).
     """
 
@@ -48,10 +53,12 @@ class TicketModule(L.LightningModule):
         optim: Optim,
         epochs: int,
         label_smoothing: float = 0.0,
+        evaluate_every: int = 1,
         graph: bool = False,
     ) -> None:
         super().__init__()
         self.net, self.splits, self.seed, self.optim, self.epochs = net, splits, seed, optim, epochs
+        self.evaluate_every = evaluate_every
         self.label_smoothing, self.method = label_smoothing, _penalty_method(net)
         self.train_loss = MeanMetric(nan_strategy="disable")  # other strategies read the value: the host would wait
         self.train_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
@@ -65,6 +72,11 @@ class TicketModule(L.LightningModule):
         """(N, C, H, W) -> logits (N, classes)."""
         logits: Tensor = self.net(images)
         return logits
+
+    def measures(self, split: str) -> bool:
+        """Whether this epoch measures ``split``: the held-out images always, as they may choose the ticket."""
+        done = self.current_epoch + 1
+        return split != "test" or done % self.evaluate_every == 0 or done == self.epochs
 
     def on_train_start(self) -> None:
         self._recorded = RecordedStep(self._compute, self.net) if self.graph else None
@@ -118,7 +130,7 @@ class TicketModule(L.LightningModule):
     def epoch_metrics(self) -> dict[str, float]:
         """The metrics of this epoch, over all processes; resets them for the next epoch."""
         metrics: dict[str, Any] = {"train/loss": self.train_loss, "train/acc": self.train_acc}
-        for split in self.splits:
+        for split in filter(self.measures, self.splits):
             metrics |= {f"{split}/acc": self.accs[split]}
             if split == "val":
                 metrics |= {"val/loss": self.losses[split]}
@@ -145,14 +157,34 @@ def _ramp_epochs(net: nn.Module) -> int:
     return conversion.method.ramp_epochs if conversion else 0
 
 
+class Measured(Loader):
+    """A loader for evaluation that is empty in the epochs that do not measure its split.
+
+    The pass over the loaders stays, because each epoch's masks are selected and recorded in it.
+    """
+
+    measures: Callable[[], bool]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return super().__iter__() if self.measures() else iter(())
+
+
 class Loaders(L.LightningDataModule):
     """The loaders of this process: they prepare its shard of each global batch on its device."""
 
     def __init__(
-        self, data: ImageData, *, batch: int, last_batch: str, accumulate: int, seed: int, channels_last: bool
+        self,
+        data: ImageData,
+        *,
+        batch: int,
+        last_batch: str,
+        accumulate: int,
+        seed: int,
+        channels_last: bool,
+        measures: Callable[[str], bool] = bool,
     ) -> None:
         super().__init__()
-        self.last_batch = last_batch
+        self.last_batch, self.measures = last_batch, measures
         self.data, self.batch, self.accumulate, self.seed = data, batch, accumulate, seed
         self.channels_last = channels_last
 
@@ -160,13 +192,18 @@ class Loaders(L.LightningDataModule):
         return self._loader("train")
 
     def val_dataloader(self) -> list[Loader]:
-        return [self._loader(split) for split in evaluated_splits(self.data)]
+        loaders = []
+        for split in evaluated_splits(self.data):
+            loader = self._loader(split, kind=Measured)
+            loader.measures = partial(self.measures, split)
+            loaders.append(loader)
+        return list(loaders)
 
-    def _loader(self, split: str) -> Loader:
+    def _loader(self, split: str, *, kind: type[T] = Loader) -> T:  # type: ignore[assignment]
         assert self.trainer is not None
         images = {"train": self.data.train, "val": self.data.val, "test": self.data.test}[split]
         assert images is not None
-        return Loader(
+        return kind(
             images,
             data=self.data,
             batch=self.batch if split == "train" else 4 * self.batch,
@@ -182,5 +219,5 @@ class Loaders(L.LightningDataModule):
 
 
 def evaluated_splits(data: ImageData) -> tuple[str, ...]:
-    """Names of the splits that are evaluated after every epoch."""
+    """Names of the splits that are evaluated after an epoch."""
     return ("val", "test") if data.val is not None else ("test",)

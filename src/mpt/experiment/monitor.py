@@ -50,8 +50,9 @@ class Monitor(L.Callback):
         self.rows = state["rows"]
 
     def best(self, metric: str) -> dict[str, Any] | None:
-        """The row with the highest ``metric``, the earliest of equals, among epochs whose mask is a ticket."""
-        return max((row for row in self.rows if row["epoch"] > self.first_epoch), key=lambda r: r[metric], default=None)
+        """The row with the highest ``metric``, the earliest of equals, of measured epochs whose mask is a ticket."""
+        rows = (row for row in self.rows if row["epoch"] > self.first_epoch and metric in row)
+        return max(rows, key=lambda row: row[metric], default=None)
 
     def unchanged(self) -> list[str]:
         """Names of the layers whose mask no weight entered or left in any epoch."""

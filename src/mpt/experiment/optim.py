@@ -5,7 +5,8 @@
     multi_step   lr_e = lr gamma^(number of milestones that are at most e)
     constant     lr_e = lr
 
-with e the epoch, from 0, and E the number of epochs. ``_target_`` names a custom optimizer or schedule.
+with e the number of epochs finished before, and E that of all epochs. ``_target_`` names a custom optimizer or
+schedule.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def _schedule(optimizer: torch.optim.Optimizer, choice: Optim, *, epochs: int) -
 def lr_factors(
     *, epochs: int, schedule: str, warmup: int = 0, milestones: list[int] | tuple[int, ...] = (), gamma: float = 0.1
 ) -> Callable[[int], float]:
-    """The learning rate of an epoch (from 0), divided by the highest one, by the formulas of this file."""
+    """The learning rate after ``epoch`` finished epochs, divided by the highest one, by the formulas of this file."""
 
     def factor(epoch: int) -> float:
         if epoch < warmup:

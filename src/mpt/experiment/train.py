@@ -232,6 +232,7 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
         optim=settings.optim,
         epochs=settings.epochs,
         label_smoothing=settings.label_smoothing,
+        evaluate_every=settings.evaluate_every,
         graph=settings.trainer.graph,
     )
     loaders = Loaders(
@@ -241,6 +242,7 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
         accumulate=settings.optim.accumulate,
         seed=settings.seed,
         channels_last=channels_last,
+        measures=module.measures,
     )
     checkpoint = directory / "last.ckpt"
     if checkpoint.exists():

@@ -115,7 +115,7 @@ def _check_together(settings: Settings) -> None:
         raise ValueError("optim.warmup has no effect on your own schedule: set it to 0 and let the schedule warm up")
     if optim.averaging != "none" and optim.averaging_start >= settings.epochs:
         raise ValueError(
-            f"optim.averaging_start is the first epoch, from 0, that is averaged, and must be below "
+            f"optim.averaging_start is the number of epochs before the average begins and must be below "
             f"epochs={settings.epochs}, got {optim.averaging_start}"
         )
     if settings.batch % optim.accumulate:

@@ -31,7 +31,9 @@ class Result:
 
     status: str = key("`done`; a run that `failed` or was `interrupted` has `error`, `config` and `checksum`")
     test_acc: float = key("accuracy on the test images, measured on the ticket file read back, in float32")
-    test_acc_max: float = key("highest test accuracy of an epoch whose mask is a ticket, as published code reports it")
+    test_acc_max: float = key(
+        "highest test accuracy of the measured epochs (`evaluate_every`) whose mask is a ticket, as in published code"
+    )
     test_acc_max_epoch: int = key("the epoch of `test_acc_max`, from 1")
     val_acc: float | None = key("accuracy on the held-out images, measured on the file", optional="data.val_size")
     train_acc: float = key("training accuracy in the ticket's epoch, of augmented images, as masks changed")
@@ -124,7 +126,7 @@ METRICS = {  # keys of each row of metrics.jsonl, one row per epoch; names with 
     "train/acc": "training accuracy, mean over the epoch",
     "val/loss": "cross-entropy of the held-out images (with data.val_size)",
     "val/acc": "accuracy on the held-out images (with data.val_size)",
-    "test/acc": "accuracy on the test images, in float32",
+    "test/acc": "accuracy on the test images, in float32, in the epochs of `evaluate_every` and the last",
     "ticket/density": "fraction of the weights kept",
     "ticket/flips": "fraction of all mask bits that changed since the previous epoch",
     "ticket/flips/<layer>": "the same, of one layer",

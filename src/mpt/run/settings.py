@@ -146,7 +146,7 @@ class Optim:
     accumulate: int = dial(1, "parts into which each batch is split to save memory; one step per batch", at_least(1))
     averaging: str = dial("none", "average of the scores, which is evaluated and kept", one_of("none", "ema", "swa"))
     averaging_decay: float = dial(0.999, "decay of ema per step", fraction())
-    averaging_start: int = dial(0, "first epoch, from 0, that is averaged", at_least(0))
+    averaging_start: int = dial(0, "epochs before the average begins", at_least(0))
 
 
 def is_target(value: Any) -> bool:
@@ -204,6 +204,9 @@ class Settings:
     spline_t: float = dial(1.0, "t of the spline gradient of the signs (MPT-1/1)", between(1e-3, 1e3), search=True)
     learn_batchnorm: bool = dial(False, "train batch-norm's scale and shift (+BN)", search=True)
     epochs: int = dial(250, "passes over the training images", at_least(1))
+    evaluate_every: int = dial(
+        1, "epochs between two measurements on the test images; the last epoch has one", at_least(1), of="machine"
+    )
     batch: int = dial(128, "images per step, over all processes", at_least(1))
     last_batch: str = dial(
         "weighted",

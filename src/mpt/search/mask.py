@@ -45,7 +45,7 @@ def num_kept(n: int, *, prune: float) -> int:
 
 
 def prune_in_epoch(prune: float, *, epoch: int, ramp: int) -> float:
-    """Fraction removed in ``epoch`` (from 0) if it rises from 1/2 to ``prune`` over the first ``ramp`` epochs.
+    """Fraction removed after ``epoch`` epochs if it rises from 1/2 to ``prune`` over the first ``ramp`` epochs.
 
     ``P + (1/2 - P) (1 - e / E)^3`` for ``e < E``, then ``P``. A ``P`` below 1/2 applies from the first epoch on.
     Source: the ramp of the authors' update for global pruning, E = 10.

@@ -238,7 +238,7 @@ class Method:
             layers: the ticket layers (:class:`mpt.search.layers.TicketLayer`) by name; layers that share a weight come
                 once, by the first name.
             seed: the seed of the network, 0 if it has none.
-            epoch: the epoch, from 0, that :func:`mpt.start_epoch` began last.
+            epoch: number of epochs finished before, as :func:`mpt.start_epoch` was told.
             step: the number of optimizer steps since the start of the epoch.
         """
 

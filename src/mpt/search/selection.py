@@ -66,7 +66,7 @@ class Together(Selection):
         return {**self.__dict__, "opened": False, "masks": []}  # a copy is not inside the forward that is running
 
     def start_epoch(self, epoch: int | None) -> None:
-        """Keep as many weights as the ramp keeps in ``epoch`` (from 0), or with None as many as after the ramp."""
+        """Keep as many weights as the ramp keeps after ``epoch`` epochs, or with None as many as at its end."""
         n = sum(layer.weight.numel() for layer in self.layers)
         self.kept = self.method.num_kept(n, epoch=epoch)
         if self.kept < len(self.layers):
@@ -226,7 +226,7 @@ def attach_selection(net: nn.Module, method: Method) -> None:
 
 
 def start_epoch(net: nn.Module, epoch: int, *, accumulate: int = 1) -> None:
-    """Say that ``epoch`` (from 0) of the training of ``net`` begins.
+    """Say that an epoch of the training of ``net`` begins, after ``epoch`` finished ones: 0 for the first.
 
     A method with a ramp now prunes as this epoch requires. Optimizer steps count from 0 again, for ``refresh`` of a
     calibrated threshold and for ``step`` of :meth:`mpt.Method.update`. Nothing else depends on the epoch. Without this
