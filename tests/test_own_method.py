@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import mpt
+from mpt.analysis.plotting import plot
 from mpt.search.layers import ticket_layers
 from tests.console import SMALL, command, read_result
 from tests.own_methods import IteRand
@@ -130,3 +132,29 @@ def test_a_gain_for_each_output_channel_goes_from_the_search_to_the_file_and_bac
             kept = channel[channel > 0]
             assert kept.numel() == 0 or torch.equal(kept, kept[0].expand_as(kept))
     assert "gain" in command("ticket", "info", "run/ticket.safetensors", cwd=mine).stdout
+
+
+def test_an_own_method_stands_next_to_the_papers_in_a_figure(tmp_path):
+    pytest.importorskip("pandas")
+    command("train", "--version", cwd=tmp_path)
+    from mpt.commands.new import new
+
+    with contextlib.chdir(tmp_path):
+        new(["method", "root_mean"])
+    small = ("data=synthetic", "data.num_images=64", "data.image_size=8", "data.train_size=null", "epochs=1")
+    small += (
+        "width=0.125",
+        "model=conv2",
+        "prune=0.5",
+        "method.norm=3",
+        "trainer=cpu",
+        "recipe=fast_conv,mpt_conv_dense",
+    )
+    options = ("sweeps=fig2", "budget=mini", "add.method=root_mean", *small)
+    done = command("train", "--config-dir", "conf", *options, cwd=tmp_path)
+    assert "3 of 3 runs" in done.stdout
+    rows = [read_result(path.parent) for path in sorted(tmp_path.rglob("result.json"))]
+    assert sorted(row["method"] for row in rows) == ["biprop", "dense", "root_mean"]
+    assert [row["config"]["method"].get("norm") for row in rows if row["method"] == "root_mean"] == [3]
+    drawing = plot(tmp_path / "runs" / "fig2-mini", figure="fig2")
+    assert [text.get_text() for text in drawing.legends[0].get_texts()] == ["MPT-1/32", "root_mean 1/32", "dense"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpt.commands.arguments import path_and_overrides, split
+from mpt.commands.arguments import for_sweeper, path_and_overrides, split
 from mpt.commands.schemas import EvalSettings, InfoSettings
 from mpt.run.settings import Settings
 
@@ -41,3 +41,17 @@ def test_a_file_is_told_from_options_even_if_its_path_holds_an_equals_sign(tmp_p
 def test_a_command_without_options_takes_none():
     with pytest.raises(ValueError, match="no option json"):
         path_and_overrides("mpt-ticket info FILE", ["t", "json=true"], InfoSettings)
+
+
+def test_what_only_some_runs_of_a_sweep_have_goes_to_its_sweeper():
+    given = ["sweeps=fig2", "add.method=mine", "add.prune=0.5,0.8", "method.period=4", "prune=0.5"]
+    assert for_sweeper(["--multirun"], given) == [
+        "sweeps=fig2",
+        "prune=0.5",
+        "hydra.sweeper.add=['method=mine','prune=0.5,0.8']",
+        "hydra.sweeper.options=['method.period=4']",
+    ]
+    assert for_sweeper([], ["method.period=4"]) == ["method.period=4"]
+    assert for_sweeper(["-m"], ["hydra/sweeper=optuna", "method.period=4"])[1] == "method.period=4"
+    with pytest.raises(ValueError, match="adds lines to a sweep"):
+        for_sweeper([], ["add.method=mine"])

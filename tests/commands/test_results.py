@@ -226,8 +226,8 @@ def test_help_imports_neither_pandas_nor_matplotlib_nor_torch(name):
 
 def test_a_figure_says_which_methods_it_leaves_out(tmp_path, capsys):
     same = {"data__std": None}
-    rows = [*curve({0.5: 0.6}, **same), *curve({0.5: 0.5}, method="power_mean", **same)]
+    rows = [*curve({0.5: 0.6}, **same), *curve({0.5: 0.5}, method="iterand", **same)]
     write(tmp_path / "runs", *rows)
     assert command("plot", "runs", "--figure", "fig2", cwd=tmp_path)[0] == 0
     said = capsys.readouterr().err
-    assert "leaves out power_mean" in said
+    assert "leaves out iterand" in said

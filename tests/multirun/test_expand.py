@@ -46,13 +46,15 @@ def sweeper_of(*arguments):
         master.hydra.job.config_name = "train"
     conf = master.hydra.sweeper
     axes = {name: dict(conf[name] or {}) for name in ("lines", "mini", "choose", "finetune", "mini_finetune")}
+    axes["add"] = dict(line.partition("=")[::2] for line in conf.add)
     context = SimpleNamespace(config_loader=loader)
     return SimpleNamespace(config=master, params=dict(conf.params or {}), axes=axes, hydra_context=context)
 
 
 def runs_of(*arguments):
     sweeper = sweeper_of(*arguments)
-    return expand_axes(sweeper, _axes(sweeper)[0], arguments, Path("runs"))
+    axes = [argument for argument in arguments if not argument.startswith("hydra.")]
+    return expand_axes(sweeper, _axes(sweeper)[0], axes, Path("runs"))
 
 
 def test_every_experiment_is_counted_here():
@@ -122,3 +124,39 @@ def test_another_method_in_a_sweep_of_the_papers_leaves_the_dense_baseline():
     runs = expand_axes(sweeper, lines, ["method=edge_popup", "model=conv2", "seed=0"], Path("runs"))
     assert {run.settings.method.name for run in runs} == {"edge_popup", "dense"}
     assert sum(run.settings.method.name == "dense" for run in runs) == 1
+
+
+def methods_of(*arguments):
+    return [(run.settings.method.name, run.settings.prune) for run in runs_of("sweeps=fig5", "budget=mini", *arguments)]
+
+
+SMALLER = ("model=conv2", "prune=0.5,0.9", "seed=0")
+
+
+def test_added_lines_are_next_to_the_lines_of_the_file():
+    before = methods_of(*SMALLER)
+    after = methods_of(*SMALLER, "hydra.sweeper.add=['method=iterand']")
+    assert after[: len(before)] == before
+    assert after[len(before) :] == [("iterand", 0.5), ("iterand", 0.9)]
+    assert ("dense", 0.0) in before
+
+
+def test_added_axes_win_over_arguments_and_replaced_ones_stay():
+    added = "hydra.sweeper.add=['method=gem,signed', 'prune=0.7']"
+    assert methods_of("method=iterand", added, *SMALLER) == [
+        *(("iterand", 0.5), ("iterand", 0.9), ("dense", 0.0), ("gem", 0.7), ("signed", 0.7)),
+    ]
+
+
+def test_an_option_applies_to_the_methods_that_have_it():
+    sweeper = sweeper_of()
+    axes = ["method=biprop,iterand,recycle", "method.period=4", "prune=0.5"]
+    runs = expand_axes(sweeper, [{}], axes, Path("runs"))
+    found = {run.settings.method.name: run.settings.method.arguments.get("period") for run in runs}
+    assert found == {"biprop": None, "iterand": 4, "recycle": 4}
+    assert len(expand_axes(sweeper, [{}], ["method=biprop,iterand", "method.period=4,8"], Path("runs"))) == 3
+
+
+def test_an_option_that_no_method_has_is_refused():
+    with pytest.raises(Exception, match="perod"):
+        expand_axes(sweeper_of(), [{}], ["method=biprop,iterand", "method.perod=4"], Path("runs"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mpt.analysis.aggregate import level, numeric_rows, points, require, select, select_sweep, sort_naturally, spell
 from mpt.analysis.figures import Figure
 from mpt.analysis.labels import axis_factor, axis_label, line_label, panel_title
+from mpt.files import CONF
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ def select_runs(figure: Figure, table: pd.DataFrame, *, name: str | None = None)
         ValueError: a column is missing, or has no value in any of these rows.
     """
     require(table, [*figure.where, *figure.hue, *figure.panel, *figure.apart])
-    table = select(select_sweep(table, name), figure.where)
+    table = select(select_sweep(table, name), where_of(figure, table, name=name))
     for column in (*figure.needs, figure.x):
         require(table, [column])
         table = table[table[column].notna()]
@@ -60,6 +61,21 @@ def select_runs(figure: Figure, table: pd.DataFrame, *, name: str | None = None)
     for y in figure.y:
         numeric_rows(table, y)
     return table
+
+
+def where_of(figure: Figure, table: pd.DataFrame, *, name: str | None = None) -> dict[str, tuple[str, ...]]:
+    """What a run must have for ``figure``: its ``where``, and methods of your own next to its variants.
+
+    All variants of the sweep ``name`` are shown: somebody added them to it.
+    """
+    where = dict(figure.where)
+    if "variant" in where and "method" in table:
+        known = {path.stem for path in (CONF / "method").glob("*.yaml")}
+        rows = table if name is None or "sweep" not in table else table[table["sweep"] == name]
+        own = table[~table["method"].isin(known) & ~table["method"].str.startswith("finetune_")]
+        added = [] if name is None or rows is table else [*rows["variant"].unique()]
+        where["variant"] = tuple(dict.fromkeys([*where["variant"], *own["variant"].unique(), *added]))
+    return where
 
 
 def lines(figure: Figure, table: pd.DataFrame, *, y: str) -> dict[str, list[Line]]:

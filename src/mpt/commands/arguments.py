@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from mpt.commands.spelling import DASHES, check_flag, check_spelling
@@ -54,6 +55,31 @@ def _is_sweep(flags: list[str], overrides: list[str]) -> bool:
     has_other_mode = any(flag in ("-m", "--multirun", "-c", "--cfg", "-i", "--info") for flag in flags)
     has_sweep = any(override.startswith("sweeps=") for override in overrides)
     return has_sweep and not has_other_mode and "hydra.mode=RUN" not in overrides
+
+
+def for_sweeper(flags: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides with those that only some runs of a sweep have as lists for its sweeper.
+
+    ``add.method=mine`` adds lines to the sweep. Only some methods have an option as ``method.period=4``, and Hydra
+    would look for it in the first of them.
+
+    Raises:
+        ValueError: lines are added to something that is no sweep of mpt.
+    """
+    added = [override.removeprefix("add.") for override in overrides if override.startswith("add.")]
+    many = not {"-m", "--multirun"}.isdisjoint(flags) or "hydra.mode=MULTIRUN" in overrides
+    if not many or any(override.startswith("hydra/sweeper=") for override in overrides):
+        if added:
+            raise ValueError(f"add.{added[0]} adds lines to a sweep: give sweeps=NAME, or -m with values")
+        return list(overrides)
+    options = [override for override in overrides if override.startswith(("method.", "model.")) and "=" in override]
+    rest = [override for override in overrides if override not in options and not override.startswith("add.")]
+    lists = {"add": added, "options": options}
+    return rest + [f"hydra.sweeper.{key}=[{','.join(map(_quote, lines))}]" for key, lines in lists.items() if lines]
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def path_and_overrides(usage: str, arguments: list[str], schema: type) -> tuple[Path, list[str]]:

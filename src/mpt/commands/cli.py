@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mpt.commands.arguments import options_alone, path_and_overrides, path_first, split, with_output
+from mpt.commands.arguments import for_sweeper, options_alone, path_and_overrides, path_first, split, with_output
 from mpt.commands.spelling import check_spelling
 from mpt.commands.study import study
 from mpt.errors import give_up, is_mendable, run_command
@@ -55,8 +55,9 @@ def _help(text: str, arguments: list[str]) -> str:
 def train(arguments: list[str]) -> None:
     """``mpt-train model=conv6 prune=0.8 width=1.5``: one run, or with ``-m`` several."""
     flags, overrides = split(arguments, Settings, "mpt-train")
-    check_spelling(flags, overrides)
+    check_spelling(flags, [override.removeprefix("add.") for override in overrides])
     follow_parent()
+    overrides = for_sweeper(flags, overrides)
     _hydra(Settings, "train", flags, overrides)
 
 

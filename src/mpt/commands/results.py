@@ -170,10 +170,11 @@ def _write_figure(options: argparse.Namespace, free: dict[str, Any]) -> None:
 
 def _print_undrawn(name: str | None, table: Any) -> None:
     """Say on stderr which variants of method the figure ``name`` does not show."""
+    from mpt.analysis.drawing import where_of
     from mpt.analysis.plotting import get_figure
 
-    shown = get_figure(name).where.get("variant") if name else None
-    others = sorted({*table["variant"]} - {*shown}) if shown and "variant" in table else []
+    shown = where_of(get_figure(name), table, name=name).get("variant") if name and "variant" in table else None
+    others = sorted({*table["variant"]} - {*shown}) if shown else []
     if others:
         print(
             f"{name} shows {', '.join(shown or ())} and leaves out {', '.join(others)}: "

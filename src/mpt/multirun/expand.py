@@ -15,6 +15,7 @@ from omegaconf import DictConfig, open_dict
 
 from mpt.errors import is_mendable
 from mpt.experiment.kinds import resolve
+from mpt.run.check import OPEN
 from mpt.run.name import identity, run_name
 from mpt.run.settings import Settings, plain
 
@@ -33,9 +34,10 @@ class Run:
 def expand_axes(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequence[str], folder: Path) -> list[Run]:
     """Every run that the axes of ``lines`` and ``arguments`` span, checked and without repetition.
 
-    An argument replaces an axis of the same name; if only some lines have that axis, it changes only those lines. The
-    dense baseline removes nothing, so all values of ``prune`` give one baseline, which also ignores options of the
-    other runs' method.
+    An argument replaces an axis of the same name; if only some lines have that axis, it changes only those lines. An
+    option that only some methods or models have applies to the runs of these. The axes ``add`` of the sweeper replace
+    axes in a copy of each line, next to the lines themselves. The dense baseline removes nothing, so all values of
+    ``prune`` give one baseline, which also ignores options of the other runs' method.
 
     Raises:
         ValueError and Hydra's errors: for the first value that is refused.
@@ -46,11 +48,12 @@ def expand_axes(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequen
             raise ValueError(f"{override.get_key_element()} must be one value for all runs, got {override.input_line}")
     runs: dict[Path, Run] = {}
     ignored: dict[str, Exception] = {}
-    for line in lines:
-        elsewhere = {key for other in lines for key in other} - line.keys()
+    add = sweeper.axes.get("add") or {}
+    for line, more in [(line, {}) for line in lines] + [(line, add) for line in lines if add]:
+        elsewhere = {key for other in lines for key in other} - line.keys() | more.keys()
         applicable = [argument for argument in arguments if argument.partition("=")[0] not in elsewhere]
-        combinations = composer.combinations(line, applicable)
-        if "recipe" in line and "method" not in line:  # the file's recipes name the methods, dense among them
+        combinations = composer.combinations(line | more, applicable)
+        if "recipe" in line and ("method" not in line or more):  # the file's recipes name the methods, dense among them
             combinations = [_keep_baseline(composer, combination) for combination in combinations]
         for overrides, settings in _product(composer, combinations, ignored):
             run = Run(overrides, settings, folder / run_name(settings))
@@ -67,13 +70,22 @@ def expand_axes(sweeper: Any, lines: Sequence[dict[str, str]], arguments: Sequen
 def _product(
     composer: Composer, combinations: Sequence[Sequence[str]], ignored: dict[str, Exception]
 ) -> Iterator[tuple[tuple[str, ...], Settings]]:
-    """Overrides and settings of each combination; method options that the dense baseline refuses go to ``ignored``."""
+    """Overrides and settings of each combination; options that its method or model does not have go to ``ignored``."""
     dense: set[tuple[str, ...]] = set()
     for combination in combinations:
         overrides = tuple(combination)
         without = tuple(override for override in overrides if not override.startswith("prune="))
         if without in dense:
             continue
+        if foreign := [override for override in overrides if composer.is_foreign(override, overrides)]:
+            try:
+                composer.settings(overrides)
+            except Exception as error:
+                ignored |= {override.partition("=")[0]: error for override in foreign}
+            overrides = tuple(override for override in overrides if override not in foreign)
+            without = tuple(override for override in without if override not in foreign)
+            if without in dense:
+                continue
         try:
             settings = composer.settings(overrides)
         except Exception as error:
@@ -127,16 +139,24 @@ class Composer:
 
     def settings(self, overrides: Sequence[str]) -> Settings:
         """The checked settings of the configuration that Hydra would compose from ``overrides``."""
+        composed = copy.deepcopy(self._base(overrides))
+        values = [self.parse(override) for override in overrides if not self._chooses_a_file(override)]
+        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
+        return resolve(composed, overrides)
+
+    def is_foreign(self, override: str, overrides: Sequence[str]) -> bool:
+        """Whether ``override`` sets an option of a method or model that the choices of ``overrides`` do not have."""
+        group, _, option = override.partition("=")[0].partition(".")
+        return group in OPEN and bool(option) and option.partition(".")[0] not in self._base(overrides)[group]
+
+    def _base(self, overrides: Sequence[str]) -> DictConfig:
         files = tuple(override for override in overrides if self._chooses_a_file(override))
         if files not in self.bases:
             base = self.loader.load_sweep_config(self.master, list(files))
             with open_dict(base):
                 del base["hydra"]
             self.bases[files] = base
-        composed = copy.deepcopy(self.bases[files])
-        values = [self.parse(override) for override in overrides if override not in files]
-        ConfigLoaderImpl._apply_overrides_to_config(values, composed)
-        return resolve(composed, overrides)
+        return self.bases[files]
 
     def _chooses_a_file(self, override: str) -> bool:
         key = self.parse(override).key_or_group

@@ -204,9 +204,7 @@ class Settings:
     spline_t: float = dial(1.0, "t of the spline gradient of the signs (MPT-1/1)", between(1e-3, 1e3), search=True)
     learn_batchnorm: bool = dial(False, "train batch-norm's scale and shift (+BN)", search=True)
     epochs: int = dial(250, "passes over the training images", at_least(1))
-    evaluate_every: int = dial(
-        1, "epochs between two measurements on the test images; the last epoch has one", at_least(1), of="machine"
-    )
+    evaluate_every: int = dial(1, "epochs between two measurements on test images", at_least(1), of="machine")
     batch: int = dial(128, "images per step, over all processes", at_least(1))
     last_batch: str = dial(
         "weighted",
