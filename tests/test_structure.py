@@ -23,11 +23,13 @@ ALLOWED = {  # room -> the rooms and ground-floor files that it may import besid
     "ticket": {"search", "backbones", "data", "files", "schema", "streams"},
     "engine": {"ticket", "search", "files"},
     "theory": {"ticket", "analysis", "data", "search", "backbones", "files", "words"},
-    "experiment": {"ticket", "run", "data", "search", "backbones", *GROUND},
-    "multirun": {"experiment", "run", "data", *GROUND},
+    "pages": {"engine", "ticket", "analysis", "run", "files", "schema", "words"},
+    "experiment": {"pages", "ticket", "run", "data", "search", "backbones", *GROUND},
+    "multirun": {"experiment", "pages", "run", "data", *GROUND},
     "commands": {
         "multirun",
         "experiment",
+        "pages",
         "engine",
         "theory",
         "ticket",
@@ -43,6 +45,7 @@ LIBRARIES = {  # of the rooms that must stay light: what they import beyond the 
     "search": {"numba", "numpy", "torch", "triton"},
     "engine": {"llvmlite", "numpy", "onnx", "torch"},
     "analysis": {"matplotlib", "numpy", "pandas"},
+    "pages": {"PIL", "jinja2", "numpy", "pandas", "yaml"},
     "run": {"hydra", "omegaconf", "yaml", "torch"},  # torch in two functions that count devices
 }
 HEAVY = {"lightning", "hydra", "omegaconf", "pandas", "wandb"}

@@ -75,7 +75,7 @@ def own(num_classes=3, in_channels=3, image_size=8, width=1.0):
         (["import", "x.pth", "model=conv4", "prune=2"], ["prune is the fraction removed"]),
         (["import", "run/last.ckpt", "model=conv4", "prune=0.5"], ["net.classifier.0", "one 4-D shape"]),
         (["report"], ["one ticket file"]),
-        (["nonsense"], ["info|report|bench|import"]),
+        (["nonsense"], ["info|report|draw|bench|import"]),
     ],
 )
 def test_a_wrong_command_ends_with_one_sentence(folder, arguments, words):
@@ -103,3 +103,11 @@ def test_a_published_file_becomes_a_ticket_that_every_command_takes(folder):
     assert "must give one logit for each of 4 classes" in output
     output = refused("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder)
     assert "model_best.safetensors is there already" in output
+
+
+def test_a_drawing_is_written_once_and_as_svg(folder):
+    done = command("ticket", "draw", "run/ticket.safetensors", "out=drawn.svg", cwd=folder)
+    assert done.stdout == "drawing   drawn.svg\n"
+    assert (folder / "drawn.svg").read_text().startswith("<svg ")
+    for out, words in (("drawn.svg", "is there already"), ("drawn.png", "must end in .svg")):
+        assert words in refused("ticket", "draw", "run/ticket.safetensors", f"out={out}", cwd=folder)

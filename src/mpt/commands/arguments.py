@@ -82,8 +82,13 @@ def _quote(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def path_and_overrides(usage: str, arguments: list[str], schema: type) -> tuple[Path, list[str]]:
-    """The one file, and the overrides: ``--json`` means ``json=true``, ``--config-dir`` adds a search path."""
+def path_and_overrides(
+    usage: str, arguments: list[str], schema: type, *, what: str = "ticket file"
+) -> tuple[Path, list[str]]:
+    """The one path, which is ``what``, and the overrides.
+
+    ``--json`` means ``json=true``, and ``--config-dir`` adds a search path.
+    """
     arguments, folder = _config_dir(["json=true" if argument == "--json" else argument for argument in arguments])
     name = " ".join(usage.split()[: 1 + usage.startswith("mpt-ticket")])
     for place, argument in enumerate(arguments):
@@ -95,7 +100,7 @@ def path_and_overrides(usage: str, arguments: list[str], schema: type) -> tuple[
                 schema=schema,
                 command=name,
             )
-    path, overrides = path_first(usage, arguments)
+    path, overrides = path_first(usage, arguments, what=what)
     check_spelling(["--config-dir"] if folder else [], overrides, schema, command=name)
     if given := Counter(override.partition("=")[0] for override in overrides):
         key, times = given.most_common(1)[0]
@@ -148,10 +153,11 @@ def _make_importable(folder: Path) -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join([*paths, beside])
 
 
-def path_first(usage: str, arguments: list[str]) -> tuple[Path, list[str]]:
+def path_first(usage: str, arguments: list[str], *, what: str = "ticket file") -> tuple[Path, list[str]]:
+    """The one path among ``arguments``, which is ``what``, and the overrides."""
     paths = [argument for argument in arguments if not _is_override(argument)]
     if len(paths) != 1:
-        raise ValueError(f"name one ticket file, got {len(paths)} (usage: {usage})")
+        raise ValueError(f"name one {what}, got {len(paths)} (usage: {usage})")
     return Path(paths[0]), [argument for argument in arguments if _is_override(argument)]
 
 

@@ -119,9 +119,22 @@ def ticket(arguments: list[str]) -> None:
     path, overrides = path_and_overrides(usage, arguments[1:], TICKET_COMMANDS[arguments[0]])
     from mpt.commands import bench, export, ticket
 
-    functions = {"info": ticket.info, "report": ticket.report, "bench": bench.bench, "import": ticket.import_}
-    functions |= {"pack": ticket.pack, "unpack": ticket.unpack, "compile": export.compile_, "export": export.export}
+    functions = {"info": ticket.info, "report": ticket.report, "draw": ticket.draw, "bench": bench.bench}
+    functions |= {"import": ticket.import_, "pack": ticket.pack, "unpack": ticket.unpack}
+    functions |= {"compile": export.compile_, "export": export.export}
     print(functions[arguments[0]](path, overrides))
+
+
+@command("mpt-report", "report")
+def report(arguments: list[str]) -> None:
+    """``mpt-report RUNS out=page.html``: a page of a run or of a folder of runs."""
+    from mpt.commands.schemas import PageSettings
+
+    usage = "mpt-report RUNS [out=page.html] [watch=true]"
+    folder, overrides = path_and_overrides(usage, arguments, PageSettings, what="folder of runs")
+    from mpt.commands.report import report
+
+    print(report(folder, overrides))
 
 
 @command("mpt-theory", "theory")

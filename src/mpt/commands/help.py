@@ -15,6 +15,7 @@ from mpt.commands.schemas import (
     ExportSettings,
     FigureSettings,
     ImportSettings,
+    PageSettings,
     PredictSettings,
     ReportSettings,
 )
@@ -40,6 +41,7 @@ def all_commands() -> str:
             "  mpt-results            a table of runs",
             "  mpt-plot               a figure of runs",
             "  mpt-verdicts           whether runs bear out the papers' claims",
+            "  mpt-report             a page to look at, of a run or of a folder of runs",
             "  mpt-theory             what theorems promise, and tickets that are built so",
             "  mpt-wandb              send offline records to W&B",
             "  mpt-dashboard          a W&B dashboard",
@@ -156,6 +158,7 @@ def ticket() -> str:
         [
             "mpt-ticket info TICKET prints the layers of a ticket file, the weights kept, and the number of bits.",
             "mpt-ticket report TICKET prints densities, gains, kernels without a weight, and the work that these save.",
+            "mpt-ticket draw TICKET writes an SVG file: layers, first kernels, densities of pairs of channels.",
             "mpt-ticket bench TICKET times it in torch, compiled (mpt.compile), and in onnxruntime if it is there.",
             "mpt-ticket import FILE converts a checkpoint that the authors' code wrote.",
             "mpt-ticket pack TICKET [out=FILE] writes the smallest format, unpack the one of mpt 0.1; digests stay.",
@@ -164,6 +167,7 @@ def ticket() -> str:
             "",
             "  mpt-ticket info runs/x/ticket.safetensors",
             "  mpt-ticket report runs/x/ticket.safetensors checkpoint=runs/x/last.ckpt json=report.json",
+            "  mpt-ticket draw runs/x/ticket.safetensors out=ticket.svg",
             "  mpt-ticket bench runs/x/ticket.safetensors batch=1,64 threads=1,2",
             "  mpt-ticket import model_best.pth model=cifar_resnet18 prune=0.8",
             "  mpt-ticket compile runs/x/ticket.safetensors out=net.o unroll=true",
@@ -184,6 +188,21 @@ def ticket() -> str:
             "",
             "export, " + _parameters(ExportSettings)[0],
             *_parameters(ExportSettings)[1:],
+        ]
+    )
+
+
+def report() -> str:
+    return "\n".join(
+        [
+            "mpt-report RUNS writes one HTML file: curves, layers and kernels of a run; of a folder of runs also",
+            "their figure, table, verdicts and states. The page loads nothing. watch=true follows a sweep.",
+            "",
+            "  mpt-report runs/x out=page.html",
+            "  mpt-report runs/fig2-mini",
+            "  mpt-report runs/fig2-mini watch=true",
+            "",
+            *_parameters(PageSettings),
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The settings of mpt-eval, mpt-ticket and mpt-theory; :mod:`mpt.run.settings` has the settings of a run."""
+"""The settings of mpt-eval, mpt-ticket, mpt-report and mpt-theory; those of a run: :mod:`mpt.run.settings`."""
 
 from __future__ import annotations
 
@@ -62,6 +62,17 @@ class ReportSettings(TicketSettings):
 
 
 @dataclass
+class PageSettings:
+    """One page of ``mpt-report``."""
+
+    out: str | None = dial(None, "page to write; null: report.html in RUNS")
+    figure: str | None = dial(None, "figure of several runs, as of mpt-plot; null: the sweep's, or one that suits them")
+    speed: bool = dial(True, "of a run alone: measure how fast its compiled ticket is, for about a second")
+    watch: bool = dial(False, "serve the page on this machine until Ctrl-C, and follow the runs")
+    port: int | None = dial(None, "port of the server; null: 8765, or a free one", between(1, 65535))
+
+
+@dataclass
 class BenchSettings:
     """One measurement of ``mpt-ticket bench``."""
 
@@ -93,6 +104,13 @@ class ExportSettings:
     out: str | None = dial(None, "file to write; null: TICKET with .onnx, in this folder")
     weights: str = dial("int8", "type of the weights -1, 0 and +1", one_of(*WEIGHTS))
     image_size: int | None = dial(None, "side of the images; null: the ticket's", at_least(1))
+
+
+@dataclass
+class DrawSettings:
+    """One drawing of ``mpt-ticket draw``."""
+
+    out: str | None = dial(None, "SVG file to write; null: TICKET with .svg, in this folder")
 
 
 @dataclass
@@ -166,6 +184,7 @@ THEORY_COMMANDS: dict[str, type] = {  # what follows mpt-theory, and its options
 TICKET_COMMANDS: dict[str, type] = {  # what follows mpt-ticket, and its options
     "info": InfoSettings,
     "report": ReportSettings,
+    "draw": DrawSettings,
     "bench": BenchSettings,
     "import": ImportSettings,
     "pack": PackSettings,

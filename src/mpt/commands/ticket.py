@@ -11,9 +11,10 @@ from torch import nn
 from mpt.commands.evaluate import render
 from mpt.commands.schemas import ImportSettings, ReportSettings, TicketSettings
 from mpt.data import ImageData, Images
-from mpt.engine.speed import LAYOUTS, compare_speed
+from mpt.engine.speed import LAYOUTS, measure_briefly
 from mpt.experiment.build import build_backbone
 from mpt.files import is_stream, write_atomically
+from mpt.pages.draw import draw_ticket
 from mpt.run.compose import compose, settings_of
 from mpt.schema import printable
 from mpt.ticket.check import FORMAT
@@ -79,16 +80,8 @@ def report(path: Path, overrides: list[str]) -> str:
         bins=settings.bins,
     )
     if settings.speed:
-        content["speed"] = _speed(ticket, size=size)
+        content["speed"] = measure_briefly(ticket, size=size)
     return render(content, _report_table(content), json_=settings.json)
-
-
-def _speed(ticket: Ticket, *, size: int) -> dict[str, Any]:
-    """A short measurement of the compiled ticket, or under ``refused`` the sentence that says why there is none."""
-    try:
-        return compare_speed(ticket, batch=1, image_size=size, engines=["lists"], seconds=0.5)[0]
-    except ValueError as error:
-        return {"refused": str(error)}
 
 
 def backbone_of(ticket: Ticket, settings: TicketSettings, *, size: int | None = None) -> nn.Module | None:
@@ -98,6 +91,15 @@ def backbone_of(ticket: Ticket, settings: TicketSettings, *, size: int | None = 
     channels, side = image_of(ticket, size=size)
     data = stand_in(channels, side, num_classes=len(ticket.header.get("class_names", range(10))))
     return build_backbone(settings.model, data, width=settings.width, seed=0)
+
+
+def draw(path: Path, overrides: list[str]) -> str:
+    """Draw the ticket at ``path`` as an SVG file; the line to print."""
+    ticket, out = Ticket.load(path), new_file(_out(overrides), path, ending=".svg")
+    if out.suffix != ".svg" and not is_stream(out):
+        raise ValueError(f"out= must end in .svg here, got {out.name!r}")
+    write_atomically(out, draw_ticket(ticket))
+    return f"drawing   {out}"
 
 
 def pack(path: Path, overrides: list[str]) -> str:
@@ -111,16 +113,21 @@ def unpack(path: Path, overrides: list[str]) -> str:
 
 
 def _convert(path: Path, overrides: list[str], *, format: int, ending: str) -> str:
-    keys = dict(override.partition("=")[::2] for override in overrides)
-    if unknown := sorted(keys.keys() - {"out"}):
-        raise ValueError(f"there is no option {unknown[0]}: give the file to write with out=")
-    ticket, out = Ticket.load(path), new_file(keys.get("out"), path, ending=ending)
+    ticket, out = Ticket.load(path), new_file(_out(overrides), path, ending=ending)
     content = encode(ticket.header, ticket.tensors, format=format)
     if content == path.read_bytes():
         raise ValueError(f"{path} has format {format} already: there is nothing to do")
     write_atomically(out, content)
     sizes = f"{path.stat().st_size:,} -> {len(content):,}"
     return f"bytes     {sizes}, format {format}\nticket    {out}\ndigest    {ticket.digest}"
+
+
+def _out(overrides: list[str]) -> str | None:
+    """The value of ``out=``, the only option of these commands."""
+    keys = dict(override.partition("=")[::2] for override in overrides)
+    if unknown := sorted(keys.keys() - {"out"}):
+        raise ValueError(f"there is no option {unknown[0]}: give the file to write with out=")
+    return keys.get("out")
 
 
 def new_file(out: str | None, path: Path, *, ending: str) -> Path:

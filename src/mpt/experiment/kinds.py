@@ -75,7 +75,7 @@ def run(
         start: builds data and network; None for that of the kind of ``settings``.
     """
     from mpt.experiment import finetune, train
-    from mpt.experiment.result import print_result
+    from mpt.experiment.result import print_result, write_run_page
     from mpt.experiment.team import share
 
     settings = with_checksum(settings)
@@ -101,6 +101,8 @@ def run(
             if settings.logger.wandb or settings.logger.tensorboard:
                 print(f"no logger records a finished run again; its metrics are in {directory / 'metrics.jsonl'}")
             print_result(result, directory, settings)
+            if settings.report == "html" and not (directory / "report.html").is_file():
+                write_run_page(directory)
         return result
 
 

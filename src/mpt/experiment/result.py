@@ -26,6 +26,16 @@ from mpt.ticket.check import data_settings
 from mpt.ticket.ticket import Ticket
 
 
+def write_run_page(directory: Path) -> None:
+    """Write the page of the finished run in ``directory``, and say where it is."""
+    from mpt.pages.build import write_page
+
+    try:
+        print(f"page      {write_page(directory, speed=True)}", flush=True)
+    except (OSError, ValueError) as error:  # the run is finished all the same
+        print(f"note      the page could not be written: {error}", flush=True)
+
+
 def build_header(settings: Settings, data: ImageData, *, epoch: int) -> dict[str, Any]:
     """The part of a ticket's header that its run decides; ``epoch``, from 1, is the epoch of the ticket."""
     config = plain(settings)

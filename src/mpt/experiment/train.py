@@ -1,7 +1,8 @@
 """One run, from its settings to its result. :func:`run` is the story; the other functions are its details.
 
-A run leaves ``config.yaml metrics.jsonl last.ckpt ticket.safetensors result.json`` in its directory, and ``best.ckpt``
-if held-out images choose the epoch. A repeated command resumes an interrupted run after its last finished epoch.
+A run leaves ``config.yaml metrics.jsonl last.ckpt ticket.safetensors ticket.json result.json`` in its directory, and
+``best.ckpt`` if held-out images choose the epoch. A repeated command resumes an interrupted run after its last
+finished epoch.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ from mpt.experiment.monitor import Monitor
 from mpt.experiment.opening import opening
 from mpt.experiment.optim import build_optim
 from mpt.experiment.recorded import check_recordable
-from mpt.experiment.result import build_header, measure, print_result
+from mpt.experiment.result import build_header, measure, print_result, write_run_page
 from mpt.experiment.team import share, together
 from mpt.experiment.trainer import build_trainer, monitor_of, stop_children
 from mpt.files import write_atomically
+from mpt.pages.library import check_installed
 from mpt.processes import group, is_first
 from mpt.run.config import write_config
 from mpt.run.name import run_digest
@@ -52,6 +54,7 @@ from mpt.search.fast.memory import freed_memory_kept
 from mpt.search.layers import first_names, ticket_layers
 from mpt.search.methods import Method
 from mpt.signals import Interrupted, cause
+from mpt.ticket.facts import write_facts
 from mpt.ticket.report import blank, image_of, report_file
 from mpt.ticket.ticket import Ticket
 from mpt.words import count
@@ -118,6 +121,8 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     first = is_first()
     with together():
         loggers.check(settings.logger)
+        if settings.report == "html":
+            check_installed()
         method, data, backbone, net, header, more = start(settings)
         build_optim(net, settings.optim, epochs=settings.epochs)  # raises before anything is written
         trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
@@ -144,6 +149,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
                 ticket = _ticket(net, data, settings, monitor_of(trainer), directory)
                 Ticket(ticket.header | header, ticket.tensors).save(path)
                 ticket = Ticket.load(path)  # every reported number is measured on the file
+                write_facts(ticket, path)
                 result = measure(ticket, settings, method, data, trainer, path, backbone, **more).as_dict()
                 if settings.report and method.searched:
                     _report(ticket, path, backbone, directory)
@@ -165,6 +171,8 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     if first:
         result = write_result(directory, result)
         print_result(result, directory, settings)
+        if settings.report == "html":
+            write_run_page(directory)
         _say_what_stayed(net, monitor_of(trainer).unchanged())
     return result
 

@@ -22,6 +22,7 @@ from mpt.experiment.team import share
 from mpt.files import write_atomically
 from mpt.multirun.choosing import Choosing
 from mpt.multirun.expand import Run
+from mpt.multirun.page import write_sweep_page
 from mpt.multirun.slurm import complete, is_slurm, submit
 from mpt.multirun.tuning import Tuning
 from mpt.processes import is_first
@@ -88,6 +89,7 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         if tunings := tuning.expand(runs):
             more = (f"hydra.sweep.dir={quote(folder)}",)
             work(tuning.sweeper, tunings, refusals, started=record_list(folder, tunings), more=more)
+    write_sweep_page(folder, wanted=sweeper.config.report == "html")
     _report([*runs, *open_runs, *tunings], refusals, folder)
     return []
 

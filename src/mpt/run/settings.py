@@ -23,6 +23,7 @@ from mpt.run.ranges import (
     MEANS,
     PROBABILITY,
     PRUNE,
+    REPORTS,
     SEED,
     SPREADS,
     Range,
@@ -219,7 +220,7 @@ class Settings:
         "epoch whose ticket is kept; best_val: the best on held-out images (data.val_size)",
         one_of("last", "best_val"),
     )
-    report: bool = dial(False, "also write report.json: kernels without a weight, histograms of scores", of="command")
+    report: Any = dial(False, "also write report.json; html: and a page, report.html", REPORTS, of="command")
     seed: int = dial(0, "seed of weights, scores and data", SEED)
     dense: list[str] = dial(list, "layers left out of the search: names or patterns", search=True)
     trained: list[str] = dial(list, "parameters, not searched, that are trained: names or patterns", search=True)

@@ -54,7 +54,7 @@ def report(ticket: Ticket, net: nn.Module, *, image: Tensor) -> dict[str, Any]:
     """
     if not ticket.layers:
         raise ValueError("a report needs a ticket with searched layers; this one is a dense baseline")
-    rows = [_layer(layer, row.gain) for layer, row in zip(ticket.layers, ticket.table().layers, strict=True)]
+    rows = [layer_row(layer, row.gain) for layer, row in zip(ticket.layers, ticket.table().layers, strict=True)]
     own = [row for row in rows if row["kernel"] and not row["tied"]]
     sizes = sorted({row["kernel"] for row in own}, key=lambda size: [int(k) for k in size.split("x")])
     computed = _work(net, rows, positions(net, image))
@@ -188,7 +188,7 @@ def score_histograms(scores: dict[str, Tensor], *, bins: int) -> dict[str, dict[
     return histograms
 
 
-def _layer(layer: StoredLayer, gain: float) -> dict[str, Any]:
+def layer_row(layer: StoredLayer, gain: float) -> dict[str, Any]:
     """The report's row of one layer; ``gain`` is the mean magnitude of its kept weights."""
     n, kernel = layer.num_weights, math.prod(layer.shape[2:])
     sparsity = 1 - layer.kept / n

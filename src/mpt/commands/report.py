@@ -1,0 +1,39 @@
+"""``mpt-report``: the page of a run, or of a folder of runs, as a file or served while they run."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from mpt.commands.schemas import PageSettings
+from mpt.pages.build import FILE, build, write_page
+from mpt.pages.library import check_installed
+from mpt.run.compose import compose, settings_of
+from mpt.run.status import states
+from mpt.signals import describe_with
+from mpt.words import size
+
+
+def report(folder: Path, overrides: list[str]) -> str:
+    """Write the page of ``folder``, or serve it until somebody interrupts the command; return the line to print."""
+    settings = settings_of(compose("page", overrides, PageSettings), PageSettings)
+    check_installed()
+    states(folder)  # raises, before a server is there
+    out = Path(settings.out) if settings.out else folder / FILE
+    if not out.parent.is_dir():
+        raise ValueError(f"there is no folder {out.parent}: create it, or give another file with out=")
+    if settings.watch:
+        _serve(folder, settings)
+    path = write_page(folder, out, figure=settings.figure, speed=settings.speed)
+    return f"page      {path}, {size(path.stat().st_size)}"
+
+
+def _serve(folder: Path, settings: PageSettings) -> None:
+    from mpt.pages.serve import HOST, Watched, open_server
+
+    watched = Watched(folder, partial(build, folder, figure=settings.figure, watched=True))
+    watched.page()  # what is wrong with it is said here
+    with open_server(watched, port=settings.port) as server:
+        describe_with(lambda: ": the page is no longer served")
+        print(f"page      http://{HOST}:{server.server_address[1]}/ until Ctrl-C", flush=True)
+        server.serve_forever()

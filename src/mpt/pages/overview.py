@@ -1,0 +1,179 @@
+"""What a page shows of many runs together: their states, their figure, their table with n, and the papers' claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mpt.analysis.aggregate import STATISTICS, spell, summary
+from mpt.analysis.claims import CLAIMS
+from mpt.analysis.drawing import Line, lines, select_runs
+from mpt.analysis.figures import FIGURES, Figure
+from mpt.analysis.labels import axis_factor, axis_label
+from mpt.analysis.plotting import get_figure
+from mpt.analysis.table import is_setting, read_runs, to_table
+from mpt.analysis.verdicts import judge
+from mpt.pages.charts import Chart, short, thin
+from mpt.pages.read import Run
+from mpt.run.status import STATES
+from mpt.schema import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLOURS = {"dense": "dense", "MPT-1/32": 0, "MPT-1/1": 1}  # of lines that mean the same in every page
+_FREE = ("seed", "sweep", "budget", "protocol", "method", "binary_activations", "learn_batchnorm", "data_checksum")
+_HUES = 3  # settings besides the variant that tell lines apart
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim of a paper and what the runs say of it."""
+
+    claim: str
+    word: str
+    n: str
+    text: str
+    numbers: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is shown before the runs.
+
+    Attributes:
+        counts: state -> number of runs, of those that occur.
+        title: of the figure.
+        charts: its panels, then the accuracy of all runs over their epochs.
+        head, rows: the table: mean, lowest and highest over seeds, with n.
+        verdicts: the claims, those that can be tested first.
+        notes: why something is missing, a sentence each.
+    """
+
+    counts: dict[str, int]
+    title: str = ""
+    charts: list[Chart] = field(default_factory=list)
+    head: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def overview(runs: Sequence[Run], folder: Path, *, figure: str | None = None, most: int) -> Overview:
+    """The overview of ``runs`` in ``folder``.
+
+    Args:
+        runs: as :func:`mpt.pages.read.read_run` returns them.
+        folder: of the runs.
+        figure: one of :data:`mpt.analysis.figures.FIGURES`; None for that of the sweep, or one that suits the runs.
+        most: points of a curve.
+
+    Raises:
+        ValueError: there is no such figure.
+    """
+    if figure:
+        get_figure(figure)
+    counts = {state: number for state in STATES if (number := sum(run.state == state for run in runs))}
+    progress = over_epochs(runs, most=most)
+    done = {str(run.name) for run in runs if run.state == "done"}
+    rows = [row for row in read_runs(folder).rows if row["run"] in done] if done else []
+    if not rows:
+        note = (
+            "No run has ended yet: the figure, the table and the verdicts follow." if runs else "There is no run yet."
+        )
+        return Overview(counts, charts=progress, notes=[note])
+    table, notes = to_table(rows), list[str]()
+    title, panels = _figure(table, figure, notes)
+    head, cells = _table(table, notes)
+    return Overview(counts, title, [*panels, *progress], head, cells, _verdicts(table), notes)
+
+
+def over_epochs(runs: Sequence[Run], *, most: int) -> list[Chart]:
+    """The test accuracy of every run over its epochs; a line leads to its run."""
+    drawn = list[dict[str, Any]]()
+    for run in runs:
+        points = [(row["epoch"], row["test/acc"]) for row in run.metrics if row.get("test/acc") is not None]
+        if points:
+            x, y = zip(*thin(points, most), strict=True)
+            label, values = printable(run.name, 200), [short(100 * acc) for acc in y]
+            drawn.append({"label": label, "colour": len(drawn), "x": x, "y": values, "link": run.key})
+    title = "Test accuracy over the epochs, of every run"
+    return [{"title": title, "x": "epoch", "y": "test accuracy (%)", "lines": drawn, "many": True}] if drawn else []
+
+
+def choose_figure(table: pd.DataFrame) -> Figure:
+    """A figure that suits the runs: over P or another number that varies; the other settings tell lines apart."""
+    varied = [c for c in table if is_setting(c) and c not in _FREE and table[c].nunique(dropna=False) > 1]
+    numbers = [c for c in varied if table[c].dtype.kind in "iuf" and table[c].notna().all()]
+    x = next((c for c in ("prune", "width", *numbers) if c in numbers), "prune")
+    others = [c for c in varied if c not in (x, "model", "data")]
+    return get_figure(None, x=x, y="test_acc", hue=("variant", *others[:_HUES]), panel=("data", "model"))
+
+
+def _figure(table: pd.DataFrame, name: str | None, notes: list[str]) -> tuple[str, list[Chart]]:
+    names = sorted({str(sweep) for sweep in table["sweep"].dropna()}) if "sweep" in table else []
+    own = names[0] if len(names) == 1 and names[0] in FIGURES and FIGURES[names[0]].rows == "runs" else None
+    first = name or own
+    wanted = [*([(first, FIGURES[first])] if first else []), (None, choose_figure(table))]
+    for title, figure in wanted:
+        try:
+            rows = select_runs(figure, table, name=title)
+            return (figure.title if title else _title(figure)), [
+                _panel(figure, y, *panel) for y in figure.y for panel in lines(figure, rows, y=y).items()
+            ]
+        except ValueError as error:
+            notes.append(f"{title or 'The figure'} cannot be drawn: {error}")
+    return "", []
+
+
+def _title(figure: Figure) -> str:
+    y, x = (axis_label(name).removesuffix(" (%)") for name in (figure.y[0], figure.x))
+    return f"{y[:1].upper()}{y[1:]} over {x}"
+
+
+def _panel(figure: Figure, y: str, title: str, drawn: list[Line]) -> Chart:
+    factors = list(dict.fromkeys(value for line in drawn for value in line.x if isinstance(value, str)))
+    colours = iter(i for i in range(len(drawn) + 2) if i not in COLOURS.values())
+    lines = []
+    for line in drawn:
+        colour = COLOURS[line.label] if line.label in COLOURS else next(colours)
+        values = {"y": line.mean, "low": line.lowest, "high": line.highest}
+        about = {"label": line.label, "colour": colour, "n": line.n, "across": line.across}
+        lines.append(about | {"x": line.x} | {key: [short(v) for v in each] for key, each in values.items()})
+    chart = {"title": title, "x": axis_label(figure.x), "y": axis_label(y), "lines": lines, "log": figure.log}
+    return chart | {"joined": figure.joined} | ({"factors": factors} if factors else {})
+
+
+def _table(table: pd.DataFrame, notes: list[str]) -> tuple[list[str], list[list[str]]]:
+    try:
+        found = summary(table)
+    except ValueError as error:
+        notes.append(f"The table cannot be made: {error}")
+        return [], []
+    factor = axis_factor("test_acc")
+    head = [f"{name} %" if name in STATISTICS[:3] else printable(name, 60) for name in found.columns]
+    cells = [
+        [f"{factor * row[c]:.2f}" if c in STATISTICS[:3] else printable(spell(row[c]), 200) for c in found.columns]
+        for row in found.to_dict("records")
+    ]
+    return head, cells
+
+
+def _verdicts(table: pd.DataFrame) -> list[Verdict]:
+    judged = sorted(judge(table), key=lambda verdict: verdict.shown is None)
+    return [
+        Verdict(
+            verdict.claim,
+            verdict.word,
+            ""
+            if verdict.n is None
+            else f"{verdict.n[0]}"
+            if len({*verdict.n}) == 1
+            else f"{verdict.n[0]} to {verdict.n[1]}",
+            CLAIMS[verdict.claim].text,
+            printable(verdict.numbers, 10_000),
+        )
+        for verdict in judged
+    ]
