@@ -43,7 +43,6 @@ from mpt.experiment.result import build_header, measure, print_result, write_run
 from mpt.experiment.team import share, together
 from mpt.experiment.trainer import build_trainer, monitor_of, stop_children
 from mpt.files import write_atomically
-from mpt.pages.library import check_installed
 from mpt.processes import group, is_first
 from mpt.run.config import write_config
 from mpt.run.name import run_digest
@@ -122,6 +121,8 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     with together():
         loggers.check(settings.logger)
         if settings.report == "html":
+            from mpt.pages.library import check_installed
+
             check_installed()
         method, data, backbone, net, header, more = start(settings)
         build_optim(net, settings.optim, epochs=settings.epochs)  # raises before anything is written
