@@ -14,7 +14,7 @@ from mpt.ticket.ticket import Ticket
 
 def test_curves_are_the_metrics_of_the_run(one, read):
     run = read(one)
-    charts = {chart["title"]: chart for chart in curves(run, most=100)}
+    charts = {chart["title"]: chart for chart in curves(run, most=100, layers=True)}
     assert list(charts) == ["Loss", "Accuracy", "Flips", "Density", "Flips of each layer", "Gain of each layer"]
     line = charts["Accuracy"]["lines"][-1]
     assert line["label"] == "test images"
@@ -26,12 +26,12 @@ def test_curves_are_the_metrics_of_the_run(one, read):
 def test_numbers_that_are_missing_leave_a_gap(one, read):
     run = read(one)
     rows = [row | {"test/acc": None} for row in run.metrics[:1]] + run.metrics[1:]
-    chart = curves(dataclasses.replace(run, metrics=rows), most=100)[1]
+    chart = curves(dataclasses.replace(run, metrics=rows), most=100, layers=True)[1]
     assert chart["lines"][-1]["x"] == (2, 3)
 
 
 def test_a_run_without_epochs_has_no_curves(one, read):
-    assert curves(dataclasses.replace(read(one), metrics=[]), most=100) == []
+    assert curves(dataclasses.replace(read(one), metrics=[]), most=100, layers=True) == []
 
 
 @pytest.mark.parametrize(("number", "most"), [(3, 10), (250, 100), (11, 10), (10, 10)])

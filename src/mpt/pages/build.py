@@ -92,8 +92,7 @@ def build(folder: Path, *, figure: str | None = None, speed: bool = False, watch
 
 def payload(run: Run, detail: Detail, *, speed: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the page holds of one run: its section as HTML, its charts and its pictures."""
-    charts = [*curves(run, most=detail.points), *gains(run), *zero_kernels(run)]
-    charts = charts if detail.layers else [chart for chart in charts if "of each layer" not in chart["title"]]
+    charts = [*curves(run, most=detail.points, layers=detail.layers), *gains(run), *zero_kernels(run)]
     shown = pictures(run, side=detail.side)
     section = template("run.html").render(
         run=run,

@@ -24,8 +24,14 @@ MOST_LINES = 12  # of one chart of layers
 NAME = 120  # characters of a name
 
 
-def curves(run: Run, *, most: int) -> list[Chart]:
-    """Loss, accuracy, flips and density over the epochs, and with room for it the gains; ``most`` points a line."""
+def curves(run: Run, *, most: int, layers: bool) -> list[Chart]:
+    """Loss, accuracy, flips and density over the epochs, and flips and gain of each layer.
+
+    Args:
+        run: any.
+        most: points of a line.
+        layers: whether there is room for the curves of single layers.
+    """
     rows = thin(run.metrics, most)
     charts = [
         _over_epochs("Loss", "cross-entropy", rows, LOSSES),
@@ -33,13 +39,13 @@ def curves(run: Run, *, most: int) -> list[Chart]:
         _over_epochs("Flips", "mask bits that changed (%)", rows, {"ticket/flips": "all layers"}, factor=100),
         _over_epochs("Density", "weights kept (%)", rows, {"ticket/density": "all layers"}, factor=100),
     ]
-    for title, y, prefix, factor in (
+    for title, y, prefix, factor in layers * (
         ("Flips of each layer", "mask bits that changed (%)", "ticket/flips/", 100),
         ("Gain of each layer", "gain", "ticket/gain/", 1),
     ):
         names = [name for name in (rows[-1] if rows else {}) if name.startswith(prefix)]
-        layers = {name: printable(name.removeprefix(prefix), NAME) for name in _spread(names, MOST_LINES)}
-        charts.append(_over_epochs(title, y, rows, layers, factor=factor))
+        labels = {name: printable(name.removeprefix(prefix), NAME) for name in _spread(names, MOST_LINES)}
+        charts.append(_over_epochs(title, y, rows, labels, factor=factor))
     return [chart for chart in charts if chart["lines"]]
 
 

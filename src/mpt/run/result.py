@@ -7,13 +7,14 @@ Both files are written and read here. What they say is data: keys are held again
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mpt.files import digest, write_atomically
-from mpt.schema import fits, is_int, is_text, misfits, parse, printable, read_json, read_text
+from mpt.schema import is_int, is_text, misfits, printable, read_json, read_text
 
 FILE, METRICS_FILE = "result.json", "metrics.jsonl"
 MAX_RESULT = 2**22  # bytes
@@ -142,12 +143,35 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
         OSError: there is none, or it cannot be read.
         ValueError: a row is not one of numbers.
     """
-    rows = []
+    rows, known, kept = list[dict[str, Any]](), set[str](), set[str]()
     for number, line in enumerate(read_text(directory / METRICS_FILE).splitlines(), 1):
-        row = parse(line, finite=False)
-        if not isinstance(row, dict) or not is_int(row.get("epoch"), 1, 2**31):
+        row = _row(line)
+        if row is None or not is_int(row.get("epoch"), 1, 2**31):
             raise ValueError(f"line {number} is not the row of an epoch")
-        if wrong := [name for name, value in row.items() if not (is_text(name) and fits(value, float | None))]:
+        if new := row.keys() - known:  # of thousands of equal rows the names are checked once
+            known |= {name for name in new if is_text(name)}
+            kept |= {name for name in known if name in METRICS or "/" in name}
+        if wrong := [name for name, value in row.items() if not (name in known and _is_number_or_none(value))]:
             raise ValueError(f"line {number} is damaged: {printable(wrong[0])} is not a number")
-        rows.append({name: value for name, value in row.items() if name in METRICS or "/" in name})
+        rows.append({name: value for name, value in row.items() if name in kept})
     return rows
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """The JSON object of a line, with None for numbers that are not finite; None for anything else.
+
+    As :func:`mpt.schema.parse` with a check of every value, in a tenth of the time: a page reads thousands of rows.
+    """
+    try:
+        row = json.loads(line)
+    except RecursionError:
+        return None
+    if not isinstance(row, dict):
+        return None
+    if not all(type(value) is not float or math.isfinite(value) for value in row.values()):
+        return {name: None if type(v) is float and not math.isfinite(v) else v for name, v in row.items()}
+    return row
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return type(value) is float or value is None or is_int(value, -(2**63), 2**64)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mpt.files import checksum, write_atomically
-from mpt.schema import fits, is_text, misfits, read_json
+from mpt.schema import fits, is_text, read_json
 from mpt.ticket.pictures import kernels, pair_densities, unpack
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def read_facts(directory: Path, *, ticket_checksum: str) -> dict[str, Any]:
         OSError: there are none, or they cannot be read.
         ValueError: they are damaged, or of another ticket.
     """
-    content = read_json(directory / FILE)
-    if not isinstance(content, dict) or not fits(content, Facts) or misfits(content, Facts):
+    content: dict[str, Any] = read_json(directory / FILE)
+    if not fits(content, Facts):
         raise ValueError(f"{FILE} is not what mpt wrote")
     if content.get("ticket_checksum") != ticket_checksum:
         raise ValueError(f"{FILE} is of another ticket")
