@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from mpt.analysis.aggregate import points
 from mpt.analysis.drawing import draw, lines, select_runs
 from mpt.analysis.figures import FIGURES, Figure
+from mpt.analysis.papers import published as published_rows
+from mpt.analysis.table import load
+from mpt.files import HOME
 from tests.analysis.conftest import curve, result
 
 
@@ -47,7 +52,7 @@ def test_the_points_of_figure_2_are_the_points_of_the_table(fig2):
     expected = points(fig2[fig2["method"] != "dense"], by=("model", "variant", "prune"), y="test_acc")
     assert len(drawn) == 6
     for (model, variant), group in expected.groupby(["model", "variant"]):
-        xy, low, high = drawn[model, variant]
+        xy, low, high = drawn[model.capitalize(), variant]
         assert xy == [[100 * x, 100 * y] for x, y in zip(group["prune"], group["mean"], strict=True)]
         assert low == pytest.approx(100 * group["lowest"])
         assert high == pytest.approx(100 * group["highest"])
@@ -55,8 +60,8 @@ def test_the_points_of_figure_2_are_the_points_of_the_table(fig2):
 
 def test_the_dense_network_is_a_horizontal_line_in_every_panel(fig2):
     drawing = draw(FIGURES["fig2"], select_runs(FIGURES["fig2"], fig2))
-    assert horizontal_lines(drawing) == {(model, "dense"): pytest.approx(71) for model in ("conv2", "conv4", "conv10")}
-    assert [axes.get_title() for axes in drawing.axes] == ["conv2", "conv4", "conv10"]
+    assert horizontal_lines(drawing) == {(model, "dense"): pytest.approx(71) for model in ("Conv2", "Conv4", "Conv10")}
+    assert [axes.get_title() for axes in drawing.axes] == ["Conv2", "Conv4", "Conv10"]
     assert drawing.axes[0].get_xlabel() == "weights pruned (%)"
     assert [text.get_text() for text in drawing.legends[0].get_texts()][-1] == "dense"
 
@@ -66,23 +71,23 @@ def test_a_dense_network_over_width_has_its_own_line(table):
     rows += [row for w in (0.5, 1.0) for row in curve({0.0: 0.4 + w / 10}, width=w, method="dense")]
     drawn = drawn_points(draw(FIGURES["fig3"], select_runs(FIGURES["fig3"], table(*rows))))
     assert {label for _, label in drawn} == {"MPT-1/32, 60 % pruned", "MPT-1/32, 90 % pruned", "dense"}
-    assert [x for x, _ in drawn["conv2", "dense"][0]] == [0.5, 1.0]
-    assert [y for _, y in drawn["conv2", "dense"][0]] == pytest.approx([45, 50])
+    assert [x for x, _ in drawn["Conv2", "dense"][0]] == [0.5, 1.0]
+    assert [y for _, y in drawn["Conv2", "dense"][0]] == pytest.approx([45, 50])
 
 
 def test_the_figure_of_a_sweep_shows_only_the_runs_of_that_sweep(table):
     rows = table(*curve({0.5: 0.6}, sweep="fig2"), *curve({0.5: 0.9}, sweep="fig5", epochs=20))
     assert len(select_runs(FIGURES["fig2"], rows, name=None)) == 6
     panels = lines(FIGURES["fig2"], select_runs(FIGURES["fig2"], rows, name="fig2"), y="test_acc")
-    assert [line.mean for line in panels["conv2"]] == [[pytest.approx(60)]]
+    assert [line.mean for line in panels["Conv2"]] == [[pytest.approx(60)]]
 
 
 def test_the_caption_states_data_budget_and_n(table):
     rows = table(*curve({0.5: 0.6, 0.8: 0.6}, budget="mini"))
     caption = draw(FIGURES["fig2"], rows).get_suptitle().replace("\n", " ")
-    assert caption == "Depth and pruning rate: digits, budget mini, mean of 3 seeds, bars from lowest to highest"
+    assert caption == "Depth and pruning rate: digits, small runs, mean of 3 seeds, bars from lowest to highest"
     one = draw(FIGURES["fig2"], rows[rows["seed"] == 0]).get_suptitle().replace("\n", " ")
-    assert one == "Depth and pruning rate: digits, budget mini, one seed"
+    assert one == "Depth and pruning rate: digits, small runs, one seed"
 
 
 def test_text_on_the_horizontal_axis_is_drawn_as_adjacent_bars(table):
@@ -110,18 +115,18 @@ def test_the_search_has_no_line_and_no_panel_in_figures_of_fine_tuning(table):
     settings = {"optim.name": "sgd", "optim.schedule": "cosine"}
     panels = lines(grid, select_runs(grid, table(search, *rows).assign(**settings)), y="test_acc")
     assert {title: [line.label for line in drawn] for title, drawn in panels.items()} == {
-        "layers first, batch 256": ["name sgd, schedule cosine"],
-        "layers last, batch 128": ["name sgd, schedule cosine"],
+        "first layers, batch 256": ["SGD, cosine schedule"],
+        "last layers, batch 128": ["SGD, cosine schedule"],
     }
     epochs = table(search, *rows).assign(epoch=1, **{"test/acc": 0.5})
     panels = lines(FIGURES["finetune"], select_runs(FIGURES["finetune"], epochs), y="test/acc")
-    assert sorted(line.label for line in panels["conv2"]) == ["layers first", "layers last"]
+    assert sorted(line.label for line in panels["Conv2"]) == ["first layers", "last layers"]
 
 
 def test_only_a_dense_network_is_called_dense(table):
     rows = table(finetuned("last"), result(method__power=3.0, seed=1), result(method="dense", prune=0.0))
     figure = Figure("", "width", hue=("method.power",))
-    assert [line.label for line in lines(figure, select_runs(figure, rows), y="test_acc")["conv2"]] == [
+    assert [line.label for line in lines(figure, select_runs(figure, rows), y="test_acc")["Conv2"]] == [
         *("power 3", "no power", "dense"),
     ]
 
@@ -131,3 +136,60 @@ def test_every_panel_of_several_measures_names_its_measure(table):
     rows = table(*curve({0.5: 0.6, 0.8: 0.5}, **same), *curve({0.5: 0.6}, model="conv4", **same))
     drawing = draw(FIGURES["threshold"], select_runs(FIGURES["threshold"], rows))
     assert [axes.get_ylabel() for axes in drawing.axes] == ["seconds an epoch"] * 3 + ["test accuracy (%)"] * 3
+
+
+TABLES = {"fig1": "digits/runs", "fig2": "mini/fig2", "fig3": "digits/runs", "fig4": "digits/runs", "fig5": "mini/fig5"}
+
+
+def texts(drawing):
+    """Every text that is drawn, with its box in pixels."""
+    drawing.draw_without_rendering()
+    found = [drawing._suptitle] if drawing._suptitle else []
+    found += [text for legend in drawing.legends for text in legend.get_texts()]
+    for axes in drawing.axes:
+        found += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        found += [tick.label1 for axis in (axes.xaxis, axes.yaxis) for tick in axis._update_ticks()]  # those in view
+    return [(text, text.get_window_extent()) for text in found if text.get_visible() and text.get_text().strip()]
+
+
+@pytest.mark.parametrize("style", ["screen", "paper"])
+@pytest.mark.parametrize("name", TABLES)
+def test_no_label_is_small_and_none_covers_another(name, style):
+    table = load(HOME / "results" / f"{TABLES[name]}.csv")
+    quoted = published_rows(FIGURES[name].published) if FIGURES[name].published else None
+    drawing = draw(FIGURES[name], select_runs(FIGURES[name], table), published=quoted, style=style)
+    boxes = texts(drawing)
+    assert len(boxes) > 10
+    assert min(text.get_fontsize() for text, _ in boxes) >= 6
+    covering = [
+        (a.get_text(), b.get_text())
+        for (a, box), (b, other) in itertools.combinations(boxes, 2)
+        if box.shrunk(0.98, 0.9).overlaps(other.shrunk(0.98, 0.9))
+    ]
+    assert not covering
+    width, height = drawing.get_size_inches() * drawing.dpi
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for _, box in boxes)
+    if style == "paper":
+        assert drawing.get_figwidth() == 3.3
+        assert drawing.get_suptitle() == ""
+
+
+def test_one_seed_is_hollow_and_several_are_not(table):
+    rows = table(*curve({0.5: 0.6}, seeds=(0,)), *curve({0.8: 0.5}))
+    (axes,) = draw(FIGURES["fig2"], rows).axes
+    hollow = {tuple(x): line.get_mfc() == "white" for line in axes.get_lines() for x in [line.get_xdata()]}
+    assert hollow[(50.0,)]
+    assert not hollow[(50.0, 80.0)]
+
+
+def test_the_width_has_a_logarithmic_axis_with_the_measured_values(table):
+    rows = [row for w in (0.125, 0.25, 1.0) for row in curve({0.6: w / 2}, width=w)]
+    (axes,) = draw(FIGURES["fig3"], table(*rows)).axes
+    assert axes.get_xscale() == "log"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.125", "0.25", "1"]
+
+
+def test_a_title_replaces_the_caption_and_an_empty_one_removes_it(table):
+    rows = table(*curve({0.5: 0.6}))
+    assert draw(FIGURES["fig2"], rows, title="Ours").get_suptitle() == "Ours"
+    assert draw(FIGURES["fig2"], rows, title="").get_suptitle() == ""

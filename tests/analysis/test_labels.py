@@ -11,8 +11,8 @@ def test_only_fractions_are_shown_in_percent():
 
 
 def test_a_panel_title_names_the_known_columns_only():
-    assert panel_title({"model": "conv4", "prune": 0.5}, ("model", "prune")) == "conv4, prune 0.5"
-    assert panel_title({"model": "conv4"}, ("model", "prune")) == "conv4"
+    assert panel_title({"model": "conv4", "prune": 0.5}, ("model", "prune")) == "Conv4, 50 % pruned"
+    assert panel_title({"model": "conv4"}, ("model", "prune")) == "Conv4"
 
 
 def test_a_line_label_names_its_settings_and_a_dense_network():

@@ -9,17 +9,18 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.aggregate import level, numeric_rows, points, require, select, select_sweep, sort_naturally, spell
+from mpt.analysis.aggregate import level, numeric_rows, points, require, select, select_sweep, sort_naturally
 from mpt.analysis.figures import Figure
-from mpt.analysis.labels import axis_factor, axis_label, line_label, panel_title
+from mpt.analysis.labels import axis_factor, axis_label, line_label, name_of, panel_title
+from mpt.analysis.lines import Line
+from mpt.analysis.marks import COLUMN, STYLES, marks
+from mpt.analysis.panel import draw_panel, draw_published, place_names
 from mpt.files import CONF
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
 NO_DATE: dict[str, dict[str, Any]] = {
@@ -27,22 +28,7 @@ NO_DATE: dict[str, dict[str, Any]] = {
     ".pdf": {"CreationDate": None, "Creator": "mpt", "Producer": "mpt"},
     ".png": {"Software": "mpt"},
 }
-_MARKERS, _STYLES = "osD^vP*X", ("-", "--", "-.", (0, (1, 1)))
 _COLUMNS = 4  # panels in a row
-_MANY = 25  # a line with more points has no markers, and a band instead of bars
-
-
-@dataclass
-class Line:
-    """One line of a panel, in the units of the axes; ``across`` draws it horizontally over the whole panel."""
-
-    label: str
-    x: list[Any]
-    mean: list[float]
-    lowest: list[float]
-    highest: list[float]
-    n: list[int]
-    across: bool = False
 
 
 def select_runs(figure: Figure, table: pd.DataFrame, *, name: str | None = None) -> pd.DataFrame:
@@ -90,43 +76,75 @@ def lines(figure: Figure, table: pd.DataFrame, *, y: str) -> dict[str, list[Line
         for values, group in _line_points(figure, part, column, across=across):
             label = line_label(values, figure.hue, dense=dense) or axis_label(column)
             label += ", by chance" if figure.hue and column == figure.reference else ""
-            line = _build_line(figure, group, column, label=label, across=across)
+            named = values.get("variant", values.get("method"))
+            kind = "dense" if dense or named == "dense" else str(named) if named else label
+            line = _build_line(figure, group, column, label=label, kind=kind, across=across)
             panels.setdefault(panel_title(values, figure.panel), []).append(line)
-    return {name: sorted(panels[name], key=lambda line: line.label == "dense") for name in sort_naturally(list(panels))}
+    return {name: sorted(panels[name], key=lambda line: line.kind == "dense") for name in sort_naturally(list(panels))}
 
 
-def draw(figure: Figure, table: pd.DataFrame, *, published: pd.DataFrame | None = None) -> Drawing:
-    """Draw ``figure`` from the rows of ``table`` that :func:`select_runs` selected."""
+def draw(
+    figure: Figure,
+    table: pd.DataFrame,
+    *,
+    published: pd.DataFrame | None = None,
+    style: str = "screen",
+    title: str | None = None,
+) -> Drawing:
+    """Draw ``figure`` from the rows of ``table`` that :func:`select_runs` selected.
+
+    Args:
+        figure: what to draw.
+        table: the runs.
+        published: the papers' numbers to add.
+        style: ``screen``, or ``paper``: as wide as a column, 3.3 inches, in 8 points, without a title of its own.
+        title: instead of the figure's own; empty for none.
+    """
     from matplotlib.figure import Figure as Drawing
 
     quoted = [] if published is None else _published_rows(figure, published, table)
-    panels = [(y, title, drawn) for y in figure.y for title, drawn in _panels(figure, table, quoted, y).items()]
-    columns = min(_COLUMNS, max(1, len(panels) // len(figure.y)))
+    panels = [(y, name, drawn) for y in figure.y for name, drawn in _panels(figure, table, quoted, y).items()]
+    most = _COLUMNS if style == "screen" else 1 if quoted and not figure.joined else 2  # names need room
+    columns = min(most, max(1, len(panels) // len(figure.y)))
     rows = -(-len(panels) // columns)
-    with deterministic():
-        drawing = Drawing(figsize=(max(3.1 * columns, 5.4), 2.7 * rows + 0.9), layout="constrained")
-        grid = drawing.subplots(rows, columns, squeeze=False, sharey="row" if columns >= len(panels) else False)
+    size = (
+        (COLUMN, (2.2 if published is not None else 1.55) * rows + 0.5)
+        if style == "paper"
+        else (max(3.1 * columns, 5.4), 2.7 * rows + 0.9)
+    )
+    with deterministic(style):
+        drawing = Drawing(figsize=size, layout="constrained")
+        shared = columns >= len(panels) and "data" not in figure.panel
+        grid = drawing.subplots(rows, columns, squeeze=False, sharey="row" if shared else False)
         for axes in grid.flat[len(panels) :]:
             axes.remove()
-        styles = {label: i for i, label in enumerate(_labels(panels))}
-        for axes, (y, title, drawn) in zip(grid.flat, panels, strict=False):
-            _draw_panel(axes, figure, drawn, styles)
-            _draw_published(axes, figure, _rows_of_panel(quoted, figure, title, y), y=y)
-            axes.set(title=title, xlabel=axis_label(figure.x))
+        looks = marks(_labels(panels))
+        names = []
+        for axes, (y, name, drawn) in zip(grid.flat, panels, strict=False):
+            draw_panel(axes, figure, drawn, looks)
+            names.append((axes, draw_published(axes, figure, _rows_of_panel(quoted, figure, name, y), y=y)))
+            axes.set_title(name)
+            last = list(grid.flat).index(axes) + columns >= len(panels)
+            axes.set_xlabel(axis_label(figure.x) if last or style == "screen" else "")
             if len(figure.y) > 1 or axes.get_subplotspec().is_first_col():
                 axes.set_ylabel(axis_label(y))
         _draw_legend(drawing)
-        drawing.suptitle(_caption(figure, table, panels, width=drawing.get_figwidth()), fontsize="medium")
+        drawing.caption = caption = _caption(figure, table, panels)  # type: ignore[attr-defined]
+        shown = title if title is not None else "" if style == "paper" else caption
+        if shown:
+            drawing.suptitle(textwrap.fill(shown, int((17 if style == "paper" else 12) * size[0])), fontsize="medium")
+        if left_out := place_names(drawing, [(axes, points) for axes, points in names if points]):
+            drawing.caption += f"; without room for the names {', '.join(left_out)}"  # type: ignore[attr-defined]
     return drawing
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Use matplotlib's defaults instead of the user's settings, and the same names in every SVG."""
+def deterministic(style: str = "") -> Iterator[None]:
+    """Use matplotlib's defaults and ``style`` instead of the user's settings, and the same names in every SVG."""
     import matplotlib as mpl
     from matplotlib.style import context
 
-    with context("default"), mpl.rc_context({"svg.hashsalt": "mpt"}):
+    with context("default"), mpl.rc_context({"svg.hashsalt": "mpt"} | STYLES.get(style, {})):
         yield
 
 
@@ -144,64 +162,17 @@ def _line_points(
         yield dict(zip(lines, keys, strict=True)), group
 
 
-def _build_line(figure: Figure, group: pd.DataFrame, y: str, *, label: str, across: bool) -> Line:
+def _build_line(figure: Figure, group: pd.DataFrame, y: str, *, label: str, kind: str, across: bool) -> Line:
     scaled = {name: [axis_factor(y) * value for value in group[name]] for name in ("mean", "lowest", "highest")}
     values = [] if across else group[figure.x]
     x = [value if isinstance(value, str) else axis_factor(figure.x) * value for value in values]
-    return Line(label, x, **scaled, n=[int(n) for n in group["n"]], across=across)
+    return Line(label, x, **scaled, n=[int(n) for n in group["n"]], kind=kind, across=across)
 
 
-def _labels(panels: list[tuple[str, str, list[Line]]]) -> list[str]:
-    """Every label once, the dense network last."""
-    labels = dict.fromkeys(line.label for _, _, drawn in panels for line in drawn)
-    return sorted(labels, key=lambda label: label == "dense")
-
-
-def _draw_panel(axes: Axes, figure: Figure, drawn: list[Line], styles: dict[str, int]) -> None:
-    positions = _positions(drawn)
-    for line in drawn:
-        i = styles[line.label]
-        color = "0.35" if line.label == "dense" else f"C{i % 10}"
-        if line.across:
-            _draw_across(axes, line, color)
-            continue
-        error = [
-            [m - low for m, low in zip(line.mean, line.lowest, strict=True)],
-            [high - m for m, high in zip(line.mean, line.highest, strict=True)],
-        ]
-        if positions:
-            width = 0.8 / len(drawn)
-            at = [positions[value] + (drawn.index(line) - (len(drawn) - 1) / 2) * width for value in line.x]
-            axes.bar(at, line.mean, width=width, yerr=error, color=color, label=line.label, error_kw={"capsize": 2})
-            continue
-        style: Any = "none" if not figure.joined else ":" if line.label == "dense" else _STYLES[i % len(_STYLES)]
-        if len(line.x) > _MANY:
-            axes.plot(line.x, line.mean, color=color, ls=style, label=line.label)
-            axes.fill_between(line.x, line.lowest, line.highest, color=color, alpha=0.15, lw=0)
-            continue
-        marker = _MARKERS[i % len(_MARKERS)]
-        axes.errorbar(
-            line.x, line.mean, error, color=color, ls=style, marker=marker, ms=4, capsize=2.5, label=line.label
-        )
-    if positions:
-        axes.set_xticks(list(positions.values()), list(positions), rotation=60, ha="right", fontsize="x-small")
-    if figure.log:
-        axes.set_xscale("log")
-    axes.grid(alpha=0.25)
-
-
-def _positions(drawn: list[Line]) -> dict[str, int]:
-    """Text on the horizontal axis -> its position, in order of appearance; empty for numbers."""
-    words = dict.fromkeys(value for line in drawn for value in line.x if isinstance(value, str))
-    return {word: position for position, word in enumerate(words)}
-
-
-def _draw_across(axes: Axes, line: Line, color: str) -> None:
-    """Draw a horizontal line at each mean, with a band from lowest to highest; several sizes give several lines."""
-    for mean, low, high in zip(line.mean, line.lowest, line.highest, strict=True):
-        axes.axhline(mean, ls=":", color=color, label=line.label)
-        if high > low:
-            axes.axhspan(low, high, color=color, alpha=0.12, lw=0)
+def _labels(panels: list[tuple[str, str, list[Line]]]) -> dict[str, str]:
+    """Every label once with its kind, the dense network last."""
+    kinds = {line.label: line.kind for _, _, drawn in panels for line in drawn}
+    return dict(sorted(kinds.items(), key=lambda item: item[1] == "dense"))
 
 
 def _published_rows(figure: Figure, published: pd.DataFrame, table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -224,23 +195,9 @@ def _rows_of_panel(quoted: list[dict[str, Any]], figure: Figure, panel: str, y: 
     return [row for row in quoted if y in row and panel_title(row, figure.panel) == panel]
 
 
-def _draw_published(axes: Axes, figure: Figure, rows: list[dict[str, Any]], *, y: str) -> None:
-    """Draw the papers' numbers with hollow markers and without bars, since their tables state no spread."""
-    hue = tuple(name for name in figure.hue if name != "variant")
-    labels = [(line_label(row, hue) if hue else row["kind"]) + " (published)" for row in rows]
-    for i, label in enumerate(dict.fromkeys(labels)):
-        line = [row for row, row_label in zip(rows, labels, strict=True) if row_label == label]
-        x, mean = [axis_factor(figure.x) * row[figure.x] for row in line], [axis_factor(y) * row[y] for row in line]
-        style: Any = ":" if figure.joined else "none"
-        axes.plot(x, mean, ls=style, marker="sdvo"[i % 4], mfc="none", color=f"C{5 + i % 5}", label=label)
-        if not figure.joined:
-            for row, at, acc in zip(line, x, mean, strict=True):
-                axes.annotate(
-                    row["method"], (at, acc), xytext=(3, 2), textcoords="offset points", fontsize=4.5, color="0.4"
-                )
-
-
 def _draw_legend(drawing: Drawing) -> None:
+    from matplotlib import rcParams
+
     handles: dict[str, Any] = {}
     for axes in drawing.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -249,25 +206,27 @@ def _draw_legend(drawing: Drawing) -> None:
     order = sorted(handles, key=lambda label: (label.endswith("(published)"), label == "dense"))
     handles = {label: handles[label] for label in order}
     if handles:
-        width = 0.07 * max(map(len, handles)) + 0.6  # approximate width of an entry, in inches
+        letters = float(rcParams["legend.fontsize"]) / 72  # inches
+        width = 0.55 * letters * max(map(len, handles)) + 4 * letters  # approximate width of an entry
         drawing.legend(
             list(handles.values()),
             list(handles),
             loc="outside lower center",
             ncols=max(1, min(len(handles), int(drawing.get_figwidth() / width))),
             frameon=False,
-            fontsize="small",
+            columnspacing=1.2,
         )
 
 
-def _caption(figure: Figure, table: pd.DataFrame, panels: list[tuple[str, str, list[Line]]], *, width: float) -> str:
-    """Title, data, budget and n, which every number needs."""
+def _caption(figure: Figure, table: pd.DataFrame, panels: list[tuple[str, str, list[Line]]]) -> str:
+    """Title, data, whether the runs are small, and n, which every number needs."""
     parts = []
-    for name in ("data", "budget"):
-        values = sort_naturally(table[name].dropna().unique()) if name in table and name not in figure.panel else []
-        if values:
-            parts.append(("budget " if name == "budget" else "") + ", ".join(map(spell, values)))
+    if "data" in table and "data" not in figure.panel:
+        parts.append(", ".join(name_of(value) for value in sort_naturally(table["data"].dropna().unique())))
+    if "budget" in table and "mini" in {*table["budget"].dropna()}:
+        parts.append("small runs")
     n = sorted({n for _, _, drawn in panels for line in drawn for n in line.n})
     seeds = f"{n[0]}" if n[0] == n[-1] else f"{n[0]} to {n[-1]}"
-    parts.append(f"mean of {seeds} seeds, bars from lowest to highest" if n[-1] > 1 else "one seed")
-    return textwrap.fill(f"{figure.title}: {', '.join(parts)}", int(12 * width))
+    hollow = ", hollow: one seed" if n[0] == 1 else ""
+    parts.append(f"mean of {seeds} seeds, bars from lowest to highest{hollow}" if n[-1] > 1 else "one seed")
+    return f"{figure.title}: {', '.join(parts)}"

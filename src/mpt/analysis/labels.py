@@ -29,6 +29,26 @@ LABELS = {
     "report/acceleration": "acceleration rate",
 }
 
+_NAMES = {  # what the settings call it -> what people call it
+    **{f"conv{depth}": f"Conv{depth}" for depth in (2, 4, 6, 8, 10)},
+    **{f"cifar_resnet{depth}": f"ResNet-{depth}" for depth in (18, 20, 32, 34, 44, 50, 56, 110)},
+    **{"vgg_small": "VGG-Small", "mlp": "MLP", "wide_resnet18_2": "Wide ResNet-18", "wide_resnet34": "Wide ResNet-34"},
+    **{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"},
+    **{"imagenet": "ImageNet", "image_folder": "an image folder", "sgd": "SGD", "adam": "Adam", "adamw": "AdamW"},
+}
+_WORDS = {  # settings whose value says enough without its name, or which have a better one
+    "optim.name": "{}",
+    "optim.schedule": "{} schedule",
+    "method.selection": "{} selection",
+    "method.power": "power {}",
+    "layers": "{} layers",
+}
+
+
+def name_of(value: Any) -> str:
+    """The name of a network, data set or optimizer as people write it: ``conv2`` -> ``Conv2``."""
+    return _NAMES.get(str(value), spell(value).replace("_", " "))
+
 
 def axis_factor(column: str) -> float:
     """Factor from the table to an axis: 100 for fractions, which are shown in percent, else 1."""
@@ -38,7 +58,7 @@ def axis_factor(column: str) -> float:
 
 
 def axis_label(column: str) -> str:
-    return LABELS.get(column, column)
+    return LABELS.get(column, column.replace("/", " ").replace(".", " ").replace("_", " "))
 
 
 def line_label(values: Mapping[str, Any], hue: tuple[str, ...], *, dense: bool = False) -> str:
@@ -49,26 +69,33 @@ def line_label(values: Mapping[str, Any], hue: tuple[str, ...], *, dense: bool =
         value = values.get(name)
         if value is None or value != value or (dense and name == "prune"):
             continue
-        if name in ("variant", "method", "model", "data"):
+        if name in ("variant", "method"):
             words.append(str(value))
+        elif name in ("model", "data"):
+            words.append(name_of(value))
         elif name == "prune":
             words.append(f"{100 * value:g} % pruned")
         else:
-            words.append(f"{_word(name)} {spell(value)}")
+            words.append(_WORDS.get(name, f"{_word(name)} {{}}").format(name_of(value)))
     if dense and hue and "dense" not in words:
         words.insert(0, "dense")
     return _plain(", ".join(words) or (f"no {_word(hue[0])}" if hue else ""))
 
 
 def panel_title(values: Mapping[str, Any], panel: tuple[str, ...]) -> str:
-    """Title of a panel, as in ``conv4, prune 0.5``, without columns that ``values`` lacks."""
-    return _plain(
-        ", ".join(
-            spell(values[name]) if name in ("model", "data", "variant", "method") else f"{name} {spell(values[name])}"
-            for name in panel
-            if name in values
-        )
-    )
+    """Title of a panel, as in ``Conv4, 50 % pruned``, without columns that ``values`` lacks."""
+    return _plain(", ".join(_part(name, values[name]) for name in panel if name in values))
+
+
+def _part(name: str, value: Any) -> str:
+    """One value in a title of a panel."""
+    if name in ("model", "data"):
+        return name_of(value)
+    if name in ("variant", "method"):
+        return spell(value)
+    if name == "prune":
+        return f"{100 * value:g} % pruned"
+    return _WORDS.get(name, f"{_word(name)} {{}}").format(name_of(value))
 
 
 def _plain(text: str) -> str:

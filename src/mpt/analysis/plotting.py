@@ -14,6 +14,8 @@ from mpt.analysis.aggregate import select
 from mpt.analysis.details import load_rows
 from mpt.analysis.drawing import NO_DATE, deterministic, draw, select_runs
 from mpt.analysis.figures import FIGURES, Figure
+from mpt.analysis.labels import axis_label
+from mpt.analysis.marks import STYLES
 from mpt.analysis.papers import published as published_rows
 from mpt.files import is_stream, write_atomically
 
@@ -32,6 +34,8 @@ def plot(
     panel: str | Sequence[str] = "model",
     where: Mapping[str, Sequence[Any]] = MappingProxyType({}),
     published: bool = False,
+    style: str = "screen",
+    title: str | None = None,
 ) -> Drawing:
     """Draw a figure of the papers by name, or ``y`` over ``x`` with a line per ``hue`` and a panel per ``panel``.
 
@@ -41,10 +45,14 @@ def plot(
         x, y, hue, panel: one column each; ``y``, ``hue`` and ``panel`` also take several.
         where: values that columns must have, as ``{"width": [1]}``.
         published: add the numbers printed in the papers.
+        style: ``screen``, or ``paper``: 3.3 inches wide, 8 points, no title.
+        title: of the figure, instead of the one that says data and seeds; empty for none.
 
     Raises:
         ValueError: a column or value is missing, or the runs of one point differ in more than their seed.
     """
+    if style not in STYLES:
+        raise ValueError(f"style must be {' or '.join(STYLES)}, got {style}")
     spec = get_figure(figure, x=x, y=y, hue=hue, panel=panel)
     if published and not spec.published:
         raise ValueError(f"the papers print no numbers for {figure or 'this figure'}: leave published out")
@@ -53,15 +61,16 @@ def plot(
     if figure and missing:
         raise ValueError(f"{figure} needs runs with {', '.join(missing)}, which these runs lack: choose other runs")
     quoted = published_rows(spec.published, paper=spec.paper) if published else None
-    return draw(spec, select_runs(spec, select(table, where), name=figure), published=quoted)
+    rows = select_runs(spec, select(table, where), name=figure)
+    return draw(spec, rows, published=quoted, style=style, title=title)
 
 
-def save(drawing: Drawing, path: str | Path) -> None:
-    """Write a .png, .svg or .pdf file, whole or not at all; equal drawings give equal bytes."""
+def save(drawing: Drawing, path: str | Path, *, dpi: float = 150) -> None:
+    """Write a .png, .svg or .pdf file, whole or not at all; equal drawings give equal bytes. ``dpi`` is for .png."""
     path = Path(path)
     suffix, buffer = check_output(path, tuple(NO_DATE)), io.BytesIO()
     with deterministic():
-        drawing.savefig(buffer, format=suffix[1:], dpi=150, metadata=NO_DATE[suffix])
+        drawing.savefig(buffer, format=suffix[1:], dpi=dpi, metadata=NO_DATE[suffix])
     write_atomically(path, buffer.getvalue())
 
 
@@ -97,4 +106,8 @@ def _custom_figure(x: str | None, **columns: str | Sequence[str]) -> Figure:
     axes: dict[str, Any] = {key: (value,) if isinstance(value, str) else tuple(value) for key, value in columns.items()}
     rows = {"epoch": "epochs", "layer": "layers", "score": "scores"}.get(x, "runs")
     custom = Figure("", x, joined=x != "num_kept", rows=rows, **axes)
-    return replace(custom, title=f"{' and '.join(custom.y)} over {x}")
+    return replace(custom, title=f"{' and '.join(map(_words, custom.y))} over {_words(x)}")
+
+
+def _words(column: str) -> str:
+    return axis_label(column).removesuffix(" (%)")

@@ -138,6 +138,11 @@ def _plot(arguments: list[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="file to write [NAME.svg; a table is printed]"
     )
+    parser.add_argument("--style", choices=("screen", "paper"), default="screen", help="paper: 3.3 inches, 8 points")
+    parser.add_argument(
+        "--title", metavar="TEXT", help="title instead of the one that says data and seeds; '' for none"
+    )
+    parser.add_argument("--dpi", type=_dpi, metavar="N", help="dots an inch of a .png [150; 300 for paper]")
     options = parser.parse_args(arguments)
     free = {key: getattr(options, key) for key in ("x", "y", "hue", "panel") if getattr(options, key)}
     if options.figure and free:
@@ -163,9 +168,20 @@ def _write_figure(options: argparse.Namespace, free: dict[str, Any]) -> None:
     check_output(output, tuple(NO_DATE))
     table = load_rows(options.runs, get_figure(options.figure, **free).rows, notify=_print_left_out)
     _print_undrawn(options.figure, table)
-    drawing = plot(table, figure=options.figure, where=_parse_where(options.where), published=options.published, **free)
-    save(drawing, output)
-    _say(output)(f"{output}: {' '.join(drawing.get_suptitle().split())}")
+    look = {"published": options.published, "style": options.style, "title": options.title}
+    drawing = plot(table, figure=options.figure, where=_parse_where(options.where), **look, **free)
+    save(drawing, output, dpi=options.dpi or (300 if options.style == "paper" else 150))
+    _say(output)(f"{output}: {drawing.caption}")  # type: ignore[attr-defined]
+
+
+def _dpi(text: str) -> float:
+    try:
+        dpi = float(text)
+    except ValueError:
+        dpi = 0
+    if not 10 <= dpi <= 2400:
+        raise argparse.ArgumentTypeError(f"dots an inch are from 10 to 2400, got {text}")
+    return dpi
 
 
 def _print_undrawn(name: str | None, table: Any) -> None:
@@ -175,6 +191,11 @@ def _print_undrawn(name: str | None, table: Any) -> None:
 
     shown = where_of(get_figure(name), table, name=name).get("variant") if name and "variant" in table else None
     others = sorted({*table["variant"]} - {*shown}) if shown else []
+    elsewhere = sorted({*table["sweep"].dropna()} - {name}) if name and "sweep" in table else []
+    if elsewhere and name in {*table["sweep"]}:
+        print(
+            f"{name} shows the runs of the sweep {name} and leaves out those of {', '.join(elsewhere)}", file=sys.stderr
+        )
     if others:
         print(
             f"{name} shows {', '.join(shown or ())} and leaves out {', '.join(others)}: "

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from mpt.analysis.aggregate import STATISTICS, spell, summary
 from mpt.analysis.claims import CLAIMS
-from mpt.analysis.drawing import Line, lines, select_runs
+from mpt.analysis.drawing import lines, select_runs
 from mpt.analysis.figures import FIGURES, Figure
 from mpt.analysis.labels import axis_factor, axis_label
+from mpt.analysis.lines import Line
 from mpt.analysis.plotting import get_figure
 from mpt.analysis.table import is_setting, read_runs, to_table
 from mpt.analysis.verdicts import judge
