@@ -6,7 +6,8 @@
 
 Tickets of random masks, seed 0, images of 32x32 pixels. Torch eager, torch.compile, onnxruntime and OpenVINO compute
 the dense network, so the tickets of one network share their times: all P of a network are measured in one group, in
-turn in one process (:mod:`mpt.engine.speed`). A row is written as soon as its group is measured.
+turn in one process (:mod:`mpt.engine.speed`). A row is written as soon as its group is measured. Rows of other
+processors stay as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 import mpt
 from benchmarks import rivals
 from benchmarks.engine_report import page
-from mpt.engine.speed import compare_speed
+from mpt.engine.speed import circumstances, compare_speed
 from mpt.files import write_atomically
 
 NETWORKS = ("conv4", "conv6", "cifar_resnet18", "vgg_small")
@@ -33,7 +34,7 @@ ACTIVATIONS = ("1/32", "1/1")
 PRUNES, BATCHES, THREADS = (0.5, 0.7, 0.8, 0.9, 0.95), (1, 64), (1, 2)
 SECONDS = 8.0  # for the rounds of a group, about
 FILE = Path(__file__).with_name("engine.json")
-KEY = ("network", "activations", "prune", "batch", "threads")
+KEY = ("code", "network", "activations", "prune", "batch", "threads")  # code: the processor's name in LLVM
 Row = dict[str, Any]
 
 
@@ -84,7 +85,7 @@ def read(path: Path) -> dict[tuple[Any, ...], Row]:
 
 def write(rows: dict[tuple[Any, ...], Row], path: Path) -> None:
     """The JSON file, and the page from it beside it."""
-    ordered = sorted(rows.values(), key=lambda row: (ACTIVATIONS.index(row["activations"]), key(row)))
+    ordered = sorted(rows.values(), key=lambda row: (row["code"], ACTIVATIONS.index(row["activations"]), key(row)))
     write_atomically(path, json.dumps({"rows": ordered}, indent=1) + "\n")
     write_atomically(path.with_name("ENGINE.md"), page(ordered))
 
@@ -114,7 +115,7 @@ def main() -> None:
         raise SystemExit("torch computes float32 in a lower precision here: unset what asks for it")
     if not options.out.parent.is_dir():
         parser.error(f"there is no folder {options.out.parent} for --out")
-    rows = read(options.out)
+    rows, code = read(options.out), circumstances()["code"]
     groups = [
         (n, a, b, t)
         for a in options.activations
@@ -124,7 +125,7 @@ def main() -> None:
     ]
     with TemporaryDirectory() as folder:
         for i, (network, activations, batch, threads) in enumerate(groups, 1):
-            cases = {(network, activations, prune, batch, threads): prune for prune in options.prune}
+            cases = {(code, network, activations, prune, batch, threads): prune for prune in options.prune}
             prunes = [p for case, p in cases.items() if options.again or case not in rows or is_busy(rows[case])]
             if not prunes:
                 continue

@@ -143,13 +143,24 @@ def test_a_ratio_below_its_goal_is_marked():
         "rounds": 3,
         "missing": {},
     }
-    row |= {"date": "2026-01-01T00:00", "machine": "CPU", "cores": 2, "code": "", "load_average": 1.0, "versions": {}}
+    row |= {
+        "date": "2026-01-01T00:00",
+        "machine": "CPU",
+        "cores": 2,
+        "code": "zen, vectors of 16",
+        "load_average": 1.0,
+        "versions": {},
+    }
     row |= {"ms": {}, "error": {"lists": 1e-7}}
     row |= {"ratio": {"torch": 1.0, "onnxruntime": 1.5, "lists": 4.25, "unrolled": 8.25}}
     page = engine_report.page([row])
     assert "| Conv4, lists | 4.25< / - |" in page
     assert "| Conv4, unrolled | 8.25 / - |" in page
     assert "| Conv4, unrolled | 5.5 / - |" in page  # against onnxruntime
+    half = engine_report.page([row | {"machine": "other", "code": "old, vectors of 8"}, row])
+    assert half.index("## CPU (zen") < half.index("## other (old")
+    assert "| Conv4, lists | 4.25 / - |" in half
+    assert "| *goal, MPT-1/32, lists* | 2.5 / 1.6 |" in half
     two = row | {
         "threads": 2,
         "batch": 64,
