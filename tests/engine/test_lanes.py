@@ -70,3 +70,14 @@ def test_parts_have_at_most_as_many_weights_as_a_byte_holds():
     assert all(np.bincount(taps[start:stop, 1]).max() <= 127 for start, stop in runs)
     assert lanes.parts(taps[:0], 3) == [(0, 0)]
     assert torch.iinfo(torch.int8).max == 127
+
+
+@pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
+def test_signs_are_exact_where_no_output_keeps_the_first_channels(unroll):
+    body = [mpt.BinaryActivation(), nn.Conv2d(40, 20, 3, padding=1, bias=False), nn.BatchNorm2d(20)]
+    net = make_ternary(nn.Sequential(*body, mpt.BinaryActivation()), np.random.default_rng(0), prune=0.9)
+    net[1].weight.data[:, :7] = 0
+    nodes, machine = fuse(trace(net, shape=(40, 8, 8))), Machine.host()
+    run = Run(*make(nodes, machine=machine, unroll=unroll), machine=machine)
+    images = np.random.default_rng(1).normal(size=(3, 40, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(run(images).reshape(3, *nodes[-1].shape), interpreter.run(nodes, images))

@@ -73,10 +73,10 @@ def lists(step: Product, chunks: list[slice]) -> tuple[np.ndarray, np.ndarray]:
 
     The parts: plus and minus in turn, as long as there are both; more of plus; more of minus. In turn, because a sum
     of all plus would be large and lose digits before the minus take it back. Behind the starts comes the first offset
-    of each chunk, from which its offsets count: in 16 bits, where these reach.
+    of each chunk, from which its offsets count: in 16 bits, where these reach. Lists of bytes have one chunk, from 0 on.
     """
     made = [_lists(step, channels) for channels in chunks]
-    bases = [int(offsets.min(initial=2**31 - 1)) if len(offsets) else 0 for offsets, _ in made]
+    bases = [int(offsets.min()) if len(offsets) and not step.binary else 0 for offsets, _ in made]
     sizes = np.cumsum([0, *(len(offsets) for offsets, _ in made)])
     starts = [own[:-1] + before for (_, own), before in zip(made, sizes[:-1], strict=True)]
     offsets = np.concatenate([own - base for (own, _), base in zip(made, bases, strict=True)])
