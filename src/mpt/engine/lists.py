@@ -73,7 +73,7 @@ def lists(step: Product, chunks: list[slice]) -> tuple[np.ndarray, np.ndarray]:
 
     The parts: plus and minus in turn, as long as there are both; more of plus; more of minus. In turn, because a sum
     of all plus would be large and lose digits before the minus take it back. Behind the starts comes the first offset
-    of each chunk, from which its offsets count: in 16 bits, where these reach. Lists of bytes have one chunk, from 0 on.
+    of each chunk, from which its offsets count: in 16 bits, where these reach. Lists of bytes count from 0.
     """
     made = [_lists(step, channels) for channels in chunks]
     bases = [int(offsets.min()) if len(offsets) and not step.binary else 0 for offsets, _ in made]
