@@ -13,7 +13,7 @@ import yaml
 from mpt.files import CONF
 from mpt.pages.read import Run
 from mpt.run.name import flat
-from mpt.run.settings import FinetuneSettings, dials, spell
+from mpt.run.settings import FinetuneSettings, Settings, dials, spell
 from mpt.schema import printable
 from mpt.words import duration, size
 
@@ -98,7 +98,8 @@ def layer_table(run: Run) -> list[tuple[str, ...]]:
 
 def settings_table(run: Run) -> dict[str, list[Pair]]:
     """The settings that are not the default, under ``chosen``, and all others: name, value, meaning."""
-    known, chosen = dict(dials(FinetuneSettings)), flat(run.config)
+    chosen = flat(run.config)
+    known = dict(dials(FinetuneSettings if "ticket" in run.config else Settings))
     shipped = {
         f"{group}.{key}": value for group in ("model", "method") for key, value in _shipped(group, chosen).items()
     }
