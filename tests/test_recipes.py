@@ -45,6 +45,7 @@ OURS = {
     "mpt_vgg_small_dense": ("vgg_small", "sgd", 0.05, 0.9, 5e-4, 256, 250, "kaiming_normal"),
     "mpt_resnet18_dense": ("cifar_resnet18", "sgd", 0.1, 0.9, 5e-4, 256, 250, "kaiming_normal"),
     "fast_conv": ("conv6", "sgd", 0.1, 0.9, 1e-4, 32, 6, "kaiming_normal"),
+    "best_conv": ("conv6", "sgd", 0.1, 0.9, 1e-4, 32, 6, "kaiming_normal"),
     "fast_conv_1_1": ("conv6", "adam", 0.001, None, 1e-4, 32, 6, "kaiming_normal"),
     "fast_resnet18": ("cifar_resnet18", "sgd", 0.1, 0.9, 5e-4, 32, 6, "kaiming_normal"),
     "mpt_resnet34_dense": ("resnet34", "sgd", 0.1, 0.9, 1e-4, 256, 90, "kaiming_normal"),
@@ -92,11 +93,12 @@ def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
     )
     model, name, lr, momentum, *others = (TABLES | OURS)[recipe]
     assert row == (model, name, lr, optim.momentum if momentum is None else momentum, *others)
-    assert optim.nesterov is (recipe in ("fast_conv", "fast_resnet18"))
-    assert settings.data.crop == (0 if recipe.startswith("fast_") else None)
+    assert optim.nesterov is (recipe in ("fast_conv", "best_conv", "fast_resnet18"))
+    assert settings.data.crop == (0 if recipe.startswith(("fast_", "best_")) else None)
     expected = DEFAULTS | ({"prune": 0.0} if dense else {}) | ROWS.get(recipe, {})
     assert {key: getattr(settings, key) for key in expected} == expected
     assert settings.method.name == ("dense" if dense else "biprop")
+    assert settings.method.arguments["gains"] == ("learned" if recipe == "best_conv" else "layer")
     assert settings.method.arguments.get("selection", "layerwise") == SELECTIONS.get(recipe, "layerwise")
     imagenet = recipe.startswith(IMAGENET)
     assert settings.data.name == ("imagenet" if imagenet else "cifar10")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mpt.search.supermasks import Multicoated, PartlyFrozen
     from mpt.search.table import layer_table
     from mpt.theory.construct import construct
+    from mpt.ticket import zoo
     from mpt.ticket.ticket import Ticket
 
 _HOMES = {
@@ -47,7 +48,7 @@ _HOMES = {
     "start_epoch": "mpt.search.selection",
     "to_dense": "mpt.search.convert",
 }
-_MODULES = ("backbones", "data", "search")
+_MODULES = {"backbones": "mpt.backbones", "data": "mpt.data", "search": "mpt.search", "zoo": "mpt.ticket.zoo"}
 
 __all__ = [
     "BinaryActivation",
@@ -73,6 +74,7 @@ __all__ = [
     "search",
     "start_epoch",
     "to_dense",
+    "zoo",
 ]
 
 
@@ -99,7 +101,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _MODULES:
-        return importlib.import_module(f"mpt.{name}")
+        return importlib.import_module(_MODULES[name])
     if name == "__version__":
         return importlib.import_module("mpt.files").version()
     raise AttributeError(f"module 'mpt' has no attribute {name!r}")
