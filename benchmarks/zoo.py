@@ -2,8 +2,8 @@
 
     python -m benchmarks.zoo RUNS CIFAR     train what RUNS has not, measure, and write results/tickets
 
-CIFAR is CIFAR-10 as an image folder. Speed is that of ``mpt.compile`` (lists) against the faster layout of torch, for one
-picture at a time on one thread, in processor time of one process (:mod:`mpt.engine.speed`).
+CIFAR is CIFAR-10 as an image folder. Speed is that of ``mpt.compile`` (lists) against the faster layout of torch, for
+one picture at a time on one thread, in processor time of one process (:mod:`mpt.engine.speed`).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def test_the_page_shows_what_the_table_says():
 
 
 def test_an_unknown_name_lists_the_names():
-    with pytest.raises(ValueError, match="take one of .*digits-conv4"):
+    with pytest.raises(ValueError, match=r"take one of .*digits-conv4"):
         mpt.zoo.load("nothing")
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from mpt.files import HOME, DamagedError
 from mpt.ticket.ticket import Ticket
 
-FOLDER = HOME / "tickets" if (HOME / "tickets").is_dir() else HOME / "results" / "tickets"  # in a wheel, else the checkout
+_IN_WHEEL = HOME / "tickets"
+FOLDER = _IN_WHEEL if _IN_WHEEL.is_dir() else HOME / "results" / "tickets"
 
 
 @dataclass(frozen=True)
