@@ -98,7 +98,7 @@ def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
     expected = DEFAULTS | ({"prune": 0.0} if dense else {}) | ROWS.get(recipe, {})
     assert {key: getattr(settings, key) for key in expected} == expected
     assert settings.method.name == ("dense" if dense else "biprop")
-    assert settings.method.arguments["gains"] == ("learned" if recipe == "best_conv" else "layer")
+    assert settings.method.arguments.get("gains", "layer") == ("learned" if recipe == "best_conv" else "layer")
     assert settings.method.arguments.get("selection", "layerwise") == SELECTIONS.get(recipe, "layerwise")
     imagenet = recipe.startswith(IMAGENET)
     assert settings.data.name == ("imagenet" if imagenet else "cifar10")
