@@ -90,6 +90,7 @@ REFUSED = {  # option -> a value that is refused here, with the words of the sen
     "method": ("nope", "method has no choice"),
 }
 ELSEWHERE = {  # option -> the test that shows its effect
+    "evaluate_every": "experiment/test_module.py",
     "report": "experiment/test_train.py",
     "runs": "run/test_name.py",
     "sweep": "experiment/test_loggers.py",

@@ -131,6 +131,7 @@ def test_ctrl_c_raises_keyboard_interrupt_and_the_same_call_continues(tmp_path):
     code = f"""
 import os, signal, threading, time, mpt
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 def stop():
     while not list(Path({str(tmp_path)!r}).rglob("last.ckpt")): time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)

@@ -68,9 +68,9 @@ def rows(directory):
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_ends_with_its_five_files_and_a_true_result(run_here):
+def test_a_run_ends_with_its_six_files_and_a_true_result(run_here):
     row, directory = run_here("prune=0.8")
-    files = {"config.yaml", "metrics.jsonl", "last.ckpt", "ticket.safetensors", "result.json"}
+    files = {"config.yaml", "metrics.jsonl", "last.ckpt", "ticket.safetensors", "ticket.json", "result.json"}
     assert {path.name for path in directory.iterdir()} == files
     assert set(row) == RESULT_KEYS == {f.name for f in fields(schema.Result) if not f.metadata["optional"]}
     assert row == read_result(directory)

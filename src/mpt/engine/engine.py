@@ -80,8 +80,8 @@ def compile(
         nodes = operations(ticket, image_size=image_size)
         found = recipe.make(nodes, machine=machine, unroll=unroll, name=repr(ticket).partition("\n")[0])
         objects.keep(key, machine, found[0].to_bytes())
-        if file:
-            objects.keep(file, machine, digest.encode())
+    if file and not known:
+        objects.keep(file, machine, digest.encode())
     return Run(*found, machine=machine, threads=threads)
 
 
