@@ -24,6 +24,7 @@ from mpt.search.layers import unwrap
 from mpt.search.methods import Dense
 from mpt.search.table import LayerTable
 from mpt.ticket import format as files
+from mpt.ticket import hub
 from mpt.ticket.check import FORMAT
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.network import build_backbone, build_network
@@ -82,8 +83,14 @@ class Ticket:
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read and check a ticket file; FileNotFoundError or ValueError with the reason if it is not whole."""
+        """Read and check a file, or ``hf://user/name@revision``; OSError or ValueError with the reason if it fails."""
+        if str(path).startswith(hub.SCHEME):
+            return cls(*hub.read(str(path)))
         return cls(*files.read(path))
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Upload the ticket with a model card and return its address; options as in :func:`mpt.ticket.hub.push`."""
+        return hub.push(self, name, **options)
 
     def save(self, path: str | Path, *, format: int = FORMAT) -> None:
         """Write the ticket file, whole or not at all.
