@@ -19,6 +19,7 @@ ratios within the rounds, so that a drifting machine favours no alternative. All
         whole        the same search with every threshold selected among all scores
     select       the mask of the 20 % largest of n scores that do not move, compared with torch.sort and torch.topk,
                  which do not build a mask
+    subset sums  784 x 500 weights as sums of 21 numbers, shared by a row: the fewest within .01, and the closest sum
     peak memory  growth of the largest resident set by two steps, each case in its own process
     loader       one epoch of 20,000 random 3x32x32 images in batches: cropped (padding 4) and flipped, or unchanged
     start-up     an mpt-train command from start to exit: help, printed configuration, mistyped option (exit code 1)
@@ -38,6 +39,7 @@ from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 
 from benchmarks.commands import first_step_row, startup_row, sweep_row
@@ -64,6 +66,7 @@ from mpt.files import write_atomically
 from mpt.search.fast import threshold
 from mpt.search.layers import TicketWeight
 from mpt.search.mask import num_kept, select
+from mpt.theory import subset
 
 PRECISIONS = {"float32": 2, "bf16": 1}  # precision -> factor on the rounds of short steps
 SCORES = (36_864, 589_824, 2_359_296)  # scores of 3x3 convolutions with 64, 256 and 512 channels
@@ -106,6 +109,18 @@ def selection_row(n: int, *, rounds: int) -> Row:
     return Row(f"select among {n:,}", in_turn(runs, rounds=rounds), base="sort")
 
 
+def subset_row(*, rows: int = 500, rounds: int) -> Row:
+    """Milliseconds to find the fewest numbers within .01 of ``rows`` times 784 weights, and their closest subsets."""
+    generator = np.random.default_rng(0)
+    weights, numbers = generator.normal(0, 0.045, (rows, 784)), generator.uniform(-0.4, 0.4, (rows, 21))
+    ones = np.ones_like(numbers)
+    runs: dict[str, Callable[[], object]] = {
+        "fewest": lambda: subset.fewest(weights, numbers, ones, within=0.01),
+        "closest": lambda: subset.closest(weights, numbers, ones),
+    }
+    return Row(f"subset sums of {weights.size:,} weights", in_turn(runs, rounds=rounds), base="fewest")
+
+
 def loader_row(*, rounds: int) -> Row:
     """Images per second of the training loader (crop 4, flip) and the evaluation loader, both channels-last."""
     data = random_data(IMAGES)
@@ -135,6 +150,7 @@ def measure_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
     for n in SCORES:
         yield search_row(n, rounds=5 * rounds)
         yield selection_row(n, rounds=5 * rounds)
+    yield subset_row(rounds=min(rounds, 3))
     for name in names if DEVICE.type == "cpu" and sys.platform == "linux" else ():
         if name not in LONG:
             kinds = ("dense", "biprop", *(["1/1"] if name in VARIED else []))

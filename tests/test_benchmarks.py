@@ -56,6 +56,7 @@ ROWS = {
     "activations": lambda: steps.activations_row("tiny", rounds=1),
     "search": lambda: bench.search_row(10_000, rounds=1),
     "select": lambda: bench.selection_row(10_000, rounds=1),
+    "subset sums": lambda: bench.subset_row(rows=2, rounds=1),
     "loader": lambda: bench.loader_row(rounds=1),
     "start-up": lambda: commands.startup_row(rounds=1),
 }
