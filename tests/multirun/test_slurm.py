@@ -167,7 +167,7 @@ def test_a_batch_script_that_is_told_nothing_before_sigterm_is_interrupted_and_g
     with subprocess.Popen(["sbatch", *options, "job.sh"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as job:
         until(lambda: epochs(tmp_path) >= 2)
         shell("scancel", "--signal=TERM", job.stdout.readline().strip(), cwd=tmp_path)  # as at a limit: SIGKILL is next
-        assert job.wait(30) == 143, (tmp_path / "log").read_text()
+        assert job.wait(150) == 143, (tmp_path / "log").read_text()
     assert read_result(tmp_path / "run")["status"] == "interrupted"
     assert (tmp_path / "run" / "last.ckpt").is_file()
     shell("sbatch", *options, "job.sh", cwd=tmp_path)
