@@ -107,7 +107,7 @@ def card(ticket: Any, name: str, result: Mapping[str, Any]) -> str:
             "---",
             f"# {name}: a multi-prize lottery ticket",
             "",
-            "A subnetwork of a network of random weights that were never trained. Each kept weight is one bit.",
+            "A part of a network, found by mpt: the searched layers keep random weights that were never trained.",
             "",
             "| | |",
             "|---|---|",
