@@ -45,11 +45,12 @@ class Done(NamedTuple):
     stderr: str
 
 
-def command(name, *arguments, cwd, check=True, environment=None):
+def command(name, *arguments, cwd, check=True, environment=None, streams=None):
     """Run the console function of ``mpt-<name>`` in ``cwd``, in this process: a process would import torch first."""
     module, _, function_name = SCRIPTS[f"mpt-{name}"].partition(":")
     function = getattr(importlib.import_module(module), function_name)
-    out, err, code, before = io.StringIO(), io.StringIO(), 0, dict(os.environ)
+    out, err = streams or (io.StringIO(), io.StringIO())
+    code, before = 0, dict(os.environ)
     with (
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(out),
@@ -67,9 +68,53 @@ def command(name, *arguments, cwd, check=True, environment=None):
             err.write("" if isinstance(exit_.code, int) else f"{exit_.code}\n")
         finally:
             GlobalHydra.instance().clear()
+    if streams:
+        return Done(code, "", "")
     if check:
         assert code == 0, out.getvalue() + err.getvalue()
     return Done(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def terminal(columns=100):
+    """A pseudo-terminal: yields a text stream to write to, and a function that returns all that arrived so far.
+
+    The function is complete after the block.
+    """
+    import fcntl
+    import pty
+    import struct
+    import termios
+    import threading
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    parts = []
+
+    def read():
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while part := os.read(master, 65536):
+                parts.append(part)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with (
+            os.fdopen(slave, "w", encoding="utf-8", buffering=1) as stream,
+            mock.patch.dict(os.environ, TERM="xterm", COLUMNS=str(columns), LINES="30"),
+        ):
+            yield stream, lambda: b"".join(parts).decode()
+    finally:
+        reader.join()
+        os.close(master)
+
+
+def on_terminal(name, *arguments, cwd, columns=100):
+    """All that ``mpt-<name>``, run by :func:`command`, writes to a terminal: its phases and what it prints."""
+    with terminal(columns) as (stream, written):
+        done = command(name, *arguments, cwd=cwd, streams=(stream, stream))
+    assert done.returncode == 0, written()
+    return written()
 
 
 def process(name, *arguments, cwd):

@@ -13,16 +13,25 @@ import pytest
 import mpt
 
 PACKAGE, TESTS = Path(mpt.__file__).parent, Path(__file__).parent
-GROUND = {"words", "errors", "files", "processes", "schema", "signals", "streams"}  # at the top, below every room
+GROUND = {
+    "words",
+    "errors",
+    "files",
+    "phases",
+    "processes",
+    "schema",
+    "signals",
+    "streams",
+}  # at the top, below every room
 ALLOWED = {  # room -> the rooms and ground-floor files that it may import besides itself, from the bottom up
     "backbones": {"files"},
     "search": {"files", "streams"},
-    "data": {"files", "schema", "streams", "words"},
+    "data": {"files", "phases", "schema", "streams", "words"},
     "run": {"errors", "files", "processes", "schema", "signals", "words"},
     "analysis": {"run", "files", "schema"},
     "ticket": {"search", "backbones", "data", "files", "schema", "streams"},
     "engine": {"ticket", "search", "files"},
-    "theory": {"ticket", "analysis", "data", "search", "backbones", "files", "words"},
+    "theory": {"ticket", "analysis", "data", "search", "backbones", "files", "phases", "words"},
     "pages": {"engine", "ticket", "analysis", "run", "files", "schema", "words"},
     "experiment": {"pages", "ticket", "run", "data", "search", "backbones", *GROUND},
     "multirun": {"experiment", "pages", "run", "data", *GROUND},

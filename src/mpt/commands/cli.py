@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mpt.commands.arguments import for_sweeper, options_alone, path_and_overrides, path_first, split, with_output
+from mpt.commands.command import command, help_text
 from mpt.commands.spelling import check_spelling
 from mpt.commands.study import study
-from mpt.errors import give_up, is_mendable, run_command
-from mpt.files import version
+from mpt.errors import give_up, is_mendable
+from mpt.phases import say
 from mpt.processes import is_first, is_torchrun
 from mpt.run.apart import APART, follow_parent
 from mpt.run.queue import requeue
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.signals import Interrupted, cause, describe_with, unwind
-
-Command = Callable[[list[str]], None]
-
-
-def command(name: str, text: str) -> Callable[[Command], Callable[[], None]]:
-    """Decorator: the console command ``name`` from a function of its arguments; ``text`` in help.py is its help."""
-
-    def decorate(function: Command) -> Callable[[], None]:
-        def work(arguments: list[str]) -> None:
-            if not {"-h", "--help"}.isdisjoint(arguments):  # --hydra-help is left to Hydra
-                print(_help(text, arguments))
-            elif "--version" in arguments:
-                print(f"{name} {version()}")
-            else:
-                function(arguments)
-
-        @functools.wraps(function)
-        def main() -> None:
-            run_command(name, work)
-
-        return main
-
-    return decorate
-
-
-def _help(text: str, arguments: list[str]) -> str:
-    from mpt.commands import help, page  # with the schemas of all commands: ten milliseconds that a run has no use for
-
-    return page.show(getattr(help, text)(), arguments)
 
 
 @command("mpt-train", "train")
@@ -88,6 +58,7 @@ def evaluate(arguments: list[str]) -> None:
 
     usage = "mpt-eval TICKET [data=...] [control=shuffled_mask]"
     path, overrides = path_and_overrides(usage, arguments, EvalSettings)
+    say("importing torch")
     from mpt.commands.evaluate import evaluate
 
     print(evaluate(path, overrides))
@@ -102,6 +73,7 @@ def predict(arguments: list[str]) -> None:
     rest = [argument for argument in arguments if argument not in pictures]
     usage = "mpt-predict TICKET PICTURE|FOLDER... [json=true] [top=3]"
     path, overrides = path_and_overrides(usage, rest, PredictSettings)
+    say("importing torch")
     from mpt.commands.predict import run
 
     print(run(path, [Path(picture) for picture in pictures], overrides))
@@ -117,6 +89,7 @@ def ticket(arguments: list[str]) -> None:
         raise ValueError(f"say what to do with a file: mpt-ticket {'|'.join(TICKET_COMMANDS)} FILE, got {got}")
     usage = f"mpt-ticket {arguments[0]} FILE"
     path, overrides = path_and_overrides(usage, arguments[1:], TICKET_COMMANDS[arguments[0]])
+    say("importing torch")
     from mpt.commands import bench, export, ticket
 
     functions = {"info": ticket.info, "report": ticket.report, "draw": ticket.draw, "bench": bench.bench}
@@ -152,6 +125,7 @@ def theory(arguments: list[str]) -> None:
         rest = options_alone(f"mpt-theory {what}", rest, schema)
     else:
         path, rest = path_and_overrides(usage, rest, schema)
+    say("importing torch")
     from mpt.commands import theory
 
     if what == "figure":
@@ -160,7 +134,7 @@ def theory(arguments: list[str]) -> None:
         print(theory.bounds(path, rest) if what == "bounds" or path is None else theory.construct(path, rest))
 
 
-@command("mpt-status", "status")
+@command("mpt-status", "status", quick=True)
 def status(arguments: list[str]) -> None:
     """``mpt-status DIR``: which runs are done, running, interrupted, failed or missing."""
     if len(arguments) != 1 or not arguments[0]:
@@ -190,11 +164,11 @@ def dashboard(arguments: list[str]) -> None:
     print(build(arguments))
 
 
-@command("mpt", "all_commands")
+@command("mpt", "all_commands", quick=True)
 def overview(arguments: list[str]) -> None:
     """``mpt``: the commands; ``mpt new method NAME``: the files of an own method."""
     if not arguments:
-        print(_help("all_commands", ["--help"]))
+        print(help_text("all_commands", ["--help"]))
         return
     if arguments[0] != "new":
         raise ValueError(f"mpt knows new, got {arguments[0]}: mpt --help lists all commands")
@@ -205,6 +179,7 @@ def overview(arguments: list[str]) -> None:
 
 def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> None:
     """Let Hydra compose ``conf/<name>.yaml`` and call :func:`_job` once, or once per run of a sweep."""
+    say("reading the options")
     import hydra
 
     from mpt.files import CONF

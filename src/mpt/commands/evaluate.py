@@ -17,6 +17,7 @@ from mpt.experiment.build import build_backbone, check_fit
 from mpt.experiment.evaluate import best_device, measurements, reestimate_batchnorm
 from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
 from mpt.files import write_atomically
+from mpt.phases import say
 from mpt.run.check import check_given
 from mpt.run.compose import compose, given_keys, settings_of
 from mpt.schema import printable
@@ -26,6 +27,7 @@ from mpt.ticket.ticket import Ticket
 
 def evaluate(path: Path, overrides: list[str]) -> str:
     """Measure the ticket at ``path``, or a control, on test images and corrupted ones; return a table or JSON."""
+    say("reading the ticket")
     ticket = Ticket.load(path)
     keys = given_keys(overrides)
     composed = compose("eval", [*stored_data_override(ticket, keys), *overrides], EvalSettings)
@@ -34,13 +36,17 @@ def evaluate(path: Path, overrides: list[str]) -> str:
     check_given(settings, keys)
     if "seed" in keys and not settings.control:
         raise ValueError("seed draws a control: give control=, or leave seed out")
-    data = load_for(ticket, settings.data)
+    say(f"reading the data {settings.data.name}")
+    data = load_for(ticket, settings.data, progress=True)
     if settings.engine != "torch":
         _check_engine(settings)
+    say("building the network")
     net, device = _network(ticket, settings, data), best_device(settings.accelerator)
     if settings.engine != "torch":
+        say("compiling the ticket")
         net, device = _compiled(ticket, settings, data), torch.device("cpu")
     content = {"ticket": str(path), "control": settings.control, "seed": settings.seed, "data": data.name}
+    say(f"measuring {len(data.test):,} test images")
     content |= measurements(net, data.test, data=data, batch=settings.batch, device=device)
     if settings.corruptions:
         content |= _measure_corruptions(net, Path(settings.corruptions), data, settings)
@@ -58,6 +64,7 @@ def _network(ticket: Ticket, settings: EvalSettings, data: ImageData) -> nn.Modu
     example = torch.zeros(2, data.channels, data.image_size, data.image_size)
     check_fit(net, example, num_classes=data.num_classes, name="the ticket's network")
     if settings.control:
+        say(f"estimating batch-norm on {len(data.train):,} training images")
         device = best_device(settings.accelerator)
         reestimate_batchnorm(net, data.train, data=data, batch=settings.batch, device=device)
     return net
@@ -105,6 +112,7 @@ def _measure_corruptions(net: nn.Module, root: Path, data: ImageData, settings: 
 
     rows, device = [], best_device(settings.accelerator)
     for name, severity, images in corruptions(root):
+        say(f"measuring {name}, severity {severity}")
         if tuple(images.pixels.shape[1:]) != (data.channels, data.image_size, data.image_size):
             raise ValueError(
                 f"corruptions={root} holds images of shape {tuple(images.pixels.shape[1:])}, but the ticket takes "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from mpt.commands.ticket import backbone_of
 from mpt.data.listing import find_pictures as find_pictures_in
 from mpt.data.pictures import EXTENSIONS
 from mpt.experiment.evaluate import best_device
+from mpt.phases import track
 from mpt.run.compose import compose, settings_of
 from mpt.schema import MAX_TEXT, printable
 from mpt.ticket.ticket import Ticket
@@ -59,7 +59,7 @@ def predict(
         backbone: plain network, where the ticket cannot build its own.
         batch: pictures per forward.
         device: where the network computes.
-        progress: show a progress bar on a terminal.
+        progress: count the pictures on a terminal.
 
     Returns:
         ``ticket``; ``predictions``, a list of ``picture``, ``class`` (None where no folder names it), ``label``,
@@ -72,7 +72,8 @@ def predict(
     ticket = Ticket.load(path)
     classify = ticket.classifier(backbone=backbone, batch=batch, device=device)
     files = find_pictures(pictures, class_names=classify.class_names)
-    predictions = _track(classify.predict(picture.path for picture in files), len(files), show=progress)
+    predictions = classify.predict(picture.path for picture in files)
+    task = f"classifying {len(files):,} pictures"
     rows = [
         {
             "picture": str(picture.path),
@@ -81,7 +82,7 @@ def predict(
             "index": prediction.index,
             "probabilities": list(prediction.probabilities),
         }
-        for picture, prediction in zip(files, predictions, strict=True)
+        for picture, prediction in zip(files, track(predictions, task, len(files), wanted=progress), strict=True)
     ]
     known = all(row["class"] is not None for row in rows)
     return {
@@ -135,12 +136,3 @@ def _most_probable(row: dict[str, Any], class_names: list[str], top: int) -> str
     order = sorted(range(len(row["probabilities"])), key=lambda index: -row["probabilities"][index])
     names = class_names or [str(index) for index in order]
     return ", ".join(f"{printable(names[index])} {100 * row['probabilities'][index]:.1f} %" for index in order[:top])
-
-
-def _track(predictions: Iterable[Any], total: int, *, show: bool) -> Iterable[Any]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    quiet = not (show and sys.stderr.isatty())
-    return track(predictions, f"classifying {total:,} pictures", total, disable=quiet, transient=True, console=console)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mpt.commands.schemas import PageSettings
 from mpt.pages.build import FILE, build, write_page
 from mpt.pages.library import check_installed
+from mpt.phases import stop
 from mpt.run.compose import compose, settings_of
 from mpt.run.status import states
 from mpt.signals import describe_with
@@ -33,6 +34,7 @@ def _serve(folder: Path, settings: PageSettings) -> None:
 
     watched = Watched(folder, partial(build, folder, figure=settings.figure, watched=True))
     watched.page()  # what is wrong with it is said here
+    stop()
     with open_server(watched, port=settings.port) as server:
         describe_with(lambda: ": the page is no longer served")
         print(f"page      http://{HOST}:{server.server_address[1]}/ until Ctrl-C", flush=True)

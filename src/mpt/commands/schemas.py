@@ -48,7 +48,7 @@ class PredictSettings(TicketSettings):
     top: int = dial(1, "most probable classes of each picture in the table", at_least(1))
     batch: int = dial(64, "pictures a step", at_least(1))
     accelerator: str = dial("auto", "what computes", one_of(*ACCELERATORS))
-    progress: bool = dial(True, "show a progress bar on a terminal")
+    progress: bool = dial(True, "count the pictures on a terminal")
 
 
 @dataclass
@@ -162,7 +162,7 @@ class ConstructSettings(TicketSettings):
     seed: int = dial(0, "seed of the random network", SEED)
     out: str | None = dial(None, "ticket file to write; null: TICKET with .constructed.safetensors, in this folder")
     certify: bool = dial(True, "say how many labels of the test images are certified")
-    progress: bool = dial(True, "say how large the random network is, and show a progress bar on a terminal")
+    progress: bool = dial(True, "say how large the random network is, and count the weights on a terminal")
     data: Data = dial(Data, "images whose labels are certified")
 
 

@@ -22,6 +22,7 @@ import torch
 
 from mpt.data.images import Files, Images, combine_moments, measure_mean_std, moments
 from mpt.files import check_seal, read_sealed, replacing, write_atomically
+from mpt.phases import counted
 from mpt.schema import is_number, parse
 
 T = TypeVar("T")
@@ -69,14 +70,14 @@ def measure_folder(files: Files, folder: Path, checksum: str, *, cache: Path, pr
 
 def _in_parallel(function: Callable[[range], T], count: int, task: str, *, progress: bool) -> Iterator[T]:
     """Call ``function`` on every range of 64 pictures, one thread per core; yield the results in order."""
-    from rich.progress import track
-
     print(f"{task}, once", file=sys.stderr, flush=True)
     parts = [range(start, min(start + _PART, count)) for start in range(0, count, _PART)]
-    quiet = not (progress and sys.stderr.isatty())
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        yield from track(pool.map(function, parts), task, total=len(parts), disable=quiet, transient=True)
+        with counted(task, count, wanted=progress) as advance:
+            for part, made in zip(parts, pool.map(function, parts), strict=True):
+                yield made
+                advance(len(part))
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from mpt.phases import say, stop
 from mpt.processes import is_first
 from mpt.run.check import check_given
 from mpt.run.compose import given_keys, settings_of
@@ -74,8 +75,11 @@ def run(
         claim: held by the first process while the run computes; a finished run needs none.
         start: builds data and network; None for that of the kind of ``settings``.
     """
+    if not settings.trainer.progress:
+        stop()
+    say("importing torch")
     from mpt.experiment import finetune, train
-    from mpt.experiment.result import print_result, write_run_page
+    from mpt.experiment.result import describe_result, write_run_page
     from mpt.experiment.team import share
 
     settings = with_checksum(settings)
@@ -100,7 +104,7 @@ def run(
                 print(f"it has no report.json; mpt-ticket report {ticket} prints the report")
             if settings.logger.wandb or settings.logger.tensorboard:
                 print(f"no logger records a finished run again; its metrics are in {directory / 'metrics.jsonl'}")
-            print_result(result, directory, settings)
+            print(describe_result(result, directory, settings), flush=True)
             if settings.report == "html" and not (directory / "report.html").is_file():
                 write_run_page(directory)
         return result

@@ -16,6 +16,7 @@ from mpt.experiment.averaging import use_averages
 from mpt.experiment.crossing import unlikely_to_change
 from mpt.experiment.module import TicketModule
 from mpt.files import write_atomically
+from mpt.phases import note, tell
 from mpt.search.layer_ticket import LayerTicket
 from mpt.search.layers import TicketLayer, one_selection, ticket_layers
 from mpt.search.mask import flips, kept_fraction
@@ -78,7 +79,7 @@ class Monitor(L.Callback):
         steps = math.ceil(int(trainer.num_training_batches) / trainer.accumulate_grad_batches)
         said = unlikely_to_change(pl_module.net, pl_module.optim, epochs=pl_module.epochs, steps=steps)
         if said:
-            print(f"note      {said}", flush=True)
+            note(said, self.path.parent)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started, self.lr = time.perf_counter(), trainer.optimizers[0].param_groups[0]["lr"]
@@ -117,7 +118,7 @@ class Monitor(L.Callback):
             _log(trainer, row)
             write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
             if self.show:
-                print(self._line(row, trainer.max_epochs), flush=True)
+                tell(self._line(row, trainer.max_epochs))
 
     def _line(self, row: dict[str, Any], epochs: int | None) -> str:
         accs = "  ".join(

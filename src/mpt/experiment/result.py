@@ -18,6 +18,7 @@ from mpt.data import ImageData
 from mpt.experiment.evaluate import accuracy
 from mpt.experiment.trainer import monitor_of
 from mpt.files import PACKAGE, checksum, processor, version
+from mpt.phases import note, tell
 from mpt.run.name import flat, purpose
 from mpt.run.result import Result
 from mpt.run.settings import Settings, plain
@@ -31,9 +32,9 @@ def write_run_page(directory: Path) -> None:
     from mpt.pages.build import write_page
 
     try:
-        print(f"page      {write_page(directory, speed=True)}", flush=True)
+        tell(f"page      {write_page(directory, speed=True)}")
     except (OSError, ValueError) as error:  # the run is finished all the same
-        print(f"note      the page could not be written: {error}", flush=True)
+        note(f"the page could not be written: {error}", directory)
 
 
 def build_header(settings: Settings, data: ImageData, *, epoch: int) -> dict[str, Any]:
@@ -117,8 +118,8 @@ def measure(
     )
 
 
-def print_result(result: dict[str, Any], directory: Path, settings: Settings) -> None:
-    """Print accuracy, weights kept, size compared with float32, and how to evaluate the ticket."""
+def describe_result(result: dict[str, Any], directory: Path, settings: Settings) -> str:
+    """The lines that end a run: accuracy, weights kept, size compared with float32, and how to evaluate the ticket."""
     path, dense_bytes = directory / "ticket.safetensors", 4 * result["num_weights"]
     root, custom = settings.data.root, settings.model.target not in backbones.TARGETS
     words = [
@@ -134,14 +135,13 @@ def print_result(result: dict[str, Any], directory: Path, settings: Settings) ->
     smaller = dense_bytes / result["ticket_bytes"]
     epoch = f" of epoch {result['epoch']}, the best on held-out images" if settings.select == "best_val" else ""
     before = f"before    {100 * result['test_acc_before']:.2f} %\n" if "test_acc_before" in result else ""
-    print(
+    return (
         f"\naccuracy  {100 * result['test_acc']:.2f} % of {result['num_test']:,} test images, measured on the file"
         f"{epoch} (best epoch {100 * result['test_acc_max']:.2f} %)\n{before}"
         f"weights   {result['num_kept']:,} of {result['num_weights']:,} kept ({100 * result['density']:.1f} %)\n"
         f"size      {result['ticket_bytes']:,} bytes, {dense_bytes:,} in float32: {smaller:.1f} times smaller\n"
         f"ticket    {path}\n"
-        f"evaluate  {' '.join(words)}",
-        flush=True,
+        f"evaluate  {' '.join(words)}"
     )
 
 

@@ -39,10 +39,11 @@ from mpt.experiment.monitor import Monitor
 from mpt.experiment.opening import opening
 from mpt.experiment.optim import build_optim
 from mpt.experiment.recorded import check_recordable
-from mpt.experiment.result import build_header, measure, print_result, write_run_page
+from mpt.experiment.result import build_header, describe_result, measure, write_run_page
 from mpt.experiment.team import share, together
 from mpt.experiment.trainer import build_trainer, monitor_of, stop_children
 from mpt.files import write_atomically
+from mpt.phases import note, say, tell
 from mpt.processes import group, is_first
 from mpt.run.config import write_config
 from mpt.run.name import run_digest
@@ -72,15 +73,19 @@ class Start(NamedTuple):
 
 def search(settings: Settings) -> Start:
     """The start of a search or of a dense baseline: a network with random weights."""
+    say("building the network")
     # first what needs no data, which may have to be downloaded
     check_ramp(build_method(settings.method, prune=settings.prune), epochs=settings.epochs)
     check_model(settings.model, width=settings.width)
     build_optim(nn.Linear(1, 1), settings.optim, epochs=settings.epochs)
-    return start_search(settings, load_data(**vars(settings.data), progress=settings.trainer.progress))
+    say(f"reading the data {settings.data.name}")
+    data = load_data(**vars(settings.data), progress=settings.trainer.progress)
+    return start_search(settings, data)
 
 
 def start_search(settings: Settings, data: ImageData) -> Start:
     """The start of a search on ``data``, of which only the shape of images and the number of classes matter here."""
+    say("building the network")
     method = build_method(settings.method, prune=settings.prune)
     check_ramp(method, epochs=settings.epochs)
     backbone = build_backbone(
@@ -138,7 +143,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
             forget_failure(directory)
     try:
         if first:
-            print(f"{opening(settings, directory, data, trainer)}\n{mpt.layer_table(net)}", flush=True)
+            tell(f"{opening(settings, directory, data, trainer)}\n{mpt.layer_table(net)}")
         with loggers.open_loggers(directory, settings, enabled=first) as active:
             trainer.loggers = active
             _fit(trainer, net, data, settings, directory)
@@ -147,12 +152,15 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
 
             def finish() -> dict[str, Any]:
                 path = directory / "ticket.safetensors"
+                say("writing the ticket")
                 ticket = _ticket(net, data, settings, monitor_of(trainer), directory)
                 Ticket(ticket.header | header, ticket.tensors).save(path)
                 ticket = Ticket.load(path)  # every reported number is measured on the file
                 write_facts(ticket, path)
+                say(f"measuring the ticket on {len(data.test):,} test images")
                 result = measure(ticket, settings, method, data, trainer, path, backbone, **more).as_dict()
                 if settings.report and method.searched:
+                    say("writing the report")
                     _report(ticket, path, backbone, directory)
                 loggers.log_result(active, path, result)
                 return result
@@ -171,10 +179,11 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
         raise ended from error
     if first:
         result = write_result(directory, result)
-        print_result(result, directory, settings)
+        tell(describe_result(result, directory, settings))
         if settings.report == "html":
+            say("writing the page")
             write_run_page(directory)
-        _say_what_stayed(net, monitor_of(trainer).unchanged())
+        _say_what_stayed(net, monitor_of(trainer).unchanged(), directory)
     return result
 
 
@@ -200,7 +209,7 @@ def _cause(error: BaseException, trainer: L.Trainer, settings: Settings, directo
     return ended if isinstance(ended, Interrupted) else failure_of_a_rank(directory) or ended
 
 
-def _say_what_stayed(net: nn.Module, unchanged: list[str]) -> None:
+def _say_what_stayed(net: nn.Module, unchanged: list[str], directory: Path) -> None:
     """Say in which layers no weight entered or left the mask, of those whose scores are learned."""
     layers = {name: layer for name, layer in ticket_layers(net).items() if layer.scores.requires_grad}
     stayed = [name for name in unchanged if name in layers and 0 < layers[name].num_kept < layers[name].weight.numel()]
@@ -210,7 +219,7 @@ def _say_what_stayed(net: nn.Module, unchanged: list[str]) -> None:
         words = "so that this ticket is the one of the start: raise optim.lr or epochs"
     else:
         words = f"in {count(len(stayed), 'layer')} of {len(layers)}: {first_names(stayed)}"
-    print(f"note      no weight entered or left the mask, {words}", flush=True)
+    note(f"no weight entered or left the mask, {words}", directory)
 
 
 def _check_batch(settings: Settings, trainer: L.Trainer, net: nn.Module, data: ImageData) -> None:
@@ -259,7 +268,7 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
             check_checkpoint(checkpoint, net, run=run_digest(settings))
     os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # the other processes of this run read it
     if checkpoint.is_file() and trainer.is_global_zero:
-        print(f"resuming from {checkpoint}", flush=True)
+        tell(f"resuming from {checkpoint}")
     with freed_memory_kept():
         trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
     net.to("cpu")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 import warnings
 from pathlib import Path
@@ -20,6 +19,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from mpt.experiment.averaging import ScoreAveraging
 from mpt.experiment.checkpoint import BestCheckpoint, LastCheckpoint, WholeOrNothing
 from mpt.experiment.monitor import Monitor
+from mpt.phases import say, update
 from mpt.processes import Group, group
 from mpt.run.name import run_digest
 from mpt.run.settings import Optim, Settings, Trainer
@@ -40,7 +40,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
     quieten()
     choice, optim = settings.trainer, settings.optim
     team = group()
-    terminal, limit = choice.progress and sys.stderr.isatty(), choice.limit_batches
+    limit = choice.limit_batches
     num_images = min(num_images, limit * settings.batch) if limit else num_images
     monitor = Monitor(directory, num_images=num_images, show=choice.progress, first_epoch=first_epoch)
     try:
@@ -57,7 +57,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
                 *_averaging(optim),
                 *([BestCheckpoint(directory, monitor)] if settings.select == "best_val" else []),
                 LastCheckpoint(directory, every=choice.checkpoint_every),
-                *([_progress_bar()] if terminal else []),
+                *([Steps()] if choice.progress else []),
             ],
             accumulate_grad_batches=optim.accumulate,
             gradient_clip_val=optim.clip_grad_norm,
@@ -67,7 +67,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
             default_root_dir=directory,
             limit_train_batches=limit * optim.accumulate if limit else 1.0,
             limit_val_batches=limit or 1.0,
-            enable_progress_bar=terminal,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1,  # we log per epoch alone; a larger number makes Lightning warn of short epochs
@@ -93,6 +93,28 @@ class Ending(L.Callback):
         for thread in threading.enumerate():
             if thread.name == "child-process-observer":
                 thread._child_processes = []  # type: ignore[attr-defined]
+
+
+class Steps(L.Callback):
+    """Names the epoch and the step in the line of :mod:`mpt.phases`."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        say("preparing the first step")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        update(f"{_epoch(trainer)}: step {batch_idx + 1:,} of {trainer.num_training_batches:,}")
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        say(f"{_epoch(trainer)}: measuring the accuracy")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        say(f"{_epoch(trainer)}: saving")
+
+
+def _epoch(trainer: L.Trainer) -> str:
+    return f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
 
 
 def stop_children(trainer: L.Trainer) -> None:
@@ -191,9 +213,3 @@ def _devices(choice: Trainer) -> Any:
     if choice.devices == "auto" and (choice.accelerator == "cpu" or not torch.accelerator.is_available()):
         return 1
     return choice.devices
-
-
-def _progress_bar() -> L.Callback:
-    from lightning.pytorch.callbacks import RichProgressBar
-
-    return RichProgressBar(leave=False)

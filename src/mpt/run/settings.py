@@ -177,7 +177,7 @@ class Trainer:
     channels_last: bool = dial(True, "memory format of images and activations")
     graph: bool = dial(False, "one CUDA GPU: record a step once as a CUDA graph and replay it", of="machine")
     checkpoint_every: int = dial(1, "epochs between two checkpoints; the last epoch has one", at_least(1), of="machine")
-    progress: bool = dial(True, "progress bars, on a terminal", of="machine")
+    progress: bool = dial(True, "a line an epoch, and on a terminal what the run is doing", of="machine")
     limit_batches: int | None = dial(None, "at most this many batches per epoch", at_least(1))
 
 

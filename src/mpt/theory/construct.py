@@ -13,7 +13,6 @@ import hashlib
 import math
 import sys
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from mpt import backbones
 from mpt.files import version
+from mpt.phases import counted
 from mpt.search.layers import unwrap
 from mpt.search.methods import Biprop, EdgePopup, Method
 from mpt.theory import build
@@ -88,7 +88,7 @@ def construct(
         seed: of the random network.
         inputs: lowest and highest value of an input of the network: a number, or one for each channel.
         example: one input or a batch, for a network whose input cannot be guessed.
-        progress: say on stderr how large the random network is, and show a progress bar on a terminal.
+        progress: say on stderr how large the random network is, and count the weights on a terminal.
 
     Returns:
         The network, as :meth:`mpt.Ticket.network` builds it: ``mpt.Ticket.from_network(net)`` is its ticket. And the
@@ -159,17 +159,14 @@ def _build(
     jobs: list[Job], form: str, keep: str, delta: float, progress: bool
 ) -> tuple[list[StoredLayer], dict[str, list[int]], int | None]:
     """The stored layers, the hidden widths of each layer, and with ``form="real"`` the numbers of a weight."""
-    from rich.progress import Progress
-
     if form != "real":
         size = {"binary": build.binary_widths, "doubling": build.doubling_widths}[form]
         make = {"binary": build.binary, "doubling": build.chain}[form]
         hidden = {job.name: size(job) for job in jobs}
         check_size(jobs, hidden, size)
         _say(describe_size(jobs, hidden), progress)
-        with Progress(disable=not (progress and sys.stderr.isatty()), transient=True) as bar:
-            task = bar.add_task("constructing", total=sum(len(job.values) for job in jobs))
-            layers = [part for job in jobs for part in make(job, hidden[job.name], partial(bar.advance, task))]
+        with counted("constructing", sum(len(job.values) for job in jobs), wanted=progress) as advance:
+            layers = [part for job in jobs for part in make(job, hidden[job.name], advance)]
         return layers, hidden, None
     # a larger layer draws all its weights again, so that every size is a new chance
     numbers = build.first_numbers(sum(job.layer.weight.numel() * job.pieces for job in jobs), delta=delta, keep=keep)
@@ -177,11 +174,10 @@ def _build(
         hidden = {job.name: build.real_widths(job, numbers=numbers) for job in jobs}
         check_size(jobs, hidden, None)
         _say(describe_size(jobs, hidden), progress)
-        with Progress(disable=not (progress and sys.stderr.isatty()), transient=True) as bar:
-            task = bar.add_task(f"{numbers} numbers a weight", total=sum(len(j.values) * j.pieces for j in jobs))
+        total = sum(len(job.values) * job.pieces for job in jobs)
+        with counted(f"{numbers} numbers a weight", total, wanted=progress) as advance:
             layers = []
             for job in jobs:
-                advance = partial(bar.advance, task)
                 found = build.real(job, hidden[job.name], advance, numbers=numbers, keep=keep)
                 if isinstance(found, float):
                     break

@@ -1,0 +1,44 @@
+"""A console command from a function of its arguments: its help, its version, its line on the terminal, its errors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from mpt.errors import run_command
+from mpt.files import version
+from mpt.phases import shown
+
+Command = Callable[[list[str]], None]
+
+
+def command(name: str, text: str, *, quick: bool = False) -> Callable[[Command], Callable[[], None]]:
+    """Decorator: the console command ``name`` from a function of its arguments; ``text`` in help.py is its help.
+
+    A terminal shows what the command is doing, unless it is ``quick``.
+    """
+
+    def decorate(function: Command) -> Callable[[], None]:
+        def work(arguments: list[str]) -> None:
+            if not {"-h", "--help"}.isdisjoint(arguments):  # --hydra-help is left to Hydra
+                print(help_text(text, arguments))
+            elif "--version" in arguments:
+                print(f"{name} {version()}")
+            else:
+                with shown("importing", wanted=not quick):
+                    function(arguments)
+
+        @functools.wraps(function)
+        def main() -> None:
+            run_command(name, work)
+
+        return main
+
+    return decorate
+
+
+def help_text(text: str, arguments: list[str]) -> str:
+    """The help that the function ``text`` of help.py writes, or the parts of it that ``arguments`` name."""
+    from mpt.commands import help, page  # with the schemas of all commands: ten milliseconds that a run has no use for
+
+    return page.show(getattr(help, text)(), arguments)
