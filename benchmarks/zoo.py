@@ -26,6 +26,10 @@ SMALL = (
     "data=image_folder data.root=CIFAR data.image_size=16 data.train_size=10000 data.flip=true "
     "'data.mean=[0.491,0.482,0.447]' 'data.std=[0.247,0.243,0.262]'"
 )
+WHOLE = (  # 250 epochs: for a GPU
+    "data=image_folder data.root=CIFAR data.crop=4 data.flip=true "
+    "'data.mean=[0.491,0.482,0.447]' 'data.std=[0.247,0.243,0.262]' evaluate_every=10"
+)
 COMMANDS = {
     "digits-conv4": "mpt-train recipe=demo",
     "digits-conv4-95": "mpt-train recipe=demo prune=0.95 method.gains=learned",
@@ -34,6 +38,7 @@ COMMANDS = {
     "cifar10-conv4": f"mpt-train recipe=fast_conv model=conv4 width=0.5 prune=0.8 {SMALL}",
     "cifar10-conv4-1-1": f"mpt-train recipe=fast_conv_1_1 model=conv4 width=0.5 prune=0.5 {SMALL}",
     "cifar10-resnet18": f"mpt-train recipe=fast_resnet18 width=0.25 {SMALL}",
+    "cifar10-conv6": f"mpt-train recipe=mpt_conv_1_32 model=conv6 prune=0.8 {WHOLE}",
 }
 
 

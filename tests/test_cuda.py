@@ -98,8 +98,12 @@ def test_a_step_does_not_wait_for_the_device(selection, precision):
         ("trainer.precision=bf16-mixed", "data.num_images=333"),
         ("method.selection=global", "method.ramp=2"),
         ("learn_batchnorm=true", "model=cifar_resnet20", "optim=adam"),
+        ("model=conv4", "method.gains=learned", "data.num_images=1000"),
+        ("method.gains=learned", "trainer.precision=bf16-mixed", "data.num_images=333"),
+        ("model=conv4", "binary_activations=true", "data.num_images=1000"),
+        ("model=conv4", "method=signed", "data.num_images=1000"),
     ],
-    ids=["plain", "bf16 and a short batch", "ramp", "batchnorm"],
+    ids=["plain", "bf16 and a short batch", "ramp", "batchnorm", "learned", "learned in bf16", "MPT-1/1", "signed"],
 )
 def test_a_recorded_step_gives_the_ticket_of_plain_steps(tmp_path, options):
     tickets = set()
