@@ -329,7 +329,11 @@ def test_the_table_of_fewer_epochs_is_the_committed_runs():
     page = (ROOT / "results" / "epochs" / "README.md").read_text()
     rows = list(csv.DictReader((ROOT / "results" / "epochs" / "runs.csv").read_text().splitlines()))
     places = [("conv4", "0.8"), ("conv4", "0.9"), ("conv6", "0.8"), ("conv6", "0.9")]
-    for line, (epochs, gains) in (("published", ("20", "layer")), ("`fast", ("5", "layer")), ("`best", ("5", "learned"))):
+    for line, (epochs, gains) in (
+        ("published", ("20", "layer")),
+        ("`fast", ("5", "layer")),
+        ("`best", ("5", "learned")),
+    ):
         (cells,) = (row.split("|")[2:6] for row in page.splitlines() if row.startswith(f"| {line}"))
         for cell, (model, prune) in zip(cells, places, strict=True):
             key = (epochs, gains, model, prune)

@@ -103,7 +103,7 @@ def check_recordable(settings: Settings, method: Method, trainer: L.Trainer) -> 
         "optim.accumulate=1": settings.optim.accumulate == 1,
         "optim.averaging=none": settings.optim.averaging == "none",
         "method.gains=layer or channel with binary_activations": (
-            method.gains != "learned" or not settings.binary_activations  # on an H100 one gain of 228 differed in its last bit
+            method.gains != "learned" or not settings.binary_activations  # one gain of 228 differed in its last bit
         ),
         "a method whose steps are all alike, with method.selection=layerwise, global or threshold": (
             plain and method.selection != "calibrated"
