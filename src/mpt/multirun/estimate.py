@@ -25,6 +25,7 @@ from mpt.run.status import count_runs, result
 from mpt.words import duration, size
 
 SECONDS_PER_RUN = 2  # to read data, build the network and measure the ticket
+_SIZES: dict[str, tuple[int, int] | None] = {}  # of the networks counted so far
 BYTES_PER_WEIGHT = 13  # frozen weight, score and momentum in the checkpoint, and some bits in the ticket
 
 
@@ -36,27 +37,41 @@ def check_methods(runs: Sequence[Settings]) -> None:
 
 def estimate(runs: Sequence[Settings], folder: Path) -> str:
     """One sentence about the time and space that ``runs`` take; ValueError if a network cannot be built."""
-    sizes: dict[str, tuple[int, int] | None] = {}
-    images: dict[str, int] = {}  # of the data: an image folder is listed once, not for each run
-    works, weights = [], []
-    for settings in runs:
-        key = _network(plain(settings))
-        if key not in sizes:
-            sizes[key] = _size(settings)
-        if (work := sizes[key]) is not None:
-            data = repr(settings.data)
-            if data not in images:
-                shape = image_shape(settings.data)
-                assert shape is not None
-                images[data] = shape[0]
-            works.append(3 * work[0] * _images(settings, images[data]) * settings.epochs)
-            weights.append(work[1])
-    if not works:
+    known = [work for work in _measure(runs) if work is not None]
+    if not known:
         return "estimate: none, because the size of the data is unknown until they are read"
-    rate, source = _seconds_per_unit(folder, sizes)
-    seconds = (sum(works) * rate / len(works) + SECONDS_PER_RUN) * len(runs)
-    size_bytes = BYTES_PER_WEIGHT * sum(weights) * len(runs) / len(works)
+    rate, source = _seconds_per_unit(folder, {_network(plain(settings)): _size(settings) for settings in runs})
+    seconds = (sum(work for work, _ in known) * rate / len(known) + SECONDS_PER_RUN) * len(runs)
+    size_bytes = BYTES_PER_WEIGHT * sum(weights for _, weights in known) * len(runs) / len(known)
     return f"estimate: about {duration(seconds)} if run one after the other ({source}), and {size(size_bytes)} on disk"
+
+
+def works(runs: Sequence[Settings]) -> list[float]:
+    """Multiply-adds of training of each of ``runs``; the epochs of all if one is unknown, as of data not yet read."""
+    try:
+        measured = _measure(runs)
+    except ValueError:
+        measured = [None]
+    if None in measured:
+        return [float(settings.epochs) for settings in runs]
+    return [float(work) for work, _ in filter(None, measured)]
+
+
+def _measure(runs: Sequence[Settings]) -> list[tuple[int, int] | None]:
+    """Multiply-adds of training of each of ``runs``, and its number of weights; None where the data are unknown."""
+    images: dict[str, int] = {}  # of the data: an image folder is listed once, not for each run
+    measured: list[tuple[int, int] | None] = []
+    for settings in runs:
+        if (size := _size(settings)) is None:
+            measured.append(None)
+            continue
+        data = repr(settings.data)
+        if data not in images:
+            shape = image_shape(settings.data)
+            assert shape is not None
+            images[data] = shape[0]
+        measured.append((3 * size[0] * _images(settings, images[data]) * settings.epochs, size[1]))
+    return measured
 
 
 def _network(config: Mapping[str, Any]) -> str:
@@ -96,6 +111,13 @@ def _images(settings: Settings, most: int) -> int:
 
 def _size(settings: Settings) -> tuple[int, int] | None:
     """Multiply-adds per image and number of weights; None if the images' shape is unknown until they are read."""
+    key = _network(plain(settings))
+    if key not in _SIZES:
+        _SIZES[key] = _count(settings)
+    return _SIZES[key]
+
+
+def _count(settings: Settings) -> tuple[int, int] | None:
     shape = image_shape(settings.data)
     if shape is None:
         return None

@@ -8,13 +8,14 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mpt.errors import ToldElsewhereError
 from mpt.experiment.kinds import run
 from mpt.experiment.team import share
+from mpt.phases import silent, tell
 from mpt.processes import is_first
 from mpt.run.apart import cuda_devices, follow_sweep, hold_devices, run_apart
 from mpt.run.claim import ClaimedError, hold_claim
@@ -45,13 +46,13 @@ def job(settings: Settings, directory: Path, hydra: Any) -> dict[str, Any]:
     follow_sweep()
     started = hydra.sweeper.get("started") or time.time()
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    with handled() as ours:  # in a process of a launcher; otherwise the command handles signals
+    with _silence(hydra), handled() as ours:  # in a process of a launcher; otherwise the command handles signals
         try:
             _job(settings, directory, hydra, started)
         except ToldElsewhereError:
             pass
         except ClaimedError as busy:
-            print(f"{busy}", flush=True)
+            tell(str(busy))
         except (OSError, ValueError) as error:  # from the directory; _attempt catches errors of the run itself
             if isinstance(ended := cause(error), Interrupted):
                 raise ended from error
@@ -70,6 +71,12 @@ def job(settings: Settings, directory: Path, hydra: Any) -> dict[str, Any]:
     return result(directory)
 
 
+def _silence(hydra: Any) -> AbstractContextManager[None]:
+    """Silent where a sweep of ours speaks for the run. A job of Submitit has a log of its own."""
+    speaks = not hydra.sweeper.get("started") or "ubmitit" in str(hydra.launcher.get("_target_"))
+    return nullcontext() if speaks else silent()
+
+
 def _end_process(interruption: Interrupted, before: Any) -> NoReturn:
     """End a process of a launcher as the launcher would: ``before`` is its own handler of the signal.
 
@@ -85,7 +92,7 @@ def _end_process(interruption: Interrupted, before: Any) -> NoReturn:
 def _job(settings: Settings, directory: Path, hydra: Any, started: float) -> None:
     if share(lambda: bool(finished_result(settings, directory)) or has_failed_since(directory, started)):
         return
-    print(f"\n{directory.name}: {' '.join(_axes(hydra))}", flush=True)
+    tell(f"\n{directory.name}: {' '.join(_axes(hydra))}")
     with ExitStack() as stack:
         descriptor = share(lambda: _claim(stack, directory, started))
         if descriptor is None:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from mpt.multirun.choosing import Choosing
 from mpt.multirun.expand import Run
 from mpt.multirun.page import write_sweep_page
 from mpt.multirun.slurm import complete, is_slurm, submit
+from mpt.multirun.summary import announce, conclude, count_done
 from mpt.multirun.tuning import Tuning
+from mpt.multirun.watch import Watch
+from mpt.phases import say
 from mpt.processes import is_first
 from mpt.run import status
 from mpt.run.claim import NAME as CLAIM
@@ -32,7 +36,6 @@ from mpt.run.claim import hold_claim, is_claimed
 from mpt.run.compose import quote, repeated
 from mpt.run.queue import is_cancelled, is_expected, queued_runs
 from mpt.run.settings import Settings
-from mpt.schema import printable
 from mpt.signals import describe_with
 
 
@@ -44,6 +47,7 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         SystemExit: some runs failed; all others are done.
     """
     folder = Path(sweeper.config.hydra.sweep.dir)
+    say("expanding the sweep")
     for key, value in repeated(arguments).items():
         print(f"note      {key} is given more than once, and {key}={value} counts", flush=True)
     lines, changes = _axes(sweeper)
@@ -58,15 +62,17 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     missing = [run for run in [*trials, *runs, *open_runs] if not _is_done(run, refusals)]
     tuning = Tuning(sweeper, folder)
     tunings = tuning.expand(runs)
-    print(_announce(sweeper.config, folder, [*runs, *open_runs], changes), flush=True)
+    print(announce(sweeper.config, folder, [*runs, *open_runs], changes), flush=True)
     if trials:
         print(choosing.announce(), flush=True)
     if tuning.axes:
         print(tuning.announce(runs, tunings), flush=True)
     searches = [run.settings for run in missing if run.directory not in refusals]
     if pending := searches + tuning.settings_left(runs, tunings):
+        say("importing torch")
         from mpt.multirun.estimate import check_methods, estimate
 
+        say("estimating the time")
         check_methods(searches)
         print(estimate(pending, folder), flush=True)
     if sweeper.dry_run:
@@ -76,7 +82,7 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
     if pending:
         more_words = "; its jobs stay in SLURM's queue, and" if is_slurm(sweeper.config) else ":"
         every = [*trials, *runs, *open_runs, *tunings]
-        describe_with(lambda: f" with {_count_done(every)}{more_words} the same command continues")
+        describe_with(lambda: f" with {count_done(every)}{more_words} the same command continues")
         if trials:
             work(sweeper, trials, refusals, started=record_list(choosing.folder, trials), more=choosing.more)
             runs, open_runs = choosing.decided(), choosing.undecided()
@@ -89,8 +95,9 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         if tunings := tuning.expand(runs):
             more = (f"hydra.sweep.dir={quote(folder)}",)
             work(tuning.sweeper, tunings, refusals, started=record_list(folder, tunings), more=more)
+    say("reading the results")
     write_sweep_page(folder, wanted=sweeper.config.report == "html")
-    _report([*runs, *open_runs, *tunings], refusals, folder)
+    conclude([*runs, *open_runs, *tunings], refusals, folder)
     return []
 
 
@@ -126,21 +133,6 @@ def check_processes(master: DictConfig, settings: Settings) -> None:
             f"batch is the global batch and must be divisible by the {int(devices) * nodes} processes, "
             f"got {settings.batch}"
         )
-
-
-def _announce(master: DictConfig, folder: Path, runs: Sequence[Run], changes: dict[str, str]) -> str:
-    counts = dict.fromkeys(status.STATES, 0)
-    for run in runs:
-        counts[status.state(run.directory).state] += 1
-    name = f"{master.sweep} ({master.budget or 'paper'})" if master.sweep else "sweep"
-    lines = [
-        f"{name}: {status.count_runs(len(runs))} in {folder}: {counts['done']} done, {counts['running']} running, "
-        f"{counts['interrupted']} interrupted, {counts['failed']} failed"
-        f"{' (to be tried again)' if counts['failed'] else ''}, {counts['missing']} missing"
-    ]
-    if changes:
-        lines += ["mini is not the published experiment; it changes:", *(f"  {k}: {v}" for k, v in changes.items())]
-    return "\n".join(lines)
 
 
 def record_list(folder: Path, runs: Sequence[Run]) -> float:
@@ -181,21 +173,35 @@ def work(
                 _wait(left, refusals, started)
         raise AssertionError
 
-    while names := share(choose):
-        free = [by_name[name] for name in names]
-        stopped = _launch(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"++hydra.sweeper.started={started!r}"))
-        if submits:
-            tries.update(run.directory for run in free)
-            continue
-        after = [run for run in free if not _is_settled(run, refusals, started) and not is_claimed(run.directory)]
-        if stopped and len(after) == len(free) and not any(_stale_claim_time(run.directory) > started for run in after):
-            raise stopped
-        for run in after:
-            tries[run.directory] += 1
-            if is_first() and tries[run.directory] > 1 and _stale_claim_time(run.directory) > started:
-                status.record_failure(run.directory, run.settings, "its process was killed, twice (out of memory?)")
-            if tries[run.directory] > 1 and not _is_settled(run, refusals, started):
-                refusals[run.directory] = "it could not start, or its result could not be written: see above"
+    with _watch(runs, started):
+        while names := share(choose):
+            free = [by_name[name] for name in names]
+            stopped = _launch(sweeper, free, (*more, "hydra.mode=MULTIRUN", f"++hydra.sweeper.started={started!r}"))
+            if submits:
+                tries.update(run.directory for run in free)
+                continue
+            after = [run for run in free if not _is_settled(run, refusals, started) and not is_claimed(run.directory)]
+            if (
+                stopped
+                and len(after) == len(free)
+                and not any(_stale_claim_time(run.directory) > started for run in after)
+            ):
+                raise stopped
+            for run in after:
+                tries[run.directory] += 1
+                if is_first() and tries[run.directory] > 1 and _stale_claim_time(run.directory) > started:
+                    status.record_failure(run.directory, run.settings, "its process was killed, twice (out of memory?)")
+                if tries[run.directory] > 1 and not _is_settled(run, refusals, started):
+                    refusals[run.directory] = "it could not start, or its result could not be written: see above"
+
+
+def _watch(runs: Sequence[Run], started: float) -> AbstractContextManager[Any]:
+    """Prints how far ``runs`` are, in the first process."""
+    if not is_first():
+        return nullcontext()
+    from mpt.multirun.estimate import works
+
+    return Watch(runs, started=started, works=works([run.settings for run in runs]))
 
 
 def _give_up(run: Run, tries: int) -> str:
@@ -222,11 +228,6 @@ def _is_done(run: Run, refusals: dict[Path, str]) -> bool:
         return False
 
 
-def _count_done(runs: Sequence[Run]) -> str:
-    done = sum(status.state(run.directory).state == "done" for run in runs)
-    return f"{done} of {status.count_runs(len(runs))} done"
-
-
 def _is_settled(run: Run, refusals: dict[Path, str], started: float) -> bool:
     return run.directory in refusals or _is_done(run, refusals) or status.has_failed_since(run.directory, started)
 
@@ -247,6 +248,7 @@ def _wait(left: Sequence[Run], refusals: dict[Path, str], started: float) -> Non
             queued = _queued(left)
             words = "in SLURM's queue" if queued else "held by other commands"
             lines = [f"waiting for {status.count_runs(len(left))} {words}"] if second == 0 else []
+            say(f"waiting for {status.count_runs(len(left))} {words}")
             for job, why in queued.values():
                 if not is_expected(why):
                     lines.append(
@@ -285,13 +287,3 @@ def _launch(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Excepti
         print(f"the launcher stopped: {error!r}", file=sys.stderr, flush=True)
         return error
     return None
-
-
-def _report(runs: Sequence[Run], refusals: dict[Path, str], folder: Path) -> None:
-    failed = [run for run in runs if run.directory in refusals or not _is_done(run, refusals)]
-    print(f"\n{len(runs) - len(failed)} of {status.count_runs(len(runs))} in {folder} done", flush=True)
-    if failed:
-        reasons = [refusals.get(r.directory) or status.result(r.directory).get("error", "missing") for r in failed]
-        lines = [f"  {run.directory}: {printable(reason, 500)}" for run, reason in zip(failed, reasons, strict=True)]
-        print("\n".join([f"mpt-train: {status.count_runs(len(failed))} failed:", *lines]), file=sys.stderr, flush=True)
-        sys.exit(1)
