@@ -1,18 +1,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from tests.console import SMALL, command, read_result, results
-
-
-def read_back(recording, *flags):
-    """What W&B's own reader says of an offline recording."""
-    words = [sys.executable, "-m", "wandb", "leet", "inspect", *flags, "--json", str(recording)]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+from tests.recordings import leet
 
 
 @pytest.mark.slow
@@ -31,14 +24,16 @@ def test_a_multirun_records_one_wandb_run_per_job_with_its_group_and_a_failed_on
     for name, row in rows.items():
         recordings = list((tmp_path / "runs" / "own" / name / "wandb").glob("offline-run-*/*.wandb"))
         assert len(recordings) == 1
-        summary = json.loads(read_back(recordings[0], "--summary"))
+        summary = json.loads(leet("--summary", "--json", str(recordings[0])))
         failed = row["status"] == "failed"
         assert (summary["state"], summary["exit_code"]) == (("failed", 1) if failed else ("finished", 0))
         assert set(summary["tags"]) == {"a", "own", "paper"}
         assert summary["config"]["optim"]["lr"] == row["config"]["optim"]["lr"]
         if not failed:
             assert summary["summary"]["test_acc"] == pytest.approx(row["test_acc"])
-        run = next(line for line in map(json.loads, read_back(recordings[0]).splitlines()) if line["type"] == "run")
+        run = next(
+            line for line in map(json.loads, leet("--json", str(recordings[0])).splitlines()) if line["type"] == "run"
+        )
         assert "own-paper" in json.dumps(run)
         assert '"train"' in json.dumps(run)
         ids.add(summary.get("run_id") or recordings[0].stem)
@@ -75,12 +70,3 @@ def test_tensorboard_writes_its_events_into_the_run(tmp_path):
     events = list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert len(events) == 1
     assert b"test/acc" in events[0].read_bytes()
-
-
-@pytest.mark.slow
-def test_two_loggers_record_one_run_and_none_records_it_again(tmp_path):
-    arguments = [*SMALL, "epochs=1", "logger=[wandb,tensorboard]", "hydra.run.dir=run"]
-    command("train", *arguments, cwd=tmp_path)
-    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
-    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
-    assert "no logger records a finished run again" in command("train", *arguments, cwd=tmp_path).stdout

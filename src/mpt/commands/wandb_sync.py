@@ -1,4 +1,4 @@
-"""``mpt-wandb sync``: send to W&B the offline recordings (``logger=wandb``) of finished runs.
+"""``mpt-wandb sync``: send to W&B the offline recordings (``logger=wandb``) of finished runs, and of their sweeps.
 
 A run that was interrupted and resumed has several recordings under one id. Only the last is sent: it holds all epochs,
 because a resumed run logs the epochs in its checkpoint again.
@@ -10,12 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mpt.run.status import count_runs, states
+from mpt.run.status import LIST, count_runs, states
 
 
 def recordings(folder: Path) -> list[Path]:
-    """The last offline recording of every finished run in ``folder`` that W&B does not have yet."""
+    """The last offline recording of every finished run, and of every sweep, in ``folder`` that W&B does not have."""
     done = {run.directory for run in states(folder) if run.state == "done"}
+    done |= {path.parent for path in folder.glob("**/" + LIST)}
     unsent = []
     for directory in sorted({path.parent.parent for path in folder.glob("**/wandb/offline-run-*")}):
         last = max((directory / "wandb").glob("offline-run-*"), key=lambda path: path.name)

@@ -79,6 +79,7 @@ def run(
         stop()
     say("importing torch")
     from mpt.experiment import finetune, train
+    from mpt.experiment.records import replay
     from mpt.experiment.result import describe_result, write_run_page
     from mpt.experiment.team import share
 
@@ -102,8 +103,8 @@ def run(
             if settings.report and not (directory / "report.json").is_file():
                 ticket = directory / "ticket.safetensors"
                 print(f"it has no report.json; mpt-ticket report {ticket} prints the report")
-            if settings.logger.wandb or settings.logger.tensorboard:
-                print(f"no logger records a finished run again; its metrics are in {directory / 'metrics.jsonl'}")
+            if words := replay(settings, directory, result):
+                print(words, flush=True)
             print(describe_result(result, directory, settings), flush=True)
             if settings.report == "html" and not (directory / "report.html").is_file():
                 write_run_page(directory)

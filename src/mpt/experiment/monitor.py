@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mpt.experiment.averaging import use_averages
 from mpt.experiment.crossing import unlikely_to_change
+from mpt.experiment.loggers import log_row
 from mpt.experiment.module import TicketModule
 from mpt.files import write_atomically
 from mpt.phases import note, tell
@@ -67,7 +68,7 @@ class Monitor(L.Callback):
         with use_averages(trainer, pl_module):
             self.before = masks(pl_module)
         for row in self.rows if trainer.is_global_zero else ():  # again, as a kill may have cost the logger some
-            _log(trainer, row)
+            log_row(trainer.loggers, row)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -115,7 +116,7 @@ class Monitor(L.Callback):
         }
         self.rows = [*self.rows, row]
         if trainer.is_global_zero:
-            _log(trainer, row)
+            log_row(trainer.loggers, row)
             write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
             if self.show:
                 tell(self._line(row, trainer.max_epochs))
@@ -131,12 +132,6 @@ class Monitor(L.Callback):
             f"epoch {row['epoch']:>3}/{epochs}  loss {row['train/loss']:.4f}  {accs}"
             f"  flips {flipped:.2f} %  {speed:,.0f} images/s" + (f"  {duration(left)} left" if left >= 1 else "")
         )
-
-
-def _log(trainer: L.Trainer, row: dict[str, Any]) -> None:
-    metrics = {name: value for name, value in row.items() if "/" in name}
-    for logger in trainer.loggers:
-        logger.log_metrics(metrics, step=row["epoch"])
 
 
 def masks(module: TicketModule) -> list[Tensor]:

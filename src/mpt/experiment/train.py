@@ -39,6 +39,7 @@ from mpt.experiment.monitor import Monitor
 from mpt.experiment.opening import opening
 from mpt.experiment.optim import build_optim
 from mpt.experiment.recorded import check_recordable
+from mpt.experiment.records import checkpoint_of, log_end, note_recorded
 from mpt.experiment.result import build_header, describe_result, measure, write_run_page
 from mpt.experiment.team import share, together
 from mpt.experiment.trainer import build_trainer, monitor_of, stop_children
@@ -123,6 +124,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
             ``status: failed``, and a repeated command tries again.
     """
     first = is_first()
+    kinds = loggers.asked_for(settings.logger) if first else []
     with together():
         loggers.check(settings.logger)
         if settings.report == "html":
@@ -144,8 +146,8 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     try:
         if first:
             tell(f"{opening(settings, directory, data, trainer)}\n{mpt.layer_table(net)}")
-        with loggers.open_loggers(directory, settings, enabled=first) as active:
-            trainer.loggers = active
+        with loggers.open_loggers(directory, settings, kinds=kinds) as active:
+            trainer.loggers = [*active]
             _fit(trainer, net, data, settings, directory)
             if group() is None and not trainer.is_global_zero:
                 return {}  # the first process, which started this one, measures
@@ -156,13 +158,13 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
                 ticket = _ticket(net, data, settings, monitor_of(trainer), directory)
                 Ticket(ticket.header | header, ticket.tensors).save(path)
                 ticket = Ticket.load(path)  # every reported number is measured on the file
-                write_facts(ticket, path)
+                facts = write_facts(ticket, path)
                 say(f"measuring the ticket on {len(data.test):,} test images")
                 result = measure(ticket, settings, method, data, trainer, path, backbone, **more).as_dict()
                 if settings.report and method.searched:
                     say("writing the report")
                     _report(ticket, path, backbone, directory)
-                loggers.log_result(active, path, result)
+                log_end(active, directory, ticket, facts=facts, result=result)
                 return result
 
             result = share(finish)
@@ -179,6 +181,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
         raise ended from error
     if first:
         result = write_result(directory, result)
+        note_recorded(kinds, directory, settings.logger, result["checksum"])
         tell(describe_result(result, directory, settings))
         if settings.report == "html":
             say("writing the page")
@@ -203,7 +206,7 @@ def _cause(error: BaseException, trainer: L.Trainer, settings: Settings, directo
 
     A signal may reach another process of this run, or W&B's, a moment before it reaches this one.
     """
-    others = trainer.world_size > 1 or settings.logger.name == "wandb"
+    others = trainer.world_size > 1 or settings.logger.wandb
     ended = cause(error, patience=1.0 if others and not isinstance(error, ValueError) else 0.0)
     stop_children(trainer)
     return ended if isinstance(ended, Interrupted) else failure_of_a_rank(directory) or ended
@@ -284,7 +287,6 @@ def _ticket(net: nn.Module, data: ImageData, settings: Settings, monitor: Monito
 
 def _report(ticket: Ticket, path: Path, backbone: nn.Module, directory: Path) -> None:
     """Write ``report.json``, the source of the figures of zero kernels and scores."""
-    checkpoint = next(p for p in (directory / "best.ckpt", directory / "last.ckpt") if p.is_file())
     image = blank(*image_of(ticket))
-    report = report_file(ticket, path=path, backbone=backbone, image=image, checkpoint=checkpoint)
+    report = report_file(ticket, path=path, backbone=backbone, image=image, checkpoint=checkpoint_of(directory))
     write_atomically(directory / "report.json", json.dumps(report, indent=2) + "\n")

@@ -24,6 +24,7 @@ from mpt.files import write_atomically
 from mpt.multirun.choosing import Choosing
 from mpt.multirun.expand import Run
 from mpt.multirun.page import write_sweep_page
+from mpt.multirun.records import record_sweep
 from mpt.multirun.slurm import complete, is_slurm, submit
 from mpt.multirun.summary import announce, conclude, count_done
 from mpt.multirun.tuning import Tuning
@@ -97,6 +98,7 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
             work(tuning.sweeper, tunings, refusals, started=record_list(folder, tunings), more=more)
     say("reading the results")
     write_sweep_page(folder, wanted=sweeper.config.report == "html")
+    record_sweep(folder, [*runs, *open_runs, *tunings])
     conclude([*runs, *open_runs, *tunings], refusals, folder)
     return []
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from mpt.pages.build import template
 from mpt.pages.charts import NAME, short
+from mpt.pages.kernels import colours, mix, tiles
 from mpt.schema import printable
 from mpt.ticket.facts import facts_of
 from mpt.ticket.pictures import LEVELS, unpack
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from mpt.ticket.ticket import Ticket
 
 WIDTH, MARGIN, ROW = 760, 24, 22  # of the drawing, in pixels
-CELL, GAP, SIDE = 6, 5, 128  # of a weight, between filters, and of a picture of densities
-MINUS, ZERO, PLUS = (213, 94, 0), (228, 231, 235), (0, 114, 178)  # colours of -gain, 0 and +gain
+SIDE = 128  # of a picture of densities, in pixels
 LOW, HIGH = (18, 50, 74), (255, 233, 168)  # of the lowest and the highest density
 MOST = 120  # layers that are drawn
 
@@ -66,20 +66,13 @@ def _kernels(first: dict[str, Any] | None, top: float) -> tuple[dict[str, str], 
     """Squares of the weights of the first layer, colour -> path, and where they end."""
     if first is None:
         return {}, top
-    cells = unpack(first, signed=True).astype(float) / first["steps"]
-    filters, channels, height, width = cells.shape
-    cell = max(1, min(CELL, 96 // max(height, width)))
-    tile = channels * (width * cell + 1) + GAP
-    columns = max(1, min(filters, (WIDTH - 2 * MARGIN) // tile))
+    laid = tiles(first, width=WIDTH - 2 * MARGIN)
+    shades, cell = colours(laid.values), laid.cell
     paths: dict[str, list[str]] = {}
-    for f, c, y, x in np.ndindex(*cells.shape):
-        left = MARGIN + (f % columns) * tile + c * (width * cell + 1) + x * cell
-        down = top + (f // columns) * (height * cell + GAP) + y * cell
-        value = cells[f, c, y, x]
-        colour = _hex(_mix(ZERO, PLUS if value > 0 else MINUS, abs(round(8 * value) / 8)))
-        paths.setdefault(colour, []).append(f"M{left} {down}h{cell}v{cell}h-{cell}z")
-    bottom = top + -(-filters // columns) * (height * cell + GAP)
-    return {colour: "".join(parts) for colour, parts in paths.items()}, bottom
+    for place in np.ndindex(*laid.values.shape):
+        left, down = laid.corner(place)
+        paths.setdefault(_hex(shades[place]), []).append(f"M{MARGIN + left} {top + down}h{cell}v{cell}h-{cell}z")
+    return {colour: "".join(parts) for colour, parts in paths.items()}, top + laid.height
 
 
 def _densities(rows: list[dict[str, Any]], top: float) -> Iterator[dict[str, Any]]:
@@ -88,7 +81,7 @@ def _densities(rows: list[dict[str, Any]], top: float) -> Iterator[dict[str, Any
     columns = (WIDTH - 2 * MARGIN + 20) // (SIDE + 20)
     for place, row in enumerate(own):
         levels = unpack(row["pairs"], signed=False).astype(float) / LEVELS
-        pixels = np.round(_mix(np.array(LOW), np.array(HIGH), levels[..., None])).astype(np.uint8)
+        pixels = np.round(mix(np.array(LOW), np.array(HIGH), levels[..., None])).astype(np.uint8)
         high, wide = levels.shape
         longest = max(high, wide)
         yield {
@@ -102,12 +95,8 @@ def _densities(rows: list[dict[str, Any]], top: float) -> Iterator[dict[str, Any
         }
 
 
-def _mix(a: Any, b: Any, share: Any) -> Any:
-    return np.asarray(a) + share * (np.asarray(b) - np.asarray(a))
-
-
 def _hex(colour: np.ndarray) -> str:
-    return "#" + "".join(f"{round(float(part)):02x}" for part in colour)
+    return "#" + "".join(f"{part:02x}" for part in colour)
 
 
 def _as_url(pixels: np.ndarray) -> str:

@@ -113,12 +113,16 @@ def choose_figure(table: pd.DataFrame) -> Figure:
     return get_figure(None, x=x, y="test_acc", hue=("variant", *others[:_HUES]), panel=("data", "model"))
 
 
-def _figure(table: pd.DataFrame, name: str | None, notes: list[str]) -> tuple[str, list[Chart]]:
+def wanted_figures(table: pd.DataFrame, name: str | None) -> list[tuple[str | None, Figure]]:
+    """The figures to try in turn: the one of this ``name`` or of the runs' sweep, then one that suits the runs."""
     names = sorted({str(sweep) for sweep in table["sweep"].dropna()}) if "sweep" in table else []
     own = names[0] if len(names) == 1 and names[0] in FIGURES and FIGURES[names[0]].rows == "runs" else None
     first = name or own
-    wanted = [*([(first, FIGURES[first])] if first else []), (None, choose_figure(table))]
-    for title, figure in wanted:
+    return [*([(first, FIGURES[first])] if first else []), (None, choose_figure(table))]
+
+
+def _figure(table: pd.DataFrame, name: str | None, notes: list[str]) -> tuple[str, list[Chart]]:
+    for title, figure in wanted_figures(table, name):
         try:
             rows = select_runs(figure, table, name=title)
             return (figure.title if title else _title(figure)), [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,14 @@ def read_run(state: State, *, key: str, name: str) -> Run:
         found,
         config if isinstance(config, dict) else {},
         attempt(METRICS_FILE, lambda: read_metrics(directory), []),
-        attempt(TICKET, lambda: _facts(directory, found), {}) if state.state == "done" else {},
+        attempt(TICKET, lambda: ticket_facts(directory, found), {}) if state.state == "done" else {},
         attempt("report.json", lambda: read_report(directory / "report.json"), {}),
         tuple(notes),
     )
 
 
-def _facts(directory: Path, found: dict[str, Any]) -> dict[str, Any]:
+def ticket_facts(directory: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of the ticket of a run with this result, from their file; decoded and written where that is missing."""
     path = directory / TICKET
     try:
         return read_facts(directory, ticket_checksum=found.get("ticket_checksum") or checksum(path))

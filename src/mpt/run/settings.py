@@ -192,7 +192,7 @@ class Logger:
     entity: str | None = dial(None, "W&B account or team", of="command")
     group: str | None = dial(None, "W&B group of runs", of="command")
     tags: list[str] = dial(list, "W&B tags", of="command")
-    mode: str = dial("offline", "mode of W&B", one_of("offline", "online"), of="command")
+    mode: str = dial("offline", "mode of W&B", one_of("offline", "online", "disabled"), of="command")
 
 
 @dataclass

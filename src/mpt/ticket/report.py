@@ -92,7 +92,7 @@ def report_file(
     """
     content = {"ticket": str(path)} | report(ticket, ticket.network(backbone), image=image)
     if checkpoint:
-        histograms = score_histograms(_scores(checkpoint, ticket), bins=bins)
+        histograms = score_histograms(read_scores(checkpoint, ticket), bins=bins)
         for row in content["layers"]:
             row["scores"] = histograms.get(row["tied"] or row["name"])
     return content
@@ -109,8 +109,13 @@ def blank(channels: int, size: int) -> Tensor:
     return torch.zeros(1, channels, size, size)
 
 
-def _scores(path: Path, ticket: Ticket) -> dict[str, Tensor]:
-    """The scores of the ticket's layers, from the checkpoint of its run."""
+def read_scores(path: Path, ticket: Ticket) -> dict[str, Tensor]:
+    """The scores of the ticket's layers, from the checkpoint of its run.
+
+    Raises:
+        OSError: there is no such checkpoint.
+        ValueError: it is damaged, or of another run.
+    """
     try:
         check_seal(path, needed=False)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
