@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import os
 import re
 import shlex
@@ -42,6 +43,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"(?m)^([a-z-]+):.*##", MAKEFILE))
 LANGUAGES = ("sh", "python", "yaml", "c", "text")
+OTHER_COMMANDS = ("wandb", "tensorboard")  # of packages that ours needs: that they are there is looked for
 CHECKED = ("git", "cd", "make", "pip", "source")  # what they name is looked for, they do not run
 
 
@@ -172,6 +174,10 @@ def check_without_running(block, folder):
             check_named(words)
         elif words[0] == "mpt-train":
             compose(words[1:])
+        elif words[0] in OTHER_COMMANDS:
+            named = itertools.takewhile(str.isalpha, words[1:])
+            helped = subprocess.run([console.COMMANDS / words[0], *named, "--help"], capture_output=True, check=False)
+            assert helped.returncode == 0, words
         elif block.mark == "needs" and words[0] != "mpt-status":
             done = console.command(words[0].removeprefix("mpt-"), *words[1:], cwd=folder, check=False)
             named = [word.partition("=")[2] or word for word in words[1:]]

@@ -16,6 +16,7 @@ from typing import Any
 
 from mpt.experiment.trackers import TensorBoard, Tracker, Wandb
 from mpt.files import DISTRIBUTION
+from mpt.phases import say
 from mpt.run.settings import Logger as LoggerSettings
 from mpt.run.settings import Settings, plain
 from mpt.run.status import LIST, read_list
@@ -64,6 +65,7 @@ def open_loggers(
             yield [*others]
             return
         with _data_in(directory):
+            say("starting W&B")
             import wandb
 
             logger = _wandb(directory, settings, job, plain(settings) if config is None else config)

@@ -14,6 +14,7 @@ from mpt.experiment.loggers import asked_for, check, log_row, open_loggers, wand
 from mpt.experiment.trackers import Tracker
 from mpt.files import write_atomically
 from mpt.pages.read import ticket_facts
+from mpt.phases import say
 from mpt.run.claim import hold_claim
 from mpt.run.result import read_metrics
 from mpt.run.settings import Logger, Settings
@@ -49,6 +50,7 @@ def log_end(
         return
     from mpt.pages.kernels import picture
 
+    say("logging the ticket")
     step, known = result["epochs"], {key: value for key, value in result.items() if key != "checksum"}
     rows = [
         [layer["name"], "x".join(map(str, layer["shape"])), *(layer[k] for k in _KEYS)] for layer in facts["layers"]
@@ -82,6 +84,7 @@ def replay(settings: Settings, directory: Path, result: Mapping[str, Any]) -> st
     wanted = asked_for(settings.logger)
     missing = [kind for kind in wanted if not is_recorded(kind, directory, settings.logger, result["checksum"])]
     if missing:
+        say(f"recording the finished run {directory.name}")
         check(settings.logger)
         with hold_claim(directory):
             rows, ticket = read_metrics(directory), Ticket.load(directory / TICKET)

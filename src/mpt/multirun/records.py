@@ -6,34 +6,42 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mpt.experiment.loggers import asked_for, open_loggers
-from mpt.experiment.records import describe, is_recorded, note_recorded, replay
-from mpt.experiment.trackers import Tracker
 from mpt.files import digest
 from mpt.multirun.expand import Run
+from mpt.phases import say
 from mpt.processes import is_first
 from mpt.run.claim import hold_claim
 from mpt.run.status import reason, result, states
 
+if TYPE_CHECKING:
+    from mpt.experiment.trackers import Tracker
+
 
 def record_sweep(folder: Path, runs: Sequence[Run]) -> None:
     """Log, in the first process, the finished ``runs`` that were not logged yet, then the sweep in ``folder``."""
-    if not runs or not is_first() or not asked_for(runs[0].settings.logger):
+    if not runs or not is_first() or not (runs[0].settings.logger.wandb or runs[0].settings.logger.tensorboard):
         return
+    say("recording the sweep")
+    from mpt.experiment.records import replay  # brings torch
+
     try:
         for run in runs:
             found = result(run.directory)
             if found.get("status") == "done":
                 replay(run.settings, run.directory, found)
-        print(_record(folder, runs), flush=True)
+        if words := _record(folder, runs):
+            print(words, flush=True)
     except (OSError, ValueError) as error:  # the runs are there all the same
         print(f"note      the sweep could not be recorded: {reason(error)}", flush=True)
 
 
 def _record(folder: Path, runs: Sequence[Run]) -> str:
     """Log the sweep, with all runs in ``folder``, to the loggers that lack it; return lines to print."""
+    from mpt.experiment.loggers import asked_for, open_loggers
+    from mpt.experiment.records import describe, is_recorded, note_recorded
+
     settings = runs[0].settings
     found = states(folder)
     content = digest(
