@@ -73,3 +73,12 @@ def test_defaults_and_ranges_are_printed_as_they_are_typed():
     assert lines["prune"].endswith("fraction of the weights removed; must be in [0, 1) [0.5]")
     assert lines["learn_batchnorm"].endswith("[false]")
     assert lines["budget"].endswith("[null]")
+
+
+def test_every_option_of_a_group_shows_its_default():
+    lines = {line.split()[0]: line for line in help.train().splitlines() if line.startswith("  ") and line.split()}
+    defaults = {"optim.lr": "0.1", "optim.nesterov": "false", "method.score_grad": "weight", "trainer.devices": "auto"}
+    for name, default in defaults.items():
+        assert lines[name].endswith(f" [{default}]"), lines[name]
+    groups = ("optim.", "trainer.", "logger.", "method.")
+    assert all(line.endswith("]") for name, line in lines.items() if name.startswith(groups))

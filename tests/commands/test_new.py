@@ -38,7 +38,7 @@ def test_a_new_method_or_model_passes_its_test_and_is_found_by_name(tmp_path, ki
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("old", "method", "x"), "mpt knows new, got old"),
+        (("old", "method", "x"), "mpt knows new and completion, got old"),
         (("new",), "say what to write: mpt new method NAME"),
         (("new", "recipe", "x"), "say what to write"),
         (("new", "method", "My-Method"), "the name of a method is that of a Python module"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mpt.commands.arguments import for_sweeper, options_alone, path_and_overrides, path_first, split, with_output
-from mpt.commands.command import command, help_text
+from mpt.commands.command import VARIABLE, command, help_text
 from mpt.commands.spelling import check_spelling
 from mpt.commands.study import study
 from mpt.errors import give_up, is_mendable
@@ -166,12 +166,17 @@ def dashboard(arguments: list[str]) -> None:
 
 @command("mpt", "all_commands", quick=True)
 def overview(arguments: list[str]) -> None:
-    """``mpt``: the commands; ``mpt new method NAME``: the files of an own method."""
+    """``mpt``: the commands; ``mpt new method NAME``: files of an own method; ``mpt completion bash``."""
     if not arguments:
         print(help_text("all_commands", ["--help"]))
         return
+    if arguments[0] == "completion":
+        from mpt.commands.completion import script
+
+        print(script(" ".join(arguments[1:]), variable=VARIABLE))
+        return
     if arguments[0] != "new":
-        raise ValueError(f"mpt knows new, got {arguments[0]}: mpt --help lists all commands")
+        raise ValueError(f"mpt knows new and completion, got {arguments[0]}: mpt --help lists all commands")
     from mpt.commands.new import new
 
     print(new(arguments[1:]))

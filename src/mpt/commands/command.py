@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 
 from mpt.errors import run_command
@@ -10,6 +11,7 @@ from mpt.files import version
 from mpt.phases import shown
 
 Command = Callable[[list[str]], None]
+VARIABLE = "_MPT_COMPLETE"  # set by a shell that asks how a command line goes on
 
 
 def command(name: str, text: str, *, quick: bool = False) -> Callable[[Command], Callable[[], None]]:
@@ -30,11 +32,21 @@ def command(name: str, text: str, *, quick: bool = False) -> Callable[[Command],
 
         @functools.wraps(function)
         def main() -> None:
-            run_command(name, work)
+            start(name, work)
 
         return main
 
     return decorate
+
+
+def start(name: str, function: Command) -> None:
+    """Run the console command ``name``, or answer a shell that completes its command line."""
+    if VARIABLE not in os.environ:
+        run_command(name, function)
+        return
+    from mpt.commands.completion import answer
+
+    print(answer(name, function, variable=VARIABLE))
 
 
 def help_text(text: str, arguments: list[str]) -> str:

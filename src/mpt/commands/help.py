@@ -47,8 +47,8 @@ def all_commands() -> str:
             "  mpt-dashboard          a W&B dashboard",
             "  mpt new method NAME    the files of an own method, and a test; mpt new model NAME: of a backbone",
             "",
-            "Completion of mpt-train in bash (install=zsh and install=fish alike):",
-            '  eval "$(mpt-train -sc install=bash)"',
+            "Completion of all commands in bash; in zsh alike, in fish: mpt completion fish | source",
+            '  eval "$(mpt completion bash)"',
         ]
     )
 
@@ -116,11 +116,8 @@ def finetune() -> str:
 
 
 def status() -> str:
-    return (
-        "mpt-status DIR lists the runs in a folder: done, running, interrupted, failed (and why), or missing in a\n"
-        "sweep.\n\n"
-        "  mpt-status runs/fig2-mini"
-    )
+    states = "done, running, interrupted, failed (and why), or missing in a\nsweep"
+    return f"mpt-status DIR lists the runs in a folder: {states}.\n\n  mpt-status runs/fig2-mini"
 
 
 def wandb() -> str:
@@ -239,8 +236,7 @@ def _parameters(schema: type, *, without: Sequence[str] = ()) -> list[str]:
     for f in fields(schema):
         group = f.default_factory is dict or group_class(f)
         if not group and f.name not in without and f.metadata["of"] != "input":
-            default = "[]" if f.default is MISSING else spell(f.default)
-            rows.append((f.name, f"{_meaning(f)} [{default}]"))
+            rows.append((f.name, f"{_meaning(f)}{_in_brackets(f)}"))
     return ["parameters (name=value):", *(f"  {name:<{WIDTH}} {text}" for name, text in rows)]
 
 
@@ -249,21 +245,29 @@ def _group_parameters(schema: type) -> list[str]:
     for f in fields(schema):
         if group := group_class(f):
             lines.append(f"{f.name}:")
-            lines += [f"  {name:<{WIDTH}} {_meaning(inner)}" for name, inner in dials(group, prefix=f"{f.name}.")]
+            rows = dials(group, prefix=f"{f.name}.")
+            lines += [f"  {name:<{WIDTH}} {_meaning(inner)}{_in_brackets(inner)}" for name, inner in rows]
     return lines
 
 
 def _method_parameters() -> list[str]:
     """The arguments of mpt.Biprop, with the meanings in the comments of its YAML file."""
     lines = (CONF / "method" / "biprop.yaml").read_text().splitlines()
-    split = [(line.partition(":")[0], line.partition("  # ")[2]) for line in lines if "  # " in line]
-    return ["method:", *(f"  {'method.' + name:<{WIDTH}} {meaning}" for name, meaning in split)]
+    split = [(*line.partition("  # ")[0].split(":", 1), line.partition("  # ")[2]) for line in lines if "  # " in line]
+    rows = (f"  {'method.' + name:<{WIDTH}} {text} [{_default(value.strip())}]" for name, value, text in split)
+    return ["method:", *rows]
 
 
 def _meaning(f: Field[Any]) -> str:
     words = f.metadata["valid"].words if f.metadata["valid"] else ""
     limits = f"; must be {words.removeprefix('the fraction removed and must be ')}" if words else ""
     return f"{f.metadata['meaning']}{limits}"
+
+
+def _in_brackets(f: Field[Any]) -> str:
+    """`` [0.1]``, the default of a parameter; empty if it must be given."""
+    default = spell(f.default)
+    return "" if default == "???" else " []" if f.default is MISSING else f" [{default}]"
 
 
 def _choices() -> list[str]:

@@ -40,6 +40,13 @@ def part(text: str, topic: str) -> str:
     return "\n".join([*found, *(rows if not found else [])])
 
 
+def topics(text: str) -> list[str]:
+    """What may follow ``--help``: the groups of a help text, then its parameters."""
+    groups = _groups(text)
+    rows = [line.split()[0] for _, lines in groups for line in lines[1:]]
+    return list(dict.fromkeys([*(head for head, _ in groups), *rows]))
+
+
 def _groups(text: str) -> list[tuple[str, list[str]]]:
     """The groups of a help text: the first word of each heading, and the heading with its indented lines."""
     groups: list[tuple[str, list[str]]] = []

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mpt.errors import run_command
+from mpt.commands.command import start
 from mpt.files import DISTRIBUTION, is_stream, version
 from mpt.schema import printable
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 def results() -> None:
     """``mpt-results DIR -o runs.csv``: collect the runs below a folder in one table."""
-    run_command("mpt-results", _results)
+    start("mpt-results", _results)
 
 
 def plot() -> None:
     """``mpt-plot DIR --figure fig2 -o fig2.svg``: draw a figure or a table of the papers from your own runs."""
-    run_command("mpt-plot", _plot)
+    start("mpt-plot", _plot)
 
 
 def verdicts() -> None:
     """``mpt-verdicts DIR``: judge each claim of the papers by the runs."""
-    run_command("mpt-verdicts", _verdicts)
+    start("mpt-verdicts", _verdicts)
 
 
 class _Parser(argparse.ArgumentParser):

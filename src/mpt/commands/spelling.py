@@ -39,7 +39,7 @@ def check_flag(flag: str, value: str | None, known: Sequence[str], *, schema: ty
         given, written = given or value or "", flag if equals else f"{flag} {value}"
     else:
         written = flag
-    word, options = name.strip(DASHES), _options(schema)
+    word, options = name.strip(DASHES), option_names(schema)
     option = word.lower().replace("-", "_")
     if option in options:
         raise ValueError(f"options have no dashes: write {option}={given or 'VALUE'}, not {written}")
@@ -80,7 +80,7 @@ def check_spelling(
             hint = (
                 f"write {plain[3][1:]}={value}"
                 if misplaced
-                else advice(key.lstrip("+~"), _options(schema), value=value)
+                else advice(key.lstrip("+~"), option_names(schema), value=value)
             )
             raise ValueError(f"there is no option {key.lstrip('+~')}: {_then(hint)}--help lists them")
         _check_known(override, plain[1], plain[2] + (plain[3] or ""), options)
@@ -112,7 +112,7 @@ def _check_forms(overrides: Sequence[str], schema: type, command: str) -> None:
 
 def _refuse_word(word: str, following: Sequence[str], schema: type, command: str) -> NoReturn:
     """Raise ValueError for an argument without ``=``, with what it may be."""
-    options = _options(schema)
+    options = option_names(schema)
     key, colon, value = word.partition(":")
     if colon and key in options:
         raise ValueError(f"an option is written with an equals sign: write {key}={value}")
@@ -156,7 +156,7 @@ def _check_known(override: str, sign: str, name: str, options: dict[str, type | 
         raise ValueError(f"{name} has a value already: write {name}={value}, without +")
 
 
-def _options(schema: type) -> set[str]:
+def option_names(schema: type) -> set[str]:
     """The dotted names of all options of a command, those of its groups and of method=biprop too."""
     names = {name for name, f in dials(schema) if f.metadata["of"] != "input"} | {f.name for f in fields(schema)}
     if schema.__name__ in _RUNS:
