@@ -1,7 +1,7 @@
 """LLVM IR as text; :mod:`mpt.engine.objects` makes machine code of it.
 
-A :class:`Function` is a list of lines. ``loop`` writes the blocks of a counted loop, whose carried values LLVM keeps in
-registers::
+A :class:`Function` is a list of lines. ``loop`` writes the blocks of a counted loop, with the test at
+its end, whose carried values LLVM keeps in registers::
 
     f = Function("sum", "ptr %x, i64 %n")
     with f.loop("0", "%n", carried=[("float", "0.0")]) as loop:
@@ -177,28 +177,32 @@ class Function:
     ) -> Iterator[Loop]:
         """A loop from ``start`` while ``index + step <= stop``, or ``index < stop`` if the last may be ``partial``.
 
-        Afterwards ``values`` are the values at its end.
+        Afterwards ``index`` and ``values`` are what they are at its end.
         """
-        whole = step > 1 and not partial
-        head, body, done = self.new("head"), self.new("body"), self.new("done")
-        before, index = self.block, f"%{self.new('i')}"
-        self.say(f"br label %{head}")
-        self.start(head)
-        place = len(self.lines)
-        loop = Loop(index, [f"%{self.new('c')}" for _ in carried])
-        limit = self.do(f"add i64 {index}, {step}") if whole else index
-        test = self.do(f"icmp {'sle' if whole else 'slt'} i64 {limit}, {stop}")
-        self.say(f"br i1 {test}, label %{body}, label %{done}")
+        ahead = step if step > 1 and not partial else 0
+
+        def test(index: str | int) -> str:
+            return self.do(f"icmp {'sle' if ahead else 'slt'} i64 {self.i64('add', index, ahead)}, {stop}")
+
+        body, done, before = self.new("body"), self.new("done"), self.block
+        index, values = f"%{self.new('i')}", [f"%{self.new('c')}" for _ in carried]
+        loop = Loop(index, values)
+        self.say(f"br i1 {test(start)}, label %{body}, label %{done}")
         self.start(body)
+        place = len(self.lines)
         yield loop
-        after = self.do(f"add nsw i64 {index}, {step}")
-        end = self.block
-        self.say(f"br label %{head}")
-        phis = [f"  {index} = phi i64 [ {start}, %{before} ], [ {after}, %{end} ]"]
-        for (kind, first), value, last in zip(carried, loop.values, loop.next, strict=True):
-            phis.append(f"  {value} = phi {kind} [ {first}, %{before} ], [ {last}, %{end} ]")
-        self.lines[place:place] = phis
+        after, end = self.do(f"add nsw i64 {index}, {step}"), self.block
+        self.say(f"br i1 {test(after)}, label %{body}, label %{done}")
         self.start(done)
+        phis, kinds = list[str](), ["i64", *(kind for kind, _ in carried)]
+        firsts, lasts = [str(start), *(first for _, first in carried)], [after, *loop.next]
+        ends = [f"%{self.new('e')}" for _ in kinds]
+        for kind, name, out, first, last in zip(kinds, [index, *values], ends, firsts, lasts, strict=True):
+            sources = f"phi {kind} [ {first}, %{before} ], [ {last}, %{end} ]"
+            phis.append(f"  {name} = {sources}")
+            self.lines.append(f"  {out} = {sources}")
+        self.lines[place:place] = phis
+        loop.index, loop.values = ends[0], ends[1:]
 
     @contextmanager
     def when(self, condition: str) -> Iterator[None]:

@@ -33,7 +33,7 @@ def numbers(step: Product) -> dict[str, np.ndarray]:
     return {"scale": np.where(conv.flip, -1, 1).astype(np.int32), "shift": conv.threshold.astype(np.int32)}
 
 
-def kernel(f: Function, *, vector: int, signs: bool, residual: bool) -> None:
+def kernel(f: Function, *, vector: int, signs: bool) -> None:
     """The kernel by lists, for vectors of ``vector`` bytes."""
     tile = "0"
     for tiles in (LIST_TILES, 1):
@@ -41,7 +41,7 @@ def kernel(f: Function, *, vector: int, signs: bool, residual: bool) -> None:
             inputs = [f.at("i8", "%in", f.index("%in_places", f.i64("add", loop.index, t))) for t in range(tiles)]
             with f.loop(0, "%outputs") as o:
                 for t, sums in enumerate(_sums(f, vector, inputs, o.index)):
-                    finish(f, vector, sums, o.index, f.i64("add", loop.index, t), signs=signs, residual=residual)
+                    finish(f, vector, sums, o.index, f.i64("add", loop.index, t), signs=signs)
         tile = loop.index
 
 
@@ -76,7 +76,7 @@ def _sums(f: Function, vector: int, inputs: list[str], output: str) -> list[str]
     return sums
 
 
-def finish(f: Function, vector: int, sums: str, output: str, tile: str, *, signs: bool, residual: bool) -> None:
+def finish(f: Function, vector: int, sums: str, output: str, tile: str, *, signs: bool) -> None:
     """One vector of 16-bit sums, compared or scaled, and its way to memory."""
     if signs:
         limit = f.do(f"trunc i32 {f.load('i32', f.at('i32', '%shift', output))} to i16")
@@ -88,7 +88,8 @@ def finish(f: Function, vector: int, sums: str, output: str, tile: str, *, signs
         f.store(f"<{vector} x i8>", value, f.at("i8", "%out", place))
         return
     real = f.do(f"sitofp <{vector} x i16> {sums} to <{vector} x float>")
-    lists.finish(f, vector, real, output, tile, residual=residual)
+    epilogue = lists.Epilogue(f, vector)
+    epilogue.write([real], output, epilogue.tiles([tile]))
 
 
 def parts(taps: np.ndarray, outputs: int) -> list[tuple[int, int]]:
@@ -102,7 +103,7 @@ def parts(taps: np.ndarray, outputs: int) -> list[tuple[int, int]]:
     return [*runs, (start, len(taps))]
 
 
-def unrolled_kernel(f: Function, *, vector: int, sums: int, signs: bool, residual: bool) -> None:
+def unrolled_kernel(f: Function, *, vector: int, sums: int, signs: bool) -> None:
     """The loop over blocks and tiles of unrolled code; ``starts`` says how many parts each block has, summed up."""
     kind, wide = f"<{vector} x i8>", f"<{vector} x i16>"
     narrow, zero = f.do(f"alloca [{sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
@@ -133,5 +134,4 @@ def unrolled_kernel(f: Function, *, vector: int, sums: int, signs: bool, residua
                     output,
                     tile.index,
                     signs=signs,
-                    residual=residual,
                 )

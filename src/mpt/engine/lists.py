@@ -16,6 +16,7 @@ an output does not keep it. That is a dense kernel where nothing is removed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ CACHE = 36_000  # bytes of inputs that stay in a cache of 32 KiB, about
 LEAST = 16  # weights of an output from which a chunk of its own pays
 SHARED = 0.3  # fraction of weights kept from which several outputs share an offset
 ARGUMENTS = ["scale", "shift", "lists", "starts", "weights", "in_places", "out_places", "residual_places"]
-COUNTS = ["outputs", "tiles", "chunks", "out_channel", "residual_channel"]
+COUNTS = ["outputs", "tiles", "chunks", "out_channel", "residual_channel", "bits"]
 PARAMETERS = ", ".join(
     ["ptr noalias %in", "ptr noalias %out", "ptr noalias %residual"]
     + [f"ptr noalias %{name}" for name in ARGUMENTS]
@@ -68,20 +69,24 @@ def entries(step: Product, sign: int, channels: slice) -> tuple[np.ndarray, np.n
     return o, offsets.transpose(0, 1, 3, 2).ravel().astype(np.int32)[first + tap]
 
 
-def lists(step: Product, chunks: list[slice]) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets of all chunks, each by output, and where the parts of each list start: [3 i] to [3 i + 3] of list i.
+def lists(step: Product, chunks: list[slice]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Offsets of all chunks, each by output; where the parts of each list start, [3 i] to [3 i + 3] of list i; a shift.
 
     The parts: plus and minus in turn, as long as there are both; more of plus; more of minus. In turn, because a sum
     of all plus would be large and lose digits before the minus take it back. Behind the starts comes the first offset
-    of each chunk, from which its offsets count: in 16 bits, where these reach. Lists of bytes count from 0.
+    of each chunk, from which its offsets count: in 16 bits, where these reach. All are to be shifted left by as many
+    bits as they have zeros in common. Lists of bytes count from 0, one by one.
     """
     made = [_lists(step, channels) for channels in chunks]
-    bases = [int(offsets.min()) if len(offsets) and not step.binary else 0 for offsets, _ in made]
     sizes = np.cumsum([0, *(len(offsets) for offsets, _ in made)])
     starts = [own[:-1] + before for (_, own), before in zip(made, sizes[:-1], strict=True)]
-    offsets = np.concatenate([own - base for (own, _), base in zip(made, bases, strict=True)])
+    bits = 0 if step.binary else int(np.bitwise_or.reduce(step.offsets.ravel(), initial=0))
+    shift = max(0, (bits & -bits).bit_length() - 1)
+    bases = [int(offsets.min()) if len(offsets) and not step.binary else 0 for offsets, _ in made]
+    offsets = np.concatenate([own - base for (own, _), base in zip(made, bases, strict=True)]) >> shift
     kind = np.uint16 if offsets.max(initial=0) < 2**16 and not step.binary else np.int32
-    return offsets.astype(kind), np.concatenate([*starts, sizes[-1:], bases]).astype(np.int32)
+    ends = [*starts, sizes[-1:], [base >> shift for base in bases]]
+    return offsets.astype(kind), np.concatenate(ends).astype(np.int32), shift
 
 
 def _lists(step: Product, channels: slice) -> tuple[np.ndarray, np.ndarray]:
@@ -157,72 +162,86 @@ def call(
     starts = {name: number if isinstance(number, int) else data.put(number) for name, number in numbers.items()}
     pointers += [f.at("i8", "%data", starts[name]) if name in starts else "null" for name in ARGUMENTS]
     counts = [outputs, tiles, numbers.pop("chunks", 1), step.out.channel, step.residual.channel if step.residual else 0]
+    counts.append(numbers.pop("bits", 0) + (4 * step.unit).bit_length() - 1)
     arguments = ", ".join([f"ptr {pointer}" for pointer in pointers] + [f"i64 {count}" for count in counts])
     arguments += f", float {'0.0' if step.conv.relu else '0xFFF0000000000000'}"  # or minus infinity: no ReLU
     f.say(f"call void @{kernel}({arguments})")
 
 
-def kernel(f: Function, *, vector: int, residual: bool, together: int = 0, unit: int = 1, short: bool = False) -> None:
+def sizes(step: Product, vector: int) -> set[int]:
+    """How many tiles at once the kernel of a step is for, so that together they make all numbers of tiles that occur.
+
+    They are powers of two, up to ``SUMS``. A step of one image at a time has one number of tiles. In a group of images
+    the number may be any multiple of one image's, and what is left over is rarely worth more than its smallest size.
+    """
+    most = SUMS if step.conv.signs is not None else SUMS // 2
+    groups = GROUP // step.out.buffer.interleaved
+    each = len(places(step, vector)[0]) // groups
+    found, left = set[int](), each if step.alone else each * groups
+    for size in (8, 4, 2, 1):
+        if size <= min(most, left):
+            found.add(size)
+            left %= size
+    return found if step.alone else found | {min(most, each & -each)}
+
+
+def kernel(f: Function, *, vector: int, sizes: Iterable[int], together: int = 0, short: bool = False) -> None:
     """The kernel for vectors of ``vector`` float32: of signs where ``together`` is 0, else of real weights.
 
-    ``unit`` is what an offset of the lists counts; with real weights ``together`` outputs share one. Lists are
+    ``sizes`` are the numbers of tiles at once. With real weights ``together`` outputs share an offset. Lists are
     ``short`` where their entries have 16 bits.
     """
-    tile = "0"
-    for tiles in (8, 4, 2, 1):
-        if tiles > (SUMS // 2 if together else SUMS):
-            continue
+    tile, epilogue = "0", Epilogue(f, vector)
+    for tiles in sorted(sizes, reverse=True):
         with f.loop(tile, "%tiles", step=tiles) as loop:
-            inputs = [f.at("float", "%in", f.index("%in_places", f.i64("add", loop.index, t))) for t in range(tiles)]
+            numbers = [f.i64("add", loop.index, t) for t in range(tiles)]
+            inputs = [f.at("float", "%in", f.index("%in_places", number)) for number in numbers]
+            outputs = epilogue.tiles(numbers)
             if together:
                 with f.loop(0, "%outputs") as o:
-                    sums = _weighted(f, vector, inputs, o.index, together, unit)
+                    sums = _weighted(f, vector, inputs, o.index, together)
                     for m, values in enumerate(sums):
-                        output = f.i64("add", f.i64("mul", o.index, together), m)
-                        for t, value in enumerate(values):
-                            finish(f, vector, value, output, f.i64("add", loop.index, t), residual=residual)
+                        epilogue.write(values, f.i64("add", f.i64("mul", o.index, together), m), outputs)
             else:
-                _chunks(f, vector, inputs, loop.index, unit=unit, short=short, residual=residual)
+                _chunks(f, vector, inputs, outputs, epilogue, short)
         tile = loop.index
 
 
-def _chunks(f: Function, lanes: int, inputs: list[str], tile: str, *, unit: int, short: bool, residual: bool) -> None:
-    """All outputs of the tiles from ``tile`` on: sums of the first chunk, then of the next, kept where outputs go."""
+def _chunks(
+    f: Function, lanes: int, inputs: list[str], outputs: list[tuple[str, str]], epilogue: Epilogue, short: bool
+) -> None:
+    """All outputs of some tiles: sums of the first chunk, then of the next, kept where outputs go."""
     kind, bases = f"<{lanes} x float>", f.i64("mul", f.i64("mul", "%outputs", "%chunks"), 3)
     with f.loop(0, "%chunks") as chunk:
         is_first = f.do(f"icmp eq i64 {chunk.index}, 0")
         is_last = f.do(f"icmp eq i64 {f.i64('add', chunk.index, 1)}, %chunks")
         goes_on = f.do(f"xor i1 {is_last}, true")
         start = f.index("%starts", f.i64("add", f.i64("add", bases, 1), chunk.index))
-        own = [f.at("float", base, f.i64("mul", start, unit)) for base in inputs]
+        start = f.i64("shl", start, "%bits")
+        own = [f.at("i8", base, start) for base in inputs]
         before = f.i64("mul", chunk.index, "%outputs")
         with f.loop(0, "%outputs") as o:
-            places = []
-            for t in range(len(inputs)):
-                place = f.i64("mul", o.index, "%out_channel")
-                places.append(f.at("float", "%out", f.i64("add", f.index("%out_places", f.i64("add", tile, t)), place)))
+            place = f.i64("mul", o.index, "%out_channel")
+            places = [f.at("float", out, place) for out, _ in outputs]
             known = [f.load(kind, place) for place in places]
             sums = [f.do(f"select i1 {is_first}, {kind} zeroinitializer, {kind} {value}") for value in known]
-            sums = _signed(f, lanes, own, f.i64("add", before, o.index), sums, unit, short)
+            sums = _signed(f, lanes, own, f.i64("add", before, o.index), sums, short)
             with f.when(is_last):
-                for t, value in enumerate(sums):
-                    finish(f, lanes, value, o.index, f.i64("add", tile, t), residual=residual)
+                epilogue.write(sums, o.index, outputs)
             with f.when(goes_on):
                 for place, value in zip(places, sums, strict=True):
                     f.store(kind, value, place)
 
 
-def _signed(
-    f: Function, lanes: int, inputs: list[str], number: str, sums: list[str], unit: int, short: bool
-) -> list[str]:
+def _signed(f: Function, lanes: int, inputs: list[str], number: str, sums: list[str], short: bool) -> list[str]:
     """``sums`` and those of list ``number``, for each input tile; several pairs at a time where tiles are few."""
     kind, first, unrolled = f"<{lanes} x float>", f.i64("mul", number, 3), min(4, SUMS // len(inputs))
-    start, pairs, plus, minus = (f.index("%starts", f.i64("add", first, i)) for i in range(4))
+    start, pairs, plus, stop = (f.index("%starts", f.i64("add", first, i)) for i in range(4))
     sums = [*sums, *["zeroinitializer"] * (len(inputs) * (unrolled - 1))]
 
     def taps(entry: str) -> list[str]:
-        offset = f.i64("mul", f.index("%lists", entry, short=short), unit)
-        return [f.load(kind, f.at("float", base, offset)) for base in inputs]
+        offset = f.i64("shl", f.index("%lists", entry, short=short), "%bits")
+        return [f.load(kind, f.at("i8", base, offset)) for base in inputs]
 
     for many in sorted({unrolled, 1}, reverse=True):
         with f.loop(
@@ -236,22 +255,20 @@ def _signed(
     while len(sums) > len(inputs):
         half = len(sums) // 2
         sums = [f.do(f"fadd {kind} {a}, {b}") for a, b in zip(sums[:half], sums[half:], strict=True)]
-    for operation, begin, stop in (("fadd", pairs, plus), ("fsub", plus, minus)):
-        with f.loop(begin, stop, carried=[(kind, value) for value in sums]) as loop:
-            loop.next = [
-                f.do(f"{operation} {kind} {v}, {x}") for v, x in zip(loop.values, taps(loop.index), strict=True)
-            ]
-        sums = loop.values
-    return sums
+    more = f.do(f"icmp slt i64 {pairs}, {plus}")  # what has no partner is all plus or all minus
+    sign = splat(f, "float", lanes, f.do(f"select i1 {more}, float 1.0, float -1.0"))
+    with f.loop(pairs, stop, carried=[(kind, value) for value in sums]) as loop:
+        loop.next = [fused(f, lanes, x, sign, v) for v, x in zip(loop.values, taps(loop.index), strict=True)]
+    return loop.values
 
 
-def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: int, unit: int) -> list[list[str]]:
+def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: int) -> list[list[str]]:
     """Sums of each output of ``block`` for each input tile."""
     kind = f"<{lanes} x float>"
     start, stop = (f.index("%starts", f.i64("add", block, i)) for i in range(2))
     with f.loop(start, stop, carried=[(kind, "zeroinitializer")] * (together * len(inputs))) as loop:
-        offset, first = f.i64("mul", f.index("%lists", loop.index), unit), f.i64("mul", loop.index, together)
-        values = [f.load(kind, f.at("float", base, offset)) for base in inputs]
+        offset, first = f.i64("shl", f.index("%lists", loop.index), "%bits"), f.i64("mul", loop.index, together)
+        values = [f.load(kind, f.at("i8", base, offset)) for base in inputs]
         for m in range(together):
             weight = splat(f, "float", lanes, f.load("float", f.at("float", "%weights", f.i64("add", first, m))))
             for t, value in enumerate(values):
@@ -260,19 +277,38 @@ def _weighted(f: Function, lanes: int, inputs: list[str], block: str, together: 
     return [loop.values[m * len(inputs) : (m + 1) * len(inputs)] for m in range(together)]
 
 
-def finish(f: Function, lanes: int, sums: str, output: str, tile: str, *, residual: bool) -> None:
-    """Scale, shift, residual and ReLU of one vector of sums, and its way to memory."""
-    kind = f"<{lanes} x float>"
-    scale, shift = (splat(f, "float", lanes, f.load("float", f.at("float", x, output))) for x in ("%scale", "%shift"))
-    sums = fused(f, lanes, sums, scale, shift)
-    if residual:
-        place = f.i64("add", f.index("%residual_places", tile), f.i64("mul", output, "%residual_channel"))
-        sums = f.do(f"fadd {kind} {sums}, {f.load(kind, f.at('float', '%residual', place))}")
-    floor = splat(f, "float", lanes, "%floor")
-    above = f.do(f"fcmp ogt {kind} {sums}, {floor}")
-    sums = f.do(f"select <{lanes} x i1> {above}, {kind} {sums}, {kind} {floor}")
-    place = f.i64("add", f.index("%out_places", tile), f.i64("mul", output, "%out_channel"))
-    f.store(kind, sums, f.at("float", "%out", place))
+class Epilogue:
+    """Scale, shift, residual and ReLU of vectors of sums, and their way to memory.
+
+    Made at the start of a kernel: what is the same for all outputs is written there, once.
+    """
+
+    def __init__(self, f: Function, lanes: int) -> None:
+        self.f, self.lanes, self.kind = f, lanes, f"<{lanes} x float>"
+        self.floor = splat(f, "float", lanes, "%floor")
+        self.has_residual = f.do(f"zext i1 {f.do('icmp ne ptr %residual, null')} to i64")
+
+    def tiles(self, numbers: Sequence[str]) -> list[tuple[str, str]]:
+        """Where the outputs of some tiles go, and the residuals come from."""
+        f = self.f
+        arrays = (("%out", "%out_places"), ("%residual", "%residual_places"))
+        starts = [[f.at("float", base, f.index(places, number)) for number in numbers] for base, places in arrays]
+        return list(zip(*starts, strict=True))
+
+    def write(self, sums: Sequence[str], output: str, tiles: Sequence[tuple[str, str]]) -> None:
+        """One vector of sums of each tile, all of one ``output``."""
+        f, lanes, kind = self.f, self.lanes, self.kind
+        scale, shift = (splat(f, "float", lanes, f.load("float", f.at("float", x, output))) for x in ("%scale", "%shift"))
+        sums = [fused(f, lanes, value, scale, shift) for value in sums]
+        with f.loop(0, self.has_residual, carried=[(kind, value) for value in sums]) as once:
+            place = f.i64("mul", output, "%residual_channel")
+            for value, (_, residual) in zip(once.values, tiles, strict=True):
+                once.next.append(f.do(f"fadd {kind} {value}, {f.load(kind, f.at('float', residual, place))}"))
+        place = f.i64("mul", output, "%out_channel")
+        for value, (out, _) in zip(once.values, tiles, strict=True):
+            above = f.do(f"fcmp ogt {kind} {value}, {self.floor}")
+            value = f.do(f"select <{lanes} x i1> {above}, {kind} {value}, {kind} {self.floor}")
+            f.store(kind, value, f.at("float", out, place))
 
 
 def fused(f: Function, lanes: int, a: str, b: str, c: str) -> str:

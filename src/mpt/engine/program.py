@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -64,10 +64,20 @@ def program(nodes: Sequence[Node], *, machine: Machine, unroll: bool = False, pu
     if any(node.shape[1:] == (1, 1) for node in nodes) and not any(node.binary for node in nodes):
         plans.append(plan(nodes, lanes=machine.lanes, padded=unroll, single=True, start=plans[0].bytes))
     names = [([writer.step(step) for step in p.first], [writer.step(step) for step in p.rest]) for p in plans]
+    writer.finish()
     module = writer.module
     module.functions[ENTRY] = _entry(names, math.prod(nodes[0].shape), math.prod(nodes[-1].shape), public=public)
     data = bytearray(b"".join(module.data.parts))
     return Program(module.text(), data, writer.layers, writer.links, sum(p.bytes for p in plans))
+
+
+@dataclass
+class _Kernel:
+    """A kernel of products that steps share; ``sizes`` are as of :func:`mpt.engine.lists.sizes`."""
+
+    name: str
+    write: Callable[..., None]
+    sizes: set[int] = field(default_factory=set)
 
 
 class _Writer:
@@ -76,6 +86,7 @@ class _Writer:
     def __init__(self, machine: Machine, *, unroll: bool) -> None:
         self.module, self.unroll = Module(machine), unroll
         self.layers, self.links = list[Unrolled](), list[tuple[int, str]]()
+        self.kernels: dict[tuple[object, ...], _Kernel] = {}
         self.numbers: dict[tuple[int, int, bytes], Numbers] = {}  # what each product reads, by convolution and offsets
         self.module.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         for lanes in (2**i for i in range(machine.lanes.bit_length() + 2)):
@@ -99,19 +110,18 @@ class _Writer:
     def _product(self, f: Function, step: Product) -> None:
         """A convolution: which kernel, and the numbers that it reads."""
         conv, machine, outputs = step.conv, self.module.machine, step.conv.outputs
-        options: dict[str, Any] = {"vector": width(step, machine), "residual": step.residual is not None}
+        options: dict[str, Any] = {"vector": width(step, machine)}
         write: Callable[..., None]
         if conv.signs is None:
             together = lists.together(conv)
             name, numbers, write = "real", self._once(step, self._real), lists.kernel
-            options |= {"together": together, "unit": step.unit}
+            options["together"] = together
             outputs //= together
         elif not self.unroll or step.single:
             chunks = lists.cut(step, width(step, machine))
             name, numbers = "lists", self._once(step, partial(self._lists, chunks=chunks), len(chunks))
             write = bytes_.kernel if step.binary else lists.kernel
-            own = {"unit": step.unit, "short": numbers["short"]}
-            options |= {"signs": conv.threshold is not None} if step.binary else own
+            options |= {"signs": conv.threshold is not None} if step.binary else {"short": numbers["short"]}
         else:
             name, numbers, write = "unrolled", self._once(step, self._unrolled), unrolled.kernel
             if step.binary:
@@ -120,8 +130,16 @@ class _Writer:
                 options |= {"tiles": numbers["tiles"]}
             options |= {"sums": machine.sums}
         key = (name, step.binary, *sorted(options.items()))
-        kernel = self.module.shared(key, lambda function: write(function, **options), lists.PARAMETERS)
-        lists.call(f, kernel, step, self.module.data, numbers, vector=options["vector"], outputs=outputs)
+        kernel = self.kernels.setdefault(key, _Kernel(f"{name}{len(self.kernels)}", partial(write, **options)))
+        if write is lists.kernel:
+            kernel.sizes |= lists.sizes(step, options["vector"])
+        lists.call(f, kernel.name, step, self.module.data, numbers, vector=options["vector"], outputs=outputs)
+
+    def finish(self) -> None:
+        """Write the kernels of products, now that all numbers of tiles are known."""
+        for kernel in self.kernels.values():
+            f = self.module.functions[kernel.name] = Function(kernel.name, lists.PARAMETERS)
+            kernel.write(f, **({"sizes": kernel.sizes} if kernel.sizes else {}))
 
     def _once(self, step: Product, make: Callable[[Product], Numbers], chunks: int = 0) -> Numbers:
         """The numbers of a product in the data: two plans share them."""
@@ -136,8 +154,8 @@ class _Writer:
         return {"lists": offsets, "starts": starts, "weights": weights}
 
     def _lists(self, step: Product, chunks: list[slice]) -> Numbers:
-        offsets, starts = lists.lists(step, chunks)
-        return {"lists": offsets, "starts": starts, "chunks": len(chunks), "short": offsets.itemsize == 2}
+        offsets, starts, bits = lists.lists(step, chunks)
+        return {"lists": offsets, "starts": starts, "chunks": len(chunks), "short": offsets.itemsize == 2, "bits": bits}
 
     def _unrolled(self, step: Product) -> Numbers:
         kind = f"<{width(step, self.module.machine)} x {'i8' if step.binary else 'float'}>"

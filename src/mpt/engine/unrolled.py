@@ -38,7 +38,7 @@ from mpt.engine.code import Function, Machine
 from mpt.engine.encode import BYTES, FLOATS, Block, Encoder, functions
 from mpt.engine.lanes import parts
 from mpt.engine.layout import LINE, Product, fits
-from mpt.engine.lists import finish
+from mpt.engine.lists import Epilogue
 
 RATE = {False: 100_000, True: 1_000_000}  # kept weights a second of LLVM, and encoded; on one core of 2023
 PATIENCE = 8  # seconds of building that need no announcement
@@ -247,7 +247,7 @@ def entry(f: Function, index: str) -> str:
     return f.load("ptr", f.at("i8", "%lists", f.i64("mul", index, 16)))
 
 
-def kernel(f: Function, *, vector: int, sums: int, tiles: int, residual: bool) -> None:
+def kernel(f: Function, *, vector: int, sums: int, tiles: int) -> None:
     """The loop over blocks, their parts, and tiles, ``tiles`` at a time where blocks have several parts, else all.
 
     ``lists`` is the table of functions, ``starts`` the first function of each block.
@@ -255,14 +255,15 @@ def kernel(f: Function, *, vector: int, sums: int, tiles: int, residual: bool) -
     kind = f"<{vector} x float>"
     results, zero = f.do(f"alloca [{tiles * sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
     f.store(kind, "zeroinitializer", zero)
+    epilogue = Epilogue(f, vector)
 
     def inputs(tile: str) -> str:
         return f.at("float", "%in", f.index("%in_places", tile))
 
     def end(first: str, tile: str, own: str) -> None:
+        places = epilogue.tiles([tile])
         with f.loop("0", smaller(f, f.i64("sub", "%outputs", first), sums)) as j:
-            value = f.load(kind, f.at(kind, own, j.index))
-            finish(f, vector, value, f.i64("add", first, j.index), tile, residual=residual)
+            epilogue.write([f.load(kind, f.at(kind, own, j.index))], f.i64("add", first, j.index), places)
 
     if tiles == 1:
         with f.loop("0", "%outputs", step=sums, partial=True) as first:
