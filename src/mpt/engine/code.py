@@ -107,6 +107,9 @@ def llvm() -> Any:
     return binding
 
 
+LOOPS = '"loops"'  # the attribute of functions whose loops LLVM is to make vectors of
+
+
 class Loop:
     """A loop that is being written: its counter, the carried values, and what they are in the next round."""
 
@@ -117,10 +120,15 @@ class Loop:
 class Function:
     """One function of IR text; see the file's head."""
 
-    def __init__(self, name: str, parameters: str, *, public: bool = False, plain: bool = False) -> None:
-        """``public`` for callers of the object; ``plain`` for calls alone, which are not worth LLVM's time."""
-        how = f"define {'' if public else 'internal '}void @{name}({parameters}) nounwind noinline{' optnone' * plain}"
-        self.name, self.lines = name, [f"{how} {{", "entry:"]
+    def __init__(
+        self, name: str, parameters: str, *, public: bool = False, plain: bool = False, loops: bool = False
+    ) -> None:
+        """``public`` for callers of the object; ``plain`` for calls alone, which are not worth LLVM's time.
+
+        ``loops`` has LLVM make vectors of loops of numbers; without it, what is written here is what runs.
+        """
+        how = f"define {'' if public else 'internal '}void @{name}({parameters}) nounwind noinline"
+        self.name, self.lines = name, [f"{how}{' optnone' * plain}{f' {LOOPS}' * loops} {{", "entry:"]
         self.count, self.block = 0, "entry"
 
     def new(self, prefix: str = "v") -> str:
@@ -179,10 +187,11 @@ class Function:
 
         Afterwards ``index`` and ``values`` are what they are at its end.
         """
-        ahead = step if step > 1 and not partial else 0
+        whole = step > 1 and not partial
+        stop = self.i64("sub", stop, step) if whole else stop
 
         def test(index: str | int) -> str:
-            return self.do(f"icmp {'sle' if ahead else 'slt'} i64 {self.i64('add', index, ahead)}, {stop}")
+            return self.do(f"icmp {'sle' if whole else 'slt'} i64 {index}, {stop}")
 
         body, done, before = self.new("body"), self.new("done"), self.block
         index, values = f"%{self.new('i')}", [f"%{self.new('c')}" for _ in carried]
@@ -253,11 +262,13 @@ class Module:
         self.declared: dict[str, None] = {}
         self._names: dict[tuple[object, ...], str] = {}
 
-    def shared(self, key: tuple[object, ...], write: Callable[[Function], None], parameters: str) -> str:
-        """Name of the function that ``write`` writes, once for each ``key``."""
+    def shared(
+        self, key: tuple[object, ...], write: Callable[[Function], None], parameters: str, *, loops: bool
+    ) -> str:
+        """Name of the function that ``write`` writes, once for each ``key``; ``loops`` as of :class:`Function`."""
         if key not in self._names:
             name = self._names[key] = f"{key[0]}{len(self._names)}"
-            self.functions[name] = Function(name, parameters)
+            self.functions[name] = Function(name, parameters, loops=loops)
             write(self.functions[name])
         return self._names[key]
 

@@ -13,6 +13,8 @@ or unrolled as in :mod:`mpt.engine.unrolled`, where a layer's code comes in part
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mpt.engine import lists
@@ -35,13 +37,14 @@ def numbers(step: Product) -> dict[str, np.ndarray]:
 
 def kernel(f: Function, *, vector: int, signs: bool) -> None:
     """The kernel by lists, for vectors of ``vector`` bytes."""
-    tile = "0"
+    tile, epilogue = "0", _Epilogue(f, vector, signs)
     for tiles in (LIST_TILES, 1):
         with f.loop(tile, "%tiles", step=tiles) as loop:
-            inputs = [f.at("i8", "%in", f.index("%in_places", f.i64("add", loop.index, t))) for t in range(tiles)]
+            numbers = [f.i64("add", loop.index, t) for t in range(tiles)]
+            inputs = [f.at("i8", "%in", f.index("%in_places", number)) for number in numbers]
+            outputs = epilogue.tiles(numbers)
             with f.loop(0, "%outputs") as o:
-                for t, sums in enumerate(_sums(f, vector, inputs, o.index)):
-                    finish(f, vector, sums, o.index, f.i64("add", loop.index, t), signs=signs)
+                epilogue.write(_sums(f, vector, inputs, o.index), o.index, outputs)
         tile = loop.index
 
 
@@ -76,20 +79,35 @@ def _sums(f: Function, vector: int, inputs: list[str], output: str) -> list[str]
     return sums
 
 
-def finish(f: Function, vector: int, sums: str, output: str, tile: str, *, signs: bool) -> None:
-    """One vector of 16-bit sums, compared or scaled, and its way to memory."""
-    if signs:
+class _Epilogue:
+    """Vectors of 16-bit sums, compared where outputs are ``signs`` or scaled, and their way to memory."""
+
+    def __init__(self, f: Function, vector: int, signs: bool) -> None:
+        self.f, self.vector = f, vector
+        self.real = None if signs else lists.Epilogue(f, vector)
+
+    def tiles(self, numbers: Sequence[str]) -> list[tuple[str, str]]:
+        """As of :meth:`mpt.engine.lists.Epilogue.tiles`; signs have no residuals."""
+        f = self.f
+        if self.real:
+            return self.real.tiles(numbers)
+        return [(f.at("i8", "%out", f.index("%out_places", number)), "") for number in numbers]
+
+    def write(self, sums: Sequence[str], output: str, tiles: Sequence[tuple[str, str]]) -> None:
+        """One vector of sums of each tile, all of one ``output``."""
+        f, vector = self.f, self.vector
+        if self.real:
+            values = [f.do(f"sitofp <{vector} x i16> {value} to <{vector} x float>") for value in sums]
+            self.real.write(values, output, tiles, self.real.places(output, tiles))
+            return
         limit = f.do(f"trunc i32 {f.load('i32', f.at('i32', '%shift', output))} to i16")
         flip = f.do(f"trunc i32 {f.load('i32', f.at('i32', '%scale', output))} to i8")
-        test = f.do(f"icmp sge <{vector} x i16> {sums}, {splat(f, 'i16', vector, limit)}")
         yes, no = splat(f, "i8", vector, flip), splat(f, "i8", vector, f.do(f"sub i8 0, {flip}"))
-        value = f.do(f"select <{vector} x i1> {test}, <{vector} x i8> {yes}, <{vector} x i8> {no}")
-        place = f.i64("add", f.index("%out_places", tile), f.i64("mul", output, "%out_channel"))
-        f.store(f"<{vector} x i8>", value, f.at("i8", "%out", place))
-        return
-    real = f.do(f"sitofp <{vector} x i16> {sums} to <{vector} x float>")
-    epilogue = lists.Epilogue(f, vector)
-    epilogue.write([real], output, epilogue.tiles([tile]))
+        least, place = splat(f, "i16", vector, limit), f.i64("mul", output, "%out_channel")
+        for value, (out, _) in zip(sums, tiles, strict=True):
+            test = f.do(f"icmp sge <{vector} x i16> {value}, {least}")
+            value = f.do(f"select <{vector} x i1> {test}, <{vector} x i8> {yes}, <{vector} x i8> {no}")
+            f.store(f"<{vector} x i8>", value, f.at("i8", out, place))
 
 
 def parts(taps: np.ndarray, outputs: int) -> list[tuple[int, int]]:
@@ -109,6 +127,7 @@ def unrolled_kernel(f: Function, *, vector: int, sums: int, signs: bool) -> None
     narrow, zero = f.do(f"alloca [{sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
     totals = f.do(f"alloca [{sums} x {wide}], align 64")
     f.store(kind, "zeroinitializer", zero)
+    epilogue = _Epilogue(f, vector, signs)
     with f.loop("0", "%outputs", step=sums, partial=True) as first:
         index = f.do(f"sdiv i64 {first.index}, {sums}")
         start, stop = f.index("%starts", index), f.index("%starts", f.i64("add", index, 1))
@@ -125,13 +144,7 @@ def unrolled_kernel(f: Function, *, vector: int, sums: int, signs: bool) -> None
                     total = f.at(wide, totals, j.index)
                     value = f.do(f"sext {kind} {f.load(kind, f.at(kind, narrow, j.index))} to {wide}")
                     f.store(wide, f.do(f"add {wide} {f.load(wide, total)}, {value}"), total)
+            to = epilogue.tiles([tile.index])
             with f.loop("0", many) as j:
-                output = f.i64("add", first.index, j.index)
-                finish(
-                    f,
-                    vector,
-                    f.load(wide, f.at(wide, totals, j.index)),
-                    output,
-                    tile.index,
-                    signs=signs,
-                )
+                total = f.load(wide, f.at(wide, totals, j.index))
+                epilogue.write([total], f.i64("add", first.index, j.index), to)

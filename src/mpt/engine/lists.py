@@ -201,7 +201,8 @@ def kernel(f: Function, *, vector: int, sizes: Iterable[int], together: int = 0,
                 with f.loop(0, "%outputs") as o:
                     sums = _weighted(f, vector, inputs, o.index, together)
                     for m, values in enumerate(sums):
-                        epilogue.write(values, f.i64("add", f.i64("mul", o.index, together), m), outputs)
+                        output = f.i64("add", f.i64("mul", o.index, together), m)
+                        epilogue.write(values, output, outputs, epilogue.places(output, outputs))
             else:
                 _chunks(f, vector, inputs, outputs, epilogue, short)
         tile = loop.index
@@ -213,7 +214,7 @@ def _chunks(
     """All outputs of some tiles: sums of the first chunk, then of the next, kept where outputs go."""
     kind, bases = f"<{lanes} x float>", f.i64("mul", f.i64("mul", "%outputs", "%chunks"), 3)
     with f.loop(0, "%chunks") as chunk:
-        is_first = f.do(f"icmp eq i64 {chunk.index}, 0")
+        is_later = f.do(f"zext i1 {f.do(f'icmp ne i64 {chunk.index}, 0')} to i64")
         is_last = f.do(f"icmp eq i64 {f.i64('add', chunk.index, 1)}, %chunks")
         goes_on = f.do(f"xor i1 {is_last}, true")
         start = f.index("%starts", f.i64("add", f.i64("add", bases, 1), chunk.index))
@@ -221,13 +222,12 @@ def _chunks(
         own = [f.at("i8", base, start) for base in inputs]
         before = f.i64("mul", chunk.index, "%outputs")
         with f.loop(0, "%outputs") as o:
-            place = f.i64("mul", o.index, "%out_channel")
-            places = [f.at("float", out, place) for out, _ in outputs]
-            known = [f.load(kind, place) for place in places]
-            sums = [f.do(f"select i1 {is_first}, {kind} zeroinitializer, {kind} {value}") for value in known]
-            sums = _signed(f, lanes, own, f.i64("add", before, o.index), sums, short)
+            places = epilogue.places(o.index, outputs)
+            with f.loop(0, is_later, carried=[(kind, "zeroinitializer")] * len(places)) as once:
+                once.next = [f.load(kind, place) for place in places]
+            sums = _signed(f, lanes, own, f.i64("add", before, o.index), once.values, short)
             with f.when(is_last):
-                epilogue.write(sums, o.index, outputs)
+                epilogue.write(sums, o.index, outputs, places)
             with f.when(goes_on):
                 for place, value in zip(places, sums, strict=True):
                     f.store(kind, value, place)
@@ -295,8 +295,13 @@ class Epilogue:
         starts = [[f.at("float", base, f.index(places, number)) for number in numbers] for base, places in arrays]
         return list(zip(*starts, strict=True))
 
-    def write(self, sums: Sequence[str], output: str, tiles: Sequence[tuple[str, str]]) -> None:
-        """One vector of sums of each tile, all of one ``output``."""
+    def places(self, output: str, tiles: Sequence[tuple[str, str]]) -> list[str]:
+        """Where ``output`` goes, of each tile."""
+        place = self.f.i64("mul", output, "%out_channel")
+        return [self.f.at("float", out, place) for out, _ in tiles]
+
+    def write(self, sums: Sequence[str], output: str, tiles: Sequence[tuple[str, str]], places: Sequence[str]) -> None:
+        """One vector of sums of each tile, all of one ``output``, which goes to ``places``."""
         f, lanes, kind = self.f, self.lanes, self.kind
         scale, shift = (splat(f, "float", lanes, f.load("float", f.at("float", x, output))) for x in ("%scale", "%shift"))
         sums = [fused(f, lanes, value, scale, shift) for value in sums]
@@ -304,11 +309,10 @@ class Epilogue:
             place = f.i64("mul", output, "%residual_channel")
             for value, (_, residual) in zip(once.values, tiles, strict=True):
                 once.next.append(f.do(f"fadd {kind} {value}, {f.load(kind, f.at('float', residual, place))}"))
-        place = f.i64("mul", output, "%out_channel")
-        for value, (out, _) in zip(once.values, tiles, strict=True):
+        for value, out in zip(once.values, places, strict=True):
             above = f.do(f"fcmp ogt {kind} {value}, {self.floor}")
             value = f.do(f"select <{lanes} x i1> {above}, {kind} {value}, {kind} {self.floor}")
-            f.store(kind, value, f.at("float", out, place))
+            f.store(kind, value, out)
 
 
 def fused(f: Function, lanes: int, a: str, b: str, c: str) -> str:

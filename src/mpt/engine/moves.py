@@ -1,8 +1,8 @@
 """Kernels other than products: copies, pools and element-wise operations. LLVM IR text with the sizes built in.
 
-Each step of a plan becomes one function on the images ``first`` to ``last - 1`` of a group::
+The steps of a plan become functions on the images ``first`` to ``last - 1`` of a group, which call kernels::
 
-    step(images, work, logits, data, first, last)
+    steps(images, work, logits, data, first, last)
 
 LLVM knows every stride and count, so that its vectoriser makes of the inner loops what the processor has.
 """
@@ -56,7 +56,10 @@ def copy(f: Function, step: Copy, module: Module) -> None:
     sizes = (step.source.size, step.to.size)
     key = ("copy", step.counts, step.source_strides, step.to_strides, step.convert, sizes, step.margins)
     name = module.shared(
-        key, lambda function: _copy(function, step, module), "ptr noalias %a, ptr noalias %b, ptr noalias %flips"
+        key,
+        lambda function: _copy(function, step, module),
+        "ptr noalias %a, ptr noalias %b, ptr noalias %flips",
+        loops=not any(step.margins) and not _is_plain(step),
     )
     flips = "null"
     if step.flips is not None:
@@ -66,6 +69,11 @@ def copy(f: Function, step: Copy, module: Module) -> None:
         f.say(f"call void @{name}(ptr {a}, ptr {b}, ptr {flips})")
 
 
+def _is_plain(step: Copy) -> bool:
+    """Whether whole rows are copied as they are."""
+    return not step.convert and step.source_strides[2] == step.to_strides[2] == 1
+
+
 def _copy(f: Function, step: Copy, module: Module) -> None:
     (channels, rows, columns), source, to = step.counts, step.source_strides, step.to_strides
     with f.loop(0, channels) as c, f.loop(0, rows) as r:
@@ -73,7 +81,7 @@ def _copy(f: Function, step: Copy, module: Module) -> None:
         y = f.at("i8", "%b", _place(f, to, c.index, r.index, step.to.size))
         if any(step.margins):
             _shifted(f, step, x, y, module.machine.lanes)
-        elif not step.convert and source[2] == to[2] == 1:
+        elif _is_plain(step):
             word = f"i{module.machine.word}"
             module.declare(f"void @llvm.memcpy.p0.p0.{word}(ptr noalias writeonly, ptr noalias readonly, {word}, i1)")
             size = columns * step.to.size
@@ -124,7 +132,7 @@ def pointwise(f: Function, step: Pointwise, module: Module) -> None:
     lines = tuple((view.channel, view.row) for view in views)
     key = ("pointwise", step.scale is None, step.relu, step.out.shape, step.out.buffer.interleaved, lines)
     parameters = ", ".join(f"ptr noalias %{name}" for name in ("a", "b", "out", "scale", "shift"))
-    name = module.shared(key, lambda function: _pointwise(function, step), parameters)
+    name = module.shared(key, lambda function: _pointwise(function, step), parameters, loops=True)
     numbers = [
         "null" if array is None else f.at("i8", "%data", module.data.put(array)) for array in (step.scale, step.shift)
     ]
@@ -164,7 +172,8 @@ def pooling(f: Function, step: Pooling, module: Module) -> None:
     """See :class:`mpt.engine.layout.Pooling`. Steps of one shape share the loops."""
     views = (step.source, step.out)
     layout = tuple((view.shape, view.channel, view.row, view.buffer.interleaved, view.buffer.size) for view in views)
-    name = module.shared(("pool", step.pool, layout), lambda g: _pooling(g, step), "ptr noalias %a, ptr noalias %b")
+    key, parameters = ("pool", step.pool, layout), "ptr noalias %a, ptr noalias %b"
+    name = module.shared(key, lambda g: _pooling(g, step), parameters, loops=True)
     with images(f) as image:
         a, b = (address(f, view.buffer, view.start, image) for view in views)
         f.say(f"call void @{name}(ptr {a}, ptr {b})")

@@ -13,11 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from mpt.engine.code import Machine, llvm
+from mpt.engine.code import LOOPS, Machine, llvm
 from mpt.files import DamagedError, read_sealed, write_atomically
 
 LIMIT = 2**30  # bytes of the cache: above it, the objects that were not used for the longest time are removed
-VERSION = b"5"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
+VERSION = b"6"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
 
 
 def target(machine: Machine, *, fast: bool, linked: bool = False) -> Any:
@@ -31,14 +31,35 @@ def target(machine: Machine, *, fast: bool, linked: bool = False) -> Any:
 
 
 def optimised(text: str, machine: Machine, *, linked: bool = False) -> bytes:
-    """The object of a module of loops, which LLVM makes vectors of; to unroll them takes time and gains nothing."""
+    """The object of a module of functions.
+
+    LLVM's optimiser takes as long as all that makes instructions of its result, so only functions that are marked
+    :data:`mpt.engine.code.LOOPS` go through it, in a module of their own: it makes vectors of their loops.
+    """
     binding, kind = llvm(), target(machine, fast=False, linked=linked)
-    module = _parsed(text, machine, layout=str(kind.target_data) if linked else "")
-    options = binding.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization, options.loop_interleaving, options.loop_unrolling = True, False, False
-    builder = binding.create_pass_builder(kind, options)
-    builder.getModulePassManager().run(module, builder)
+    layout = str(kind.target_data) if linked else ""
+    head, *functions = re.split("^(?=define )", text, flags=re.MULTILINE)
+    loops = {function: function.replace("define internal", "define", 1) for function in functions if LOOPS in function}
+    parts = [_declared(function) if function in loops else function for function in functions]
+    module = _parsed(head + "".join(parts), machine, layout=layout)
+    if loops:
+        declared = "".join(line for line in head.splitlines(keepends=True) if line.startswith("declare"))
+        other = _parsed(declared + "".join(loops.values()), machine, layout=layout)
+        options = binding.create_pipeline_tuning_options(speed_level=2)
+        options.loop_vectorization, options.loop_interleaving, options.loop_unrolling = True, False, False
+        builder = binding.create_pass_builder(kind, options)
+        builder.getModulePassManager().run(other, builder)
+        names = [function.name for function in other.functions if not function.is_declaration]
+        module.link_in(other)
+        for name in names:
+            module.get_function(name).linkage = "internal"
     return bytes(kind.emit_object(module))
+
+
+def _declared(function: str) -> str:
+    """The declaration of a function that is in another module."""
+    head = function.partition("\n")[0]
+    return head[: head.rindex(")") + 1].replace("define internal", "declare", 1) + "\n"
 
 
 def straight(text: str, machine: Machine) -> bytes:

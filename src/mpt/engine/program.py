@@ -63,7 +63,7 @@ def program(nodes: Sequence[Node], *, machine: Machine, unroll: bool = False, pu
     plans = [plan(nodes, lanes=machine.lanes, padded=unroll)]
     if any(node.shape[1:] == (1, 1) for node in nodes) and not any(node.binary for node in nodes):
         plans.append(plan(nodes, lanes=machine.lanes, padded=unroll, single=True, start=plans[0].bytes))
-    names = [([writer.step(step) for step in p.first], [writer.step(step) for step in p.rest]) for p in plans]
+    names = [(writer.steps(p.first), writer.steps(p.rest)) for p in plans]
     writer.finish()
     module = writer.module
     module.functions[ENTRY] = _entry(names, math.prod(nodes[0].shape), math.prod(nodes[-1].shape), public=public)
@@ -81,7 +81,7 @@ class _Kernel:
 
 
 class _Writer:
-    """Steps as functions of a module."""
+    """Steps as calls of kernels, in a function for each part of a plan."""
 
     def __init__(self, machine: Machine, *, unroll: bool) -> None:
         self.module, self.unroll = Module(machine), unroll
@@ -93,18 +93,19 @@ class _Writer:
             floats = f"<{lanes} x float>"
             self.module.declare(f"{floats} @llvm.fmuladd.v{lanes}f32({floats}, {floats}, {floats})")
 
-    def step(self, step: Step) -> str:
-        """Write the function of a step; its name."""
-        f = Function(f"step{len(self.module.functions)}", moves.PARAMETERS, plain=True)
+    def steps(self, steps: Sequence[Step]) -> str:
+        """Write a function of steps, one after another; its name. One function costs LLVM less time than many."""
+        f = Function(f"steps{len(self.module.functions)}", moves.PARAMETERS, plain=True)
         self.module.functions[f.name] = f
-        if isinstance(step, Copy):
-            moves.copy(f, step, self.module)
-        elif isinstance(step, Pointwise):
-            moves.pointwise(f, step, self.module)
-        elif isinstance(step, Pooling):
-            moves.pooling(f, step, self.module)
-        else:
-            self._product(f, step)
+        for step in steps:
+            if isinstance(step, Copy):
+                moves.copy(f, step, self.module)
+            elif isinstance(step, Pointwise):
+                moves.pointwise(f, step, self.module)
+            elif isinstance(step, Pooling):
+                moves.pooling(f, step, self.module)
+            else:
+                self._product(f, step)
         return f.name
 
     def _product(self, f: Function, step: Product) -> None:
@@ -179,7 +180,7 @@ def width(step: Product, machine: Machine) -> int:
     return min(machine.lanes, step.positions)
 
 
-def _entry(plans: Sequence[tuple[list[str], list[str]]], inputs: int, outputs: int, *, public: bool) -> Function:
+def _entry(plans: Sequence[tuple[str, str]], inputs: int, outputs: int, *, public: bool) -> Function:
     """The loop over groups of images; the second plan, if there is one, is for a group of one image."""
     f = Function(ENTRY, "ptr %images, ptr %logits, i64 %n, ptr %work, ptr %data", public=public, plain=True)
     with f.loop("0", "%n", step=GROUP, partial=True) as group:
@@ -193,8 +194,6 @@ def _entry(plans: Sequence[tuple[list[str], list[str]]], inputs: int, outputs: i
             with f.when(chosen):
                 with f.loop(0, size) as image:
                     after = f.i64("add", image.index, 1)
-                    for name in first:
-                        f.say(f"call void @{name}({shared}, i64 {image.index}, i64 {after})")
-                for name in rest:
-                    f.say(f"call void @{name}({shared}, i64 0, i64 {size})")
+                    f.say(f"call void @{first}({shared}, i64 {image.index}, i64 {after})")
+                f.say(f"call void @{rest}({shared}, i64 0, i64 {size})")
     return f

@@ -261,9 +261,10 @@ def kernel(f: Function, *, vector: int, sums: int, tiles: int) -> None:
         return f.at("float", "%in", f.index("%in_places", tile))
 
     def end(first: str, tile: str, own: str) -> None:
-        places = epilogue.tiles([tile])
+        to = epilogue.tiles([tile])
         with f.loop("0", smaller(f, f.i64("sub", "%outputs", first), sums)) as j:
-            epilogue.write([f.load(kind, f.at(kind, own, j.index))], f.i64("add", first, j.index), places)
+            output = f.i64("add", first, j.index)
+            epilogue.write([f.load(kind, f.at(kind, own, j.index))], output, to, epilogue.places(output, to))
 
     if tiles == 1:
         with f.loop("0", "%outputs", step=sums, partial=True) as first:
