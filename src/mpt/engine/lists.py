@@ -57,18 +57,6 @@ def cut(step: Product, vector: int) -> list[slice]:
     return [slice(channels * i // many, channels * (i + 1) // many) for i in range(many)]
 
 
-def entries(step: Product, sign: int, channels: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Output and offset of each weight of one sign, by output and then about as they lie in memory."""
-    conv = step.conv
-    assert conv.signs is not None
-    signs = conv.signs[:, channels]
-    places = np.flatnonzero(signs.transpose(0, 1, 3, 2).ravel() == sign)  # of one dimension: much the fastest
-    o, tap = np.divmod(places, signs[0].size)
-    first = o // (conv.outputs // conv.groups) * signs[0].size
-    offsets = step.offsets.reshape(conv.groups, *conv.signs.shape[1:])[:, channels]
-    return o, offsets.transpose(0, 1, 3, 2).ravel().astype(np.int32)[first + tap]
-
-
 def lists(step: Product, chunks: list[slice]) -> tuple[np.ndarray, np.ndarray, int]:
     """Offsets of all chunks, each by output; where the parts of each list start, [3 i] to [3 i + 3] of list i; a shift.
 
@@ -77,30 +65,45 @@ def lists(step: Product, chunks: list[slice]) -> tuple[np.ndarray, np.ndarray, i
     of each chunk, from which its offsets count: in 16 bits, where these reach. All are to be shifted left by as many
     bits as they have zeros in common. Lists of bytes count from 0, one by one.
     """
-    made = [_lists(step, channels) for channels in chunks]
-    sizes = np.cumsum([0, *(len(offsets) for offsets, _ in made)])
-    starts = [own[:-1] + before for (_, own), before in zip(made, sizes[:-1], strict=True)]
-    bits = 0 if step.binary else int(np.bitwise_or.reduce(step.offsets.ravel(), initial=0))
+    conv = step.conv
+    assert conv.signs is not None
+    all_ = step.offsets.astype(np.int32).reshape(conv.groups, -1)
+    bits = 0 if step.binary else int(np.bitwise_or.reduce(all_.ravel(), initial=0))
     shift = max(0, (bits & -bits).bit_length() - 1)
-    bases = [int(offsets.min()) if len(offsets) and not step.binary else 0 for offsets, _ in made]
-    offsets = np.concatenate([own - base for (own, _), base in zip(made, bases, strict=True)]) >> shift
+    places = np.flatnonzero(conv.signs.ravel() != 0)  # of one dimension, and bool: much the fastest
+    outputs, taps = np.divmod(places.astype(np.int32), np.int32(conv.signs[0].size))
+    offsets = all_.ravel()[taps] if conv.groups == 1 else all_[outputs // (conv.outputs // conv.groups), taps]
+    offsets, minus, number = offsets >> shift, conv.signs.ravel()[places] < 0, outputs
+    bases = np.zeros(len(chunks), np.int32)
+    if len(chunks) > 1:  # by chunk, then by output: a list each
+        each = conv.signs[0, 0].size
+        chunk = np.repeat(np.arange(len(chunks), dtype=np.uint8), [(c.stop - c.start) * each for c in chunks])[taps]
+        order = np.argsort(chunk, kind="stable")
+        number = (chunk.astype(np.int32) * conv.outputs + outputs)[order]
+        offsets, minus, chunk = offsets[order], minus[order], chunk[order]
+    if not step.binary and len(offsets):
+        bounds = np.searchsorted(number, np.arange(len(chunks)) * conv.outputs)
+        full = np.flatnonzero(np.diff(np.append(bounds, len(offsets))))
+        bases[full] = np.minimum.reduceat(offsets, bounds[full])
+        offsets = offsets - (bases[chunk] if len(chunks) > 1 else bases[0])
     kind = np.uint16 if offsets.max(initial=0) < 2**16 and not step.binary else np.int32
-    ends = [*starts, sizes[-1:], [base >> shift for base in bases]]
-    return offsets.astype(kind), np.concatenate(ends).astype(np.int32), shift
+    starts, order = _parts(number, minus, len(chunks) * conv.outputs)
+    made = np.empty(len(offsets), kind)
+    made[order] = offsets
+    return made, np.concatenate([starts, bases]).astype(np.int32), shift
 
 
-def _lists(step: Product, channels: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets and starts of one chunk."""
-    both = [entries(step, sign, channels) for sign in (1, -1)]
-    counts = [np.bincount(o, minlength=step.conv.outputs) for o, _ in both]
-    pairs = np.minimum(*counts)
-    sizes = np.stack([2 * pairs, counts[0] - pairs, counts[1] - pairs], axis=1)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    offsets = np.empty(starts[-1], np.int32)
-    for turn, ((o, values), count) in enumerate(zip(both, counts, strict=True)):
-        rank = np.arange(len(o)) - (np.cumsum(count) - count)[o]
-        offsets[starts[3 * o] + np.where(rank < pairs[o], 2 * rank + turn, rank + pairs[o])] = values
-    return offsets, starts
+def _parts(number: np.ndarray, minus: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the parts of ``many`` lists start, (3 many + 1,), and the place of each weight, of a list ``number``."""
+    counts = np.bincount(2 * number + minus, minlength=2 * many).reshape(many, 2)
+    pairs = counts.min(axis=1)
+    sizes = np.stack([2 * pairs, counts[:, 0] - pairs, counts[:, 1] - pairs], axis=1)
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    before = np.cumsum(minus, dtype=np.int32) - minus  # of the minus, from the first list on
+    first = np.cumsum(counts, axis=0, dtype=np.int32) - counts
+    rank = np.where(minus, before - first[:, 1][number], np.arange(len(minus)) - before - first[:, 0][number])
+    own = pairs[number]
+    return starts, starts[::3][number] + np.where(rank < own, 2 * rank + minus, rank + own)
 
 
 def together(conv: Conv) -> int:
