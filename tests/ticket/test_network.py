@@ -94,3 +94,11 @@ def test_torch_export_saves_the_dense_network_and_loads_the_same_logits(tmp_path
     for n in (1, 5):
         images = torch.randn(n, 3, 8, 8)
         torch.testing.assert_close(again(images), dense(images))
+
+
+def test_random_parameters_are_not_drawn_for_a_ticket(ticket):
+    state = torch.random.get_rng_state()
+    net = ticket.network()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(value.isfinite().all() for value in net.state_dict().values())
+    assert not torch.equal(next(ticket.backbone().parameters()), next(ticket.backbone().parameters()))

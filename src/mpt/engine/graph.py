@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -54,6 +55,11 @@ class Conv:
     @property
     def outputs(self) -> int:
         return len(self.weight)
+
+    @cached_property
+    def kept(self) -> int:
+        """Weights that are not zero."""
+        return int(np.count_nonzero(self.weight))
 
 
 @dataclass(frozen=True)

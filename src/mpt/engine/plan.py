@@ -94,7 +94,7 @@ class _Layout:
         return images
 
     def _is_late(self, node: Node) -> bool:
-        heavy = node.conv is not None and int(np.count_nonzero(node.conv.weight)) > LATE
+        heavy = node.conv is not None and node.conv.kept > LATE
         return heavy or self.interleaved(node.shape) > 1
 
     def _is_alias(self, node: Node) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mpt.engine import lanes as bytes_
-from mpt.engine import lists, moves, unrolled
+from mpt.engine import lists, moves, offsets, unrolled
 from mpt.engine.code import Function, Machine, Module
 from mpt.engine.graph import Node
 from mpt.engine.layout import GROUP, Copy, Pointwise, Pooling, Product, Step, vector
@@ -73,7 +73,7 @@ def program(nodes: Sequence[Node], *, machine: Machine, unroll: bool = False, pu
 
 @dataclass
 class _Kernel:
-    """A kernel of products that steps share; ``sizes`` are as of :func:`mpt.engine.lists.sizes`."""
+    """A kernel of products that steps share; ``sizes`` are as of :func:`mpt.engine.offsets.sizes`."""
 
     name: str
     write: Callable[..., None]
@@ -114,12 +114,12 @@ class _Writer:
         options: dict[str, Any] = {"vector": width(step, machine)}
         write: Callable[..., None]
         if conv.signs is None:
-            together = lists.together(conv)
+            together = offsets.together(conv)
             name, numbers, write = "real", self._once(step, self._real), lists.kernel
             options["together"] = together
             outputs //= together
         elif not self.unroll or step.single:
-            chunks = lists.cut(step, width(step, machine))
+            chunks = offsets.cut(step, width(step, machine))
             name, numbers = "lists", self._once(step, partial(self._lists, chunks=chunks), len(chunks))
             write = bytes_.kernel if step.binary else lists.kernel
             options |= {"signs": conv.threshold is not None} if step.binary else {"short": numbers["short"]}
@@ -133,7 +133,7 @@ class _Writer:
         key = (name, step.binary, *sorted(options.items()))
         kernel = self.kernels.setdefault(key, _Kernel(f"{name}{len(self.kernels)}", partial(write, **options)))
         if write is lists.kernel:
-            kernel.sizes |= lists.sizes(step, options["vector"])
+            kernel.sizes |= offsets.sizes(step, options["vector"])
         lists.call(f, kernel.name, step, self.module.data, numbers, vector=options["vector"], outputs=outputs)
 
     def finish(self) -> None:
@@ -151,12 +151,11 @@ class _Writer:
         return self.numbers[key]
 
     def _real(self, step: Product) -> Numbers:
-        offsets, starts, weights = lists.blocks(step)
-        return {"lists": offsets, "starts": starts, "weights": weights}
+        return dict(zip(("lists", "starts", "weights"), offsets.blocks(step), strict=True))
 
     def _lists(self, step: Product, chunks: list[slice]) -> Numbers:
-        offsets, starts, bits = lists.lists(step, chunks)
-        return {"lists": offsets, "starts": starts, "chunks": len(chunks), "short": offsets.itemsize == 2, "bits": bits}
+        made, starts, bits = offsets.lists(step, chunks)
+        return {"lists": made, "starts": starts, "chunks": len(chunks), "short": made.itemsize == 2, "bits": bits}
 
     def _unrolled(self, step: Product) -> Numbers:
         kind = f"<{width(step, self.module.machine)} x {'i8' if step.binary else 'float'}>"

@@ -160,7 +160,7 @@ class StoredLayer:
     def weight(self) -> Tensor:
         """Ticket weight, float32, of the weight's shape: 0 where pruned."""
         weight = torch.zeros(self.shape)
-        weight[self.mask()] = self.kept_values()
+        weight.numpy()[self.mask().numpy()] = self.kept_values().numpy()  # takes half of torch's time
         return weight
 
     def table_row(self, *, prune: float | None) -> LayerRow:

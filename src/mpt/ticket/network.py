@@ -21,6 +21,7 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from torch.overrides import TorchFunctionMode
 
 from mpt import backbones
 from mpt.search import methods
@@ -37,6 +38,7 @@ from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.pack import unsearched
 
 SPARE = 1000  # parameters that a plain backbone may have beyond its ticket's: biases, batch-norm
+RANDOM = {nn.init.kaiming_uniform_, nn.init.kaiming_normal_, nn.init.trunc_normal_, Tensor.uniform_, Tensor.normal_}
 SPARE_VALUES = 2**25  # values of its parameters and buffers that its ticket does not have
 
 
@@ -48,7 +50,8 @@ def build_network(
     backbone: nn.Module | None,
 ) -> nn.Module:
     """The network of a ticket with this content; see :meth:`mpt.Ticket.network`."""
-    plain = copy.deepcopy(unwrap(backbone)) if backbone is not None else build_backbone(header, layers, others)
+    with _Unfilled():
+        plain = copy.deepcopy(unwrap(backbone)) if backbone is not None else build_backbone(header, layers, others)
     net = _assemble(plain, header, layers, others)
     _load_layers(net, layers)
     _load_others(net, others)
@@ -73,6 +76,15 @@ def build_backbone(header: dict[str, Any], layers: Sequence[StoredLayer], others
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"the ticket's backbone {origin['target']} cannot be built: {reason}") from error
     return backbones.build(origin)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Inside, random parameters stay as their memory is: whoever builds a network here gives it its values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        filled = args[0] if args else kwargs.get("tensor")
+        return filled if func in RANDOM and isinstance(filled, nn.Parameter) else func(*args, **kwargs)
 
 
 def _count(others: Sequence[StoredState]) -> int:
