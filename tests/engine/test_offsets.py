@@ -1,4 +1,6 @@
-"""Lists of offsets hold each weight once, under its output, sign and place; kernels are made for all tiles there are."""
+"""Lists of offsets hold each weight once, under its output, sign and place; kernels are for all tiles there are."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -43,20 +45,22 @@ def test_lists_hold_each_weight_once(groups, cuts, kept):
     signs = (rng.choice([-1, 1], size=(9, 6, 3, 2)) * (rng.random((9, 6, 3, 2)) < kept)).astype(np.int8)
     signs[4] = 0
     step = product_of(signs, groups=groups)
-    chunks = [slice(*cut) for cut in zip(cuts, cuts[1:], strict=False)]
+    chunks = [slice(*cut) for cut in itertools.pairwise(cuts)]
     made, starts, bits = offsets.lists(step, chunks)
     places = step.offsets.reshape(groups, 6, 3, 2)
     wanted = [
         (int(o), int(signs[o, c, y, x]), int(places[o // (9 // groups), c, y, x])) for o, c, y, x in np.argwhere(signs)
     ]
     assert decoded(made, starts, bits, lists=9 * len(chunks)) == sorted(wanted)
-    assert bits == 4 and made.dtype == np.uint16
+    assert bits == 4
+    assert made.dtype == np.uint16
 
 
 def test_offsets_that_16_bits_do_not_reach_take_32():
     signs = np.ones((1, 2, 1, 1), np.int8)
     made, starts, bits = offsets.lists(product_of(signs, places=np.array([3, 70_003]).reshape(2, 1, 1)), [slice(2)])
-    assert made.dtype == np.int32 and bits == 0
+    assert made.dtype == np.int32
+    assert bits == 0
     assert [place for _, _, place in decoded(made, starts, bits, lists=1)] == [3, 70_003]
 
 
@@ -64,7 +68,8 @@ def test_lists_of_bytes_count_from_0():
     signs = np.ones((1, 2, 1, 1), np.int8)
     step = product_of(signs, places=np.array([32, 64]).reshape(2, 1, 1), binary=True)
     made, _, bits = offsets.lists(step, [slice(2)])
-    assert made.tolist() == [32, 64] and bits == 0
+    assert made.tolist() == [32, 64]
+    assert bits == 0
 
 
 @pytest.mark.parametrize(

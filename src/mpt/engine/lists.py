@@ -3,8 +3,9 @@
     out[o] = relu(scale[o] (sum of input[plus[o]] - sum of input[minus[o]]) + shift[o] + residual[o])
 
 An entry is one offset, the same for every output pixel (:mod:`mpt.engine.layout`); :mod:`mpt.engine.offsets` makes the
-lists. A tile is one vector of output positions; the kernel takes up to eight tiles at once, so that an offset is read once for eight additions. With fewer
-tiles it keeps several partial sums per tile, because an addition has a latency of four cycles.
+lists. A tile is one vector of output positions; the kernel takes up to eight tiles at once, so that an offset is read
+once for eight additions. With fewer tiles it keeps several partial sums per tile, because an addition has a latency of
+four cycles. One kernel serves all layers: what differs between them are its arguments.
 
 Each addition loads its input, so the inputs have to lie in the innermost cache. Lists therefore come in chunks of input
 channels: all outputs take the first chunk, then the next, and their sums wait where the outputs go. A chunk's offsets
