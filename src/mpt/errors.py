@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import functools
 import json
@@ -162,6 +161,8 @@ def _of_composition(error: Any) -> str:
 
 
 def _no_choice(group: str, choice: str, options: Sequence[str]) -> str:
+    import difflib
+
     group, _, rest = f"{group}/{choice}".rpartition("/") if group == "hydra" else (group, "", choice)
     near = difflib.get_close_matches(rest.lower(), options, n=1) or [o for o in options if o.endswith(rest.lower())]
     hint = f"did you mean {near[0]}? It has" if near else "take one of"

@@ -73,6 +73,7 @@ def test_a_sweep_writes_its_page_when_it_ends(folder):
     assert len(list((folder / "runs" / "many").glob("*/report.html"))) == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_was_not_asked_for_a_page_imports_nothing_of_it(tmp_path):
     code = (
         "import sys; from mpt.commands.cli import train; "

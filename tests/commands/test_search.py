@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
+import signal
+import threading
 from dataclasses import dataclass
 
 import pytest
@@ -128,23 +129,23 @@ def test_options_of_images_that_are_given_are_refused(digits):
 
 
 def test_ctrl_c_raises_keyboard_interrupt_and_the_same_call_continues(tmp_path):
-    code = f"""
-import os, signal, threading, time, mpt
-from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-def stop():
-    while not list(Path({str(tmp_path)!r}).rglob("last.ckpt")): time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=stop, daemon=True).start()
-try:
-    mpt.search("conv2", "digits", epochs=40, width=0.125, runs={str(tmp_path)!r}, trainer={{"accelerator": "cpu"}})
-except KeyboardInterrupt as interruption:
-    print("INTERRUPTED", interruption)
-assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert "INTERRUPTED interrupted after epoch" in done.stdout
-    assert "the same call continues" in done.stdout
+    def stop():
+        while not list(tmp_path.rglob("last.ckpt")) and not over.wait(0.01):
+            pass
+        if not over.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    over, before = threading.Event(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    finger = threading.Thread(target=stop)
+    finger.start()
+    try:
+        with pytest.raises(KeyboardInterrupt, match=r"interrupted after epoch.*the same call continues"):
+            mpt.search("conv2", "digits", epochs=400, runs=tmp_path, **TINY)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        over.set()
+        finger.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_room_of_the_search_stays_a_module_that_can_be_called():

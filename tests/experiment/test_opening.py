@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from mpt.experiment.monitor import Monitor
 from mpt.experiment.opening import chosen
 from mpt.experiment.trainer import has_native_bf16
 from tests.console import SMALL, command, compose
+from tests.experiment.test_train import rows as read_rows
 
 
 def test_the_first_lines_say_where_what_and_on_which_images(tmp_path):
@@ -28,11 +30,14 @@ def test_the_options_named_are_those_that_differ_from_their_defaults_and_change_
     assert not [word for word in words if word.startswith(("trainer", "logger", "runs", "prune"))]
 
 
-def test_an_epoch_says_how_long_the_run_still_takes(tmp_path):
-    lines = command("train", *SMALL, "epochs=400", "trainer.limit_batches=1", "hydra.run.dir=run", cwd=tmp_path).stdout
-    first, last = (line for line in lines.splitlines() if line.startswith(("epoch   1/", "epoch 400/")))
-    assert first.endswith(" left")
+def test_an_epoch_says_how_long_the_run_still_takes(run_here, capsys):
+    _, directory = run_here("epochs=2")
+    last = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch   2/2"))
     assert last.endswith(" images/s")
+    monitor = Monitor(directory, num_images=320, show=True)
+    monitor.load_state_dict({"rows": read_rows(directory)})  # as if it were the run of many epochs that has just begun
+    assert monitor._line(monitor.rows[0], 100_000).endswith(" left")
+    assert monitor._line(monitor.rows[1], 2) == last
 
 
 @pytest.mark.filterwarnings("ignore:.*mkldnn.*")

@@ -16,7 +16,6 @@ from mpt.errors import give_up, is_mendable
 from mpt.phases import say
 from mpt.processes import is_first, is_torchrun
 from mpt.run.apart import APART, follow_parent
-from mpt.run.queue import requeue
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.signals import Interrupted, cause, describe_with, unwind
 
@@ -201,6 +200,8 @@ def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> N
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
     except Interrupted as interruption:
         if interruption.signum in (signal.SIGUSR1, signal.SIGUSR2):  # as sbatch --signal announces a time limit
+            from mpt.run.queue import requeue
+
             unwind()
             requeue()
         raise

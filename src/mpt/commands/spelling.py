@@ -8,7 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
-from mpt.commands.synonyms import advice, nearest
 from mpt.files import CONF, HOME
 from mpt.run.settings import Settings, dials, group_class
 
@@ -39,6 +38,8 @@ def check_flag(flag: str, value: str | None, known: Sequence[str], *, schema: ty
         given, written = given or value or "", flag if equals else f"{flag} {value}"
     else:
         written = flag
+    from mpt.commands.synonyms import advice, nearest  # here and below: a command without a slip has no use for it
+
     word, options = name.strip(DASHES), option_names(schema)
     option = word.lower().replace("-", "_")
     if option in options:
@@ -77,6 +78,8 @@ def check_spelling(
             spelt, known = spelt + plain[3], {f"{spelt}.{f.name}" for f in fields(nested)}
         misplaced = spelt in ("model", "method") and plain[3] and plain[3][1:] in {*options} - {"dense"}
         if spelt not in known or misplaced:
+            from mpt.commands.synonyms import advice
+
             hint = (
                 f"write {plain[3][1:]}={value}"
                 if misplaced
@@ -112,6 +115,8 @@ def _check_forms(overrides: Sequence[str], schema: type, command: str) -> None:
 
 def _refuse_word(word: str, following: Sequence[str], schema: type, command: str) -> NoReturn:
     """Raise ValueError for an argument without ``=``, with what it may be."""
+    from mpt.commands.synonyms import advice, nearest
+
     options = option_names(schema)
     key, colon, value = word.partition(":")
     if colon and key in options:

@@ -23,6 +23,7 @@ def study(overrides: Sequence[str]) -> Iterator[None]:
         yield
         return
     _check(overrides)
+    _raise_the_objective()
     logger, handler = logging.getLogger(_SWEEPER), logging.StreamHandler(sys.stdout)
     handler.addFilter(lambda record: record.getMessage().startswith("Best"))
     logger.addHandler(handler)
@@ -36,6 +37,18 @@ def study(overrides: Sequence[str]) -> Iterator[None]:
         raise
     finally:
         logger.removeHandler(handler)
+
+
+def _raise_the_objective() -> None:
+    """The sweeper's defaults: one run after another, to raise the objective; a failed run is a failed trial."""
+    from hydra.core.config_store import ConfigStore
+
+    store = ConfigStore.instance()
+    if "optuna.yaml" in store.list("hydra/sweeper"):  # the extra optuna has it
+        node = store.load("hydra/sweeper/optuna.yaml").node
+        node.direction, node.n_jobs = "maximize", 1
+        node.max_failure_rate = 1.0  # of the runs that start together; above it the study would end
+        store.store(group="hydra/sweeper", name="optuna", node=node, provider="mpt")
 
 
 @contextmanager

@@ -68,21 +68,12 @@ def register(schema: type = Settings) -> None:
     """Tell Hydra of a command's settings, by the name of their class, and of ``sweeps=<name>``."""
     for plugin in (SweepFiles, SearchPath):
         Plugins.instance().register(plugin)
-    ConfigStore.instance().store(name=schema.__name__, node=schema)
-    _register_optuna()
+    store = ConfigStore.instance()
+    if f"{schema.__name__}.yaml" not in store.list(""):  # storing takes a tenth of a composition
+        store.store(name=schema.__name__, node=schema)
     OmegaConf.register_new_resolver("protocol", _of_protocol, replace=True)
     OmegaConf.register_new_resolver("tasks_per_node", _tasks_per_node, replace=True)
     OmegaConf.register_new_resolver("times_kept", _times_kept, replace=True)
-
-
-def _register_optuna() -> None:
-    """``hydra/sweeper=optuna``: one run after another, to raise the objective; a failed run is a failed trial."""
-    store = ConfigStore.instance()
-    if "optuna.yaml" in store.list("hydra/sweeper"):  # the extra optuna has it
-        node = store.load("hydra/sweeper/optuna.yaml").node
-        node.direction, node.n_jobs = "maximize", 1
-        node.max_failure_rate = 1.0  # of the runs that start together; above it the study would end
-        store.store(group="hydra/sweeper", name="optuna", node=node, provider="mpt")
 
 
 def _of_protocol(choices: DictConfig, *, _root_: DictConfig) -> Any:
