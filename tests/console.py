@@ -8,8 +8,8 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 import warnings
@@ -20,6 +20,7 @@ from unittest import mock
 from hydra.core.global_hydra import GlobalHydra
 
 from mpt.run.settings import Settings
+from tests.forked import Forked
 
 COMMANDS = Path(sys.executable).parent
 SCRIPTS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
@@ -118,17 +119,16 @@ def on_terminal(name, *arguments, cwd, columns=100):
 
 
 def process(name, *arguments, cwd):
-    """Run ``mpt-<name>`` as a new process in ``cwd``: for kills, and for several processes."""
-    return subprocess.run(
-        [COMMANDS / f"mpt-{name}", *arguments],
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    """Run ``mpt-<name>`` as a process of its own in ``cwd``: for kills, and for several processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        code = fork(name, *arguments, cwd=cwd, out=out, err=err).wait(250)
+        return Done(code, out.read_text(), err.read_text())
+
+
+def fork(name, *arguments, cwd, out, err=None):
+    """Start ``mpt-<name>`` as a process of its own, which leads a session and adds its output to files."""
+    return Forked(COMMANDS / f"mpt-{name}", SCRIPTS[f"mpt-{name}"], arguments, cwd=cwd, out=out, err=err or out)
 
 
 def read_result(directory):
@@ -147,17 +147,7 @@ def results(folder):
 
 
 def start_sweep(folder, *arguments):
-    with (folder / "log").open("a") as log:
-        return subprocess.Popen(
-            [COMMANDS / "mpt-train", *arguments],
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-            preexec_fn=hear_signals,
-        )
+    return fork("train", *arguments, cwd=folder, out=folder / "log")
 
 
 def hear_signals():

@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.console import COMMANDS, left_behind, read_result
+from tests.console import COMMANDS, left_behind, read_result, start_sweep
+from tests.forked import SIGNALS, Forked
 
 RUN = ("data=digits", "batch=32", "trainer.accelerator=cpu")
 EPOCHS = 8
@@ -36,7 +37,6 @@ CHOICES = (  # options that keep state from epoch to epoch, or write other files
 SMALL = ("model=mlp", "width=0.25")
 SWEEP = ("-m", *RUN, *SMALL, "epochs=3", "prune=0.5,0.8", "seed=0,1", "runs=runs")
 LAUNCHERS = ((), ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), ("trainer.devices=2",))
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 
 
 class Case:
@@ -46,8 +46,12 @@ class Case:
         self.folder, self.arguments, self.stops = folder, arguments, 0
         folder.mkdir()
 
-    def start(self, *, piped: bool = False) -> subprocess.Popen[bytes]:
-        """The command as the leader of a process group, as a shell starts it; its output goes to ``log``, or a pipe."""
+    def start(self) -> Forked:
+        """The command as the leader of a process group; its output goes to ``log``."""
+        return start_sweep(self.folder, *self.arguments)
+
+    def start_anew(self, *, piped: bool = False) -> subprocess.Popen[bytes]:
+        """The same in a fresh interpreter, as a shell starts it; its output goes to ``log``, or a pipe."""
         with (self.folder / "log").open("a") as log:
             return subprocess.Popen(
                 [COMMANDS / "mpt-train", *self.arguments],
@@ -65,7 +69,7 @@ class Case:
         files = [path for path in self.folder.rglob("metrics.jsonl") if "wandb" not in path.parts]
         return sum(path.read_bytes().count(b"\n") for path in files)
 
-    def wait_for(self, process: subprocess.Popen[bytes], rng: random.Random, *, most: int) -> None:
+    def wait_for(self, process: Forked | subprocess.Popen[bytes], rng: random.Random, *, most: int) -> None:
         """Until a random moment: of the start, or after a random epoch of ``most``."""
         if rng.random() < 0.25:
             end = time.monotonic() + rng.uniform(0, 6)
@@ -109,7 +113,7 @@ def kill(case: Case, rng: random.Random, *, most: int) -> str:
 def interrupt(case: Case, rng: random.Random, *, most: int) -> str:
     """End the command with a signal, which must be its status, in one sentence and without a traceback."""
     signum = rng.choice(SIGNALS)
-    process = case.start(piped=signum == signal.SIGPIPE)
+    process = case.start_anew(piped=signum == signal.SIGPIPE)
     case.wait_for(process, rng, most=most)
     if process.poll() is None:
         case.stops += 1

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
-import subprocess
 import time
 from dataclasses import fields
 
@@ -19,7 +17,7 @@ from mpt.run import result as schema
 from mpt.search.mask import flips
 from mpt.words import count
 from tests import reference
-from tests.console import COMMANDS, SMALL, command, process, read_result
+from tests.console import SMALL, command, fork, process, read_result
 from tests.data.conftest import make_pictures
 
 RESULT_KEYS = {
@@ -301,9 +299,7 @@ def test_a_backbone_is_added_by_one_yaml(tmp_path):
 def killed(directory, *overrides, epochs):
     """Start a search in ``directory`` and kill it after ``epochs`` are in its checkpoint."""
     arguments = [*SMALL, "epochs=30", *overrides, f"hydra.run.dir={directory}"]
-    process = subprocess.Popen(
-        [COMMANDS / "mpt-train", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ}
-    )
+    process = fork("train", *arguments, cwd=directory.parent, out=directory.parent / "log")
     metrics, end = directory / "metrics.jsonl", time.monotonic() + 150
     while time.monotonic() < end and process.poll() is None:
         if metrics.is_file() and len(metrics.read_text().splitlines()) >= epochs:
