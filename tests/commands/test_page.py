@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mpt.commands import help, page
-from tests.console import command
+from tests.console import SCRIPTS, command, on_terminal
 
 
 def test_help_of_one_group_shows_that_group_alone(tmp_path):
@@ -40,3 +40,10 @@ def test_help_fits_the_terminal_and_loses_no_word(columns):
 
 def test_the_options_of_a_command_beside_help_are_no_parts(tmp_path):
     assert command("train", "prune=0.5", "--help", "epochs=1", cwd=tmp_path).stdout == help.train() + "\n"
+
+
+@pytest.mark.parametrize("name", sorted(name.removeprefix("mpt-") for name in SCRIPTS if name != "mpt"))
+def test_help_of_every_command_fits_a_terminal(tmp_path, name):
+    text = on_terminal(name, "--help", cwd=tmp_path, columns=70)
+    too_long = [line for line in text.splitlines() if len(line) > 70]
+    assert not [line for line in too_long if len(line.split()) > 2]

@@ -22,7 +22,7 @@ def show(text: str, arguments: Sequence[str]) -> str:
     topics = [argument for argument in arguments[flag + 1 :] if not argument.startswith("-") and "=" not in argument]
     parts = [part(text, topic) for topic in topics]
     shown = "\n\n".join(parts) if parts else text
-    return fit(shown, columns=shutil.get_terminal_size().columns) if sys.stdout.isatty() else shown
+    return fit_terminal(shown)
 
 
 def part(text: str, topic: str) -> str:
@@ -56,6 +56,11 @@ def _groups(text: str) -> list[tuple[str, list[str]]]:
         elif groups and line.startswith("  "):
             groups[-1][1].append(line)
     return groups
+
+
+def fit_terminal(text: str) -> str:
+    """``text`` at the width of the terminal; as it is in a pipe."""
+    return fit(text, columns=shutil.get_terminal_size().columns) if sys.stdout.isatty() else text
 
 
 def fit(text: str, *, columns: int) -> str:

@@ -49,10 +49,12 @@ class _Version(argparse.Action):
 
 
 def _parser(prog: str, description: str, examples: Sequence[str]) -> _Parser:
+    from mpt.commands.page import fit_terminal  # argparse breaks the lines of the options alone
+
     parser = _Parser(
         prog=prog,
-        description=description,
-        epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
+        description=fit_terminal(description),
+        epilog=fit_terminal("\n".join(["examples:", *(f"  {example}" for example in examples)])),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

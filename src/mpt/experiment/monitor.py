@@ -126,12 +126,16 @@ class Monitor(L.Callback):
             f"{name} {100 * row[name]:6.2f} %" for name in ("train/acc", "val/acc", "test/acc") if name in row
         )
         flipped, speed = 100 * row["ticket/flips"], row["images_per_second"]
-        times = sorted(row["seconds"] for row in self.rows)
-        left = times[len(times) // 2] * ((epochs or 0) - row["epoch"])
         return (
             f"epoch {row['epoch']:>3}/{epochs}  loss {row['train/loss']:.4f}  {accs}"
-            f"  flips {flipped:.2f} %  {speed:,.0f} images/s" + (f"  {duration(left)} left" if left >= 1 else "")
+            f"  flips {flipped:.2f} %  {speed:,.0f} images/s" + (f"  {left}" if (left := self.left(epochs)) else "")
         )
+
+    def left(self, epochs: int | None) -> str:
+        """How long the rest of ``epochs`` takes: ``27 seconds left``; empty before the first epoch has ended."""
+        times = sorted(row["seconds"] for row in self.rows)
+        seconds = times[len(times) // 2] * ((epochs or 0) - len(times)) if times else 0.0
+        return f"{duration(seconds)} left" if seconds >= 1 else ""
 
 
 def masks(module: TicketModule) -> list[Tensor]:

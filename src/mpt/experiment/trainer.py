@@ -98,13 +98,20 @@ class Ending(L.Callback):
 class Steps(L.Callback):
     """Names the epoch and the step in the line of :mod:`mpt.phases`."""
 
+    def __init__(self) -> None:
+        self.left = ""  # of the run, when the epoch began
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         say("preparing the first step")
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        left = monitor_of(trainer).left(trainer.max_epochs)
+        self.left = f", {left}" if left else ""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        update(f"{_epoch(trainer)}: step {batch_idx + 1:,} of {trainer.num_training_batches:,}")
+        update(f"{_epoch(trainer)}: step {batch_idx + 1:,} of {trainer.num_training_batches:,}{self.left}")
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         say(f"{_epoch(trainer)}: measuring the accuracy")
