@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 
 import mpt
-from mpt.engine.engine import operations
+from mpt.engine.engine import operations, parts
+from mpt.engine.layout import GROUP
 from tests.engine import networks
 from tests.engine.networks import assert_same, compiled, make_ternary, ticket, with_statistics
 
@@ -261,3 +263,13 @@ def test_operations_read_the_ticket_weights():
 def test_the_engine_loads_with_its_first_use():
     code = "import sys, mpt; assert 'torch' not in sys.modules; mpt.Ticket; sys.exit('llvmlite' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0
+
+
+def test_threads_share_a_batch_evenly():
+    for threads, n in itertools.product((2, 3, 5), range(1, 130)):
+        sizes = [part.stop - part.start for part in parts(n, threads)]
+        assert sum(sizes) == n
+        assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= GROUP
+        assert len(sizes) == n or len(sizes) % threads == 0
+    assert parts(64, 2) == [slice(16 * i, 16 * i + 16) for i in range(4)]

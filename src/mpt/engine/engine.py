@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -29,7 +30,7 @@ from mpt.engine import objects, recipe
 from mpt.engine.code import Machine
 from mpt.engine.fuse import fuse
 from mpt.engine.graph import Node, Shape
-from mpt.engine.layout import LINE
+from mpt.engine.layout import GROUP, LINE
 from mpt.engine.program import ENTRY
 from mpt.engine.recipe import Recipe
 from mpt.engine.trace import trace
@@ -113,6 +114,12 @@ def _shape(net: nn.Module, ticket: Ticket, image_size: int | tuple[int, int] | N
     return int(channels), sides[0], sides[1]
 
 
+def parts(images: int, threads: int) -> list[slice]:
+    """A batch in parts about as long as each other, ``GROUP`` images at most: as many for each thread."""
+    many = min(images, threads * -(-images // (threads * GROUP)))
+    return [slice(images * i // many, images * (i + 1) // many) for i in range(many)]
+
+
 class Run:
     """Compiled operations: ``run(images)``.
 
@@ -148,14 +155,23 @@ class Run:
         """
         x = self._checked(images)
         logits = torch.empty(len(x), *self.outputs)
-        each = max(1, -(-len(x) // self.threads))
-        if self._workers is None or each >= len(x):
+        if self._workers is None or len(x) < 2:
             self._compute(x, logits)
-        else:
-            parts = [slice(start, start + each) for start in range(0, len(x), each)]
-            others = [self._workers.submit(self._compute, x[part], logits[part]) for part in parts[1:]]
-            self._compute(x[parts[0]], logits[parts[0]])
-            for other in others:
+            return logits if isinstance(images, Tensor) else logits.numpy()
+        left = SimpleQueue[slice]()
+        for part in parts(len(x), self.threads):
+            left.put(part)
+
+        def work() -> None:  # who has time takes the next part: another program may hold up a thread
+            with suppress(Empty):
+                while True:
+                    part = left.get_nowait()
+                    self._compute(x[part], logits[part])
+
+        others = [self._workers.submit(work) for _ in range(min(self.threads, len(x)) - 1)]
+        work()
+        for other in others:
+            if not other.cancel():  # it has begun
                 other.result()
         return logits if isinstance(images, Tensor) else logits.numpy()
 
