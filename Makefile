@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-slurm test-light lint wheel bench bench-engine bench-results bench-compare docs golden figures clean
+.PHONY: help demo test test-all test-slurm test-light lint wheel bench bench-engine bench-results bench-compare docs golden figures notebooks clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ docs: .venv/.installed  ## docs/results.md from the schema of results, then the 
 
 golden: .venv/.installed  ## write tests/golden again, after a change that alters a number (say so in CHANGELOG, Numbers)
 	$(BIN)/python -m tests.golden.make
+
+notebooks: .venv/.installed  ## execute the notebooks in place: they are committed with their outputs
+	$(BIN)/python -m notebooks.make
 
 DIGITS := results/digits/runs.csv
 
