@@ -201,6 +201,7 @@ def test_a_path_compiles_like_its_ticket(tmp_path):
         (torch.cat([torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), float("nan"))]), r"images\[1\] has NaN"),
         (torch.full((1, 1, 4, 4), float("inf")), "infinity"),
         (torch.zeros(1, 1, 4, 4, device="meta"), "on the CPU"),
+        (torch.zeros(1, 1, 4, 4).to_sparse(), r"layout sparse_coo: pass images.to_dense\(\)"),
         ([[1.0]], "list"),
     ],
 )
@@ -218,6 +219,8 @@ def test_images_that_do_not_fit_are_refused_in_one_sentence(images, message):
         ({"ticket": nn.Linear(2, 2)}, "got Linear: mpt.Ticket.from_network"),
         ({"threads": "2"}, "at least 1, got '2'"),
         ({"threads": 0}, "at least 1, got 0"),
+        ({"threads": True}, "at least 1, got True"),
+        ({"image_size": True}, "in pixels, got True"),
         ({"image_size": 3.5}, "in pixels, got 3.5"),
         ({"image_size": "4"}, "in pixels, got '4'"),
         ({"image_size": (4, 4, 4)}, "in pixels"),

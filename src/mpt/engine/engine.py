@@ -63,7 +63,7 @@ def compile(
         ValueError: the network has an operation that the engine does not know, by name of the layer; the image size is
             not known, or not one that the network takes; an argument of another type.
     """
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
+    if threads is not None and not _is_count(threads):
         raise ValueError(f"threads is the number of threads and must be at least 1, got {threads!r}")
     if not isinstance(ticket, (Ticket, str, os.PathLike)):
         kind = type(ticket).__name__
@@ -103,7 +103,7 @@ def _shape(net: nn.Module, ticket: Ticket, image_size: int | tuple[int, int] | N
     if size is None:
         raise ValueError("the ticket's network takes images of any size: pass image_size=, their side in pixels")
     sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    if len(sides) != 2 or not all(map(_is_count, sides)):
         raise ValueError(f"image_size is a side, or (height, width), in pixels, got {image_size!r}")
     first = next((layer for layer in net.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))), None)
     channels = getattr(net, "in_channels", None)
@@ -112,6 +112,14 @@ def _shape(net: nn.Module, ticket: Ticket, image_size: int | tuple[int, int] | N
             raise ValueError("the ticket's network has no convolution and no linear layer: there is nothing to compile")
         channels = first.in_channels if isinstance(first, nn.Conv2d) else first.in_features // math.prod(sides)
     return int(channels), sides[0], sides[1]
+
+
+def _is_plain(images: Tensor) -> bool:
+    return images.device.type == "cpu" and images.dtype == torch.float32 and images.layout == torch.strided
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def parts(images: int, threads: int) -> list[slice]:
@@ -177,7 +185,7 @@ class Run:
 
     def _checked(self, images: np.ndarray | Tensor) -> Tensor:
         """``images`` as contiguous float32 in memory. It is quick: of a small image, a network takes 100 us."""
-        if isinstance(images, Tensor) and images.device.type == "cpu" and images.dtype == torch.float32:
+        if isinstance(images, Tensor) and _is_plain(images):
             shape = tuple(images.shape)
         elif isinstance(images, np.ndarray) and images.dtype == np.float32:
             shape = images.shape
@@ -205,6 +213,9 @@ class Run:
             return f"{self._wanted()}, got {kind}: pass an array or a tensor; ticket.classifier() takes pictures"
         if isinstance(images, Tensor) and images.device.type != "cpu":
             return f"{self._wanted()}, on the CPU, and these are on {images.device}: pass images.cpu()"
+        if isinstance(images, Tensor) and images.layout != torch.strided:
+            kind = str(images.layout).removeprefix("torch.")
+            return f"{self._wanted()}, and these are of layout {kind}: pass images.to_dense()"
         kind = str(images.dtype).removeprefix("torch.")
         if "int" in kind or kind == "bool":
             return (
