@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpt.commands.spelling import _options
+from mpt.commands.spelling import option_names
 from mpt.commands.synonyms import _NAMES, _OPTIONS, advice, nearest
 from mpt.run.settings import FinetuneSettings, Settings
 
@@ -21,7 +21,7 @@ from mpt.run.settings import FinetuneSettings, Settings
     ],
 )
 def test_a_name_of_other_programs_leads_to_our_option(name, words):
-    assert advice(name, _options(Settings), value="1") == words
+    assert advice(name, option_names(Settings), value="1") == words
 
 
 def test_advice_names_only_options_that_the_command_has():
@@ -34,9 +34,9 @@ def test_every_synonym_leads_to_an_option_and_is_none_itself():
     from mpt.commands.schemas import EvalSettings, ImportSettings, PredictSettings
 
     schemas = (Settings, FinetuneSettings, EvalSettings, PredictSettings, ImportSettings)
-    known = set().union(*map(_options, schemas))
+    known = set().union(*map(option_names, schemas))
     assert {option for options in _OPTIONS for option in options} <= known | {"data.test_size"}
-    assert not {name for name in _NAMES if name in _options(Settings)}
+    assert not {name for name in _NAMES if name in option_names(Settings)}
 
 
 def test_the_nearest_word_is_found_in_any_case():

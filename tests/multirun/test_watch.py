@@ -79,6 +79,8 @@ def test_a_sweep_prints_a_line_a_run_and_a_table_and_counts_what_was_done_before
         "3 of 4  ",
         "4 of 4  ",
     )
+    missing = [word for word in (*words, "prune  n  accuracy", "4 of 4 runs in runs done") if word not in shown]
+    assert not missing, shown
     places = [shown.index(word) for word in (*words, "prune  n  accuracy", "4 of 4 runs in runs done")]
     assert places == sorted(places)
     assert "1 of 4  " not in shown

@@ -63,8 +63,9 @@ class Watch:
     def look(self) -> None:
         """Read the directories, and print a line for each run that has ended since the last look."""
         with self.lock:
-            for directory, content in self._read():
-                print(self._line(directory, content), flush=True)
+            new = self._read()
+            for number, (directory, content) in enumerate(new, len(self.ended) - len(new) + 1):
+                print(self._line(number, directory, content), flush=True)
 
     def left(self) -> str:
         """``16 minutes left``; empty while nothing is known."""
@@ -143,12 +144,12 @@ class Watch:
             done += self.work[directory] * self.epochs.get(directory, {}).get("epoch", 0) / self._epochs(directory)
         return done / (sum(self.work.values()) or 1.0)
 
-    def _line(self, directory: Path, content: dict[str, Any]) -> str:
+    def _line(self, number: int, directory: Path, content: dict[str, Any]) -> str:
         total = len(self.runs)
-        words = [f"{len(self.ended):>{len(str(total))}} of {total}"]
+        words = [f"{number:>{len(str(total))}} of {total}"]
         if self.ended[directory] == "failed":
             words += [" failed ", directory.name]
         else:
             words += [f"{100 * content['test_acc']:6.2f} %", directory.name, duration(content["seconds"])]
-        left = self.left() if len(self.ended) < total else ""
+        left = self.left() if number < total else ""
         return "  ".join(words) + (f", {left}" if left else "")
