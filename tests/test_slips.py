@@ -38,6 +38,7 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("train --batch-size 64", "write batch=64"),
     ("train --learning-rate=0.1", "write optim.lr=0.1"),
     ("train --nope", "no flag --nope", "mpt-train --help"),
+    ("train --print", "no flag --print", "--cfg job prints the configuration"),
     ("train --multi-run", "did you mean --multirun?"),
     ("train --cfg", "--cfg must be followed by job"),
     ("train --cfg nope", "--cfg must be followed by job"),

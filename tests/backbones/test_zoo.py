@@ -5,6 +5,7 @@ import torch
 
 import mpt
 from mpt import backbones
+from mpt.backbones import zoo
 from mpt.search.layers import ticket_layers
 
 PASSING = (
@@ -48,6 +49,13 @@ def test_images_with_another_number_of_channels_get_their_own_stem():
 def test_a_misspelt_classifier_is_refused_with_similar_names():
     with pytest.raises(ValueError, match=r"no classifier 'resnet19'.*resnet18"):
         backbones.torchvision(name="resnet19")
+
+
+def test_a_name_is_checked_without_building_a_network():
+    zoo.check_name("mpt.backbones.torchvision", "resnet18")
+    zoo.check_name("mine.build", "resnet19")
+    with pytest.raises(ValueError, match=r"no classifier 'resnet19'.*resnet18"):
+        zoo.check_name("mpt.backbones.torchvision", "resnet19")
 
 
 @pytest.mark.slow

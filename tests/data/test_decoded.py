@@ -60,6 +60,13 @@ def test_a_damaged_file_is_made_again_with_a_line_that_names_it(load, tmp_path, 
     assert capsys.readouterr().err == ""
 
 
+def test_a_cache_below_a_file_is_not_told_as_damage(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert decoded._read_about(tmp_path / "file" / "x.json", "0") is None
+    assert decoded._read_array(tmp_path / "file" / "x.npy", (1,)) is None
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("change", [lambda x: x[1:], lambda x: x.astype(np.int16), lambda x: x[..., :1]])
 def test_pictures_of_another_shape_or_type_are_made_again(load, sealed_npy, capsys, change):
     first = load()

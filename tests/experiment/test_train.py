@@ -213,6 +213,7 @@ def test_a_search_that_diverges_fails_with_advice_in_its_result(run_here, tmp_pa
             "batch=32 leaves 1 of 33 training images",
         ),
         (["prune=0.8", "method.selection=global"], "method.ramp=10 lets .* epochs must be at least 11, got 3"),
+        (["prune=0.3", "method.ramp=500"], "method.ramp=500 has an effect only where prune is above 0.5"),
         (["method.power=0.5"], "power is the exponent of power-propagation and must be at least 1, got 0.5"),
         (["method.selection=threshold", "method.threshold=1"], r"threshold=1 keeps none of the .*'features\.0'"),
         (["method.prune_layers={fc.*:0.5}"], r"prune_layers names 'fc\.\*', which is none of features\.0"),

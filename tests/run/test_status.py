@@ -93,6 +93,8 @@ def test_a_missing_folder_is_refused(tmp_path):
     done = command("status", "nowhere", cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "there is no folder nowhere" in done.stderr
+    (tmp_path / "file").write_text("")
+    assert "file is a file: name a folder" in command("status", "file", cwd=tmp_path, check=False).stderr
     assert "name one folder" in command("status", cwd=tmp_path, check=False).stderr
 
 

@@ -12,9 +12,7 @@ def torchvision_classifier(*, name: str, num_classes: int, in_channels: int, arg
     """The torchvision classifier ``name`` without auxiliary heads; its stem is replaced if images are not RGB."""
     from torchvision import models
 
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ValueError(f"torchvision has no classifier {name!r}: choose one such as {_near(name, known)}")
+    check_torchvision_name(name)
     if name in ("googlenet", "inception_v3"):
         arguments = {"aux_logits": False, "init_weights": False} | arguments
     backbone: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
@@ -25,16 +23,40 @@ def torchvision_classifier(*, name: str, num_classes: int, in_channels: int, arg
 
 def timm_classifier(*, name: str, num_classes: int, in_channels: int, arguments: dict[str, Any]) -> nn.Module:
     """The timm model ``name``."""
+    check_timm_name(name)
+    import timm
+
+    backbone: nn.Module = timm.create_model(
+        name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **arguments
+    )
+    return backbone
+
+
+def check_name(target: str, name: str) -> None:
+    """ValueError if ``target`` builds the models of torchvision or timm, and they have none of this ``name``."""
+    if target == "mpt.backbones.torchvision":
+        check_torchvision_name(name)
+    elif target == "mpt.backbones.timm":
+        check_timm_name(name)
+
+
+def check_torchvision_name(name: str) -> None:
+    """ValueError unless torchvision has a classifier ``name``."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(f"torchvision has no classifier {name!r}: choose one such as {_near(name, known)}")
+
+
+def check_timm_name(name: str) -> None:
+    """ValueError unless timm is installed and has a model ``name``."""
     try:
         import timm
     except ImportError as error:
         raise ValueError("model=timm needs the package timm: pip install 'multiprize[timm]'") from error
     if name not in timm.list_models():
         raise ValueError(f"timm has no model {name!r}: choose one such as {_near(name, timm.list_models())}")
-    backbone: nn.Module = timm.create_model(
-        name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **arguments
-    )
-    return backbone
 
 
 def _near(name: str, known: list[str], count: int = 8) -> str:

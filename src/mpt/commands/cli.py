@@ -165,7 +165,7 @@ def dashboard(arguments: list[str]) -> None:
 
 @command("mpt", "all_commands", quick=True)
 def overview(arguments: list[str]) -> None:
-    """``mpt``: the commands; ``mpt new method NAME``: files of an own method; ``mpt completion bash``."""
+    """``mpt``: the commands; ``mpt new method NAME``: files of your own method; ``mpt completion bash``."""
     if not arguments:
         print(help_text("all_commands", ["--help"]))
         return

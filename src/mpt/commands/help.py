@@ -45,7 +45,7 @@ def all_commands() -> str:
             "  mpt-theory             what theorems promise, and tickets that are built so",
             "  mpt-wandb              send offline records to W&B",
             "  mpt-dashboard          a W&B dashboard",
-            "  mpt new method NAME    the files of an own method, and a test; mpt new model NAME: of a backbone",
+            "  mpt new method NAME    the files of your own method, and a test; mpt new model NAME: of a backbone",
             "",
             "Completion of all commands in bash; in zsh alike, in fish: mpt completion fish | source",
             '  eval "$(mpt completion bash)"',

@@ -1,4 +1,4 @@
-"""``mpt new method NAME`` and ``mpt new model NAME``: the files of an own method or backbone, and a test of it."""
+"""``mpt new method NAME`` and ``mpt new model NAME``: the files of your own method or backbone, and a test of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpt.files import write_atomically
 
-METHOD = '''"""{title}: an own search method of mpt, which overrides the formulas in which it differs from biprop."""
+METHOD = '''"""{title}: your own search method, which overrides the formulas in which it differs from biprop."""
 
 from dataclasses import dataclass
 
@@ -49,7 +49,7 @@ def test_the_network_computes_with_the_gain_of_the_formula():
         magnitudes = layer.ticket_weight()[layer.mask()].abs()
         torch.testing.assert_close(magnitudes, expected.expand_as(magnitudes))
 """
-MODEL = '''"""{title}: an own backbone, any torch module that maps images to logits."""
+MODEL = '''"""{title}: your own backbone, any torch module that maps images to logits."""
 
 from torch import nn
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from mpt.commands.command import start
 from mpt.files import DISTRIBUTION, is_stream, version
 from mpt.schema import printable
+from mpt.words import count
 
 if TYPE_CHECKING:
     from mpt.analysis.table import Runs
@@ -106,7 +107,7 @@ def _results(arguments: list[str]) -> None:
     say(_render_summary(runs, options.y))
     if options.output:
         write_table(table, options.output)
-        say(f"{options.output}: {len(table)} rows, {len(table.columns)} columns")
+        say(f"{options.output}: {count(len(table), 'row')}, {len(table.columns)} columns")
 
 
 def _say(output: Path | None) -> Callable[[object], None]:

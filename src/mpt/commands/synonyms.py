@@ -92,6 +92,7 @@ _SENTENCES = {  # names of what is no option
     "keep": "write prune=, which is 1 minus the fraction kept",
     "keep_ratio": "write prune=, which is 1 minus the fraction kept",
     "config": "--config-dir DIR adds a folder of your own configuration files",
+    **dict.fromkeys(("print", "show_config", "print_config"), "--cfg job prints the configuration"),
     "cfg": "--cfg job prints the configuration",
     "debug": "--traceback shows where an error comes from, and --dry-run what a run would do",
     "dry_run": "write --dry-run",

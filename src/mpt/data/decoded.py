@@ -98,7 +98,7 @@ def _read_about(path: Path, checksum: str) -> dict[str, Any] | None:
     """The description of an entry for a listing with this checksum; None if there is none, or a damaged one."""
     try:
         about = parse(read_sealed(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         _say_damaged(error)
@@ -120,7 +120,7 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
         check_seal(path)
         array: np.ndarray = np.load(path, mmap_mode="c")  # copy on write: torch needs a writable array
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         _say_damaged(error)

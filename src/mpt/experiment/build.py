@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import mpt
+from mpt.backbones.zoo import check_name
 from mpt.data import ImageData
 from mpt.data.memory import check_memory, memory
 from mpt.errors import is_out_of_memory
@@ -81,6 +82,7 @@ def build_backbone(
 def check_model(choice: Choice, *, width: float) -> Callable[..., Any]:
     """The function or class that builds the network of ``choice``; ValueError if it does not take these options."""
     target = import_target("model", choice.target)
+    check_name(choice.target, choice.name)
     parameters = inspect.signature(target).parameters
     if not _is_open(parameters):
         _check_options("model", choice.arguments, list(parameters))
@@ -193,6 +195,11 @@ def check_fit(backbone: nn.Module, example: torch.Tensor, *, num_classes: int, n
 def check_ramp(method: Method, *, epochs: int) -> None:
     """ValueError if ``epochs`` end before the fraction removed has risen to ``prune``: the run would find no ticket."""
     ramp = method.ramp_epochs
+    if method.ramp and not ramp and epochs <= method.ramp:
+        raise ValueError(
+            f"method.ramp={method.ramp} has an effect only where prune is above 0.5, and is no shorter than the run of "
+            f"{count(epochs, 'epoch')}: leave it out"
+        )
     if epochs <= ramp:
         raise ValueError(
             f"method.ramp={ramp} lets the fraction removed rise to prune over the first {ramp} epochs, and only later "

@@ -132,14 +132,15 @@ def describe_result(result: dict[str, Any], directory: Path, settings: Settings)
     words += [f"model={settings.model.name}"] if custom else []
     if settings.model.target.startswith("given."):  # no command can build a network that Python handed over
         words = [f"mpt.Ticket.load({str(path)!r}).network(backbone)"]
-    smaller = dense_bytes / result["ticket_bytes"]
+    ratio = dense_bytes / result["ticket_bytes"]
+    compared = f"{ratio:.1f} times smaller" if ratio >= 1 else f"{1 / ratio:.1f} times as large"
     epoch = f" of epoch {result['epoch']}, the best on held-out images" if settings.select == "best_val" else ""
     before = f"before    {100 * result['test_acc_before']:.2f} %\n" if "test_acc_before" in result else ""
     return (
         f"\naccuracy  {100 * result['test_acc']:.2f} % of {result['num_test']:,} test images, measured on the file"
         f"{epoch} (best epoch {100 * result['test_acc_max']:.2f} %)\n{before}"
         f"weights   {result['num_kept']:,} of {result['num_weights']:,} kept ({100 * result['density']:.1f} %)\n"
-        f"size      {result['ticket_bytes']:,} bytes, {dense_bytes:,} in float32: {smaller:.1f} times smaller\n"
+        f"size      {result['ticket_bytes']:,} bytes, {dense_bytes:,} in float32: {compared}\n"
         f"ticket    {path}\n"
         f"evaluate  {' '.join(words)}"
     )

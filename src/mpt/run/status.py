@@ -223,6 +223,8 @@ def states(folder: Path) -> list[State]:
     Raises:
         ValueError: there is no such folder.
     """
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: name a folder with runs in it, for instance runs")
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: name a folder with runs in it, for instance runs")
     runs, unreadable = find_runs(folder)
