@@ -13,7 +13,6 @@ from typing import Any
 from mpt.experiment.loggers import asked_for, check, log_row, open_loggers, wandb_folder, wandb_id
 from mpt.experiment.trackers import Tracker
 from mpt.files import write_atomically
-from mpt.pages.read import ticket_facts
 from mpt.phases import say
 from mpt.run.claim import hold_claim
 from mpt.run.result import read_metrics
@@ -84,6 +83,8 @@ def replay(settings: Settings, directory: Path, result: Mapping[str, Any]) -> st
     wanted = asked_for(settings.logger)
     missing = [kind for kind in wanted if not is_recorded(kind, directory, settings.logger, result["checksum"])]
     if missing:
+        from mpt.pages.read import ticket_facts  # which a run that trains has no use for
+
         say(f"recording the finished run {directory.name}")
         check(settings.logger)
         with hold_claim(directory):
