@@ -76,20 +76,19 @@ class Watch:
 
     def table(self) -> Any:
         """For rich: the runs at work, with their epochs and accuracies, below how many have ended."""
+        from rich.console import Group
         from rich.table import Table
 
         failed, running = list(self.ended.values()).count("failed"), list(self.since)
         words = [f"{len(self.ended)} of {count(len(self.runs), 'run')} ended", f"{len(running)} at work"]
         words += [f"{failed} failed"] if failed else []
         table = Table.grid(padding=(0, 2))
-        table.title = ", ".join(filter(None, [*words, self.left()]))
-        table.title_justify, table.title_style = "left", ""
         for directory in running[:_ROWS]:
             row, epochs = self.epochs.get(directory, {}), self._epochs(directory)
             acc = next((f"{100 * row[key]:.2f} %" for key in ("val/acc", "test/acc") if key in row), "")
             passed = duration(time.monotonic() - self.since.get(directory, self.begin))
             table.add_row(directory.name, f"epoch {row.get('epoch', 0)} of {epochs}", acc, passed)
-        return table
+        return Group(", ".join(filter(None, [*words, self.left()])), table)
 
     def _watch(self) -> None:
         while not self.over.wait(_SECONDS):
