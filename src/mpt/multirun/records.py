@@ -13,7 +13,7 @@ from mpt.multirun.expand import Run
 from mpt.phases import say
 from mpt.processes import is_first
 from mpt.run.claim import hold_claim
-from mpt.run.status import reason, result, states
+from mpt.run.status import State, reason, result, states
 
 if TYPE_CHECKING:
     from mpt.experiment.trackers import Tracker
@@ -53,16 +53,15 @@ def _record(folder: Path, runs: Sequence[Run]) -> str:
         config = {"sweep": settings.sweep, "budget": settings.budget}
         with hold_claim(folder, name=".recording", patience=60):
             with open_loggers(folder, settings, kinds=missing, job="sweep", config=config) as loggers:
-                _log(loggers, folder)
+                _log(loggers, folder, found)
             note_recorded(missing, folder, settings.logger, content)
     words = {kind: "recorded" if kind in missing else "recorded before:" for kind in wanted}
     return "\n".join(f"{words[kind]} {describe(kind, folder, settings.logger)}" for kind in wanted)
 
 
-def _log(loggers: Sequence[Tracker], folder: Path) -> None:
+def _log(loggers: Sequence[Tracker], folder: Path, found: Sequence[State]) -> None:
     from mpt.pages.sweep import runs_table, sweep_figure
 
-    found = states(folder)
     head, rows = runs_table(found)
     pixels = sweep_figure(folder)
     place = head.index("test_acc")
