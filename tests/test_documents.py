@@ -331,26 +331,59 @@ def percent(path, **where):
     return f"{100 * sum(accs) / len(accs):.1f} %"
 
 
+def spread(path, **where):
+    """Mean, lowest and highest test accuracy of three runs of a committed table with these values, or - for none."""
+    rows = list(csv.DictReader((ROOT / path).read_text().splitlines()))
+    accs = [100 * float(row["test_acc"]) for row in rows if all(row[key] == value for key, value in where.items())]
+    assert len(accs) in (0, 3), where
+    return f"{sum(accs) / 3:.1f} ({min(accs):.1f} to {max(accs):.1f})" if accs else "-"
+
+
+def cells(page, start):
+    """The cells of the only row of a table of ``page`` that starts so, without bold."""
+    (row,) = (line for line in (ROOT / page).read_text().splitlines() if line.startswith(f"| {start}"))
+    return [cell.replace("*", "").strip() for cell in row.split("|")[2:-1]]
+
+
 def test_the_table_of_fewer_epochs_is_the_committed_runs():
-    page = (ROOT / "results" / "epochs" / "README.md").read_text()
-    rows = list(csv.DictReader((ROOT / "results" / "epochs" / "runs.csv").read_text().splitlines()))
-    places = [("conv4", "0.8"), ("conv4", "0.9"), ("conv6", "0.8"), ("conv6", "0.9")]
-    for line, (epochs, gains) in (
-        ("published", ("20", "layer")),
-        ("`fast", ("5", "layer")),
-        ("`best", ("5", "learned")),
-    ):
-        (cells,) = (row.split("|")[2:6] for row in page.splitlines() if row.startswith(f"| {line}"))
-        for cell, (model, prune) in zip(cells, places, strict=True):
-            key = (epochs, gains, model, prune)
-            accs = [
-                100 * float(row["test_acc"])
-                for row in rows
-                if (row["epochs"], row["method.gains"], row["model"], row["prune"]) == key
-            ]
-            expected = f"{sum(accs) / len(accs):.1f} ({min(accs):.1f} to {max(accs):.1f})"
-            assert len(accs) == 3
-            assert cell.replace("*", "").strip() == expected, key
+    places = [{"model": model, "prune": prune} for model in ("conv4", "conv6") for prune in ("0.5", "0.8", "0.9")]
+    for line, epochs, gains in (("published", "20", "layer"), ("`fast", "5", "layer"), ("`best", "5", "learned")):
+        rows = {"epochs": epochs, "method.gains": gains}
+        expected = [spread("results/epochs/runs.csv", **place, **rows) for place in places]
+        assert cells("results/epochs/README.md", line) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "model", "prune"),
+    [
+        ("Conv4, P = .5", "conv4", "0.5"),
+        ("Conv4, P = .9", "conv4", "0.9"),
+        ("Conv6, P = .5", "conv6", "0.5"),
+        ("Conv6, P = .9", "conv6", "0.9"),
+        ("ResNet-18, P = .8", "cifar_resnet18", "0.8"),
+    ],
+)
+def test_the_table_of_precisions_is_the_committed_runs(row, model, prune):
+    expected = [
+        spread("results/precision/runs.csv", model=model, prune=prune, precision=precision)
+        for precision in ("32-true", "bf16-mixed")
+    ]
+    assert cells("results/precision/README.md", row)[:2] == expected
+
+
+def test_the_tables_of_methods_are_the_committed_runs():
+    gains = {"biprop": "layer", "a gain for each channel": "channel", "learned gains": "learned"}
+    titles = 0
+    for line in (ROOT / "results" / "methods" / "README.md").read_text().splitlines():
+        first, *others = [cell.strip(" *`") for cell in line.split("|")[1:-1]] or [""]
+        if first.startswith("Conv"):
+            network, _, prune = first.partition(", P = ")
+            titles += 1
+        elif line.startswith("|") and not first.startswith("-"):
+            method = {"method": "biprop", "method.gains": gains[first]} if first in gains else {"method": first}
+            expected = spread("results/methods/runs.csv", model=network.lower(), prune=f"0{prune}", **method)
+            assert others[2] == expected.replace("-", "not run"), line
+    assert titles == 6
 
 
 def test_the_numbers_of_the_readme_stand_in_the_committed_tables():
