@@ -15,7 +15,7 @@ from torch import nn
 import mpt
 from mpt.engine.engine import operations, parts
 from mpt.engine.layout import GROUP
-from tests.engine import networks
+from tests.engine import graphs, networks
 from tests.engine.networks import assert_same, compiled, make_ternary, ticket, with_statistics
 
 B = mpt.backbones
@@ -97,6 +97,25 @@ def _check_random(seed, lanes):
     net = with_statistics(make_ternary(networks.Random(rng), rng, prune=prune))
     shape = (net.channels, net.side, net.side)
     assert_same(compiled(net, shape, lanes=lanes, unroll=bool(rng.random() < 0.5)), net)
+
+
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 160))])
+def test_logits_and_signs_of_random_graphs_are_those_of_torch(seed):
+    assert not graphs.compare(seed, ((None, 8, None, 4)[seed % 4], bool(seed // 2 % 2)))
+
+
+@pytest.mark.parametrize("lanes", [4, 8, None])
+@pytest.mark.parametrize(
+    ("sides", "kernel", "padding"), [((5, 5), (3, 1), 0), ((9, 1), (3, 1), 0), ((1, 1), 3, (2, 1))]
+)
+def test_an_image_and_what_a_convolution_makes_of_it_may_differ_in_how_many_fill_a_vector(
+    sides, kernel, padding, lanes
+):
+    body = [nn.MaxPool2d(1), nn.Conv2d(6, 7, kernel, padding=padding), nn.Flatten(), nn.LazyLinear(4)]
+    with torch.no_grad():
+        (net := nn.Sequential(*body))(torch.zeros(1, 6, *sides))
+    make_ternary(net, np.random.default_rng(0), prune=0.5)
+    assert_same(compiled(net, (6, *sides), lanes=lanes), net)
 
 
 @pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])

@@ -46,6 +46,17 @@ def test_one_gain_an_output_counts_as_signs_and_real_weights_do_not():
     assert second.signs is None
 
 
+@pytest.mark.parametrize("pool", [nn.Identity(), nn.MaxPool2d(2)])
+def test_a_sign_of_signs_is_no_threshold_of_the_sums(pool):
+    body = [mpt.BinaryActivation(), nn.Conv2d(3, 20, 3, bias=False), nn.BatchNorm2d(20), mpt.BinaryActivation(), pool]
+    net = nn.Sequential(*body, nn.BatchNorm2d(20), mpt.BinaryActivation())
+    make_ternary(with_statistics(net), np.random.default_rng(0), prune=0.3)
+    images = np.random.default_rng(1).normal(size=(4, 3, 6, 6))
+    with torch.no_grad():
+        wanted = net.double()(torch.from_numpy(images)).numpy()
+    np.testing.assert_array_equal(interpreter.run(operations(net.float(), (3, 6, 6)), images), wanted)
+
+
 def test_thresholds_give_the_signs_of_batch_norm_at_every_sum():
     conv, norm = nn.Conv2d(3, 8, 3, bias=False), with_statistics(nn.BatchNorm2d(8)).eval()
     net = make_ternary(

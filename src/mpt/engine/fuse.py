@@ -115,9 +115,14 @@ def _compare(nodes: list[Node]) -> list[Node]:
 
 
 def _comparable(chain: list[Node], takers: dict[int, list[Node]], binary: dict[int, bool]) -> bool:
-    """Whether ``chain`` is sign, affine (, max-pool), convolution on signs, each read by the next alone."""
+    """Whether ``chain`` is sign, affine (, max-pool), convolution on signs, each read by the next alone.
+
+    A convolution that compares already has signs as its output, not sums.
+    """
     kinds, conv = [node.kind for node in chain], chain[-1].conv
-    if kinds not in (["sign", "affine", "conv"], ["sign", "affine", "pool", "conv"]) or conv is None:
+    if kinds not in (["sign", "affine", "conv"], ["sign", "affine", "pool", "conv"]):
+        return False
+    if conv is None or conv.threshold is not None:
         return False
     if any(len(takers[id(node)]) != 1 for node in chain[1:]) or (kinds[2] == "pool" and chain[2].pool.kind != "max"):  # type: ignore[union-attr]
         return False

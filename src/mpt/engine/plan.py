@@ -140,14 +140,14 @@ class _Layout:
     def out(self, node: Node) -> View:
         """Memory for the value of ``node``: in a plane of the first convolution that has one for it."""
         size, interleaved, last = 1 if node.binary else 4, self.interleaved(node.shape), self.last[id(node)]
-        for taker in self.nodes:
-            if taker.conv is not None and taker.inputs[0] is node:
-                planes = self.planes_of(taker)
-                if planes.home is not None and not planes.plain and (self.is_padded(node.shape) or not planes.padded):
-                    buffer = self.buffer((planes,), planes.entries, size=size, interleaved=interleaved, last=last)
-                    view = View(buffer, planes.home, planes.channel, node.shape, planes.row)
-                    self.homes[id(node)] = planes
-                    break
+        takers = (taker for taker in self.nodes if taker.conv is not None and taker.inputs[0] is node)
+        for planes in map(self.planes_of, takers):
+            same = planes.interleaved == interleaved and planes.padded <= self.is_padded(node.shape)
+            if planes.home is not None and not planes.plain and same:
+                buffer = self.buffer((planes,), planes.entries, size=size, interleaved=interleaved, last=last)
+                view = View(buffer, planes.home, planes.channel, node.shape, planes.row)
+                self.homes[id(node)] = planes
+                break
         else:
             channel = spread(node.shape[1] * node.shape[2] * interleaved, size)
             buffer = self.buffer(("plain",), node.shape[0] * channel, size=size, interleaved=interleaved, last=last)
@@ -194,8 +194,8 @@ class _Layout:
             buffer, start = self.planes.get((id(source), planes)) or self._write_planes(source, planes)
             offsets, row = planes.offsets(), planes.row
         residual = self.views[id(node.inputs[1])] if len(node.inputs) > 1 else None
-        options = {"binary": source.binary, "alone": self.single or self.step < self.late}
-        step = Product(node.name, conv, buffer, start, row, offsets, self.out(node), residual, **options)
+        alone = self.single or self.step < self.late
+        step = Product(node.name, conv, buffer, start, row, offsets, self.out(node), residual, source.binary, alone)
         self.emit(replace(step, offsets=offsets // step.unit))
 
     def _write_planes(self, source: Node, planes: Planes) -> tuple[Buffer, int]:
