@@ -24,6 +24,7 @@ from benchmarks.row import DEVICE, Row, in_turn
 from mpt import Biprop, Dense, backbones, convert
 from mpt.data import ImageData, Images, Loader
 from mpt.search.layers import ticket_layers
+from mpt.search.sgd import ScoreSGD
 
 PRUNE = 0.8
 BATCH = 128
@@ -89,17 +90,22 @@ def naive(backbone: nn.Module) -> nn.Module:
 def trainer(
     net: nn.Module, *, precision: str, layout: torch.memory_format, fused: bool = False
 ) -> Callable[[Tensor, Tensor], None]:
-    """A function that trains ``net`` for a step on images (N, C, H, W) and labels (N,), with weights in ``layout``."""
+    """A function that trains ``net`` for a step on images (N, C, H, W) and labels (N,), with weights in ``layout``.
+
+    ``fused`` takes the optimizer of mpt-train: torch's fused SGD, which moves searched scores in one pass.
+    """
     net = net.to(DEVICE, memory_format=layout).train()  # type: ignore[call-overload]
     learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(learned, lr=0.1, momentum=0.9, weight_decay=1e-4, fused=fused)
+    optimizer = ScoreSGD(learned, lr=0.1, momentum=0.9, weight_decay=1e-4, fused=fused)
 
     def step(images: Tensor, labels: Tensor) -> None:
-        optimizer.zero_grad()
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16"):
-            loss = F.cross_entropy(net(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        def gradients() -> None:
+            optimizer.zero_grad()
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16"):
+                loss = F.cross_entropy(net(images), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+
+        optimizer.step(gradients)
 
     return step
 

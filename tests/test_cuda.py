@@ -11,8 +11,8 @@ from torch.nn import functional as F
 import mpt
 from mpt import backbones
 from mpt.files import checksum
+from mpt.search.epochs import calibrate, current_masks
 from mpt.search.layers import ticket_layers
-from mpt.search.selection import calibrate, current_masks
 from tests.console import SMALL, command
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from mpt.engine.engine import compile
     from mpt.search.activations import BinaryActivation
     from mpt.search.convert import convert, to_dense
+    from mpt.search.epochs import start_epoch
     from mpt.search.layers import frozen
     from mpt.search.methods import Biprop, Dense, EdgePopup, Method
-    from mpt.search.selection import start_epoch
     from mpt.search.successors import Gem, Gumbel, IteRand, Recycle, Signed
     from mpt.search.supermasks import Multicoated, PartlyFrozen
     from mpt.search.table import layer_table
@@ -45,7 +45,7 @@ _HOMES = {
     "convert": "mpt.search.convert",
     "frozen": "mpt.search.layers",
     "layer_table": "mpt.search.table",
-    "start_epoch": "mpt.search.selection",
+    "start_epoch": "mpt.search.epochs",
     "to_dense": "mpt.search.convert",
 }
 _MODULES = {"backbones": "mpt.backbones", "data": "mpt.data", "search": "mpt.search", "zoo": "mpt.ticket.zoo"}

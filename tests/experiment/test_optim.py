@@ -8,6 +8,7 @@ from torch import nn
 
 import mpt
 from mpt.experiment.optim import build_optim, parameter_groups
+from mpt.search.sgd import ScoreSGD
 from tests import reference
 from tests.console import compose
 
@@ -46,11 +47,11 @@ def test_the_learning_rate_of_every_epoch_follows_the_formula(net, schedule, war
 @pytest.mark.parametrize(
     ("overrides", "kind", "expected"),
     [
-        (["optim.nesterov=true"], torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+        (["optim.nesterov=true"], ScoreSGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
         (["optim=adam"], torch.optim.Adam, {"lr": 3e-4, "weight_decay": 0.0, "betas": (0.9, 0.999)}),
         (["optim=adamw"], torch.optim.AdamW, {"lr": 3e-4, "weight_decay": 0.01, "fused": True}),
-        (["optim.clip_grad_norm=1"], torch.optim.SGD, {"fused": None}),
-        (["optim.arguments={foreach:true}"], torch.optim.SGD, {"fused": None, "foreach": True}),
+        (["optim.clip_grad_norm=1"], ScoreSGD, {"fused": None}),
+        (["optim.arguments={foreach:true}"], ScoreSGD, {"fused": None, "foreach": True}),
         (["optim=adam", "optim.arguments={betas:[0.5,0.9]}"], torch.optim.Adam, {"betas": (0.5, 0.9)}),
         (["optim._target_=torch.optim.RMSprop", "optim.arguments={alpha:0.9}"], torch.optim.RMSprop, {"alpha": 0.9}),
     ],

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import math
 
 import numpy as np
 import pytest
@@ -9,8 +8,8 @@ import torch
 from torch import nn
 
 import mpt
-from mpt import backbones
 from mpt.search import selection as selections
+from mpt.search.epochs import calibrate, current_masks
 from mpt.search.layers import ticket_layers
 from tests import reference
 
@@ -55,7 +54,7 @@ def assert_current(net, x):
 @pytest.mark.parametrize("name", TOGETHER)
 def test_a_converted_network_has_the_masks_of_the_reference(mlp, name):
     net = mpt.convert(mlp, TOGETHER[name], seed=0)
-    for mask, expected in zip(selections.current_masks(net).values(), expected_masks(net), strict=True):
+    for mask, expected in zip(current_masks(net).values(), expected_masks(net), strict=True):
         assert np.array_equal(mask.numpy(), expected)
     if "threshold" not in name:
         kept = sum(int(layer.mask().sum()) for layer in ticket_layers(net).values())
@@ -149,7 +148,7 @@ def test_global_masks_are_selected_once_per_forward(mlp, monkeypatch):
 def test_a_layer_that_global_pruning_would_empty_keeps_its_most_important_weight(mlp):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.9, selection="global"), seed=0)
     net[2].scores.data.mul_(1e-6)
-    masks = selections.current_masks(net)
+    masks = current_masks(net)
     assert [int(mask.sum()) for mask in masks.values()] == [6, 1]
     assert int(masks["2"].flatten().nonzero()) == int(net[2].scores.abs().argmax())
 
@@ -170,7 +169,7 @@ def test_a_threshold_that_empties_a_layer_is_refused_at_once_and_in_training(mlp
     with pytest.raises(ValueError, match=r"threshold=0.15 keeps none of the 48 weights of layer '0'"):
         net(torch.randn(2, 6))
     with pytest.raises(ValueError, match="of layer '0'"):
-        selections.current_masks(net)
+        current_masks(net)
 
 
 def test_a_threshold_applies_to_the_propagated_scores(mlp):
@@ -201,7 +200,7 @@ def test_a_calibrated_threshold_is_set_every_few_training_steps():
     assert off(1.5) == 0  # by more than 0.5 points of the density: at once
     net.eval()
     assert off(1.5) > 100  # evaluation sets nothing
-    selections.calibrate(net)
+    calibrate(net)
     assert off(1.0) == 0
     assert off(1.002) > 0
     mpt.start_epoch(net.train(), 1)
@@ -279,60 +278,3 @@ def test_gradients_add_up_over_the_parts_of_a_batch(mlp):
         for part in (slice(0, 4), slice(4, 8)):
             (nn.functional.cross_entropy(parts(x[part]), y[part]) / 2).backward()
         torch.testing.assert_close(parts[0].scores.grad, whole[0].scores.grad)
-
-
-@pytest.mark.parametrize("selection", ["layerwise", "global", "calibrated"])
-def test_a_ramp_prunes_more_every_epoch_and_its_end_is_the_ticket(mlp, selection):
-    net = mpt.convert(mlp, mpt.Biprop(prune=0.8, selection=selection, ramp=4), seed=0).train()
-
-    def density():
-        net(torch.randn(2, 6))
-        return sum(int(layer.mask().sum()) for layer in ticket_layers(net).values()) / 72
-
-    assert density() == pytest.approx(0.2, abs=0.01)  # without start_epoch there is no ramp
-    densities = []
-    for epoch in range(6):
-        mpt.start_epoch(net, epoch)
-        densities.append(density())
-        assert densities[-1] == pytest.approx(1 - reference.prune_in_epoch(0.8, epoch, 4), abs=0.01)
-        if epoch < 4:
-            with pytest.raises(ValueError, match=rf"epoch {epoch + 1} of the 4 .*no ticket yet, train on"):
-                mpt.Ticket.from_network(net)
-    assert densities == sorted(densities, reverse=True)
-    assert mpt.Ticket.from_network(net).density == pytest.approx(0.2, abs=0.01)
-
-
-def test_ticket_weights_of_a_ramp_are_scaled_for_what_it_keeps_and_at_its_end_not_at_all(mlp):
-    method = mpt.Biprop(prune=0.9, ramp=4)
-    net = mpt.convert(mlp, method, seed=0).train()
-    layer, x = net[0], torch.randn(5, 6)
-    for epoch in range(6):
-        mpt.start_epoch(net, epoch)
-        scale = math.sqrt((1 - 0.9) / (1 - reference.prune_in_epoch(0.9, epoch, 4)))
-        mask = layer.mask()
-        assert layer.ramp_scale == pytest.approx(scale)
-        assert (scale == 1) == (epoch >= 4)
-        expected = scale * layer.weight.abs()[mask].mean()
-        torch.testing.assert_close(layer.ticket_weight().abs()[mask], expected.expand(int(mask.sum())))
-        torch.testing.assert_close(layer.gain(), expected)
-        assert torch.equal(mpt.to_dense(net)(x), net(x))
-        (ds,) = torch.autograd.grad(layer.ticket_weight().sum(), layer.scores)
-        torch.testing.assert_close(ds, scale * layer.weight * torch.sign(layer.scores.detach()))
-
-
-@pytest.mark.parametrize("choice", [{"scale_fan": "none"}, {"scale_fan": "published"}, {"ramp": 0}])
-def test_a_ramp_scales_only_weights_that_were_drawn_for_what_is_kept(mlp, choice):
-    net = mpt.convert(mlp, mpt.Biprop(**{"prune": 0.9, "ramp": 4, **choice}), seed=0)
-    own = mpt.convert(mlp, mpt.Biprop(prune=0.9, ramp=4), seed=None)
-    for each in (net, own):
-        mpt.start_epoch(each, 0)
-        assert [layer.ramp_scale for layer in ticket_layers(each).values()] == [1, 1]
-
-
-def test_a_ramp_starts_at_the_loss_of_a_guess():
-    images, labels = torch.randn(32, 3, 16, 16), torch.arange(32) % 10
-    net = mpt.convert(backbones.conv4(width=0.25, image_size=16), mpt.Biprop(prune=0.9, ramp=5), seed=0).train()
-    for epoch in range(6):
-        mpt.start_epoch(net, epoch)
-        with torch.no_grad():
-            assert nn.functional.cross_entropy(net(images), labels) < 3  # without the factor 30 and more in epoch 0

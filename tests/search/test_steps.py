@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import mpt
+from mpt.search.epochs import current_masks
 from mpt.search.layers import ticket_layers
-from mpt.search.selection import current_masks
 from tests import own_methods, reference
 from tests.own_methods import IteRand
 

@@ -20,9 +20,9 @@ from mpt.experiment.optim import build_optim
 from mpt.experiment.recorded import RecordedStep, Step
 from mpt.run.settings import Optim
 from mpt.search.conversion import Conversion
+from mpt.search.epochs import calibrate, start_epoch
 from mpt.search.layers import frozen, ticket_layers
 from mpt.search.methods import Method
-from mpt.search.selection import calibrate, start_epoch
 from mpt.streams import stream_key
 
 T = TypeVar("T", bound=Loader)

@@ -18,10 +18,10 @@ from mpt.experiment.loggers import log_row
 from mpt.experiment.module import TicketModule
 from mpt.files import write_atomically
 from mpt.phases import note, tell
+from mpt.search.epochs import current_masks, start_epoch
 from mpt.search.layer_ticket import LayerTicket
 from mpt.search.layers import TicketLayer, one_selection, ticket_layers
 from mpt.search.mask import flips, kept_fraction
-from mpt.search.selection import current_masks, start_epoch
 from mpt.words import duration
 
 

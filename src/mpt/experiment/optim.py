@@ -26,9 +26,10 @@ from mpt.experiment.build import import_target
 from mpt.run.settings import Optim
 from mpt.search.layers import ticket_layers
 from mpt.search.parameters import BATCH_NORMS
+from mpt.search.sgd import ScoreSGD
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
+    "sgd": ScoreSGD,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }

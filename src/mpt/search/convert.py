@@ -28,6 +28,7 @@ from mpt.search.conversion import Conversion
 from mpt.search.dead import warn_of_dead_layers
 from mpt.search.divided import warn_of_divided_gains
 from mpt.search.draw import draw
+from mpt.search.epochs import attach_selection, hooks_of
 from mpt.search.formulas import check_formulas
 from mpt.search.layers import (
     LAYERWISE,
@@ -44,7 +45,6 @@ from mpt.search.probe import evaluation_mode, inputs_of, unreached, unread
 from mpt.search.reading import attach_reading, detach_reading
 from mpt.search.refusal import layers_of_their_own, refuse
 from mpt.search.scales import start_at_one
-from mpt.search.selection import attach_selection, hooks_of
 from mpt.search.steps import attach_updates
 from mpt.search.weight import channel_shape
 

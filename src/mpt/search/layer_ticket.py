@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mpt.search.deferred import Waiting, defer
+from mpt.search.fast.choice import Choice
+
 if TYPE_CHECKING:
     from mpt.search.methods import Method
 
@@ -38,7 +41,8 @@ class LayerTicket(NamedTuple):
 class TicketWeight(torch.autograd.Function):
     """Computes the ticket weight from frozen weights and a mask; the backward passes the gradient straight through.
 
-    Both follow the formulas of the method.
+    Both follow the formulas of the method. The mask of a large layer may be a choice instead, which gives the same
+    ticket weight, rounded to ``dtype`` if that is given.
     """
 
     @staticmethod
@@ -47,22 +51,31 @@ class TicketWeight(torch.autograd.Function):
         scores: Tensor,
         weight: Tensor,
         method: Method,
-        mask: Tensor,
+        mask: Tensor | Choice,
         slope: Tensor | None = None,
         axis: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
+        ctx.method = method
+        if isinstance(mask, Choice):
+            gain = mask.gain()
+            ctx.save_for_backward(scores, weight, gain, slope)
+            return mask.ticket_weight(weight, gain, dtype=dtype or weight.dtype)
         source = method.source(weight, scores)
         gain = method.layer_gain(source, mask, axis=axis)
         ctx.save_for_backward(scores, weight, gain, slope)
-        ctx.method = method
         return method.ticket_weight(source, mask, gain)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         scores, weight, gain, slope = ctx.saved_tensors
         searched, trained = ctx.needs_input_grad[:2]  # a search needs the first, fine-tuning the second
+        if searched and not trained and slope is None and not torch.compiler.is_compiling():
+            source = ctx.method.source(weight, scores)
+            return defer(Waiting(ctx.method, grads[0], source, scores, gain)), None, None, None, None, None, None
+        grad = grads[0].to(weight.dtype)
         source = ctx.method.source(weight, scores) if searched else weight
-        ds = ctx.method.score_gradient(grads[0], source, scores, gain) if searched else None
+        ds = ctx.method.score_gradient(grad, source, scores, gain) if searched else None
         ds = ds if ds is None or slope is None else ds * slope
-        dw = ctx.method.weight_gradient(grads[0], scores, gain) if trained else None
-        return ds, dw, None, None, None, None
+        dw = ctx.method.weight_gradient(grad, scores, gain) if trained else None
+        return ds, dw, None, None, None, None, None

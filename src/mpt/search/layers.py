@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpt.search.activations import recompute_signs
+from mpt.search.fast.choice import Choice
 from mpt.search.layer_ticket import LayerTicket, TicketWeight
 from mpt.search.mask import select
+from mpt.search.quick import autocast_dtype, choose_kept
 
 if TYPE_CHECKING:
     from mpt.search.methods import Method
@@ -39,6 +41,13 @@ class Selection:
             return layer.method.mask(layer.scores, kept=layer.num_kept)
         values, absolute = layer.ranking()
         return select(values, kept=layer.num_kept, absolute=absolute)
+
+    def choose(self, layer: TicketLayer) -> Choice | None:
+        """What :meth:`mask` keeps of a large layer, in fewer passes; None where these cannot tell."""
+        if layer.num_kept == layer.scores.numel():
+            return None
+        choices = choose_kept([layer], kept=layer.num_kept, signs=[None])
+        return choices[0] if choices else None
 
     def open(self) -> AbstractContextManager[None]:
         """Inside, no score changes, so layers that select together do so only once."""
@@ -98,17 +107,27 @@ class TicketLayer(nn.Module):
         """Scale of the layer: the mean magnitude of the kept weights, 0-d, or as the method's ``gain`` shapes it."""
         return self.ticket().gain
 
-    def ticket_weight(self) -> Tensor:
-        """The weight that the layer computes with, shape of ``weight``; in training, differentiable in the scores."""
+    def ticket_weight(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The weight that the layer computes with, shape of ``weight``; in training, differentiable in the scores.
+
+        It may be of ``dtype``, to which the caller will cast it, instead of the dtype of ``weight``.
+        """
         if "weight" in self.__dict__:  # a module that reads it is running, see mpt.search.reading
             return self.__dict__["weight"]  # type: ignore[no-any-return]
         if self.frozen_ticket is not None and not self.training:
             return self.frozen_ticket.ticket_weight
-        sampled = self.method.sample(self.scores) if self.training else None
-        mask, slope = sampled or (self._select(), None if self.pattern is None else self.pattern == 0)
-        weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, mask, slope, self.channels)
-        factor = self._factor()
+        sampled, factor = self.method.sample(self.scores) if self.training else None, self._factor()
+        dtype = dtype if factor is None else None
+        with torch.no_grad():
+            choice = self.selection.choose(self) if sampled is None else None
+        mask, slope = sampled or (choice or self._select(), None if self.pattern is None else self.pattern == 0)
+        weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, mask, slope, self.channels, dtype)
         return weight if factor is None else weight * factor
+
+    def _computing_weight(self) -> Tensor:
+        """:meth:`ticket_weight` for an operation to which autocast applies."""
+        dtype = autocast_dtype(self.weight)
+        return self.ticket_weight() if dtype is None else self.ticket_weight(dtype)
 
     def ticket(self) -> LayerTicket:
         """Mask, gain and ticket weight of the current scores, or inside :func:`frozen` of the scores at its start.
@@ -154,7 +173,7 @@ class TicketLayer(nn.Module):
 
 class _TicketConv(TicketLayer):
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.ticket_weight()
+        weight = self._computing_weight()
         with recompute_signs(x):
             out: Tensor = self._conv_forward(x, weight, self.bias)  # type: ignore[operator]
         return out
@@ -192,7 +211,7 @@ class TicketConvTranspose2d(TicketLayer, nn.ConvTranspose2d):
         )
         return F.conv_transpose2d(
             x,
-            self.ticket_weight(),
+            self._computing_weight(),
             self.bias,
             self.stride,
             self.padding,  # type: ignore[arg-type]
@@ -206,7 +225,7 @@ class TicketLinear(TicketLayer, nn.Linear):
     """:class:`torch.nn.Linear` with a ticket weight; (..., C) -> (..., C')."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.ticket_weight()
+        weight = self._computing_weight()
         if x.dim() < 3 or x.is_contiguous():
             return F.linear(x, weight, self.bias)
         # torch multiplies a strided batch as one matrix only if the weight requires a gradient, and rounds differently

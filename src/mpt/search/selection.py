@@ -1,39 +1,39 @@
-"""Selections that look beyond one layer, and the epochs of a search.
+"""Selections that look beyond one layer.
 
 With ``selection=layerwise`` each layer selects its own number of weights. For the other selections
-:func:`attach_selection` gives all ticket layers of a network one object:
+:func:`mpt.search.epochs.attach_selection` gives all ticket layers of a network one object:
 
     Global       selects the masks of all layers together, when the first layer asks in a forward of the network. They
                  hold until the end of that forward, within which no score changes. A layer called by itself selects
                  again, so a mask always follows from the current scores
     Threshold    keeps a weight whose importance exceeds a fixed number
     Calibrated   keeps a weight whose importance exceeds a number that is set so that the right share of the whole
-                 network is kept: before the first step of an epoch (:func:`start_epoch`), before every ``refresh``-th
-                 step after it, and by :func:`calibrate`. Each layer holds the number in its buffer ``threshold``, so
-                 checkpoints hold it too. A layer that would keep nothing gets a lower number
+                 network is kept: before the first step of an epoch (:func:`mpt.start_epoch`), before every
+                 ``refresh``-th step after it, and by :func:`mpt.search.epochs.calibrate`. Each layer holds the number
+                 in its buffer ``threshold``, so checkpoints hold it too. A layer that would keep nothing gets a lower
+                 number
 
-The fraction removed may rise over the first epochs: :func:`start_epoch` says which epoch begins.
+A large layer on a CPU has a choice (:mod:`mpt.search.quick`) in place of its mask, under the same rules.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpt.search.checks import check_whole
-from mpt.search.conversion import Conversion
+from mpt.search.fast.choice import Choice
 from mpt.search.fast.memory import entries
-from mpt.search.layers import Selection, TicketLayer, one_selection, ticket_layers, unwrap
+from mpt.search.layers import Selection, TicketLayer, ticket_layers
 from mpt.search.mask import kth_largest, select_jointly
 from mpt.search.methods import Method
-from mpt.search.steps import Steps, Updates
+from mpt.search.quick import choose_above, choose_kept, least_size
+from mpt.search.steps import Steps
 
 TOLERANCE = 0.005  # of the density of a calibrated threshold
 
@@ -56,6 +56,7 @@ class Together(Selection):
                 self.layers.append(layer)
             layer.selection, layer.place = self, places[id(layer.scores)]
         self.opened, self.masks, self.steps = False, list[Tensor](), Steps()
+        self.choices: list[Choice] = []  # instead of masks, where all layers have one
         self.start_epoch(None)
         self._hooks = (
             net.register_forward_pre_hook(self._before_forward),
@@ -63,7 +64,8 @@ class Together(Selection):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "opened": False, "masks": []}  # a copy is not inside the forward that is running
+        nothing: dict[str, Any] = {"opened": False, "masks": [], "choices": []}  # a copy is in no forward
+        return {**self.__dict__, **nothing}
 
     def start_epoch(self, epoch: int | None) -> None:
         """Keep as many weights as the ramp keeps after ``epoch`` epochs, or with None as many as at its end."""
@@ -75,13 +77,20 @@ class Together(Selection):
                 f"for each of its {len(self.layers)} layers: lower prune or raise width"
             )
 
+    def choose(self, layer: TicketLayer) -> Choice | None:
+        return None
+
     @contextmanager
     def open(self) -> Iterator[None]:
-        self.opened, self.masks = True, []
+        self._hold(True)
         try:
             yield
         finally:
-            self.opened, self.masks = False, []
+            self._hold(False)
+
+    def _hold(self, opened: bool) -> None:
+        """Hold what is selected from now on, or nothing."""
+        self.opened, self.masks, self.choices = opened, [], []
 
     def remove(self) -> None:
         """Remove the hooks from the network."""
@@ -92,11 +101,19 @@ class Together(Selection):
         ranked = [layer.ranking() for layer in self.layers]
         return [values for values, _ in ranked], ranked[0][1]
 
+    def _of(self, layer: TicketLayer, choices: list[Choice]) -> Choice | None:
+        """The choice of ``layer`` among those of all layers, if it has the weight of the layer they are of."""
+        return choices[layer.place] if choices and layer.weight is self.layers[layer.place].weight else None
+
+    def _signs(self) -> list[np.ndarray]:
+        """Memory for the signs of each layer."""
+        return [np.empty(layer.weight.numel(), np.int8) for layer in self.layers]
+
     def _before_forward(self, net: nn.Module, _: Any) -> None:
-        self.opened, self.masks = True, []
+        self._hold(True)
 
     def _after_forward(self, *_: Any) -> None:
-        self.opened, self.masks = False, []
+        self._hold(False)
 
 
 class Global(Together):
@@ -110,6 +127,13 @@ class Global(Together):
         self.masks = masks if self.opened else []
         return masks[layer.place]
 
+    def choose(self, layer: TicketLayer) -> Choice | None:
+        if self.masks:
+            return None
+        choices = self.choices or choose_kept(self.layers, kept=self.kept, signs=self._signs()) or []
+        self.choices = choices if self.opened else []
+        return self._of(layer, choices)
+
 
 class Threshold(Together):
     """Keeps the weights whose importance exceeds ``method.threshold``, however many they are."""
@@ -122,7 +146,7 @@ class Threshold(Together):
 
         Raises:
             ValueError: the mask keeps nothing (checked on the CPU only, and not under torch.compile;
-                :func:`current_masks` checks everywhere).
+                :func:`mpt.search.epochs.current_masks` checks everywhere).
         """
         mask = layer.importance() > self.method.score_threshold
         if _is_visible(mask) and not entries(mask).numpy().any():
@@ -151,6 +175,23 @@ class Calibrated(Together):
         threshold = self.layers[layer.place].threshold
         assert threshold is not None
         return _above(layer.importance(), threshold)
+
+    def choose(self, layer: TicketLayer) -> Choice | None:
+        if self.masks:
+            return None
+        choices = self.choices or self._choices()
+        return self._of(layer, choices)
+
+    def _choices(self) -> list[Choice]:
+        """What the threshold keeps of each layer; empty if a layer has no choice."""
+        choices, least = list[Choice](), least_size(self.layers)
+        for one, signs in zip(self.layers, self._signs(), strict=True):
+            assert one.threshold is not None
+            choice = choose_above(one, one.threshold, signs=signs, least=least)
+            if choice is None:
+                return []
+            choices.append(choice)
+        return choices
 
     @torch.no_grad()
     def calibrate(self) -> None:
@@ -182,7 +223,10 @@ class Calibrated(Together):
 
     def _ones(self) -> int:
         """Number of weights that the threshold keeps; inside a forward the masks then hold until its end."""
-        self.masks = []
+        self.masks, self.choices = [], []
+        if choices := self._choices():
+            self.choices = choices if self.opened else []
+            return sum(choice.ones for choice in choices)
         masks = [self.mask(layer) for layer in self.layers]
         self.masks = masks if self.opened else []
         return sum(int(np.count_nonzero(mask.numpy())) for mask in masks)
@@ -215,76 +259,3 @@ def _above_on_device(importance: Tensor, threshold: Tensor) -> Tensor:
     largest = importance.amax()
     below = torch.nextafter(largest, torch.full_like(largest, -torch.inf))
     return importance > torch.minimum(threshold, below)
-
-
-def attach_selection(net: nn.Module, method: Method) -> None:
-    """Give the ticket layers of ``net`` the selection that ``method`` names, unless it is ``layerwise``."""
-    if method.selection != "layerwise":
-        KINDS[method.selection](net, method)
-        calibrate(net)
-        current_masks(net)  # raises if a threshold keeps nothing of a layer
-
-
-def start_epoch(net: nn.Module, epoch: int, *, accumulate: int = 1) -> None:
-    """Say that an epoch of the training of ``net`` begins, after ``epoch`` finished ones: 0 for the first.
-
-    A method with a ramp now prunes as this epoch requires. Optimizer steps count from 0 again, for ``refresh`` of a
-    calibrated threshold and for ``step`` of :meth:`mpt.Method.update`. Nothing else depends on the epoch. Without this
-    call a network has the method's ``prune``, as after the ramp, and its steps count on.
-
-    Args:
-        net: from :func:`mpt.convert`; a network from a ticket file keeps what the file says.
-        epoch: number of epochs finished before.
-        accumulate: forwards per optimizer step, if the training loop accumulates gradients.
-
-    Raises:
-        ValueError: ``accumulate`` is not a whole number of at least 1.
-    """
-    check_whole("accumulate", "the number of forwards per optimizer step", accumulate, least=1)
-    net = unwrap(net)
-    conversion: Conversion | None = getattr(net, "conversion", None)
-    if conversion is None or conversion.from_file:
-        return
-    net.conversion = replace(conversion, epoch=epoch)  # type: ignore[assignment]
-    for name, layer in ticket_layers(net).items():
-        layer.num_kept = conversion.method.num_kept(layer.weight.numel(), layer=name, epoch=epoch)
-        if conversion.seed is not None:  # a backbone's own weights are not drawn for what is kept
-            layer.ramp_scale = conversion.method.ramp_scale(layer=name, epoch=epoch)
-    for selection in selections(net):
-        selection.start_epoch(epoch)
-    for hooks in hooks_of(net):
-        hooks.steps.start_epoch(parts=accumulate)
-
-
-def calibrate(net: nn.Module) -> None:
-    """Set a calibrated threshold by the current scores; without one, do nothing."""
-    for selection in selections(net):
-        if isinstance(selection, Calibrated):
-            with torch.inference_mode(False):
-                selection.calibrate()
-
-
-def current_masks(net: nn.Module) -> dict[str, Tensor]:
-    """The masks of all ticket layers of ``net`` by name, selected by the current scores.
-
-    Raises:
-        ValueError: a mask keeps nothing of its layer. The host waits for the device to check this.
-    """
-    with one_selection(net):
-        masks = {name: layer.mask() for name, layer in ticket_layers(net).items()}
-    for name, layer in ticket_layers(net).items():
-        if not masks[name].any():
-            raise layer.selection.empty(layer, name)
-    return masks
-
-
-def selections(net: nn.Module) -> list[Together]:
-    """The selections of the ticket layers of ``net`` that look beyond one layer."""
-    objects = {id(layer.selection): layer.selection for layer in ticket_layers(net).values()}
-    return [selection for selection in objects.values() if isinstance(selection, Together)]
-
-
-def hooks_of(net: nn.Module) -> Sequence[Together | Updates]:
-    """All objects with hooks on the forwards of ``net``."""
-    updates: Updates | None = getattr(net, "updates", None)
-    return [*selections(net), *([updates] if updates else [])]

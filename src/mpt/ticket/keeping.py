@@ -76,9 +76,9 @@ class KeepingLayer(TicketLayer):
         self.kept.ticket = None
         return super().train(mode)
 
-    def ticket_weight(self) -> Tensor:
+    def ticket_weight(self, dtype: torch.dtype | None = None) -> Tensor:
         if self.training or self.frozen_ticket is not None or not self._can_keep():
-            return super().ticket_weight()
+            return super().ticket_weight(dtype)
         ticket, parameters = self._keep(), self.__dict__["_parameters"]
         scores, latent = parameters["scores"], parameters["weight"]
         if torch.is_grad_enabled() and (scores.requires_grad or latent.requires_grad):

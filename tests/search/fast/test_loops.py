@@ -213,8 +213,8 @@ def test_a_joint_threshold_that_hardly_moves_is_searched_among_few_scores(monkey
 )
 def test_any_earlier_window_gives_the_mask_of_the_reference(window):
     scores = torch.rand(LARGE)
-    threshold._windows[scores.data_ptr()] = threshold.Window(*window)
-    expected = reference.mask(scores.numpy(), 0.8)
+    expected, address = reference.mask(scores.numpy(), 0.8), scores.data_ptr()
+    threshold._windows[address] = threshold.Window(*window, int(expected.sum()), True, (address,))
     for _ in range(3):
         assert np.array_equal(mpt.Biprop(prune=0.8).mask(scores, kept=int(expected.sum())).numpy(), expected)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -47,9 +47,14 @@ def arrays(*tensors: Tensor, least: int = LARGE) -> list[np.ndarray] | None:
         return None
     if any(not x.is_cpu or x.dtype not in FITTING or x.shape != first.shape for x in tensors):
         return None
+    return in_one_order(*tensors)
+
+
+def in_one_order(*tensors: Tensor) -> list[np.ndarray] | None:
+    """The memory of CPU ``tensors`` of one shape, in dtypes of NumPy, (n,) each; None if their orders differ."""
     if all(x.is_contiguous() for x in tensors):
         return [x.detach().numpy().reshape(-1) for x in tensors]
-    if first.dim() == 4 and all(x.is_contiguous(memory_format=torch.channels_last) for x in tensors):
+    if tensors[0].dim() == 4 and all(x.is_contiguous(memory_format=torch.channels_last) for x in tensors):
         return [x.detach().numpy().transpose(0, 2, 3, 1).reshape(-1) for x in tensors]
     return None
 
@@ -63,17 +68,22 @@ def run(loop: Callable[..., Any], *arguments: Any) -> list[Any]:
     size = max(PART, CHUNK * math.ceil(n / CHUNK / threads()))
     if n <= size:
         return [function(*arguments)]
-    todo, results, errors = iter(range(0, n, size)), [None] * -(-n // size), list[BaseException]()
+    parts = [slice(start, start + size) for start in range(0, n, size)]
+    return side_by_side([[x[part] if isinstance(x, np.ndarray) else x for x in arguments] for part in parts], function)
+
+
+def side_by_side(calls: Sequence[Sequence[Any]], function: Callable[..., Any]) -> list[Any]:
+    """The results of ``function``, which runs without the GIL, for each of ``calls``, its arguments; on the threads."""
+    todo, results, errors = iter(enumerate(calls)), [None] * len(calls), list[BaseException]()
 
     def work(_: Any = None) -> None:
         try:
-            for start in todo:
-                part = slice(start, start + size)
-                results[start // size] = function(*(x[part] if isinstance(x, np.ndarray) else x for x in arguments))
+            for place, arguments in todo:
+                results[place] = function(*arguments)
         except BaseException as error:  # Ctrl-C too: an exception cannot pass through the C code that calls this
             errors.append(error)
 
-    if parallel := _parallel():
+    if (parallel := _parallel()) and len(calls) > 1:
         parallel(_WORK(work), None, min(threads(), len(results)), 0)
     else:
         work()

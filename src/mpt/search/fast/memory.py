@@ -41,28 +41,29 @@ class Loan(NamedTuple):
 _loans = WeakTensorKeyDictionary()  # tensor -> the loans of tensors like it, oldest first
 
 
-def empty_like(x: Tensor) -> Tensor:
+def empty_like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """:func:`torch.empty_like`; for a large tensor on the CPU, in memory from an earlier loan if that has ended."""
+    dtype = dtype or x.dtype
     plain = type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.numel() >= LARGE
     if not plain or torch.compiler.is_compiling():
-        return torch.empty_like(x)
+        return torch.empty_like(x, dtype=dtype)
     loans: list[Loan] = _loans.setdefault(x, [])  # type: ignore[no-untyped-call]
-    memory = _free(loans, x)
+    memory = _free(loans, x, dtype)
     array = memory.numpy()
     loans.append(Loan(memory, weakref.ref(array)))
     return torch.from_numpy(array)
 
 
-def _free(loans: list[Loan], x: Tensor) -> Tensor:
-    """Memory like ``x``: that of an ended loan, which leaves ``loans``, or else new; the newest loans stay."""
+def _free(loans: list[Loan], x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Memory like ``x`` of ``dtype``: an ended loan's, which leaves ``loans``, or else new; the newest loans stay."""
     for _ in range(len(loans)):
         loan = loans.pop(0)  # so that no other thread lends it too
         if loan.user() is not None:
             loans.append(loan)
-        elif loan.memory.shape == x.shape and loan.memory.stride() == x.stride() and loan.memory.dtype == x.dtype:
+        elif loan.memory.shape == x.shape and loan.memory.stride() == x.stride() and loan.memory.dtype == dtype:
             return loan.memory
     del loans[: max(0, len(loans) - MOST + 1)]
-    return torch.empty_like(x).detach()
+    return torch.empty_like(x, dtype=dtype).detach()
 
 
 def entries(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ the threshold; where the threshold has left it, all scores are searched. Either 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +20,27 @@ class Window(NamedTuple):
 
     middle: float  # the previous threshold
     reach: float  # to both sides
+    kept: int  # the threshold was the kept-th largest
+    absolute: bool
+    addresses: tuple[int, ...]  # of the scores of all layers that it was for
+
+    @property
+    def ends(self) -> tuple[np.float32, np.float32]:
+        """The least number inside, and the least above."""
+        return np.float32(self.middle - self.reach), np.float32(self.middle + self.reach)
 
 
 # address of a layer's scores -> its window: a hint for speed, which may be stale, absent or that of another tensor
 _windows: dict[int, Window] = {}
 _MOST_WINDOWS = 10_000
+_hints: dict[
+    int, np.float32
+] = {}  # as the windows: the next threshold itself, if nothing changes the scores until then
+
+
+def take_hint(scores: list[np.ndarray]) -> np.float32 | None:
+    """The threshold to expect of all ``scores`` together, if somebody has counted them; it may be wrong."""
+    return _hints.pop(scores[0].ctypes.data, None)
 
 
 def near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.float32:
@@ -33,29 +50,54 @@ def near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.floa
     holds at least about one score in a thousand. A window that held more than one in sixteen, as after the leaps of the
     first steps, shrinks to a sixteenth.
     """
-    key, n = scores[0].ctypes.data, sum(x.size for x in scores)
-    last = _windows.get(key)
+    addresses, n = tuple(x.ctypes.data for x in scores), sum(x.size for x in scores)
+    last = _windows.get(addresses[0])
+    last = last if last and last.addresses == addresses else None
     threshold, inside = _within(scores, kept, last, absolute=absolute) if last else (None, 0)
     if threshold is None:
         threshold = introselect(np.concatenate([np.abs(x) if absolute else x for x in scores]), kept)
-    if last is None:
-        reach = abs(float(threshold)) / 64
-    else:
-        floor = last.reach * max(0.5 if inside <= n / 16 else 1 / 16, n / 1000 / inside) if inside else 0.0
-        reach = max(4 * abs(float(threshold) - last.middle), floor)
+    reach = _next_reach(last, threshold, inside, n) if last else abs(float(threshold)) / 64
     if len(_windows) >= _MOST_WINDOWS:
         _windows.clear()
-    _windows[key] = Window(float(threshold), reach)
+        _hints.clear()
+    _windows[addresses[0]] = Window(float(threshold), reach, kept, absolute, addresses)
     return threshold
+
+
+def _next_reach(last: Window, threshold: np.floating, inside: int, n: int) -> float:
+    floor = last.reach * max(0.5 if inside <= n / 16 else 1 / 16, n / 1000 / inside) if inside else 0.0
+    return max(4 * abs(float(threshold) - last.middle), floor)
+
+
+def windows(addresses: Sequence[int]) -> list[Window]:
+    """The windows whose layers' scores are all at these ``addresses``, none of which is in two windows."""
+    free, found = set(addresses), []
+    for address in addresses:
+        window = _windows.get(address)
+        if window and free.issuperset(window.addresses):
+            free.difference_update(window.addresses)
+            found.append(window)
+    return found
+
+
+def note_counts(window: Window, above: int, candidates: np.ndarray, n: int) -> None:
+    """Remember the threshold to expect next of ``n`` scores, of which ``above`` exceed ``window``, and move the window.
+
+    ``candidates`` are the scores inside; nothing happens if the threshold is not among them.
+    """
+    if 1 <= window.kept - above <= candidates.size:
+        inside, threshold = candidates.size, introselect(candidates, window.kept - above)
+        reach, key = _next_reach(window, threshold, inside, n), window.addresses[0]
+        _windows[key] = window._replace(middle=float(threshold), reach=reach)
+        _hints[key] = np.float32(threshold)
 
 
 def _within(scores: list[np.ndarray], kept: int, window: Window, *, absolute: bool) -> tuple[np.float32 | None, int]:
     """The ``kept``-th largest score if it lies in the window (else None), and the number of scores that do."""
-    low, high = np.float32(window.middle - window.reach), np.float32(window.middle + window.reach)
     missing, unseen, inside = kept, 0, []
     for x in scores:
         copies = np.empty_like(x)  # memory that is never written costs nothing
-        for above, below, candidates in loops.run(loops.around, x, copies, low, high, absolute):
+        for above, below, candidates in loops.run(loops.around, x, copies, *window.ends, absolute):
             missing -= above
             unseen -= above + below + candidates.size
             inside.append(candidates)

@@ -1,0 +1,139 @@
+"""From scores to the ticket weight of a large layer in two passes over memory, on the CPU.
+
+    pass      computes                                           bytes per weight
+    choose    m sign(w), the number kept and sum(m |w|)          reads 8, writes 1
+    spread    g m sign(w) in the dtype that the layer needs      reads 1, writes 4, or 2 in bfloat16
+
+:func:`choose` takes any threshold. If it keeps the right number of weights, these are the right weights: no other mask
+keeps every weight that is at least as important as the least important one it keeps, and as many. So a threshold may
+come from anywhere, such as a count that the optimizer made, and be wrong. Both passes give the bits of the operations
+of :mod:`mpt.search.weight`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpt.search.fast import loops
+from mpt.search.fast.loops import CHUNK, F32, F64, PAIRWISE
+from mpt.search.fast.memory import empty_like
+
+_scratch = threading.local()
+
+
+class Choice(NamedTuple):
+    """The weights that a layer keeps.
+
+    Attributes:
+        signs: ``m sign(w)``, int8, (n,) in the order of memory.
+        ones: number of weights kept.
+        total: ``sum(m |w|)`` in float64, with NumPy's bits.
+    """
+
+    signs: np.ndarray
+    ones: int
+    total: float
+
+    def gain(self) -> Tensor:
+        """The mean magnitude of the kept weights, 0-d float32."""
+        return torch.tensor(self.total / self.ones, dtype=torch.float32)
+
+    def ticket_weight(self, weight: Tensor, gain: Tensor, *, dtype: torch.dtype) -> Tensor:
+        """``g m sign(w)``, like ``weight`` but of ``dtype``: float32, or float32 rounded to a dtype of 16 bits."""
+        bits = torch.float32 if dtype == torch.float32 else torch.int16  # NumPy has no bfloat16
+        out = empty_like(weight, dtype=bits)
+        arrays = loops.in_one_order(out)
+        assert arrays is not None
+        plus, minus = torch.stack([gain, -gain]).to(dtype).view(bits).numpy()
+        loops.run(spread, self.signs, arrays[0], plus, minus)
+        return out.view(dtype)
+
+
+def choose(
+    scores: np.ndarray, weight: np.ndarray, threshold: np.float32, *, absolute: bool, signs: np.ndarray | None = None
+) -> Choice | None:
+    """Keep the weights whose score (its magnitude if ``absolute``) is at least ``threshold``; None if one is NaN.
+
+    Args:
+        scores, weight: (n,) float32, from :func:`mpt.search.fast.loops.arrays`.
+        threshold: of the scores.
+        absolute: take ``|scores|``.
+        signs: int8, (n,), to write to; without it, memory that the next call in this thread uses again.
+    """
+    signs = _scratch_signs(scores.size) if signs is None else signs
+    parts = loops.run(keep, scores, weight, signs, threshold, absolute)
+    ones, less = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    if ones + less < scores.size:
+        return None
+    whole = scores.size - scores.size % CHUNK
+    rest = np.add.reduce(np.abs(weight[whole:]) * (signs[whole:] != 0), dtype=np.float64)
+    sums = np.append(np.concatenate([part[2] for part in parts]), rest)
+    return Choice(signs, ones, float(np.add.accumulate(sums)[-1]))  # one by one
+
+
+def _scratch_signs(n: int) -> np.ndarray:
+    """Memory for ``n`` signs, the same in each call of a thread, so that it stays in the processor's cache."""
+    if getattr(_scratch, "signs", np.empty(0)).size < n:
+        _scratch.signs = np.empty(n, np.int8)
+    signs: np.ndarray = _scratch.signs[:n]
+    return signs
+
+
+def keep(
+    scores: np.ndarray, weight: np.ndarray, signs: np.ndarray, threshold: np.float32, absolute: bool
+) -> tuple[int, int, np.ndarray]:
+    """Write ``m sign(w)``; the numbers of scores above (or at) and below the threshold, ``sum(m |w|)`` of each chunk.
+
+    A sum has the bits of ``np.add.reduce(m |w|, dtype=np.float64)`` of a whole chunk of 8192 entries.
+    """
+    totals, values = np.empty(weight.size // CHUNK, F64), np.empty(PAIRWISE, F64)
+    sums = np.empty(CHUNK // PAIRWISE, F64)
+    ones, less = 0, 0
+    for first in range(0, weight.size, PAIRWISE):
+        s, w = scores[first : first + PAIRWISE], weight[first : first + PAIRWISE]
+        out = signs[first : first + PAIRWISE]
+        a, b = np.int32(0), np.int32(0)  # of this block: 32 bits, so that many entries are counted at a time
+        for i in range(s.size):
+            value = abs(s[i]) if absolute else s[i]
+            kept = value >= threshold
+            a += np.int32(kept)
+            b += np.int32(value < threshold)
+            values[i] = F64(abs(w[i]) if kept else F32(0))
+            sign = np.int8(1) if w[i] >= F32(0) else np.int8(-1)
+            out[i] = sign if kept else np.int8(0)
+        ones += int(a)
+        less += int(b)
+        chunk = first // CHUNK
+        if chunk < totals.size:
+            r0, r1, r2, r3, r4, r5, r6, r7 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            for i in range(0, PAIRWISE, 8):
+                r0 += values[i]
+                r1 += values[i + 1]
+                r2 += values[i + 2]
+                r3 += values[i + 3]
+                r4 += values[i + 4]
+                r5 += values[i + 5]
+                r6 += values[i + 6]
+                r7 += values[i + 7]
+            sums[(first - CHUNK * chunk) // PAIRWISE] = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
+            if (first + PAIRWISE) % CHUNK == 0:
+                pairs = sums.size
+                while pairs > 1:
+                    pairs //= 2
+                    for i in range(pairs):
+                        sums[i] = sums[2 * i] + sums[2 * i + 1]
+                totals[chunk] = sums[0]
+    return ones, less, totals
+
+
+def spread(signs: np.ndarray, out: np.ndarray, plus: np.generic, minus: np.generic) -> None:
+    """``out = plus``, ``minus`` or 0, by the sign."""
+    zero = out.dtype.type(0)
+    for i in range(signs.size):
+        value = plus if signs[i] > 0 else minus
+        out[i] = value if signs[i] != 0 else zero

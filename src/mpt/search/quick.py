@@ -1,0 +1,82 @@
+"""Which layers compute their ticket weight by the two passes of :mod:`mpt.search.fast.choice`, and their choices.
+
+They are large layers on a CPU whose method has biprop's mask, gain and ticket weight. All others, and layers whose
+threshold several scores equal, select a mask and apply the formulas of their method one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mpt.search.fast import loops, threshold
+from mpt.search.fast.choice import Choice, choose
+from mpt.search.methods import Biprop
+
+if TYPE_CHECKING:
+    from mpt.search.layers import TicketLayer
+
+FORMULAS = ("importance", "ranking", "mask", "gain", "layer_gain", "source", "sample", "ticket_weight")
+
+
+@cache
+def _has_biprops_formulas(kind: Any) -> bool:
+    return all(getattr(kind, name) is getattr(Biprop, name) for name in FORMULAS)
+
+
+def arrays(layer: TicketLayer, *, least: int = loops.LARGE) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scores and weights of ``layer``, (n,) each, if the two passes give its ticket weight; None otherwise."""
+    if torch.compiler.is_compiling():  # which traces the formulas
+        return None
+    kind: Any = type(layer.method)
+    if layer.pattern is not None or layer.method.gains == "channel" or not _has_biprops_formulas(kind):
+        return None
+    found = loops.arrays(layer.scores, layer.weight, least=least)
+    return (found[0], found[1]) if found else None
+
+
+def least_size(layers: Sequence[TicketLayer]) -> int:
+    """The least number of weights for which the passes pay: any, if one of ``layers`` is large anyhow."""
+    return 1 if any(layer.weight.numel() >= loops.LARGE for layer in layers) else loops.LARGE
+
+
+def choose_kept(layers: Sequence[TicketLayer], *, kept: int, signs: Sequence[np.ndarray | None]) -> list[Choice] | None:
+    """What each of ``layers`` keeps if they keep ``kept`` weights together; None if the two passes cannot tell.
+
+    ``signs`` is the memory for each layer's signs, or None for a single layer, whose signs last until the next call.
+    """
+    found = [arrays(layer, least=least_size(layers)) for layer in layers]
+    if not all(found):
+        return None
+    absolute, pairs = layers[0].method.score_abs, [pair for pair in found if pair]
+    scores = [pair[0] for pair in pairs]
+    hint = threshold.take_hint(scores)
+    for value in (hint, None) if hint is not None else (None,):
+        cut = threshold.near_last(scores, kept, absolute=absolute) if value is None else value
+        choices = [choose(*pair, cut, absolute=absolute, signs=own) for pair, own in zip(pairs, signs, strict=True)]
+        ones = [choice.ones if choice else 0 for choice in choices]
+        if sum(ones) == kept and min(ones) > 0:
+            return [choice for choice in choices if choice]
+    return None
+
+
+def choose_above(layer: TicketLayer, limit: Tensor, *, signs: np.ndarray, least: int) -> Choice | None:
+    """The weights of ``layer`` whose importance exceeds ``limit``, 0-d; None if that is none, or as above."""
+    pair = arrays(layer, least=least)
+    if pair is None:
+        return None
+    cut = np.nextafter(limit.numpy()[()], np.float32(np.inf))  # the smallest number that exceeds it
+    choice = choose(*pair, cut, absolute=layer.method.score_abs, signs=signs)
+    return choice if choice and choice.ones else None
+
+
+def autocast_dtype(weight: Tensor) -> torch.dtype | None:
+    """The dtype to which autocast casts the weight of a convolution; None if it casts nothing, or not on the CPU."""
+    if not weight.is_cpu or weight.dtype != torch.float32 or not torch.is_autocast_enabled("cpu"):
+        return None
+    return torch.get_autocast_dtype("cpu")

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import mpt
+from mpt.search import mask as masks
+from mpt.search.fast import loops
+from mpt.search.fast.choice import Choice, choose
+
+SIZES = [1, 127, 128, 8191, 8192, 8193, 3 * loops.CHUNK + 777, 2 * loops.PART + 3 * loops.CHUNK + 5]
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    monkeypatch.setattr(loops, "threads", lambda: 2)
+
+
+def draw(n, *, seed=1):
+    scores, weight = torch.randn(2, n, generator=torch.Generator().manual_seed(seed))
+    for x in (scores, weight):
+        x[:3] = torch.tensor([0.0, -0.0, -1.0])[: x[:3].numel()]
+    return scores, weight
+
+
+def threshold_of(scores, kept, absolute):
+    return np.sort(np.abs(scores) if absolute else scores)[len(scores) - kept]
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_choice_gives_the_bits_of_mask_gain_and_ticket_weight(n, absolute, dtype):
+    scores, weight = draw(n)
+    method, kept = mpt.Biprop(prune=0.8, score_abs=absolute), masks.num_kept(n, prune=0.8)
+    cut = threshold_of(scores.numpy(), kept, absolute)
+    choice = choose(scores.numpy(), weight.numpy(), cut, absolute=absolute)
+    mask = torch.from_numpy((np.abs(scores.numpy()) if absolute else scores.numpy()) >= cut)
+    gain = method.gain(weight, mask)
+    expected = method.ticket_weight(weight, mask, gain)
+    assert choice.ones == int(mask.sum())
+    assert torch.equal(choice.gain(), gain)
+    assert choice.gain().dtype == gain.dtype
+    actual = choice.ticket_weight(weight, choice.gain(), dtype=dtype)
+    assert actual.dtype == dtype
+    assert torch.equal(actual, expected.to(dtype))
+    assert torch.equal(torch.signbit(actual), torch.signbit(expected))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_ticket_weight_has_the_layout_of_the_weight(layout):
+    scores, weight = (x.view(64, 64, 3, 3).contiguous(memory_format=layout) for x in draw(64 * 64 * 9))
+    choice = choose(*loops.arrays(scores, weight), np.float32(1), absolute=True)
+    actual = choice.ticket_weight(weight, choice.gain(), dtype=torch.bfloat16)
+    assert actual.stride() == weight.stride()
+    expected = mpt.Biprop(prune=0.5).ticket_weight(weight, scores.abs() >= 1, choice.gain())
+    assert torch.equal(actual, expected.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("place", [0, 8192, 2 * loops.PART])
+def test_scores_that_are_not_numbers_leave_no_choice(place):
+    scores, weight = draw(2 * loops.PART + 1)
+    scores[place] = float("nan")
+    assert choose(scores.numpy(), weight.numpy(), np.float32(1), absolute=True) is None
+
+
+def test_a_choice_may_have_memory_of_its_own():
+    scores, weight = draw(1000)
+    own = np.empty(1000, np.int8)
+    first = choose(scores.numpy(), weight.numpy(), np.float32(0.5), absolute=True, signs=own)
+    again = choose(scores.numpy(), weight.numpy(), np.float32(1.5), absolute=True)
+    assert isinstance(first, Choice)
+    assert np.count_nonzero(first.signs) == first.ones > again.ones == np.count_nonzero(again.signs)
+    assert first.signs is own

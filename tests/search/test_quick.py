@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import mpt
+from mpt.search import quick
+from mpt.search.epochs import current_masks
+from mpt.search.fast import loops, threshold
+from mpt.search.layers import ticket_layers
+from tests.own_methods import PerChannel
+
+SELECTIONS = ("layerwise", "global", "calibrated")
+
+
+class Own(mpt.Biprop):
+    def mask(self, scores, *, kept):
+        return super().mask(-scores.abs(), kept=kept)
+
+
+def make(method, *, layout=torch.channels_last):
+    """A network of a small and two large layers."""
+    backbone = nn.Sequential(
+        *(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 96, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
+        *(nn.Linear(384, 160), nn.ReLU(), nn.Linear(160, 10)),
+    )
+    return mpt.convert(backbone, method, seed=0).to(memory_format=layout).train()
+
+
+def step(net, dtype=torch.float32, seed=0):
+    """Logits, and the scores' gradients, of one forward and backward."""
+    net.zero_grad()
+    x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        logits = net(x)
+        F.cross_entropy(logits, torch.arange(8)).backward()
+    return logits.detach(), [layer.scores.grad.clone() for layer in ticket_layers(net).values()]
+
+
+def assert_same(one, other):
+    assert torch.equal(one[0], other[0])
+    assert all(torch.equal(x, y) for x, y in zip(one[1], other[1], strict=True))
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """The choices that were made."""
+    made, choose = [], quick.choose
+    monkeypatch.setattr(quick, "choose", lambda *a, **k: made.append(choose(*a, **k)) or made[-1])
+    return made
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gains", ["layer", "learned"])
+def test_choices_give_the_bits_of_masks(layout, selection, dtype, gains, monkeypatch, chosen):
+    method = mpt.Biprop(prune=0.8, selection=selection, refresh=2, gains=gains)
+    one, other = make(method, layout=layout), make(method, layout=layout)
+    quick_ones = [step(one, dtype, seed) for seed in range(4)]
+    assert chosen
+    monkeypatch.setattr(quick, "arrays", lambda layer, *, least=0: None)
+    for seed, expected in enumerate(quick_ones):
+        assert_same(step(other, dtype, seed), expected)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(Own(prune=0.8), PerChannel(prune=0.8), mpt.EdgePopup(prune=0.8), mpt.Biprop(prune=0.8, gains="channel")),
+        *(mpt.Biprop(prune=0.8, selection="threshold", threshold=0.01), mpt.Biprop(prune=0)),
+    ],
+)
+def test_methods_with_other_formulas_have_no_choice(method, chosen):
+    net = make(method)
+    step(net)
+    assert chosen == []
+
+
+@pytest.mark.parametrize("selection", ["layerwise", "global"])
+def test_equal_scores_are_left_to_the_mask(selection, chosen):
+    net = make(mpt.Biprop(prune=0.8, selection=selection, score_init="constant"))
+    step(net)
+    assert chosen
+    kept = [int(mask.sum()) for mask in current_masks(net).values()]
+    n = sum(layer.weight.numel() for layer in ticket_layers(net).values())
+    assert sum(kept) == pytest.approx(0.2 * n, abs=2)
+
+
+@pytest.mark.parametrize("hint", ["right", "wrong", "absurd"])
+def test_a_hint_may_be_wrong(hint, chosen, monkeypatch):
+    method = mpt.Biprop(prune=0.8)
+    one, other = make(method), make(method)
+    expected = step(other)
+    scores = one[2].scores.detach()
+    right = np.sort(scores.abs().flatten().numpy())[scores.numel() - one[2].num_kept]
+    value = {"right": right, "wrong": np.nextafter(right, np.float32(9)), "absurd": np.float32("nan")}[hint]
+    monkeypatch.setitem(threshold._hints, scores.data_ptr(), value)
+    chosen.clear()
+    assert_same(step(one), expected)
+    assert len(chosen) == (2 if hint == "right" else 3)
+
+
+def test_scores_that_are_not_numbers_are_refused_with_advice():
+    for selection in ("layerwise", "global"):
+        net = make(mpt.Biprop(prune=0.8, selection=selection))
+        with torch.no_grad():
+            net[2].scores[3, 3] = float("nan")
+        with pytest.raises(ValueError, match=r"NaN.*lower optim\.lr"):
+            step(net)
+
+
+def test_only_autocast_on_the_cpu_gives_a_ticket_weight_another_dtype():
+    net = make(mpt.Biprop(prune=0.8))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert quick.autocast_dtype(net[2].weight) == torch.bfloat16
+        assert net[2].ticket_weight().dtype == torch.float32  # what others read
+    assert quick.autocast_dtype(net[2].weight) is None
+    assert net[2].weight.numel() >= loops.LARGE
