@@ -3,8 +3,8 @@
 One process measures the alternatives in turn: A B C A B C ..., after one warm-up each. Every ratio is the median of the
 ratios within the rounds, so that a drifting machine favours no alternative. All times are wall times.
 
-    step         one training step on random 3x32x32 images: forward, cross-entropy, backward, SGD step (lr 0.1,
-                 momentum 0.9, weight decay 1e-4)
+    step         one training step on random 3x32x32 images: forward, cross-entropy, backward, the fused SGD
+                 step of mpt-train (lr 0.1, momentum 0.9, weight decay 1e-4)
         dense        the unchanged backbone with all weights trained
         biprop       the same backbone searched by Biprop(prune=0.8)
     selection    a biprop step that selects weights in each layer, over the network, or by a calibrated threshold

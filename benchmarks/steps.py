@@ -36,9 +36,10 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "conv6 width 1.5": partial(backbones.conv6, width=1.5),
     "vgg_small": backbones.vgg_small,
     "torchvision resnet18": partial(backbones.torchvision, name="resnet18"),
+    "cifar_resnet18": backbones.cifar_resnet18,
 }
 # a step of these takes seconds, so they get fewer rounds, and none in emulated bfloat16
-LONG = ("conv6 width 1.5", "vgg_small")
+LONG = ("conv6 width 1.5", "vgg_small", "cifar_resnet18")
 # whole epochs of BATCHES batches are measured for these backbones
 EPOCHS = ("conv2", "conv4", "conv6", "torchvision resnet18")
 BATCHES = 2
@@ -114,7 +115,7 @@ def training_step(net: nn.Module, *, batch: int, precision: str, layout: torch.m
     """A function that trains ``net`` for one step on ``batch`` random images, with weights and images in ``layout``."""
     images = torch.randn(batch, 3, 32, 32, device=DEVICE).to(memory_format=layout)
     labels = torch.randint(10, (batch,), device=DEVICE)
-    return partial(trainer(net, precision=precision, layout=layout), images, labels)
+    return partial(trainer(net, precision=precision, layout=layout, fused=True), images, labels)
 
 
 def native_bf16() -> bool:

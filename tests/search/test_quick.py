@@ -120,3 +120,19 @@ def test_only_autocast_on_the_cpu_gives_a_ticket_weight_another_dtype():
         assert net[2].ticket_weight().dtype == torch.float32  # what others read
     assert quick.autocast_dtype(net[2].weight) is None
     assert net[2].weight.numel() >= loops.LARGE
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("selection", ["layerwise", "global"])
+def test_a_few_equal_scores_are_dropped_by_layer_and_flat_index(layout, selection, monkeypatch):
+    method = mpt.Biprop(prune=0.8, selection=selection)
+    one, other = make(method, layout=layout), make(method, layout=layout)
+    for net in (one, other):
+        for layer in ticket_layers(net).values():
+            layer.scores.data.mul_(2e4).round_().div_(2e4)  # some 30 of each value
+    found, equals = [], quick.equals
+    monkeypatch.setattr(quick, "equals", lambda *a, **k: found.append(len(equals(*a, **k))) or equals(*a, **k))
+    actual = step(one)
+    assert max(found) > 1
+    monkeypatch.setattr(quick, "arrays", lambda layer, *, least=0: None)
+    assert_same(step(other), actual)

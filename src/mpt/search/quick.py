@@ -1,7 +1,7 @@
 """Which layers compute their ticket weight by the two passes of :mod:`mpt.search.fast.choice`, and their choices.
 
-They are large layers on a CPU whose method has biprop's mask, gain and ticket weight. All others, and layers whose
-threshold several scores equal, select a mask and apply the formulas of their method one after the other.
+They are large layers on a CPU whose method has biprop's mask, gain and ticket weight. All others, and layers in which
+many scores equal the threshold, select a mask and apply the formulas of their method one after the other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mpt.search.fast import loops, threshold
-from mpt.search.fast.choice import Choice, choose
+from mpt.search.fast.choice import Choice, choose, equals
 from mpt.search.methods import Biprop
 
 if TYPE_CHECKING:
@@ -59,10 +59,41 @@ def choose_kept(layers: Sequence[TicketLayer], *, kept: int, signs: Sequence[np.
     for value in (hint, None) if hint is not None else (None,):
         cut = threshold.near_last(scores, kept, absolute=absolute) if value is None else value
         choices = [choose(*pair, cut, absolute=absolute, signs=own) for pair, own in zip(pairs, signs, strict=True)]
-        ones = [choice.ones if choice else 0 for choice in choices]
-        if sum(ones) == kept and min(ones) > 0:
-            return [choice for choice in choices if choice]
+        chosen = _without_surplus(layers, [choice for choice in choices if choice], pairs, kept, cut)
+        if len(chosen) == len(layers):
+            return chosen
     return None
+
+
+def _without_surplus(
+    layers: Sequence[TicketLayer],
+    choices: list[Choice],
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    kept: int,
+    cut: np.float32,
+) -> list[Choice]:
+    """The ``choices`` without those of the last scores that equal ``cut`` that are too many; empty if that is wrong."""
+    surplus = sum(choice.ones for choice in choices) - kept
+    if surplus < 0 or len(choices) < len(layers):
+        return []
+    for place in reversed(range(len(layers))):
+        if surplus > 0:
+            found = equals(pairs[place][0], cut, absolute=layers[0].method.score_abs)
+            if found is None:
+                return []
+            last = found[_ranks(layers[place].scores, found)][-surplus:]
+            choices[place] = choices[place].without(last, pairs[place][1])
+            surplus -= len(last)
+    return choices if surplus == 0 and min(choice.ones for choice in choices) > 0 else []
+
+
+def _ranks(scores: Tensor, places: np.ndarray) -> np.ndarray:
+    """How to sort ``places`` of the memory of ``scores`` by flat index."""
+    if scores.is_contiguous():
+        return np.arange(len(places))
+    out, channels, height, width = scores.shape  # channels come last in memory
+    i, y, x, j = np.unravel_index(places, (out, height, width, channels))
+    return np.argsort(np.ravel_multi_index((i, j, y, x), scores.shape))
 
 
 def choose_above(layer: TicketLayer, limit: Tensor, *, signs: np.ndarray, least: int) -> Choice | None:

@@ -7,7 +7,7 @@ import torch
 import mpt
 from mpt.search import mask as masks
 from mpt.search.fast import loops
-from mpt.search.fast.choice import Choice, choose
+from mpt.search.fast.choice import MOST_EQUAL, Choice, choose, equals
 
 SIZES = [1, 127, 128, 8191, 8192, 8193, 3 * loops.CHUNK + 777, 2 * loops.PART + 3 * loops.CHUNK + 5]
 
@@ -73,3 +73,22 @@ def test_a_choice_may_have_memory_of_its_own():
     assert isinstance(first, Choice)
     assert np.count_nonzero(first.signs) == first.ones > again.ones == np.count_nonzero(again.signs)
     assert first.signs is own
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("n", [50, 2 * loops.PART + 3 * loops.CHUNK + 5])
+def test_weights_can_be_dropped_among_equal_scores(absolute, n):
+    scores, weight = draw(n)
+    places = np.array([0, n // 2, n - 1])
+    scores[places] = torch.tensor([0.9, -0.9 if absolute else 0.9, 0.9])
+    found = equals(scores.numpy(), np.float32(0.9), absolute=absolute)
+    assert np.array_equal(found, places)
+    choice = choose(scores.numpy(), weight.numpy(), np.float32(0.9), absolute=absolute)
+    fewer = choice.without(found[1:], weight.numpy())
+    assert fewer.ones == choice.ones - 2
+    mask = (scores.abs() if absolute else scores) >= 0.9
+    mask[places[1:]] = False
+    assert torch.equal(fewer.gain(), mpt.Biprop(prune=0.5).gain(weight, mask))
+    assert np.array_equal(fewer.signs != 0, mask.numpy())
+    scores[: MOST_EQUAL + 1] = 0.9
+    assert equals(scores.numpy(), np.float32(0.9), absolute=absolute) is None or n < MOST_EQUAL

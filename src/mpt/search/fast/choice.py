@@ -23,6 +23,7 @@ from mpt.search.fast import loops
 from mpt.search.fast.loops import CHUNK, F32, F64, PAIRWISE
 from mpt.search.fast.memory import empty_like
 
+MOST_EQUAL = 100  # scores that equal the threshold; where there are more, masks are made the slow way
 _scratch = threading.local()
 
 
@@ -32,26 +33,37 @@ class Choice(NamedTuple):
     Attributes:
         signs: ``m sign(w)``, int8, (n,) in the order of memory.
         ones: number of weights kept.
-        total: ``sum(m |w|)`` in float64, with NumPy's bits.
+        sums: ``sum(m |w|)`` of each chunk, in float64 with NumPy's bits.
     """
 
     signs: np.ndarray
     ones: int
-    total: float
+    sums: np.ndarray
 
     def gain(self) -> Tensor:
         """The mean magnitude of the kept weights, 0-d float32."""
-        return torch.tensor(self.total / self.ones, dtype=torch.float32)
+        total = float(np.add.accumulate(self.sums)[-1])  # one by one, as NumPy adds chunks
+        return torch.tensor(total / self.ones, dtype=torch.float32)
 
     def ticket_weight(self, weight: Tensor, gain: Tensor, *, dtype: torch.dtype) -> Tensor:
         """``g m sign(w)``, like ``weight`` but of ``dtype``: float32, or float32 rounded to a dtype of 16 bits."""
-        bits = torch.float32 if dtype == torch.float32 else torch.int16  # NumPy has no bfloat16
-        out = empty_like(weight, dtype=bits)
+        if dtype == torch.float32:
+            out, plus = empty_like(weight), gain.numpy()[()]
+            minus = -plus
+        else:
+            out, plus = empty_like(weight, dtype=torch.int16), gain.to(dtype).view(torch.int16).numpy()[()]
+            minus = plus ^ np.int16(-0x8000)  # NumPy has no bfloat16: this flips the sign
         arrays = loops.in_one_order(out)
         assert arrays is not None
-        plus, minus = torch.stack([gain, -gain]).to(dtype).view(bits).numpy()
         loops.run(spread, self.signs, arrays[0], plus, minus)
-        return out.view(dtype)
+        return out if dtype == torch.float32 else out.view(dtype)
+
+    def without(self, places: np.ndarray, weight: np.ndarray) -> Choice:
+        """The choice without the kept weights at ``places`` of the memory, in whose signs they are removed."""
+        self.signs[places] = 0
+        for chunk in np.unique(places // CHUNK):
+            self.sums[chunk] = _sum(self.signs, weight, slice(CHUNK * chunk, CHUNK * (chunk + 1)))
+        return self._replace(ones=self.ones - len(places))
 
 
 def choose(
@@ -70,10 +82,24 @@ def choose(
     ones, less = sum(part[0] for part in parts), sum(part[1] for part in parts)
     if ones + less < scores.size:
         return None
-    whole = scores.size - scores.size % CHUNK
-    rest = np.add.reduce(np.abs(weight[whole:]) * (signs[whole:] != 0), dtype=np.float64)
-    sums = np.append(np.concatenate([part[2] for part in parts]), rest)
-    return Choice(signs, ones, float(np.add.accumulate(sums)[-1]))  # one by one
+    sums, whole = [part[2] for part in parts], scores.size - scores.size % CHUNK
+    if whole < scores.size:
+        sums.append(np.array([_sum(signs, weight, slice(whole, None))]))
+    return Choice(signs, ones, np.concatenate(sums) if len(sums) > 1 else sums[0])
+
+
+def _sum(signs: np.ndarray, weight: np.ndarray, part: slice) -> float:
+    """``sum(m |w|)`` of a chunk, or of the rest behind the last whole one."""
+    return float(np.add.reduce(np.abs(weight[part]) * (signs[part] != 0), dtype=np.float64))
+
+
+def equals(scores: np.ndarray, threshold: np.float32, *, absolute: bool) -> np.ndarray | None:
+    """The places of the scores that equal ``threshold``, ascending; None if there are more than a few."""
+    parts = loops.run(find, scores, threshold, absolute, MOST_EQUAL)
+    size = loops.part_size(scores.size)
+    if any(count > MOST_EQUAL for _, count in parts):
+        return None
+    return np.concatenate([size * place + found[:count] for place, (found, count) in enumerate(parts)])
 
 
 def _scratch_signs(n: int) -> np.ndarray:
@@ -137,3 +163,19 @@ def spread(signs: np.ndarray, out: np.ndarray, plus: np.generic, minus: np.gener
     for i in range(signs.size):
         value = plus if signs[i] > 0 else minus
         out[i] = value if signs[i] != 0 else zero
+
+
+def find(scores: np.ndarray, threshold: np.float32, absolute: bool, most: int) -> tuple[np.ndarray, int]:
+    """The first ``most`` places of scores that equal ``threshold``, and how many there are in all."""
+    found, count = np.empty(most, np.int64), 0
+    for first in range(0, scores.size, PAIRWISE):
+        some, hits = scores[first : first + PAIRWISE], np.int32(0)
+        for i in range(some.size):
+            hits += np.int32((abs(some[i]) if absolute else some[i]) == threshold)
+        if hits > 0:
+            for i in range(some.size):
+                if (abs(some[i]) if absolute else some[i]) == threshold:
+                    if count < most:
+                        found[count] = first + i
+                    count += 1
+    return found, count

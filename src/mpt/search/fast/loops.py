@@ -65,11 +65,16 @@ def run(loop: Callable[..., Any], *arguments: Any) -> list[Any]:
     There is one part per thread, because between two parts a thread has to wait for Python's lock.
     """
     function, n = compiled(loop), arguments[0].size
-    size = max(PART, CHUNK * math.ceil(n / CHUNK / threads()))
+    size = part_size(n)
     if n <= size:
         return [function(*arguments)]
     parts = [slice(start, start + size) for start in range(0, n, size)]
     return side_by_side([[x[part] if isinstance(x, np.ndarray) else x for x in arguments] for part in parts], function)
+
+
+def part_size(n: int) -> int:
+    """Entries of each part but the last into which :func:`run` divides ``n``."""
+    return max(PART, CHUNK * math.ceil(n / CHUNK / threads()))
 
 
 def side_by_side(calls: Sequence[Sequence[Any]], function: Callable[..., Any]) -> list[Any]:
