@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from mpt.search.methods import Method
+from mpt.search.methods import Method
 
 
 class Waiting(NamedTuple):
@@ -60,7 +59,5 @@ def defer(waiting: Waiting) -> Tensor | None:
 
 
 def _has_plain_gradient(method: Method) -> bool:
-    from mpt.search.methods import Method
-
     kind = type(method)
     return kind.score_gradient is Method.score_gradient and kind.source is Method.source and method.power == 1

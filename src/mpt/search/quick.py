@@ -8,18 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpt.search.fast import loops, threshold
 from mpt.search.fast.choice import Choice, choose, equals
-from mpt.search.methods import Biprop
+from mpt.search.methods import Biprop, Method
 
-if TYPE_CHECKING:
-    from mpt.search.layers import TicketLayer
+
+class Searched(Protocol):
+    """What this file needs of a ticket layer."""
+
+    scores: nn.Parameter
+    weight: Any
+    method: Method
+    pattern: Tensor | None
+
 
 FORMULAS = ("importance", "ranking", "mask", "gain", "layer_gain", "source", "sample", "ticket_weight")
 
@@ -29,7 +36,7 @@ def _has_biprops_formulas(kind: Any) -> bool:
     return all(getattr(kind, name) is getattr(Biprop, name) for name in FORMULAS)
 
 
-def arrays(layer: TicketLayer, *, least: int = loops.LARGE) -> tuple[np.ndarray, np.ndarray] | None:
+def arrays(layer: Searched, *, least: int = loops.LARGE) -> tuple[np.ndarray, np.ndarray] | None:
     """Scores and weights of ``layer``, (n,) each, if the two passes give its ticket weight; None otherwise."""
     if torch.compiler.is_compiling():  # which traces the formulas
         return None
@@ -40,12 +47,12 @@ def arrays(layer: TicketLayer, *, least: int = loops.LARGE) -> tuple[np.ndarray,
     return (found[0], found[1]) if found else None
 
 
-def least_size(layers: Sequence[TicketLayer]) -> int:
+def least_size(layers: Sequence[Searched]) -> int:
     """The least number of weights for which the passes pay: any, if one of ``layers`` is large anyhow."""
     return 1 if any(layer.weight.numel() >= loops.LARGE for layer in layers) else loops.LARGE
 
 
-def choose_kept(layers: Sequence[TicketLayer], *, kept: int, signs: Sequence[np.ndarray | None]) -> list[Choice] | None:
+def choose_kept(layers: Sequence[Searched], *, kept: int, signs: Sequence[np.ndarray | None]) -> list[Choice] | None:
     """What each of ``layers`` keeps if they keep ``kept`` weights together; None if the two passes cannot tell.
 
     ``signs`` is the memory for each layer's signs, or None for a single layer, whose signs last until the next call.
@@ -66,7 +73,7 @@ def choose_kept(layers: Sequence[TicketLayer], *, kept: int, signs: Sequence[np.
 
 
 def _without_surplus(
-    layers: Sequence[TicketLayer],
+    layers: Sequence[Searched],
     choices: list[Choice],
     pairs: list[tuple[np.ndarray, np.ndarray]],
     kept: int,
@@ -96,7 +103,7 @@ def _ranks(scores: Tensor, places: np.ndarray) -> np.ndarray:
     return np.argsort(np.ravel_multi_index((i, j, y, x), scores.shape))
 
 
-def choose_above(layer: TicketLayer, limit: Tensor, *, signs: np.ndarray, least: int) -> Choice | None:
+def choose_above(layer: Searched, limit: Tensor, *, signs: np.ndarray, least: int) -> Choice | None:
     """The weights of ``layer`` whose importance exceeds ``limit``, 0-d; None if that is none, or as above."""
     pair = arrays(layer, least=least)
     if pair is None:
