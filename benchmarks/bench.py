@@ -9,6 +9,10 @@ ratios within the rounds, so that a drifting machine favours no alternative. All
         biprop       the same backbone searched by Biprop(prune=0.8)
     selection    a biprop step that selects weights in each layer, over the network, or by a calibrated threshold
     activations  a biprop step of MPT-1/32 and of MPT-1/1
+    searches     a step of mpt's biprop, and of the same layers with the masks of others
+        published    one full sort per layer and forward, as in the paper's code
+        IteRand      torch.kthvalue, whose value the host waits for
+        torchao      clamped scores and torch.kthvalue, as in its supermask layers
     epoch        the training part of an epoch, cropped and flipped by the same loader
         mpt-train    the second epoch of mpt-train, with its default precision and layout
         bare         a bare loop over the same step, with the fused optimizer of mpt-train
@@ -45,18 +49,19 @@ import torch
 from benchmarks.commands import first_step_row, startup_row, sweep_row
 from benchmarks.report import heading, table
 from benchmarks.row import DEVICE, Row, circumstances, in_turn
+from benchmarks.searches import PRUNE
 from benchmarks.steps import (
     BACKBONES,
     BATCH,
     EPOCHS,
     LONG,
-    PRUNE,
     activations_row,
     epoch_row,
     memory_row,
     native_bf16,
     profile,
     random_data,
+    rivals_row,
     selections_row,
     step_row,
 )
@@ -72,6 +77,7 @@ PRECISIONS = {"float32": 2, "bf16": 1}  # precision -> factor on the rounds of s
 SCORES = (36_864, 589_824, 2_359_296)  # scores of 3x3 convolutions with 64, 256 and 512 channels
 IMAGES = 20_000
 VARIED = ("conv6",)  # backbones whose selections and activations are compared
+RIVALS = ("conv6", "torchvision resnet18")  # backbones whose searches by others are measured
 
 
 def search_row(n: int, *, rounds: int) -> Row:
@@ -144,6 +150,9 @@ def measure_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
         if name in names:
             yield selections_row(name, rounds=2 * rounds)
             yield activations_row(name, rounds=rounds)
+    for name in RIVALS:
+        if name in names:
+            yield rivals_row(name, rounds=rounds)
     for name in names:
         if name in EPOCHS:
             yield epoch_row(name, rounds=rounds)

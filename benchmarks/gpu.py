@@ -18,13 +18,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.steps import biprop, dense, naive
+from benchmarks.searches import biprop, dense, full_sort
 from mpt import backbones
 from mpt.data import Batch
 from mpt.experiment.recorded import RecordedStep, Step
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"conv6": backbones.conv6, "cifar_resnet18": backbones.cifar_resnet18}
-KINDS: dict[str, Callable[[nn.Module], nn.Module]] = {"dense": dense, "biprop": biprop, "full sort": naive}
+KINDS: dict[str, Callable[[nn.Module], nn.Module]] = {"dense": dense, "biprop": biprop, "full sort": full_sort}
 BLOCK, ROUNDS = 5, 7
 
 

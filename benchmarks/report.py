@@ -15,24 +15,16 @@ from typing import Any
 from benchmarks.goals import compare
 from mpt.files import write_atomically
 
+ORDINALS = ("first", "second", "third", "fourth")  # of the alternatives of a row
 BUSY = 0.5  # the machine counts as busy if the load average before the first measurement is higher
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Render the rows below a head, with aligned columns and numbers to the right."""
-    head = [
-        "measured in turn",
-        "batch",
-        "n",
-        "first",
-        "median",
-        "second",
-        "median",
-        "third",
-        "median",
-        "median of ratios (quartiles)",
-    ]
-    return align([head, *(_cells(row) for row in rows)], "<>><><><><")
+    count = max(len(row["medians"]) for row in rows)
+    medians = [cell for ordinal in ORDINALS[:count] for cell in (ordinal, "median")]
+    head = ["measured in turn", "batch", "n", *medians, "median of ratios (quartiles)"]
+    return align([head, *(_cells(row, count) for row in rows)], "<>>" + "<>" * count + "<")
 
 
 def align(lines: list[list[str]], sides: str) -> str:
@@ -44,11 +36,11 @@ def align(lines: list[list[str]], sides: str) -> str:
     return "\n".join("  ".join(line).rstrip() for line in spaced)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], count: int) -> list[str]:
     cells = [row["measured"], str(row["batch"] or ""), str(len(next(iter(row["values"].values()))))]
     for name, value in row["medians"].items():
         cells += [name, f"{value:,.{2 if value < 10 else 0}f} {row['unit']}"]
-    cells += [""] * (9 - len(cells))
+    cells += [""] * (3 + 2 * count - len(cells))
     ratios = [f"{name} {ratio:.3f}{_spread(row['quartiles'].get(name))}" for name, ratio in row["ratios"].items()]
     return [*cells, ", ".join(ratios)]
 

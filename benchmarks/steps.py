@@ -1,4 +1,4 @@
-"""Measure training steps and epochs: dense, searched by mpt, and searched with a full sort per layer and forward."""
+"""Measure training steps and epochs: dense, searched by mpt, and searched as others do (:mod:`benchmarks.searches`)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.row import DEVICE, Row, in_turn
-from mpt import Biprop, Dense, backbones, convert
+from benchmarks.searches import PRUNE, binary, biprop, clamped_kthvalue, dense, full_sort, kthvalue
+from mpt import Biprop, backbones, convert
 from mpt.data import ImageData, Images, Loader
 from mpt.search.layers import ticket_layers
 from mpt.search.sgd import ScoreSGD
 
-PRUNE = 0.8
 BATCH = 128
 EMULATED = 32  # images of a step in emulated bfloat16, which takes about 14 times as long
 BACKBONES: dict[str, Callable[[], nn.Module]] = {
@@ -43,49 +43,6 @@ LONG = ("conv6 width 1.5", "vgg_small", "cifar_resnet18")
 # whole epochs of BATCHES batches are measured for these backbones
 EPOCHS = ("conv2", "conv4", "conv6", "torchvision resnet18")
 BATCHES = 2
-
-
-class FullSort(torch.autograd.Function):
-    """Compute the ticket weight by sorting all scores; straight-through ``dL/ds = dL/db w sign(s)``."""
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, weight: Tensor, kept: int) -> Tensor:
-        order = torch.sort(scores.abs().flatten()).indices
-        mask = torch.zeros(scores.numel(), device=scores.device)
-        mask[order[-kept:]] = 1
-        mask = mask.view(scores.shape)
-        gain = (mask * weight.abs()).sum() / kept
-        ctx.save_for_backward(scores, weight)
-        return gain * mask * weight.sign()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scores, weight = ctx.saved_tensors
-        return grads[0] * weight * scores.sign(), None, None
-
-
-def dense(backbone: nn.Module) -> nn.Module:
-    """``backbone`` as a plain network, all weights trained."""
-    return convert(backbone, Dense())
-
-
-def biprop(backbone: nn.Module) -> nn.Module:
-    """``backbone`` searched by biprop."""
-    return convert(backbone, Biprop(prune=PRUNE))
-
-
-def binary(backbone: nn.Module) -> nn.Module:
-    """``backbone`` searched by biprop with binary activations (MPT-1/1), for 3x32x32 images."""
-    return convert(backbone, Biprop(prune=PRUNE), binary_activations=True, example=torch.zeros(2, 3, 32, 32))
-
-
-def naive(backbone: nn.Module) -> nn.Module:
-    """``backbone`` searched by biprop as in mpt, except for a full sort in every layer and forward."""
-    net = biprop(backbone)
-    for layer in ticket_layers(net).values():
-        full_sort = partial(lambda layer: FullSort.apply(layer.scores, layer.weight, layer.num_kept), layer)
-        layer.ticket_weight = full_sort  # type: ignore[method-assign]
-    return net
 
 
 def trainer(
@@ -159,6 +116,13 @@ def activations_row(name: str, *, rounds: int) -> Row:
     return variants_row(f"activations {name}", make, rounds=rounds)
 
 
+def rivals_row(name: str, *, rounds: int) -> Row:
+    """Milliseconds of a step searched by mpt, and with masks as in three published implementations."""
+    searches = {"mpt": biprop, "published": full_sort, "IteRand": kthvalue, "torchao": clamped_kthvalue}
+    variants = {who: partial(search, BACKBONES[name]()) for who, search in searches.items()}
+    return variants_row(f"searches {name}", variants, rounds=rounds)
+
+
 def random_data(count: int) -> ImageData:
     """``count`` random 3x32x32 training images and a batch of test images."""
     make = partial(torch.randint, 256, dtype=torch.uint8)
@@ -181,7 +145,7 @@ def epoch_row(name: str, *, rounds: int) -> Row:
     runs: dict[str, Callable[[], object]] = {
         "mpt-train": partial(mpt_train_epoch, name, data),
         "bare": loop(biprop(backbone), precision=precision, layout=torch.channels_last, fused=True),
-        "naive": loop(naive(backbone), precision="float32", layout=torch.contiguous_format, fused=False),
+        "naive": loop(full_sort(backbone), precision="float32", layout=torch.contiguous_format, fused=False),
     }
     seconds = in_turn(runs, rounds=rounds)
     return Row(f"epoch {name}", seconds, base="mpt-train", batch=BATCH, images=len(data.train))

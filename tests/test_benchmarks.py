@@ -10,10 +10,11 @@ from functools import partial
 
 import pytest
 import torch
-from benchmarks import bench, commands, engine, engine_report, goals, report, rivals, steps, tickets
+from benchmarks import bench, commands, engine, engine_report, goals, report, rivals, searches, steps, tickets
 from torch import nn
 
 from mpt.engine.speed import compare_speed
+from mpt.search.layers import ticket_layers
 from tests.console import SMALL, command
 
 
@@ -54,6 +55,7 @@ ROWS = {
     "bf16": lambda: steps.step_row("tiny", precision="bf16", rounds=1),
     "selection": lambda: steps.selections_row("tiny", rounds=1),
     "activations": lambda: steps.activations_row("tiny", rounds=1),
+    "searches": lambda: steps.rivals_row("tiny", rounds=1),
     "search": lambda: bench.search_row(10_000, rounds=1),
     "select": lambda: bench.selection_row(10_000, rounds=1),
     "subset sums": lambda: bench.subset_row(rows=2, rounds=1),
@@ -73,6 +75,20 @@ def test_a_row_is_measured_and_printed(monkeypatch, kind):
     assert numbers
     assert all(math.isfinite(number) and number > 0 for number in numbers)
     assert row["measured"] in report.table([row])
+
+
+@pytest.mark.parametrize("search", [searches.full_sort, searches.kthvalue, searches.clamped_kthvalue])
+def test_a_search_of_others_keeps_the_weights_that_biprop_keeps_and_moves_its_scores(search):
+    torch.manual_seed(0)
+    net, other = (make(tiny()) for make in (searches.biprop, search))
+    other.load_state_dict(net.state_dict())
+    layers, others = ticket_layers(net), ticket_layers(other)
+    for name, layer in layers.items():
+        expected = layer.ticket_weight() != 0
+        found = others[name].ticket_weight() != 0
+        assert (found != expected).sum() <= 1, name  # they round the number kept in their own way
+    nn.functional.cross_entropy(other(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
+    assert all(layer.scores.grad.abs().sum() > 0 for layer in others.values())
 
 
 @pytest.mark.slow
