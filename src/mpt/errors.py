@@ -36,6 +36,10 @@ _WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we s
     (r"is not Optional|Incompatible value 'None'", r"{key} needs a value, which may not be null"),
     (r"Invalid value assigned|Cannot merge", r"{key} takes another kind of value: --help shows its default"),
     (
+        r"Could not override '(?P<v>method|model)\.(?P<w>[^']+)'",
+        r"there is no option {v}.{w} in the chosen {v}: leave it out, or choose a {v} that has it; --help lists them",
+    ),
+    (
         r"Could not override '(?P<v>[^']+)'|Key '(?P<w>[^']+)' (?:is )?not in",
         r"there is no option {key}: --help lists them",
     ),

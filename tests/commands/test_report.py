@@ -42,6 +42,11 @@ def test_the_page_of_a_run_and_of_its_folder(folder):
     assert "<title>runs</title>" in (folder / "runs" / "report.html").read_text()
 
 
+def test_a_folder_that_holds_no_runs_has_a_page_and_a_line_that_says_so(tmp_path):
+    done = command("report", ".", cwd=tmp_path)
+    assert re.fullmatch(r"page      report.html, \d+ kB: . holds no runs yet\n", done.stdout)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -50,6 +55,8 @@ def test_the_page_of_a_run_and_of_its_folder(folder):
         (["runs", "out=nowhere/page.html"], "there is no folder nowhere"),
         (["runs", "figure=fig7"], "there is no figure 'fig7'"),
         (["runs", "port=0"], "port must be from 1 to 65535"),
+        (["runs", "port=8080"], "port=8080 has an effect only with watch=true: leave it out, or add that"),
+        (["runs/one", "figure=fig2"], "figure=fig2 is of several runs, and runs/one is one: leave it out"),
         (["runs", "wach=true"], "wach"),
         (["runs", "watch=maybe"], "watch"),
     ],

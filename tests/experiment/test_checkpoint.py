@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import mpt
-from mpt.experiment.checkpoint import WholeOrNothing, _frozen, read_checkpoint
+from mpt.experiment.checkpoint import OUTLINE, WholeOrNothing, _frozen, _outline, read_checkpoint
 from mpt.experiment.monitor import Monitor
-from mpt.files import write_atomically
+from mpt.files import digest, write_atomically
 from mpt.run.progress import finished_epochs
 from tests.console import SMALL, command, process, read_result
 from tests.experiment.test_train import killed, rows
@@ -167,6 +167,23 @@ def doubled(content):
     return content
 
 
+def without(name):
+    """A change that loses the part ``name`` and makes the digest of the outline again."""
+
+    def change(content):
+        rest = {key: value for key, value in content.items() if key not in (name, OUTLINE)}
+        return rest | {OUTLINE: digest(_outline(rest).encode())}
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"])
+def test_a_checkpoint_that_lacks_a_part_is_refused_even_if_it_was_written_again(run_here, cut_short, name):
+    cut_short(without(name))
+    with pytest.raises(ValueError, match=r"last\.ckpt is not a whole checkpoint: remove it"):
+        run_here("epochs=1")
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -195,6 +212,10 @@ def test_the_best_checkpoint_is_checked_like_the_last(run_here):
     _, directory = run_here(*BEST)
     _, other = run_here(*BEST, "seed=1", directory="other")
     best, last = (directory / "best.ckpt").read_bytes(), (directory / "last.ckpt").read_bytes()
+    (directory / "ticket.safetensors").unlink()
+    (directory / "best.ckpt").unlink()
+    with pytest.raises(ValueError, match=r"best\.ckpt is missing: remove last\.ckpt to start this run again"):
+        run_here(*BEST)
     for content, sentence in (
         ((other / "best.ckpt").read_bytes(), "is of a run with other settings"),
         (last, "is of epoch 6 instead of"),

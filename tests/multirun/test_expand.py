@@ -57,6 +57,11 @@ def runs_of(*arguments):
     return expand_axes(sweeper, _axes(sweeper)[0], axes, Path("runs"))
 
 
+def test_a_pattern_stands_for_the_choices_that_it_matches():
+    runs = runs_of("model=glob(conv*)", "data=synthetic", "data.image_size=32")
+    assert [run.settings.model.name for run in runs] == ["conv2", "conv4", "conv6", "conv8"]
+
+
 def test_every_experiment_is_counted_here():
     assert {path.stem for path in (HOME / "sweeps").glob("*.yaml")} == COUNTS.keys()
 

@@ -121,6 +121,13 @@ def test_a_bad_value_anywhere_in_an_axis_is_refused_before_anything_starts(mine,
     assert not list(mine.rglob("claim"))
 
 
+def test_a_sweep_on_slurm_is_refused_where_there_is_none_before_anything_is_written(tmp_path):
+    arguments = ["-m", *SMALL, "hydra/launcher=slurm", "seed=0,1"]
+    done = command("train", *arguments, cwd=tmp_path, check=False, environment={"PATH": ""})
+    assert done.stderr.startswith("mpt-train: hydra/launcher=slurm needs SLURM's sbatch, which is not here")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_sweep_is_refused_with_the_names_of_all(tmp_path):
     done = command("train", "sweeps=nope", cwd=tmp_path, check=False)
     assert "sweeps has no choice 'nope': take one of" in done.stderr

@@ -43,6 +43,9 @@ def split(arguments: list[str], schema: type, command: str) -> tuple[list[str], 
                 _make_importable(Path(flags[-1]))
         elif argument in ("--info", "-i") and following in _INFO:
             flags.append(rest.pop(0))
+    printing = not {"--cfg", "-c", "--info", "-i"}.isdisjoint(flags)
+    if not printing and (idle := [flag for flag in flags if flag in ("--package", "-p", "--resolve")]):
+        raise ValueError(f"{idle[0]} has an effect only with --cfg job: leave it out")
     if "--dry-run" in flags:
         flags.remove("--dry-run")
         overrides.append("hydra.sweeper.dry_run=true")

@@ -12,7 +12,7 @@ from mpt.data.listing import listings
 from mpt.experiment import loggers
 from mpt.experiment.build import check_batch, check_side
 from mpt.experiment.opening import device_line, precision_line
-from mpt.experiment.optim import build_optim
+from mpt.experiment.optim import build_optim, try_optim
 from mpt.experiment.train import start_search
 from mpt.experiment.trainer import build_trainer
 from mpt.multirun.estimate import estimate, image_shape
@@ -33,6 +33,7 @@ def plan(settings: Settings, directory: Path) -> str:
     if name == "done":
         return lines[0]
     loggers.check(settings.logger)
+    try_optim(settings.optim, epochs=settings.epochs)
     return "\n".join([*lines, *_describe(settings, directory)])
 
 
@@ -43,7 +44,8 @@ def _describe(settings: Settings, directory: Path) -> list[str]:
         listings(Path(str(data.root)), name=data.name, test_size=data.test_size)  # says what is missing
     table, ramp = _layers(settings, shape)
     trainer = build_trainer(settings, directory, num_images=shape[0] if shape else 1, first_epoch=ramp)
-    check_batch(settings.batch, processes=trainer.world_size, parts=settings.optim.accumulate)
+    images = _count(settings, shape) if shape else None
+    check_batch(settings.batch, images=images, processes=trainer.world_size, parts=settings.optim.accumulate)
     return [
         device_line(trainer),
         precision_line(settings),
@@ -58,8 +60,12 @@ def _data(settings: Settings, shape: tuple[int, int, int, int] | None) -> str:
     where = f" in {data.root}{'' if Path(data.root).is_dir() else ' (not there yet)'}" if data.root else ""
     if shape is None:
         return f"{data.name}{where}"
-    images = min(data.train_size or shape[0], shape[0])
-    return f"{data.name}{where}: {images:,} training images of {shape[1]}x{shape[2]}x{shape[2]} in {shape[3]} classes"
+    return f"{data.name}{where}: {_count(settings, shape):,} training images of {shape[1]}x{shape[2]}x{shape[2]} in {shape[3]} classes"
+
+
+def _count(settings: Settings, shape: tuple[int, int, int, int]) -> int:
+    """Training images of the data, of which ``shape`` is (images, channels, side, classes), held-out ones included."""
+    return min(settings.data.train_size or shape[0], shape[0])
 
 
 def _layers(settings: Settings, shape: tuple[int, int, int, int] | None) -> tuple[str, int]:

@@ -19,14 +19,18 @@ def report(folder: Path, overrides: list[str]) -> str:
     """Write the page of ``folder``, or serve it until somebody interrupts the command; return the line to print."""
     settings = settings_of(compose("page", overrides, PageSettings), PageSettings)
     check_installed()
-    states(folder)  # raises, before a server is there
+    found = states(folder)
+    if settings.port and not settings.watch:
+        raise ValueError(f"port={settings.port} has an effect only with watch=true: leave it out, or add that")
+    if settings.figure and [state.directory for state in found] == [folder]:
+        raise ValueError(f"figure={settings.figure} is of several runs, and {folder} is one: leave it out")
     out = Path(settings.out) if settings.out else folder / FILE
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}: create it, or give another file with out=")
     if settings.watch:
         _serve(folder, settings)
     path = write_page(folder, out, figure=settings.figure, speed=settings.speed)
-    return f"page      {path}, {size(path.stat().st_size)}"
+    return f"page      {path}, {size(path.stat().st_size)}{'' if found else f': {folder} holds no runs yet'}"
 
 
 def _serve(folder: Path, settings: PageSettings) -> None:

@@ -235,10 +235,10 @@ def _verdicts(arguments: list[str]) -> None:
     parser.add_argument("--claim", metavar="NAME[,NAME]", help=f"judge only these claims, of {', '.join(CLAIMS)}")
     parser.add_argument("--rules", action="store_true", help="print the rule of each claim")
     options = parser.parse_args(arguments)
-    names = options.claim.split(",") if options.claim else list(CLAIMS)
+    names = list(CLAIMS) if options.claim is None else options.claim.split(",")
     for name in names:
         if name not in CLAIMS:
-            raise ValueError(f"there is no claim {name}: take one of {', '.join(CLAIMS)}")
+            raise ValueError(f"there is no claim {name or repr(name)}: take one of {', '.join(CLAIMS)}")
     _require_pandas()
     from mpt.analysis.aggregate import select
     from mpt.analysis.table import load

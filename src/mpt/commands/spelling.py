@@ -14,6 +14,7 @@ from mpt.run.settings import Settings, dials, group_class
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"  # what word processors make of a hyphen
 _KEY = re.compile(r"(\+{0,2}|~)([A-Za-z_]\w*)(\.\w+)?([\w.]*)")  # 2: the option, or its group; 3: the option in it
 _CONFIGURATION = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc")
+_PLACE = re.compile(r"file://([^]'\",]+)")
 _SCALAR = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|\{.*", re.IGNORECASE)
 _UNUSED = {  # options of Hydra that a run of mpt does not follow
     "hydra.job.chdir": "mpt writes into the run's directory from where it was started",
@@ -109,6 +110,8 @@ def _check_forms(overrides: Sequence[str], schema: type, command: str) -> None:
             _refuse_word(key, overrides[place + 1 :], schema, command)
         if equals and not value.strip():
             raise ValueError(f"{key} has no value: write {key}=VALUE, without spaces")
+        if key == "hydra.searchpath" and (gone := [p for p in _PLACE.findall(value) if not Path(p).is_dir()]):
+            raise ValueError(f"{key} names {gone[0]}: there is no such folder")
         if key in _UNUSED and value.lower() not in ("false", "null", "."):
             raise ValueError(f"{key} has no effect, because {_UNUSED[key]}: leave it out")
 

@@ -196,6 +196,8 @@ def figure(overrides: list[str]) -> str:
     kind: Any  # the module of the table
     out = Path(settings.out)
     check_output(out, tuple(NO_DATE))
+    if settings.csv and not Path(settings.csv).parent.is_dir():
+        raise ValueError(f"there is no folder {Path(settings.csv).parent} for csv={settings.csv}: create it first")
     if settings.runs and settings.table:
         raise ValueError("runs computes a table and table reads one: give runs or table, not both")
     if settings.runs:

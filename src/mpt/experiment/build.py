@@ -207,8 +207,16 @@ def check_ramp(method: Method, *, epochs: int) -> None:
         )
 
 
-def check_batch(batch: int, *, processes: int, parts: int) -> None:
-    """ValueError unless ``processes`` times ``parts`` (of a step) divide the global ``batch``."""
+def check_batch(batch: int, *, images: int | None, processes: int, parts: int) -> None:
+    """ValueError unless there are ``batch`` training ``images``, and ``processes`` times ``parts`` (of a step) divide it.
+
+    ``images`` are None if nobody has counted them yet.
+    """
+    if images is not None and batch > images:
+        raise ValueError(
+            f"batch is the number of images per step and must be at most {images}, as there are no more for training, "
+            f"got {batch}"
+        )
     if batch % (processes * parts):
         raise ValueError(
             f"batch is the global batch and must be divisible by {count(processes, 'process')}"

@@ -24,6 +24,7 @@ from mpt.files import DamagedError, check_seal, digest, write_atomically
 from mpt.search.conversion import Conversion
 from mpt.search.methods import Method
 
+PARTS = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks")
 RUN, OUTLINE = "mpt_run", "mpt_outline"  # keys of the digests of the run, and of the checkpoint's outline
 
 
@@ -94,8 +95,10 @@ def load_network(net: nn.Module, path: Path, *, run: str, epoch: int) -> None:
         epoch: of the checkpoint, from 1.
 
     Raises:
-        OSError, ValueError: as :func:`check_checkpoint`; or the checkpoint is of another epoch.
+        OSError, ValueError: as :func:`check_checkpoint`; or the checkpoint is missing, or of another epoch.
     """
+    if not path.exists():
+        raise ValueError(f"{path} is missing: remove last.ckpt to start this run again")
     content = check_checkpoint(path, net, run=run)
     if content["epoch"] + 1 != epoch:
         raise ValueError(f"{path} is of epoch {content['epoch'] + 1} instead of {epoch}: {_remedy(path)}")
@@ -147,7 +150,8 @@ def check_checkpoint(path: Path, net: nn.Module, *, run: str) -> dict[str, Any]:
     for name, value in _frozen(net).items():
         if not torch.equal(state[f"net.{name}"], value.cpu()):
             raise ValueError(f"{path} has other frozen weights in {name} than the seed draws: {_remedy(path)}")
-    if content.pop(OUTLINE, None) != digest(_outline(content).encode()):
+    whole = all(name in content and content[name] not in ([], {}) for name in PARTS)
+    if not whole or content.pop(OUTLINE, None) != digest(_outline(content).encode()):
         raise ValueError(f"{path} is not a whole checkpoint: {_remedy(path)}")
     return content
 

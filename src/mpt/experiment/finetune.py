@@ -17,6 +17,7 @@ from omegaconf import DictConfig, open_dict
 from mpt import backbones
 from mpt.experiment.build import build_backbone, check_fit
 from mpt.experiment.evaluate import accuracy, best_device
+from mpt.experiment.optim import try_optim
 from mpt.experiment.stored import keep_stored_data, load_for
 from mpt.experiment.train import Start
 from mpt.files import version
@@ -73,6 +74,7 @@ def _model(ticket: Ticket) -> dict[str, str]:
 
 def start(settings: FinetuneSettings) -> Start:
     """The start of a fine-tuning run: the ticket's network, and its accuracy before fine-tuning."""
+    try_optim(settings.optim, epochs=settings.epochs)
     ticket = Ticket.load(settings.ticket)
     if ticket.digest != settings.ticket_digest:
         raise ValueError(

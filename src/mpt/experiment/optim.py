@@ -44,7 +44,7 @@ def build_optim(net: nn.Module, choice: Optim, *, epochs: int) -> tuple[torch.op
         epochs: of the whole run.
 
     Raises:
-        ValueError: a ``_target_`` that cannot be imported, built or saved in a checkpoint.
+        ValueError: a ``_target_`` that cannot be imported or built.
     """
     groups = parameter_groups(
         net,
@@ -55,10 +55,27 @@ def build_optim(net: nn.Module, choice: Optim, *, epochs: int) -> tuple[torch.op
         gain_lr=choice.gain_lr,
     )
     optimizer = _optimizer(groups, choice)
-    schedule = _schedule(optimizer, choice, epochs=epochs)
-    if choice._target_ or isinstance(choice.schedule, dict):
-        _check_saved("optim", {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()})
-    return optimizer, schedule
+    return optimizer, _schedule(optimizer, choice, epochs=epochs)
+
+
+def try_optim(choice: Optim, *, epochs: int) -> None:
+    """Build optimizer and schedule for a small layer; one of the user's own takes a step and is saved.
+
+    Raises:
+        ValueError: a ``_target_`` that cannot be imported, built, stepped or saved in a checkpoint.
+    """
+    layer = nn.Linear(2, 2)
+    optimizer, schedule = build_optim(layer, choice, epochs=epochs)
+    if not choice._target_ and not isinstance(choice.schedule, dict):
+        return
+    for parameter in layer.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for option, step in (("optim", optimizer.step), ("optim.schedule", schedule.step)):
+        try:
+            step()
+        except Exception as error:  # whatever the user's code raises
+            raise ValueError(f"{option}: a step of this _target_ fails, choose another: {error}") from error
+    _check_saved("optim", {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()})
 
 
 def parameter_groups(

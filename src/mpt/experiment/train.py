@@ -37,7 +37,7 @@ from mpt.experiment.checkpoint import check_checkpoint, load_network
 from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.opening import opening
-from mpt.experiment.optim import build_optim
+from mpt.experiment.optim import build_optim, try_optim
 from mpt.experiment.recorded import check_recordable
 from mpt.experiment.records import checkpoint_of, log_end, note_recorded
 from mpt.experiment.result import build_header, describe_result, measure, write_run_page
@@ -78,7 +78,7 @@ def search(settings: Settings) -> Start:
     # first what needs no data, which may have to be downloaded
     check_ramp(build_method(settings.method, prune=settings.prune), epochs=settings.epochs)
     check_model(settings.model, width=settings.width)
-    build_optim(nn.Linear(1, 1), settings.optim, epochs=settings.epochs)
+    try_optim(settings.optim, epochs=settings.epochs)
     say(f"reading the data {settings.data.name}")
     data = load_data(**vars(settings.data), progress=settings.trainer.progress)
     return start_search(settings, data)
@@ -227,7 +227,7 @@ def _say_what_stayed(net: nn.Module, unchanged: list[str], directory: Path) -> N
 
 def _check_batch(settings: Settings, trainer: L.Trainer, net: nn.Module, data: ImageData) -> None:
     parts = settings.optim.accumulate
-    check_batch(settings.batch, processes=trainer.world_size, parts=parts)
+    check_batch(settings.batch, images=len(data.train), processes=trainer.world_size, parts=parts)
     check_last_batch(net, data, batch=settings.batch // parts, processes=trainer.world_size)
 
 

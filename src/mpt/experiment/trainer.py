@@ -40,6 +40,11 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
     quieten()
     choice, optim = settings.trainer, settings.optim
     team = group()
+    if team is None and choice.num_nodes > 1 and "MASTER_ADDR" not in os.environ:  # it would wait for half an hour
+        raise ValueError(
+            f"trainer.num_nodes={choice.num_nodes} needs processes on {choice.num_nodes} machines: start them with srun "
+            "or torchrun, or set NODE_RANK, MASTER_ADDR and MASTER_PORT on each machine"
+        )
     limit = choice.limit_batches
     num_images = min(num_images, limit * settings.batch) if limit else num_images
     monitor = Monitor(directory, num_images=num_images, show=choice.progress, first_epoch=first_epoch)
@@ -74,10 +79,14 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
             use_distributed_sampler=False,
         )
     except Exception as error:
-        if not isinstance(error, (RuntimeError, TypeError, ValueError)) and not _is_misconfiguration(error):
+        if not isinstance(error, (RuntimeError, TypeError, ValueError, ImportError)) and not _is_misconfiguration(error):
             raise
         raise ValueError(_misfit(choice, str(error))) from error
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # ours stay
+    if choice.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise ValueError(
+            "trainer.precision=16-mixed needs a GPU: on a CPU choose trainer.precision=bf16-mixed or 32-true"
+        )
     if choice.sync_batchnorm and trainer.strategy.root_device.type == "cpu":
         raise ValueError("trainer.sync_batchnorm=true needs accelerators: torch has it for GPUs only, not for the CPU")
     return trainer
@@ -163,7 +172,7 @@ def _environment(team: Group | None) -> ClusterEnvironment:
 
 def _misfit(choice: Trainer, reason: str) -> str:
     """The sentence for a trainer that Lightning, for this ``reason``, does not build on this machine."""
-    if "accelerator" in reason or "backend found" in reason:
+    if "accelerator" in reason or "backend found" in reason or "torch_xla" in reason:
         return (
             f"trainer.accelerator={choice.accelerator} is not on this machine: choose trainer.accelerator=auto or cpu, "
             f"or run on a machine that has it"
@@ -185,7 +194,7 @@ def quieten() -> None:
     """Silence other libraries' start-up messages."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*(LeafSpec|AMP with fp16).*")
     warnings.filterwarnings(
         "ignore",
         module="lightning",

@@ -126,9 +126,22 @@ class Composer:
         self.cache: dict[str, Any] = {}
 
     def parse(self, override: str) -> Any:
-        """Hydra's object for ``override``; parsed once."""
+        """Hydra's object for ``override``; parsed once.
+
+        Raises:
+            ValueError: a range without steps, or a pattern that matches no file.
+        """
         if override not in self.cache:
-            self.cache[override] = self.parser.parse_override(override)
+            parsed = self.parser.parse_override(override)
+            parsed.config_loader = self.loader  # a pattern, as in model=glob(conv*), stands for files
+            key = parsed.get_key_element()
+            if parsed.is_interval_sweep():
+                raise ValueError(
+                    f"{override} is a range for hydra/sweeper=optuna: list the values, as in {key}=0.5,0.8"
+                )
+            if parsed.is_sweep_override() and next(iter(parsed.sweep_string_iterator()), None) is None:
+                raise ValueError(f"{override} stands for no value: a glob names choices, as in model=glob(conv*)")
+            self.cache[override] = parsed
         return self.cache[override]
 
     def combinations(self, axes: dict[str, str], stronger: Sequence[str] = ()) -> list[list[str]]:

@@ -21,6 +21,14 @@ def is_slurm(master: DictConfig) -> bool:
     return "Slurm" in str(master.hydra.launcher.get("_target_"))
 
 
+def check_installed() -> None:
+    """ValueError if this machine has no SLURM."""
+    if shutil.which("sbatch") is None:
+        raise ValueError(
+            "hydra/launcher=slurm needs SLURM's sbatch, which is not here: give the command on a login node"
+        )
+
+
 def complete(master: DictConfig, runs: Sequence[Run], folder: Path) -> None:
     """Fill in what the launcher's settings leave open: CPUs and GPUs that the partition has, and the job's name."""
     launcher = master.hydra.launcher
@@ -43,12 +51,8 @@ def submit(launcher: Any, runs: Sequence[Run], overrides: Sequence[Sequence[str]
     The launcher of hydra-submitit-launcher does the same, and then waits for accounting to say that the jobs ended.
 
     Raises:
-        ValueError: SLURM refuses the jobs, or there is none.
+        ValueError: SLURM refuses the jobs.
     """
-    if shutil.which("sbatch") is None:
-        raise ValueError(
-            "hydra/launcher=slurm needs SLURM's sbatch, which is not here: give the command on a login node"
-        )
     import submitit
     from hydra.core.singleton import Singleton
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf

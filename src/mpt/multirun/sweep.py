@@ -25,7 +25,7 @@ from mpt.multirun.choosing import Choosing
 from mpt.multirun.expand import Run
 from mpt.multirun.page import write_sweep_page
 from mpt.multirun.records import record_sweep
-from mpt.multirun.slurm import complete, is_slurm, submit
+from mpt.multirun.slurm import check_installed, complete, is_slurm, submit
 from mpt.multirun.summary import announce, conclude, count_done
 from mpt.multirun.tuning import Tuning
 from mpt.multirun.watch import Watch
@@ -81,6 +81,8 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         print("\n".join(f"{status.state(run.directory).state:<11} {run.directory.name}" for run in every), flush=True)
         return []
     if pending:
+        if is_slurm(sweeper.config):
+            check_installed()  # before anything is written
         more_words = "; its jobs stay in SLURM's queue, and" if is_slurm(sweeper.config) else ":"
         every = [*trials, *runs, *open_runs, *tunings]
         describe_with(lambda: f" with {count_done(every)}{more_words} the same command continues")

@@ -9,7 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mpt.run.settings import Settings, group_class, spell
+from mpt.run.result import NUMBERS
+from mpt.run.settings import FinetuneSettings, Settings, group_class, spell
 
 OPEN = ("model", "method")  # groups whose other keys are arguments of the function or class that their target names
 
@@ -107,6 +108,17 @@ def _check_together(settings: Settings) -> None:
     optim = settings.optim
     if optim._target_ is None and optim.name not in ("sgd", "adam", "adamw"):
         raise ValueError(f"optim.name must be sgd, adam or adamw, got {optim.name}: choose one, or give optim._target_")
+    own = ["lr", "weight_decay", "params", *([] if optim._target_ else ["momentum", "nesterov"])]
+    if given := [name for name in own if name in (optim.arguments or {})]:
+        raise ValueError(
+            f"optim.arguments holds other arguments of the optimizer, and {given[0]} is none of them: "
+            f"{'leave it out' if given[0] == 'params' else f'write optim.{given[0]}='}"
+        )
+    tuned, held_out = isinstance(settings, FinetuneSettings), settings.data.val_size > 0
+    lacking = ([] if tuned else ["test_acc_before"]) + ([] if held_out else ["val_acc"])
+    numbers = [name for name in NUMBERS if name not in lacking]
+    if settings.objective and settings.objective not in numbers:
+        raise ValueError(f"objective={settings.objective} is no number of the result: take one of {', '.join(numbers)}")
     if optim.nesterov and optim.momentum == 0:
         raise ValueError("optim.nesterov looks ahead along the momentum, which is 0: set optim.momentum")
     if optim.schedule == "multi_step" and not optim.milestones:

@@ -77,6 +77,7 @@ class Result:
         return {name: value for name, value in asdict(self).items() if name not in optional or value is not None}
 
 
+NUMBERS = tuple(f.name for f in fields(Result) if str(f.type).startswith(("int", "float")))
 NEW = ("bits_per_weight", "file_bits_per_weight", "ticket_checksum", "checksum")  # keys that results of mpt 0.1.0 lack
 
 
