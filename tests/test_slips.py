@@ -127,7 +127,7 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("train S batch=65", "batch is the number of images per step and must be at most 64", "got 65"),
     ("train S batch=65 --dry-run", "must be at most 64"),
     ("train S method=dense method.power=2", "no option method.power in the chosen method: leave it out"),
-    ("train S trained=[nope]", "trained names 'nope', and this network has nothing that it could name: leave it out"),
+    ("train S trained=[nope]", "trained names 'nope', and the network has nothing that it could name: leave it out"),
     ("train S objective=nope", "objective=nope is no number of the result: take one of test_acc"),
     ("train S objective=val_acc", "objective=val_acc is no number of the result"),
     ("train S optim.arguments={lr:1}", "write optim.lr="),

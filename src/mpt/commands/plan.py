@@ -10,7 +10,8 @@ import mpt
 from mpt.commands.ticket import stand_in
 from mpt.data.listing import listings
 from mpt.experiment import loggers
-from mpt.experiment.build import check_batch, check_side
+from mpt.experiment.batches import check_batch
+from mpt.experiment.build import check_side
 from mpt.experiment.opening import device_line, precision_line
 from mpt.experiment.optim import build_optim, try_optim
 from mpt.experiment.train import start_search
@@ -60,7 +61,8 @@ def _data(settings: Settings, shape: tuple[int, int, int, int] | None) -> str:
     where = f" in {data.root}{'' if Path(data.root).is_dir() else ' (not there yet)'}" if data.root else ""
     if shape is None:
         return f"{data.name}{where}"
-    return f"{data.name}{where}: {_count(settings, shape):,} training images of {shape[1]}x{shape[2]}x{shape[2]} in {shape[3]} classes"
+    images = _count(settings, shape)
+    return f"{data.name}{where}: {images:,} training images of {shape[1]}x{shape[2]}x{shape[2]} in {shape[3]} classes"
 
 
 def _count(settings: Settings, shape: tuple[int, int, int, int]) -> int:

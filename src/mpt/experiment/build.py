@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import difflib
 import importlib
@@ -27,7 +26,6 @@ from mpt.run.settings import Choice
 from mpt.search.dead import DeadLayers
 from mpt.search.divided import DividedGains
 from mpt.search.methods import Method
-from mpt.search.parameters import BATCH_NORMS
 from mpt.search.probe import evaluation_mode
 from mpt.streams import stream_key
 from mpt.words import count
@@ -205,41 +203,6 @@ def check_ramp(method: Method, *, epochs: int) -> None:
             f"method.ramp={ramp} lets the fraction removed rise to prune over the first {ramp} epochs, and only later "
             f"ones find a ticket: epochs must be at least {ramp + 1}, got {epochs} (method.ramp=0 prunes at once)"
         )
-
-
-def check_batch(batch: int, *, images: int | None, processes: int, parts: int) -> None:
-    """ValueError unless there are ``batch`` training ``images``, and ``processes`` times ``parts`` (of a step) divide it.
-
-    ``images`` are None if nobody has counted them yet.
-    """
-    if images is not None and batch > images:
-        raise ValueError(
-            f"batch is the number of images per step and must be at most {images}, as there are no more for training, "
-            f"got {batch}"
-        )
-    if batch % (processes * parts):
-        raise ValueError(
-            f"batch is the global batch and must be divisible by {count(processes, 'process')}"
-            f"{f' times optim.accumulate={parts}' if parts > 1 else ''}, got {batch}"
-        )
-
-
-def check_last_batch(net: nn.Module, data: ImageData, *, batch: int, processes: int) -> None:
-    """ValueError if an epoch ends with one image per process and the batch-norm of ``net`` cannot train on one.
-
-    ``batch`` is the number of images that all processes together take in a step, or in one part of a step.
-    """
-    images = len(data.train) % batch or batch
-    if images // processes > 1 or not any(isinstance(module, BATCH_NORMS) for module in net.modules()):
-        return
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            copy.deepcopy(net).train()(torch.zeros(1, data.channels, data.image_size, data.image_size))
-    except ValueError as error:
-        raise ValueError(
-            f"batch={batch} leaves {images} of {len(data.train)} training images for an epoch's last step, one per "
-            "process, on which batch-norm cannot train: choose another batch"
-        ) from error
 
 
 def check_bf16_strides(net: nn.Module, data: ImageData) -> None:

@@ -23,12 +23,11 @@ from mpt.data import ImageData
 from mpt.data import load as load_data
 from mpt.errors import ToldElsewhereError
 from mpt.experiment import loggers
+from mpt.experiment.batches import check_batch, check_last_batch
 from mpt.experiment.build import (
     build_backbone,
     build_method,
-    check_batch,
     check_bf16_strides,
-    check_last_batch,
     check_model,
     check_ramp,
     convert,

@@ -42,8 +42,8 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
     team = group()
     if team is None and choice.num_nodes > 1 and "MASTER_ADDR" not in os.environ:  # it would wait for half an hour
         raise ValueError(
-            f"trainer.num_nodes={choice.num_nodes} needs processes on {choice.num_nodes} machines: start them with srun "
-            "or torchrun, or set NODE_RANK, MASTER_ADDR and MASTER_PORT on each machine"
+            f"trainer.num_nodes={choice.num_nodes} needs processes on as many machines: start them with srun or "
+            "torchrun, or set NODE_RANK, MASTER_ADDR and MASTER_PORT on each machine"
         )
     limit = choice.limit_batches
     num_images = min(num_images, limit * settings.batch) if limit else num_images
@@ -79,7 +79,8 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
             use_distributed_sampler=False,
         )
     except Exception as error:
-        if not isinstance(error, (RuntimeError, TypeError, ValueError, ImportError)) and not _is_misconfiguration(error):
+        known = isinstance(error, (RuntimeError, TypeError, ValueError, ImportError)) or _is_misconfiguration(error)
+        if not known:
             raise
         raise ValueError(_misfit(choice, str(error))) from error
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]  # ours stay

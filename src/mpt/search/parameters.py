@@ -98,6 +98,8 @@ def check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -
         raise ValueError(f"{option} is a list of names, got the text {patterns!r}")
     for pattern in patterns:
         if not names:
-            raise ValueError(f"{option} names {pattern!r}, and this network has nothing that it could name: leave it out")
+            raise ValueError(
+                f"{option} names {pattern!r}, and the network has nothing that it could name: leave it out"
+            )
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(f"{option} names {pattern!r}, which is none of {first_names(list(names))}")
