@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mpt.experiment import finetune, kinds, train
+from mpt.processes import Group
 from mpt.run.settings import FinetuneSettings
 from tests.console import SMALL, command, compose
 from tests.data.conftest import make_pictures
@@ -113,3 +114,14 @@ def test_the_objective_is_the_held_out_accuracy_else_the_test_accuracy_or_the_ke
     assert kinds.objective(compose(*SMALL), {"status": "failed"}) is None
     with pytest.raises(ValueError, match=r"objective=file_bits_per_weight is no number .* test_acc, ticket_bytes"):
         kinds.objective(compose(*SMALL, "objective=file_bits_per_weight"), done)  # of mpt 0.1.0
+
+
+def test_several_processes_that_are_there_are_written_down_as_a_number(monkeypatch):
+    settings = compose("model=mlp", "data=digits", "trainer.accelerator=cpu")
+    assert kinds.with_processes(settings) is settings
+    monkeypatch.setattr(kinds, "group", lambda: Group("srun", 4, 2, 0))
+    monkeypatch.setattr(kinds, "count_processes", lambda trainer: 4)
+    trainer = kinds.with_processes(settings).trainer
+    assert (trainer.devices, trainer.num_nodes) == (2, 2)
+    fixed = compose("model=mlp", "data=digits", "trainer.accelerator=cpu", "trainer.devices=4")
+    assert kinds.with_processes(fixed) is fixed

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from mpt.phases import say, stop
-from mpt.processes import is_first
+from mpt.processes import group, is_first
 from mpt.run.check import check_given
 from mpt.run.compose import given_keys, settings_of
-from mpt.run.layout import check_processes
+from mpt.run.layout import check_processes, count_processes
 from mpt.run.name import FOLDERS
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.run.status import examine, finished_result
@@ -83,7 +83,7 @@ def run(
     from mpt.experiment.result import describe_result, write_run_page
     from mpt.experiment.team import share
 
-    settings = with_checksum(settings)
+    settings = with_processes(with_checksum(settings))
     with ExitStack() as stack:
 
         def begin() -> dict[str, Any] | None:
@@ -109,6 +109,19 @@ def run(
             if settings.report == "html" and not (directory / "report.html").is_file():
                 write_run_page(directory)
         return result
+
+
+def with_processes(settings: Settings) -> Settings:
+    """The settings with the number of processes that are there if it is ``auto`` and several: it identifies the run.
+
+    In config.yaml ``auto`` would mean another number on another machine, or without srun or torchrun.
+    """
+    trainer, team = settings.trainer, group()
+    count = count_processes(vars(trainer))
+    if str(trainer.devices) not in ("auto", "-1") or trainer.num_nodes > 1 or count == 1:
+        return settings
+    nodes = team.nodes if team else 1
+    return replace(settings, trainer=replace(trainer, devices=count // nodes, num_nodes=nodes))
 
 
 def with_checksum(settings: Settings) -> Settings:
