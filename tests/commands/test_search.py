@@ -16,7 +16,7 @@ import mpt
 from mpt.commands.search import spell
 from tests.console import command
 
-TINY = {"width": 0.125, "batch": 256, "trainer": {"accelerator": "cpu", "progress": False}}
+TINY = {"width": 0.125, "batch": 100, "trainer": {"accelerator": "cpu", "progress": False}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def digits():
 def test_a_call_and_a_command_share_directory_and_bits(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = mpt.search("conv2", "digits", "biprop", prune=0.8, epochs=2, optim={"lr": 0.05}, **TINY)
-    options = ["width=0.125", "batch=256", "trainer.accelerator=cpu", "optim.lr=0.05", "prune=0.8", "epochs=2"]
+    options = ["width=0.125", "batch=100", "trainer.accelerator=cpu", "optim.lr=0.05", "prune=0.8", "epochs=2"]
     done = command("train", "model=conv2", "data=digits", *options, cwd=tmp_path)
     assert f"this run is finished: {found.directory}" in done.stdout
     command("train", "model=conv2", "data=digits", *options, "hydra.run.dir=again", cwd=tmp_path)

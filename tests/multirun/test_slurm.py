@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mpt.run.claim import hold_claim
 from tests.console import COMMANDS, command, read_result
 
 pytestmark = [
@@ -183,11 +184,18 @@ def test_the_tasks_of_srun_train_one_run_wherever_they_are_and_end_together(tmp_
     assert read_result(tmp_path / "one")["processes"] == 2
     tickets = [(tmp_path / name / "ticket.safetensors").read_bytes() for name in ("one", "two")]
     assert tickets[0] == tickets[1]
-    again = shell("srun", "-N1", "--ntasks-per-node=2", *train, "hydra.run.dir=one", cwd=tmp_path)
+    again = shell("srun", "-N2", "--ntasks-per-node=1", *train, "hydra.run.dir=one", cwd=tmp_path)
     assert again.stdout.count("this run is finished") == 1
-    wrong = {"trainer.devices=1": "srun started 2 processes", "seed=1": "holds a run with other settings"}
-    for override, words in wrong.items():
-        done = shell("srun", "-N1", "-n2", *train, "hydra.run.dir=one", override, cwd=tmp_path, check=False)
-        assert done.returncode == 1
-        assert done.stderr.count(words) == done.stderr.count("mpt-train: ") == 1
-        assert "Traceback" not in done.stderr
+    _refused(tmp_path, "-N1", *train, "trainer.devices=1", words="srun started 2 processes")
+    _refused(tmp_path, "-N2", *train, "seed=1", words="holds a run with other settings")
+    for name in ("result.json", "ticket.safetensors"):
+        (tmp_path / "one" / name).unlink()
+    with hold_claim(tmp_path / "one"):
+        _refused(tmp_path, "-N2", *train, words="another command is running")
+
+
+def _refused(folder, nodes, *train, words):
+    done = shell("srun", nodes, "-n2", *train, "hydra.run.dir=one", cwd=folder, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count(words) == done.stderr.count("mpt-train: ") == 1
+    assert "Traceback" not in done.stderr
