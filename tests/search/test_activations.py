@@ -24,6 +24,14 @@ def test_a_binary_activation_is_the_sign_and_its_gradient_the_slope_of_the_splin
     assert out[:2].tolist() == [1.0, 1.0]
 
 
+def test_an_exported_binary_activation_is_the_same_sign_in_common_operations():
+    x = torch.tensor([[0.0, -0.0, 1e-45, -1e-45, 2.0, -3.0]])
+    program = torch.export.export(mpt.BinaryActivation(), (x,))
+    assert torch.equal(program.module()(x), mpt.BinaryActivation()(x))
+    assert "where" in str(program.graph)
+    assert "copysign" not in str(program.graph)
+
+
 def test_a_binary_activation_keeps_dtype_and_memory_format_and_changes_no_input():
     x = torch.randn(2, 3, 4, 4, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
     before = x.clone()

@@ -9,6 +9,7 @@ from torch import nn
 import mpt
 from mpt import backbones
 from mpt.search.methods import EdgePopup
+from tests.engine import networks
 
 
 @pytest.fixture
@@ -94,6 +95,21 @@ def test_torch_export_saves_the_dense_network_and_loads_the_same_logits(tmp_path
     for n in (1, 5):
         images = torch.randn(n, 3, 8, 8)
         torch.testing.assert_close(again(images), dense(images))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter
+def test_torchs_onnx_exporter_takes_the_dense_network(tmp_path, binary):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    found = networks.ticket(backbones.conv2(width=0.1, image_size=8), binary_activations=binary)
+    dense, images = mpt.to_dense(found.network()), torch.randn(3, 3, 8, 8)
+    torch.onnx.export(dense, (images,), tmp_path / "n.onnx", dynamo=True, input_names=["images"], verbose=False)
+    run = runtime.InferenceSession(tmp_path / "n.onnx", providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        wanted = dense(images)
+    got = torch.from_numpy(run.run(None, {"images": images.numpy()})[0])
+    assert float((got - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
 
 
 def test_random_parameters_are_not_drawn_for_a_ticket(ticket):

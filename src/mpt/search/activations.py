@@ -38,6 +38,8 @@ class BinaryActivation(nn.Module):
         self.t = t
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():  # in operations that other formats have, too: ONNX has no copysign
+            return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
         out: Tensor = _Sign.apply(x, self.t)
         return out
 
