@@ -86,6 +86,11 @@ class KeepingLayer(TicketLayer):
             return weight
         return ticket.ticket_weight
 
+    def _computing_weight(self) -> Tensor:
+        if self.training:
+            return super()._computing_weight()
+        return self.ticket_weight()  # without a look at weight, which would drop what is kept
+
     def ticket(self) -> LayerTicket:
         if self.training or self.frozen_ticket is not None or not self._can_keep():
             return super().ticket()
