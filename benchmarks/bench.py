@@ -4,7 +4,7 @@ One process measures the alternatives in turn: A B C A B C ..., after one warm-u
 ratios within the rounds, so that a drifting machine favours no alternative. All times are wall times.
 
     step         one training step on random 3x32x32 images: forward, cross-entropy, backward, the fused SGD
-                 step of mpt-train (lr 0.1, momentum 0.9, weight decay 1e-4)
+                 step of mpt-train (lr 0.1, momentum 0.9, weight decay 1e-4); freed memory is kept, as in mpt-train
         dense        the unchanged backbone with all weights trained
         biprop       the same backbone searched by Biprop(prune=0.8)
     selection    a biprop step that selects weights in each layer, over the network, or by a calibrated threshold
@@ -41,10 +41,12 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
 import torch
+from torch import nn
 
 from benchmarks.commands import first_step_row, startup_row, sweep_row
 from benchmarks.report import heading, table
@@ -65,11 +67,10 @@ from benchmarks.steps import (
     selections_row,
     step_row,
 )
-from mpt import Biprop
+from mpt import Biprop, convert
 from mpt.data import Loader
 from mpt.files import write_atomically
 from mpt.search.fast import threshold
-from mpt.search.layers import TicketWeight
 from mpt.search.mask import num_kept, select
 from mpt.theory import subset
 
@@ -82,19 +83,19 @@ RIVALS = ("conv6", "torchvision resnet18")  # backbones whose searches by others
 
 def search_row(n: int, *, rounds: int) -> Row:
     """Milliseconds to compute mask, gain and ticket weight of ``n`` weights, and to read and write as many bytes."""
-    scores, weight, out = torch.rand(n, device=DEVICE), torch.randn(n, device=DEVICE), torch.empty(n, device=DEVICE)
-    method = Biprop(prune=PRUNE)
-    kept = method.num_kept(n)
+    layer: Any = convert(nn.Linear(n, 1, bias=False), Biprop(prune=PRUNE)).to(DEVICE).train()
+    scores, weight, out = layer.scores.data, layer.weight.data, torch.empty(1, n, device=DEVICE)
+    scores.uniform_()
 
     def search() -> None:
-        TicketWeight.apply(scores, weight, method, method.mask(scores, kept=kept))
+        layer.ticket_weight()
 
     def whole() -> None:
         with mock.patch.dict(threshold._windows, clear=True):
             search()
 
     def move() -> None:
-        scores.add_(torch.randn(n, device=DEVICE), alpha=1e-4)
+        scores.add_(torch.randn(1, n, device=DEVICE), alpha=1e-4)
 
     runs: dict[str, Callable[[], object]] = {
         "bytes": lambda: torch.add(scores, weight, out=out),

@@ -24,6 +24,7 @@ from benchmarks.row import DEVICE, Row, in_turn
 from benchmarks.searches import PRUNE, binary, biprop, clamped_kthvalue, dense, full_sort, kthvalue
 from mpt import Biprop, backbones, convert
 from mpt.data import ImageData, Images, Loader
+from mpt.search.fast.memory import freed_memory_kept
 from mpt.search.layers import ticket_layers
 from mpt.search.sgd import ScoreSGD
 
@@ -89,7 +90,8 @@ def step_row(name: str, *, precision: str, rounds: int) -> Row:
         "dense": make(dense(backbone), layout=torch.channels_last),
         "biprop": make(biprop(backbone), layout=torch.channels_last),
     }
-    return Row(f"step {name} {precision}", in_turn(steps, rounds=rounds), base="dense", batch=batch)
+    with freed_memory_kept():
+        return Row(f"step {name} {precision}", in_turn(steps, rounds=rounds), base="dense", batch=batch)
 
 
 def variants_row(measured: str, variants: dict[str, Callable[[], nn.Module]], *, rounds: int) -> Row:
@@ -98,7 +100,8 @@ def variants_row(measured: str, variants: dict[str, Callable[[], nn.Module]], *,
         name: training_step(make(), batch=BATCH, precision="float32", layout=torch.channels_last)
         for name, make in variants.items()
     }
-    return Row(measured, in_turn(steps, rounds=rounds), base=next(iter(variants)), batch=BATCH)
+    with freed_memory_kept():
+        return Row(measured, in_turn(steps, rounds=rounds), base=next(iter(variants)), batch=BATCH)
 
 
 def selections_row(name: str, *, rounds: int) -> Row:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -154,3 +157,16 @@ def test_hooks_of_the_optimizer_run_once_a_step():
     optimizer.register_step_pre_hook(lambda *_: seen.append("before"))
     optimizer.step(lambda: net(torch.randn(8, 3, 14, 14)).sum().backward())
     assert seen == ["before", "after"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instructions", ["default", "avx2", "avx512"])
+def test_a_search_goes_as_with_torchs_sgd_whatever_instructions_torch_uses(instructions):
+    code = (
+        "import torch; from mpt.search.sgd import ScoreSGD; from tests.search.test_sgd import assert_same, make, train; "
+        "one, other = make(), make(); "
+        "assert_same(one, other, [train(one, ScoreSGD), train(other, torch.optim.SGD)]); "
+        "print(torch.backends.cpu.get_cpu_capability())"
+    )
+    env = {**os.environ, "ATEN_CPU_CAPABILITY": instructions}
+    subprocess.run([sys.executable, "-c", code], check=True, env=env)

@@ -23,7 +23,7 @@ from mpt.search.activations import recompute_signs
 from mpt.search.fast.choice import Choice
 from mpt.search.layer_ticket import LayerTicket, TicketWeight
 from mpt.search.mask import select
-from mpt.search.quick import autocast_dtype, choose_kept
+from mpt.search.quick import autocast_dtype, choose_own
 
 if TYPE_CHECKING:
     from mpt.search.methods import Method
@@ -46,8 +46,7 @@ class Selection:
         """What :meth:`mask` keeps of a large layer, in fewer passes; None where these cannot tell."""
         if layer.num_kept == layer.scores.numel():
             return None
-        choices = choose_kept([layer], kept=layer.num_kept, signs=[None])
-        return choices[0] if choices else None
+        return choose_own(layer, kept=layer.num_kept)
 
     def open(self) -> AbstractContextManager[None]:
         """Inside, no score changes, so layers that select together do so only once."""

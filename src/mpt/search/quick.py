@@ -52,17 +52,31 @@ def least_size(layers: Sequence[Searched]) -> int:
     return 1 if any(layer.weight.numel() >= loops.LARGE for layer in layers) else loops.LARGE
 
 
+def choose_own(layer: Searched, *, kept: int) -> Choice | None:
+    """:func:`choose_kept` for one layer; its signs last until the next call."""
+    pair = arrays(layer)
+    if pair is None:
+        return None
+    hint = threshold.take_hint(layer.scores.data_ptr())
+    if hint is not None:
+        choice = choose(*pair, hint, absolute=layer.method.score_abs)
+        if choice and choice.ones == kept:  # as nearly always
+            return choice
+    choices = choose_kept([layer], kept=kept, signs=[None])
+    return choices[0] if choices else None
+
+
 def choose_kept(layers: Sequence[Searched], *, kept: int, signs: Sequence[np.ndarray | None]) -> list[Choice] | None:
     """What each of ``layers`` keeps if they keep ``kept`` weights together; None if the two passes cannot tell.
 
-    ``signs`` is the memory for each layer's signs, or None for a single layer, whose signs last until the next call.
+    ``signs`` is the memory for each layer's signs, or None for a single layer.
     """
     found = [arrays(layer, least=least_size(layers)) for layer in layers]
     if not all(found):
         return None
     absolute, pairs = layers[0].method.score_abs, [pair for pair in found if pair]
     scores = [pair[0] for pair in pairs]
-    hint = threshold.take_hint(scores)
+    hint = threshold.take_hint(layers[0].scores.data_ptr())
     for value in (hint, None) if hint is not None else (None,):
         cut = threshold.near_last(scores, kept, absolute=absolute) if value is None else value
         choices = [choose(*pair, cut, absolute=absolute, signs=own) for pair, own in zip(pairs, signs, strict=True)]

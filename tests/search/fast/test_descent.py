@@ -93,14 +93,14 @@ def test_the_count_finds_the_threshold_that_the_moved_scores_have(absolute):
     rule = Rule(1e-4, 0.9, 0.0, False, False, absolute)
     for _ in range(3):
         descend(layers, rule)
-        hint = threshold.take_hint(arrays)
+        hint = threshold.take_hint(arrays[0].ctypes.data)
         values = np.sort(np.concatenate([np.abs(x) if absolute else x for x in arrays]))
         assert hint == values[values.size - kept]
-        assert threshold.take_hint(arrays) is None
+        assert threshold.take_hint(arrays[0].ctypes.data) is None
     threshold.near_last(arrays[:1], kept // 2, absolute=absolute)  # now for the first layer alone
     descend(layers, rule)
     values = np.sort(np.abs(arrays[0]) if absolute else arrays[0])
-    assert threshold.take_hint(arrays[:1]) == values[values.size - kept // 2]
+    assert threshold.take_hint(arrays[0].ctypes.data) == values[values.size - kept // 2]
 
 
 @pytest.mark.parametrize("damage", ["leap", "nan"])
@@ -110,7 +110,7 @@ def test_a_count_that_cannot_tell_the_threshold_says_nothing(damage):
     if damage == "nan":
         layer.grad[77] = float("nan")
     descend([layer], Rule(100.0 if damage == "leap" else 1e-4, 0.9, 0.0, False, False, True))
-    assert threshold.take_hint([layer.scores.numpy()]) is None
+    assert threshold.take_hint(layer.scores.data_ptr()) is None
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

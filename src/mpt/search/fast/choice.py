@@ -78,11 +78,12 @@ def choose(
         signs: int8, (n,), to write to; without it, memory that the next call in this thread uses again.
     """
     signs = _scratch_signs(scores.size) if signs is None else signs
-    parts = loops.run(keep, scores, weight, signs, threshold, absolute)
-    ones, less = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    (ones, less, first), *others = loops.run(keep, scores, weight, signs, threshold, absolute)
+    for more, fewer, _ in others:
+        ones, less = ones + more, less + fewer
     if ones + less < scores.size:
         return None
-    sums, whole = [part[2] for part in parts], scores.size - scores.size % CHUNK
+    sums, whole = [first, *(part[2] for part in others)], scores.size - scores.size % CHUNK
     if whole < scores.size:
         sums.append(np.array([_sum(signs, weight, slice(whole, None))]))
     return Choice(signs, ones, np.concatenate(sums) if len(sums) > 1 else sums[0])

@@ -47,7 +47,8 @@ def empty_like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     plain = type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.numel() >= LARGE
     if not plain or torch.compiler.is_compiling():
         return torch.empty_like(x, dtype=dtype)
-    loans: list[Loan] = _loans.setdefault(x, [])  # type: ignore[no-untyped-call]
+    if (loans := _loans.get(x)) is None:
+        loans = _loans[x] = list[Loan]()
     memory = _free(loans, x, dtype)
     array = memory.numpy()
     loans.append(Loan(memory, weakref.ref(array)))

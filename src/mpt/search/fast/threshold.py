@@ -38,9 +38,12 @@ _hints: dict[
 ] = {}  # as the windows: the next threshold itself, if nothing changes the scores until then
 
 
-def take_hint(scores: list[np.ndarray]) -> np.float32 | None:
-    """The threshold to expect of all ``scores`` together, if somebody has counted them; it may be wrong."""
-    return _hints.pop(scores[0].ctypes.data, None)
+def take_hint(address: int) -> np.float32 | None:
+    """The threshold to expect of the layers whose first has its scores at ``address``, if somebody has counted them.
+
+    It may be wrong.
+    """
+    return _hints.pop(address, None)
 
 
 def near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.float32:
