@@ -47,7 +47,7 @@ def empty_like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     plain = type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.numel() >= LARGE
     if not plain or torch.compiler.is_compiling():
         return torch.empty_like(x, dtype=dtype)
-    if (loans := _loans.get(x)) is None:
+    if (loans := _loans.get(x)) is None:  # type: ignore[no-untyped-call]
         loans = _loans[x] = list[Loan]()
     memory = _free(loans, x, dtype)
     array = memory.numpy()
