@@ -11,6 +11,7 @@ from mpt.words import count, duration, size
         (1, "channel", "1 channel"),
         (3, "channel", "3 channels"),
         (2, "class", "2 classes"),
+        (20, "epoch", "20 epochs"),
         (1000, "process", "1,000 processes"),
     ],
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 
 def count(number: int, noun: str) -> str:
-    """``1 channel``, ``2 channels``, ``1,000 classes``."""
+    """``1 channel``, ``2 channels``, ``1,000 classes``, ``20 epochs``."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number:,} {noun}{'es' if noun.endswith(('s', 'sh', 'ch', 'x')) else 's'}"
+    hisses = noun.endswith(("s", "sh", "ch", "x")) and not noun.endswith("epoch")  # whose ch is a k
+    return f"{number:,} {noun}{'es' if hisses else 's'}"
 
 
 def size(number: float) -> str:

@@ -1,4 +1,4 @@
-"""Shell completion: the answers, and a real bash that asks for them."""
+"""Shell completion: the answers, and real shells that ask for them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import pty
 import shutil
 import subprocess
 import sys
+import termios
 
 import pytest
+from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
 from mpt.commands.command import VARIABLE
-from mpt.commands.completion import COMMANDS, SHELLS, _Bash, answers, script
+from mpt.commands.completion import BASH, COMMANDS, FISH, SHELLS, ZSH, answers, script
 from tests.console import COMMANDS as FOLDER
 from tests.console import SCRIPTS
 
@@ -63,8 +65,11 @@ def test_files_and_folders_are_left_to_the_shell():
     assert [item.type for item in answers("mpt-train", [], "data.root=pic")] == ["file"]
 
 
-def test_the_script_of_click_for_bash_still_has_the_line_after_which_no_space_follows_an_equals_sign():
-    assert "compopt -o nospace" in _Bash.source_template
+@pytest.mark.parametrize(
+    ("complete", "lines"), [(BashComplete, BASH), (ZshComplete, ZSH), (FishComplete, FISH)], ids=["bash", "zsh", "fish"]
+)
+def test_the_scripts_of_click_still_have_the_lines_that_we_alter(complete, lines):
+    assert [line for line in lines if complete.source_template.count(line) != 1] == []
 
 
 def test_an_unknown_shell_is_refused():
@@ -102,24 +107,51 @@ def test_bash_registers_a_function_for_every_command():
     assert {line.split()[-1] for line in done.stdout.splitlines()} == set(SCRIPTS)
 
 
-@bash
-def test_a_line_typed_in_bash_is_completed_at_the_tabulator():
-    typed = ["mpt-train model=vgg\t trainer.prog\tfa\t", "mpt-plot --publ\t", "mpt-ticket exp\tx weights=fl\t"]
-    lines = [f"{line}\x01echo \x05\n" for line in typed]  # to the beginning of the line, and to its end
+TYPED = {  # a line -> what it becomes; \t is the tabulator key
+    "mpt-train model=vgg\t trainer.prog\tfa\t": "mpt-train model=vgg_small trainer.progress=false",
+    "mpt-train -m model=conv2,vgg\t": "mpt-train -m model=conv2,vgg_small",
+    "mpt-train --help optim.ne\t": "mpt-train --help optim.nesterov",
+    "mpt-train data.root=pic\t": "mpt-train data.root=pictures",
+    "mpt-train data.root=pictures/tr\t": "mpt-train data.root=pictures/train",
+    "mpt-eval pictures/ti\t": "mpt-eval pictures/ticket.safetensors",
+    "mpt-status pictures/tr\t": "mpt-status pictures/train",
+    "mpt-plot --publ\t": "mpt-plot --published",
+    "mpt-ticket exp\tx weights=fl\t": "mpt-ticket export x weights=float",
+}
+SHELL = {  # how it starts without a user's settings, and how it learns to complete
+    "bash": (["--norc", "--noprofile", "-i"], "bind 'set enable-bracketed-paste off'; eval \"$(mpt completion bash)\""),
+    "zsh": (["-f", "-i"], 'autoload -U compinit; compinit -u -D; eval "$(mpt completion zsh)"'),
+    "fish": (["--no-config", "-i"], "mpt completion fish | source"),
+}
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}"))
+        for name in SHELL
+    ],
+)
+def test_a_line_is_completed_at_the_tabulator(shell, tmp_path):
+    (tmp_path / "pictures" / "train").mkdir(parents=True)
+    (tmp_path / "pictures" / "ticket.safetensors").touch()
+    options, start = SHELL[shell]
+    home = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
     child, terminal = pty.fork()
     if child == 0:
-        os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], ENVIRONMENT)
-    os.write(terminal, ("bind 'set enable-bracketed-paste off'; " + 'eval "$(mpt completion bash)"\n').encode())
-    os.write(terminal, ("".join(lines) + "exit\n").encode())
-    said = b""
+        os.chdir(tmp_path)
+        os.execvpe(shell, [shell, *options], ENVIRONMENT | home)
+    termios.tcsetwinsize(terminal, (50, 200))
+    lines = [f"{line}\x01echo \x05 >> said\n" for line in TYPED]  # at the beginning of the line, and at its end
+    os.write(terminal, (start + "\n" + "".join(lines) + "exit\n").encode())
+    seen = b""
     try:
         while part := os.read(terminal, 65536):
-            said += part
-    except OSError:  # bash has ended
+            seen += part
+    except OSError:  # the shell has ended
         pass
     os.waitpid(child, 0)
     os.close(terminal)
-    shown = [" ".join(line.split()) for line in said.decode().splitlines()]
-    assert "mpt-train model=vgg_small trainer.progress=false" in shown, said
-    assert "mpt-plot --published" in shown
-    assert "mpt-ticket export x weights=float" in shown
+    assert (tmp_path / "said").exists(), seen
+    said = [line.rstrip("/") for line in (tmp_path / "said").read_text().splitlines()]  # of which zsh drops some
+    assert said == list(TYPED.values()), seen

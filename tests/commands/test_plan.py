@@ -15,10 +15,9 @@ def ticket(tmp_path_factory):
 def test_a_dry_run_says_what_the_run_would_do_and_writes_nothing(tmp_path):
     lines = command("train", *SMALL, "--dry-run", cwd=tmp_path).stdout.splitlines()
     assert lines[0].startswith("missing     runs/conv2-synthetic-biprop-p0.5-")
-    assert lines[1] == "device      cpu, 1 process"
-    assert lines[2].startswith("precision   32-true")
-    assert lines[3] == "data        synthetic: 320 training images of 3x8x8 in 4 classes"
-    assert lines[4].split()[:4] == ["layer", "shape", "weights", "kept"]
+    assert lines[1].startswith("device      cpu, 1 process, 32-true")
+    assert lines[2] == "data        synthetic: 320 training images of 3x8x8 in 4 classes"
+    assert lines[3].split()[:4] == ["layer", "shape", "weights", "kept"]
     assert lines[-1].startswith("estimate: about")
     assert not list(tmp_path.iterdir())
 

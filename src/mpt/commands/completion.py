@@ -24,7 +24,21 @@ from mpt.files import CONF, HOME
 from mpt.run.settings import FinetuneSettings, Settings, dials
 
 _PLAIN = ("--help", "--version", "--traceback")
-_EXAMPLE = "COMPREPLY+=($value)"  # of click's script for bash
+# lines of Click's scripts, and what stands in their place: no space after ``prune=``, files after ``data.root=``, and
+# values with a comma. A test says when Click has changed them.
+BASH = {"COMPREPLY+=($value)": "COMPREPLY+=($value)\n            [[ $value == *= ]] && compopt -o nospace"}
+ZSH = {
+    "compadd -U -V unsorted -a completions": """local -a end
+        [[ $completions[1] == *= ]] && end=(-S '')
+        compadd -U "${end[@]}" -V unsorted -a completions""",
+    "_path_files -f": "compset -P '*='; _path_files -f",
+}
+FISH = {
+    'string split "," $completion': 'string split -m 1 "," $completion',
+    "__fish_complete_directories $metadata[2]": "__fish_complete_directories (commandline -ct)",
+    "__fish_complete_path $metadata[2]": """set -l option (string match -r '^[^=/]*=' -- (commandline -ct));
+            string replace -r '^' "$option" -- (__fish_complete_path (string replace -r '^[^=/]*=' '' -- (commandline -ct)))""",
+}
 
 
 @dataclass(frozen=True)
@@ -118,12 +132,16 @@ class _Answers(ShellComplete):
         return answers(self.prog_name, args, incomplete, function=self.ctx_args.get("function"))
 
 
+def _altered(template: str, lines: dict[str, str]) -> str:
+    for line, ours in lines.items():
+        template = template.replace(line, ours)
+    return template
+
+
 class _Bash(_Answers, BashComplete):
     """Bash takes ``=`` for a word of its own, and completes what follows it."""
 
-    source_template = BashComplete.source_template.replace(
-        _EXAMPLE, f"{_EXAMPLE}\n            [[ $value == *= ]] && compopt -o nospace"
-    )
+    source_template = _altered(BashComplete.source_template, BASH)
 
     def get_completion_args(self) -> tuple[list[str], str]:
         args, word = super().get_completion_args()
@@ -141,11 +159,11 @@ class _Bash(_Answers, BashComplete):
 
 
 class _Zsh(_Answers, ZshComplete):
-    pass
+    source_template = _altered(ZshComplete.source_template, ZSH)
 
 
 class _Fish(_Answers, FishComplete):
-    pass
+    source_template = _altered(FishComplete.source_template, FISH)
 
 
 SHELLS: dict[str, type[ShellComplete]] = {"bash": _Bash, "zsh": _Zsh, "fish": _Fish}

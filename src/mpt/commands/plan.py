@@ -12,7 +12,7 @@ from mpt.data.listing import listings
 from mpt.experiment import loggers
 from mpt.experiment.batches import check_batch
 from mpt.experiment.build import check_side
-from mpt.experiment.opening import device_line, precision_line
+from mpt.experiment.opening import device_line
 from mpt.experiment.optim import build_optim, try_optim
 from mpt.experiment.train import start_search
 from mpt.experiment.trainer import build_trainer
@@ -48,8 +48,7 @@ def _describe(settings: Settings, directory: Path) -> list[str]:
     images = _count(settings, shape) if shape else None
     check_batch(settings.batch, images=images, processes=trainer.world_size, parts=settings.optim.accumulate)
     return [
-        device_line(trainer),
-        precision_line(settings),
+        device_line(trainer, settings),
         f"data        {_data(settings, shape)}",
         table,
         estimate([settings], directory.parent),

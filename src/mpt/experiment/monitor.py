@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from mpt.search.epochs import current_masks, start_epoch
 from mpt.search.layer_ticket import LayerTicket
 from mpt.search.layers import TicketLayer, one_selection, ticket_layers
 from mpt.search.mask import flips, kept_fraction
-from mpt.words import duration
+from mpt.words import count, duration
+
+_CHANGE, _SECONDS = 0.2, 10  # the time of a run is printed again when it has changed by this share, and so much
 
 
 class Monitor(L.Callback):
@@ -44,6 +47,7 @@ class Monitor(L.Callback):
         self.before: list[Tensor] = []
         self.ticket: dict[str, float] = {}
         self.started = self.trained = self.lr = 0.0
+        self.told = 0.0  # the seconds of the whole run, as printed last
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -120,6 +124,7 @@ class Monitor(L.Callback):
             write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
             if self.show:
                 tell(self._line(row, trainer.max_epochs))
+                self._tell_time(trainer.max_epochs or 0)
 
     def _line(self, row: dict[str, Any], epochs: int | None) -> str:
         accs = "  ".join(
@@ -133,9 +138,46 @@ class Monitor(L.Callback):
 
     def left(self, epochs: int | None) -> str:
         """How long the rest of ``epochs`` takes: ``27 seconds left``; empty before the first epoch has ended."""
-        times = sorted(row["seconds"] for row in self.rows)
-        seconds = times[len(times) // 2] * ((epochs or 0) - len(times)) if times else 0.0
+        seconds = _left(self.rows, epochs or 0)
         return f"{duration(seconds)} left" if seconds >= 1 else ""
+
+    def whole(self, epochs: int | None) -> str:
+        """The same next to the time of the whole run: ``27 seconds left of 2 minutes``."""
+        left = self.left(epochs)
+        return f"{left} of {duration(_whole(self.rows, epochs or 0))}" if left else ""
+
+    def _tell_time(self, epochs: int) -> None:
+        """Print the time of the whole run after the first epoch, and when it has changed much since it was printed."""
+        seconds = _whole(self.rows, epochs)
+        if len(self.rows) < epochs and abs(seconds - self.told) > max(
+            _CHANGE * self.told, _SECONDS if self.told else 0
+        ):
+            self.told = seconds
+            tell(f"time        {whole_time(self.rows, epochs)}")
+
+
+def whole_time(rows: Sequence[Mapping[str, Any]], epochs: int) -> str:
+    """``about 2 minutes for 20 epochs, 114 seconds left``, by the finished epochs in ``rows``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not rows:
+        raise ValueError("no epoch has finished, so the time of the run is not known")
+    left = _left(rows, epochs)
+    return f"about {duration(_whole(rows, epochs))} for {count(epochs, 'epoch')}" + (
+        f", {duration(left)} left" if left >= 1 else ""
+    )
+
+
+def _left(rows: Sequence[Mapping[str, Any]], epochs: int) -> float:
+    """Seconds of the epochs that are not in ``rows``, each as long as the median of those."""
+    times = sorted(row["seconds"] for row in rows)
+    return times[len(times) // 2] * (epochs - len(times)) if times else 0.0
+
+
+def _whole(rows: Sequence[Mapping[str, Any]], epochs: int) -> float:
+    return float(sum(row["seconds"] for row in rows)) + _left(rows, epochs)
 
 
 def masks(module: TicketModule) -> list[Tensor]:

@@ -115,7 +115,7 @@ class Steps(L.Callback):
         say("preparing the first step")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        left = monitor_of(trainer).left(trainer.max_epochs)
+        left = monitor_of(trainer).whole(trainer.max_epochs)
         self.left = f", {left}" if left else ""
 
     def on_train_batch_end(
