@@ -36,8 +36,9 @@ ZSH = {
 FISH = {
     'string split "," $completion': 'string split -m 1 "," $completion',
     "__fish_complete_directories $metadata[2]": "__fish_complete_directories (commandline -ct)",
-    "__fish_complete_path $metadata[2]": """set -l option (string match -r '^[^=/]*=' -- (commandline -ct));
-            string replace -r '^' "$option" -- (__fish_complete_path (string replace -r '^[^=/]*=' '' -- (commandline -ct)))""",
+    "__fish_complete_path $metadata[2]": """set -l word (commandline -ct);
+            set -l option (string match -r '^[^=/]*=' -- $word);
+            string replace -r '^' "$option" -- (__fish_complete_path (string replace -r '^[^=/]*=' '' -- $word))""",
 }
 
 

@@ -149,9 +149,8 @@ class Monitor(L.Callback):
     def _tell_time(self, epochs: int) -> None:
         """Print the time of the whole run after the first epoch, and when it has changed much since it was printed."""
         seconds = _whole(self.rows, epochs)
-        if len(self.rows) < epochs and abs(seconds - self.told) > max(
-            _CHANGE * self.told, _SECONDS if self.told else 0
-        ):
+        enough = max(_CHANGE * self.told, _SECONDS) if self.told else 0
+        if len(self.rows) < epochs and abs(seconds - self.told) > enough:
             self.told = seconds
             tell(f"time        {whole_time(self.rows, epochs)}")
 
