@@ -23,6 +23,12 @@ def test_runs_that_differ_in_more_than_their_seed_are_never_averaged(table):
         points(table(result(), result(optim__lr=0.2, seed=1)), by=("model", "prune"), y="test_acc")
 
 
+def test_a_setting_that_some_runs_lack_differs(table):
+    for rows in (table(result(), result(seed=1, optim__x=3)), table(result(optim__x=3), result(seed=1))):
+        with pytest.raises(ValueError, match=r"differ in optim\.x: 3, none"):
+            points(rows, by=("model", "prune"), y="test_acc")
+
+
 def test_equal_rows_of_two_sweeps_count_once(table):
     rows = table(result(sweep="fig2"), result(sweep="fig5"), result(seed=1))
     assert points(rows, by=("prune",), y="test_acc")["n"].tolist() == [2]

@@ -13,6 +13,8 @@ from html.parser import HTMLParser
 import pytest
 
 from mpt.pages.build import DETAILS, FILE, MAX_BYTES, build, payload, write_page
+from mpt.run import status
+from mpt.run.result import read_result
 from tests.pages.conftest import repeat
 
 
@@ -129,6 +131,13 @@ def test_a_page_of_200_runs_keeps_to_its_size_and_decodes_no_ticket(one, tmp_pat
     size, torch = done.stdout.split()
     assert int(size) <= 4 * MAX_BYTES
     assert torch == "False"
+
+
+def test_each_result_is_read_once(runs, monkeypatch):
+    read = []
+    monkeypatch.setattr(status, "read_result", lambda directory: read.append(directory) or read_result(directory))
+    build(runs)
+    assert len(read) == len(set(read)) == 2
 
 
 def test_less_room_means_fewer_points_and_coarser_pictures(one, read):

@@ -24,7 +24,7 @@ def table_of(folder, *rows):
 
 
 def test_the_table_has_means_and_n(runs):
-    whole = overview(read_all(runs), runs, most=100)
+    whole = overview(read_all(runs), most=100)
     assert whole.head[-4:] == ["mean %", "lowest %", "highest %", "n"]
     assert [row[-1] for row in whole.rows] == ["1", "1"]
     accs = sorted(f"{100 * run.result['test_acc']:.2f}" for run in read_all(runs))
@@ -33,7 +33,7 @@ def test_the_table_has_means_and_n(runs):
 
 def test_seeds_become_one_point_with_its_spread(one, tmp_path):
     folder = repeat(one, tmp_path / "many", number=6)
-    whole = overview(read_all(folder), folder, most=100)
+    whole = overview(read_all(folder), most=100)
     line = whole.charts[0]["lines"][0]
     assert (line["label"], line["x"], line["n"]) == ("MPT-1/32", [50.0, 80.0], [3, 3])
     assert line["low"][0] < line["y"][0] < line["high"][0]
@@ -47,22 +47,22 @@ def test_every_run_has_a_line_that_leads_to_it(runs):
 
 
 def test_states_are_counted_and_unfinished_runs_stay_out_of_the_table(every_state):
-    whole = overview(read_all(every_state), every_state, most=100)
+    whole = overview(read_all(every_state), most=100)
     assert whole.counts == {"done": 2, "running": 1, "interrupted": 1, "failed": 1, "missing": 1}
     assert len(whole.rows) == 2
 
 
 def test_an_empty_folder_and_one_without_a_finished_run_say_so(tmp_path, one):
     (tmp_path / "empty").mkdir()
-    assert overview([], tmp_path / "empty", most=100).notes == ["There is no run yet."]
+    assert overview([], most=100).notes == ["There is no run yet."]
     (one / "ticket.safetensors").unlink()
     (one / "result.json").unlink()
-    whole = overview(read_all(one.parent), one.parent, most=100)
+    whole = overview(read_all(one.parent), most=100)
     assert len(whole.rows) == 1
     (only := one.parent / "only").mkdir()
     one.rename(only / "run")
-    assert overview(read_all(only), only, most=100).notes[0].startswith("No run has ended yet")
-    assert len(overview(read_all(only), only, most=100).charts) == 1  # its epochs so far
+    assert overview(read_all(only), most=100).notes[0].startswith("No run has ended yet")
+    assert len(overview(read_all(only), most=100).charts) == 1  # its epochs so far
 
 
 def test_a_sweep_of_the_papers_has_its_own_figure(tmp_path):
@@ -70,7 +70,7 @@ def test_a_sweep_of_the_papers_has_its_own_figure(tmp_path):
     folder = write(tmp_path, *rows)
     for path in folder.iterdir():
         (path / "ticket.safetensors").write_bytes(b"")
-    whole = overview(read_all(folder), folder, most=100)  # these results lack a checksum, so the runs count as damaged
+    whole = overview(read_all(folder), most=100)  # these results lack a checksum, so the runs count as damaged
     assert whole.counts == {"failed": 9}
     assert choose_figure(load(folder)).x == "prune"
 
@@ -91,7 +91,7 @@ def test_the_figure_suits_what_varies(tmp_path, rows, x, hue):
 
 
 def test_claims_that_can_be_tested_come_first(runs):
-    verdicts = overview(read_all(runs), runs, most=100).verdicts
+    verdicts = overview(read_all(runs), most=100).verdicts
     tested = [verdict.word in ("shown", "not shown") for verdict in verdicts]
     assert tested == sorted(tested, reverse=True)
     assert len(tested) == 15
@@ -99,10 +99,10 @@ def test_claims_that_can_be_tested_come_first(runs):
 
 def test_an_unknown_figure_is_refused_by_name(runs):
     with pytest.raises(ValueError, match="there is no figure 'fig7'"):
-        overview(read_all(runs), runs, figure="fig7", most=100)
+        overview(read_all(runs), figure="fig7", most=100)
 
 
 def test_a_figure_that_does_not_suit_the_runs_leaves_its_reason_and_the_rest(runs):
-    whole = overview(read_all(runs), runs, figure="finetune_grid", most=100)
+    whole = overview(read_all(runs), figure="finetune_grid", most=100)
     assert whole.notes[0].startswith("finetune_grid cannot be drawn: ")
     assert whole.title == "Test accuracy over weights pruned"

@@ -126,6 +126,7 @@ def spell(value: Any) -> str:
 
 def _refuse_mixtures(table: pd.DataFrame, by: Sequence[str]) -> None:
     others = [n for n in table.columns if is_setting(n) and n not in (*by, *_FREE) and not _in_variant(n, by)]
+    others = [n for n in others if _varies(table[n])]  # of a hundred settings, few do
     if not others or table.empty:
         return
     counts = table.groupby(list(by), dropna=False)[others].nunique(dropna=False).max()
@@ -140,10 +141,20 @@ def _refuse_mixtures(table: pd.DataFrame, by: Sequence[str]) -> None:
         )
 
 
+def _varies(column: pd.Series) -> bool:
+    """Whether ``column`` has more than one value; missing ones are equal."""
+    values = column.tolist()
+    if values and _missing(values[0]):
+        return bool(column.notna().any())
+    return bool(values) and values.count(values[0]) < len(values)
+
+
 def _drop_repeats(table: pd.DataFrame, by: Sequence[str], y: str) -> pd.DataFrame:
     """Keep the first of all rows with equal settings and equal ``y``."""
-    settings = [name for name in table.columns if is_setting(name) and name != "sweep"]
-    return table.drop_duplicates([*dict.fromkeys([*settings, *by, y])]) if "seed" in table else table
+    if "seed" not in table:
+        return table
+    names = dict.fromkeys([*(name for name in table.columns if is_setting(name) and name != "sweep"), *by, y])
+    return table.drop_duplicates([name for name in names if _varies(table[name])] or [y])
 
 
 def _repeat_column(table: pd.DataFrame, by: Sequence[str], y: str) -> list[str]:

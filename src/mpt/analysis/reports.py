@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,6 @@ def _is_whole(scores: dict[str, Any]) -> bool:
     )
 
 
-def histograms(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def histograms(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Layer -> histogram of its scores, without layers tied to others."""
     return {row["name"]: row["scores"] for row in report.get("layers", []) if row.get("scores") and not row.get("tied")}

@@ -220,10 +220,14 @@ def _read_run(directory: Path, name: str, runs: Runs) -> None:
         runs.unfinished.append(name)
     elif row["status"] != "done":
         runs.failed[name] = str(row.get("error", row["status"]))
-    elif wrong := [key for key, kind in _TYPES.items() if not isinstance(row.get(key), kind)]:
+    elif wrong := unusable(row):
         runs.unreadable[name] = f"result.json has no usable {', '.join(wrong)}"
     else:
-        runs.rows.append(flat_row(row, name) | _read_report(directory / "report.json", name, runs))
+        report = dict[str, Any]()
+        with skip_unreadable(runs, f"{name}/report.json"):
+            path = directory / "report.json"
+            report = report_row(read_report(path)) if path.is_file() else {}
+        runs.rows.append(flat_row(row, name) | report)
 
 
 _CELL = bool | int | float | str
@@ -253,18 +257,20 @@ def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"run": name, **flat, "variant": variant(flat)}
 
 
-def _read_report(path: Path, name: str, runs: Runs) -> dict[str, Any]:
+def report_row(report: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a ``report.json`` (see ``mpt-ticket report``) under ``report/``, and ``report/score_range``.
 
-    The range is the largest minus the smallest score of a layer, averaged over layers. An unreadable file adds nothing.
+    The range is the largest minus the smallest score of a layer, averaged over layers.
     """
-    with skip_unreadable(runs, f"{name}/{path.name}"):
-        report = read_report(path) if path.is_file() else {}
-        ranges = [histogram["max"] - histogram["min"] for histogram in histograms(report).values()]
-        numbers = {key: value for key, value in _flatten(report, "/").items() if isinstance(value, (int, float))}
-        numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
-        return {f"report/{key}": value for key, value in numbers.items()}
-    return {}
+    ranges = [histogram["max"] - histogram["min"] for histogram in histograms(report).values()]
+    numbers = {key: value for key, value in _flatten(report, "/").items() if isinstance(value, (int, float))}
+    numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
+    return {f"report/{key}": value for key, value in numbers.items()}
+
+
+def unusable(content: Mapping[str, Any]) -> list[str]:
+    """The keys of a finished run's result whose values no table can compute with."""
+    return [key for key, kind in _TYPES.items() if not isinstance(content.get(key), kind)]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def report(folder: Path, overrides: list[str]) -> str:
         raise ValueError(f"there is no folder {out.parent}: create it, or give another file with out=")
     if settings.watch:
         _serve(folder, settings)
-    path = write_page(folder, out, figure=settings.figure, speed=settings.speed)
+    path = write_page(folder, out, found=found, figure=settings.figure, speed=settings.speed)
     return f"page      {path}, {size(path.stat().st_size)}{'' if found else f': {folder} holds no runs yet'}"
 
 

@@ -44,9 +44,7 @@ def _record(folder: Path, runs: Sequence[Run]) -> str:
 
     settings = runs[0].settings
     found = states(folder)
-    content = digest(
-        json.dumps([(s.directory.name, s.state, result(s.directory).get("checksum")) for s in found]).encode()
-    )
+    content = digest(json.dumps([(s.directory.name, s.state, s.content.get("checksum")) for s in found]).encode())
     wanted = asked_for(settings.logger)
     missing = [kind for kind in wanted if not is_recorded(kind, folder, settings.logger, content)]
     if missing:

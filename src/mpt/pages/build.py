@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,12 +19,13 @@ from mpt.pages.charts import curves, gains, pictures, zero_kernels
 from mpt.pages.library import check_installed, pack_text, packed_library
 from mpt.pages.overview import Overview, overview
 from mpt.pages.read import Run, read_run
-from mpt.pages.tables import LAYER_HEAD, RUN_HEAD, facts, layer_table, run_table, settings_table, short_state
-from mpt.run.status import count_runs, states
+from mpt.pages.tables import LAYER_HEAD, RUN_HEAD, Pair, facts, layer_table, run_table, settings_table, short_state
+from mpt.run.status import State, count_runs, states
 from mpt.schema import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 FILE = "report.html"
 ASSETS = Path(__file__).with_name("assets")
@@ -50,12 +51,20 @@ class Detail:
 DETAILS = (Detail(400, 64, layers=True), Detail(200, 32), Detail(100, 20), Detail(60, 12), Detail(30, 8), Detail(12, 4))
 
 
-def write_page(folder: Path, out: Path | None = None, *, figure: str | None = None, speed: bool = False) -> Path:
+def write_page(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    found: Sequence[State] | None = None,
+    figure: str | None = None,
+    speed: bool = False,
+) -> Path:
     """Write the page of ``folder``, a run's directory or a folder of runs; return its path, ``FILE`` there by default.
 
     Args:
         folder: what to show.
         out: file to write.
+        found: the states of the runs in ``folder``; None if they are still to be read.
         figure: see :func:`mpt.pages.overview.overview`.
         speed: measure how fast the ticket of a single run is, for about a second.
 
@@ -63,14 +72,21 @@ def write_page(folder: Path, out: Path | None = None, *, figure: str | None = No
         ValueError: a package is missing, or there is no such folder or figure.
     """
     path = out or folder / FILE
-    write_atomically(path, build(folder, figure=figure, speed=speed).html)
+    write_atomically(path, build(folder, found=found, figure=figure, speed=speed).html)
     return path
 
 
-def build(folder: Path, *, figure: str | None = None, speed: bool = False, watched: bool = False) -> Page:
+def build(
+    folder: Path,
+    *,
+    found: Sequence[State] | None = None,
+    figure: str | None = None,
+    speed: bool = False,
+    watched: bool = False,
+) -> Page:
     """The page of ``folder``; see :func:`write_page`. With ``watched`` it looks for a newer one of its server."""
     check_installed()
-    found = states(folder)
+    found = states(folder) if found is None else found
     names = [str(state.directory.relative_to(folder)) for state in found]
     runs = [
         read_run(state, key=f"run-{number}", name=folder.resolve().name if name == "." else name)
@@ -80,7 +96,7 @@ def build(folder: Path, *, figure: str | None = None, speed: bool = False, watch
     measured = _speed(runs[0]) if alone and speed else None
     start = 0 if len(runs) <= 8 else 1 if len(runs) <= 27 else 2
     most = MAX_BYTES * max(1, -(-len(runs) // MAX_RUNS))
-    whole = None if alone else overview(runs, folder, figure=figure, most=DETAILS[start].points)
+    whole = None if alone else overview(runs, figure=figure, most=DETAILS[start].points)
     page = Page("", "")
     for detail in DETAILS[start:]:
         payloads = {run.key: payload(run, detail, speed=measured) for run in runs}
@@ -93,7 +109,7 @@ def build(folder: Path, *, figure: str | None = None, speed: bool = False, watch
 def payload(run: Run, detail: Detail, *, speed: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the page holds of one run: its section as HTML, its charts and its pictures."""
     charts = [*curves(run, most=detail.points, layers=detail.layers), *gains(run), *zero_kernels(run)]
-    shown = pictures(run, side=detail.side)
+    shown, settings = pictures(run, side=detail.side), settings_table(run)
     section = template("run.html").render(
         run=run,
         facts=facts(run, speed=speed or run.report.get("speed")),
@@ -101,9 +117,18 @@ def payload(run: Run, detail: Detail, *, speed: dict[str, Any] | None = None) ->
         pictures=shown,
         layer_head=LAYER_HEAD,
         layers=layer_table(run),
-        settings=settings_table(run),
+        settings=settings,
+        others=_other_settings(tuple(settings["other"])),
     )
     return {"html": section, "charts": charts, "pictures": shown}
+
+
+@lru_cache(maxsize=8)
+def _other_settings(others: tuple[Pair, ...]) -> Markup:
+    """The settings at their defaults, which most runs of a sweep share."""
+    from markupsafe import Markup
+
+    return Markup(template("settings.html").render(others=others))
 
 
 def _render(

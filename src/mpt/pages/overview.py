@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpt.analysis.aggregate import STATISTICS, spell, summary
@@ -14,7 +13,7 @@ from mpt.analysis.figures import FIGURES, Figure
 from mpt.analysis.labels import axis_factor, axis_label
 from mpt.analysis.lines import Line
 from mpt.analysis.plotting import get_figure
-from mpt.analysis.table import is_setting, read_runs, to_table
+from mpt.analysis.table import flat_row, is_setting, report_row, to_table, unusable
 from mpt.analysis.verdicts import judge
 from mpt.pages.charts import Chart, short, thin
 from mpt.pages.read import Run
@@ -62,12 +61,11 @@ class Overview:
     notes: list[str] = field(default_factory=list)
 
 
-def overview(runs: Sequence[Run], folder: Path, *, figure: str | None = None, most: int) -> Overview:
-    """The overview of ``runs`` in ``folder``.
+def overview(runs: Sequence[Run], *, figure: str | None = None, most: int) -> Overview:
+    """The overview of ``runs``.
 
     Args:
         runs: as :func:`mpt.pages.read.read_run` returns them.
-        folder: of the runs.
         figure: one of :data:`mpt.analysis.figures.FIGURES`; None for that of the sweep, or one that suits the runs.
         most: points of a curve.
 
@@ -78,8 +76,8 @@ def overview(runs: Sequence[Run], folder: Path, *, figure: str | None = None, mo
         get_figure(figure)
     counts = {state: number for state in STATES if (number := sum(run.state == state for run in runs))}
     progress = over_epochs(runs, most=most)
-    done = {str(run.name) for run in runs if run.state == "done"}
-    rows = [row for row in read_runs(folder).rows if row["run"] in done] if done else []
+    done = [run for run in runs if run.state == "done" and not unusable(run.result)]
+    rows = [flat_row(run.result, run.name) | report_row(run.report) for run in done]
     if not rows:
         note = (
             "No run has ended yet: the figure, the table and the verdicts follow." if runs else "There is no run yet."

@@ -11,7 +11,7 @@ from mpt.analysis.reports import read_report
 from mpt.files import checksum
 from mpt.run.config import read_config
 from mpt.run.result import METRICS_FILE, read_metrics
-from mpt.run.status import TICKET, State, result
+from mpt.run.status import TICKET, State
 from mpt.ticket.facts import read_facts
 
 
@@ -49,7 +49,7 @@ class Run:
 def read_run(state: State, *, key: str, name: str) -> Run:
     """The run whose ``state`` is known. Its ticket is decoded, with torch, only if the run left no facts of it."""
     directory, notes = state.directory, list[str]()
-    found = result(directory)
+    found = dict(state.content)
 
     def attempt(file: str, read: Any, empty: Any) -> Any:
         try:

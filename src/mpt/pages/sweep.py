@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from mpt.analysis.table import read_runs, to_table
 from mpt.pages.overview import wanted_figures
 from mpt.run.config import read_config
 from mpt.run.name import flat, purpose
-from mpt.run.status import State, result
+from mpt.run.status import State
 from mpt.schema import printable
 
 ALWAYS = ("model.name", "method.name", "prune", "width", "seed")  # settings with a column of their own
@@ -28,7 +28,7 @@ def runs_table(states: Sequence[State]) -> tuple[list[str], list[list[Any]]]:
 
     Numbers are as in ``result.json``, and None for a run that has none.
     """
-    results = [result(state.directory) for state in states]
+    results = [state.content for state in states]
     settings = [_settings(state, found) for state, found in zip(states, results, strict=True)]
     names = {name for each in settings for name in each if purpose(name) == "result" and name not in ALWAYS}
     varied = sorted(name for name in names if len({repr(each.get(name)) for each in settings}) > 1)
@@ -58,7 +58,7 @@ def sweep_figure(folder: Path, *, dpi: int = 110) -> np.ndarray | None:
     return None
 
 
-def _settings(state: State, found: dict[str, Any]) -> dict[str, Any]:
+def _settings(state: State, found: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return flat(found.get("config") or read_config(state.directory))
     except (OSError, ValueError):

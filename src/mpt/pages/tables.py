@@ -119,9 +119,13 @@ def settings_table(run: Run) -> dict[str, list[Pair]]:
 
 def _shipped(group: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """What mpt's own file of this choice says, flat; empty for another choice. Its name is only compared."""
-    names = {path.stem: path for path in (CONF / group).glob("*.yaml")}
-    path = names.get(str(chosen.get(f"{group}.name")))
+    path = _choices(group).get(str(chosen.get(f"{group}.name")))
     return {} if path is None else {key: value for key, value in _content(path).items() if key != "name"}
+
+
+@cache
+def _choices(group: str) -> dict[str, Path]:
+    return {path.stem: path for path in (CONF / group).glob("*.yaml")}
 
 
 @cache

@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,12 @@ _ERROR = 10_000  # characters of a process's error that are read
 
 @dataclass(frozen=True)
 class State:
-    """The state of one run, one of ``STATES``, and a text: why it failed, or how far it came."""
+    """The state of one run, one of ``STATES``; why it failed, or how far it came; and what ``result.json`` holds."""
 
     directory: Path
     state: str
     text: str = ""
+    content: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def finished_result(settings: Settings, directory: Path) -> dict[str, Any] | None:
@@ -200,17 +202,17 @@ def state(directory: Path) -> State:
     except OSError as error:
         return State(directory, "failed", sentence(error))
     if content.get("status") == "done" and (directory / TICKET).is_file() and not damage:
-        return State(directory, "done")
+        return State(directory, "done", "", content)
     if is_claimed(directory):
-        return State(directory, "running", _progress(directory))
+        return State(directory, "running", _progress(directory), content)
     if damage:
         remedy = "repeat the command to make it again" if (directory / CHECKPOINT).is_file() else "remove the directory"
-        return State(directory, "failed", f"{damage}: {remedy}")
+        return State(directory, "failed", f"{damage}: {remedy}", content)
     if content.get("status") == "failed":
-        return State(directory, "failed", str(content.get("error", "")))
+        return State(directory, "failed", str(content.get("error", "")), content)
     if content.get("status") != "done" and any((directory / name).exists() for name in (FILE, CONFIG)):
-        return State(directory, INTERRUPTED, _progress(directory))
-    return State(directory, "missing")
+        return State(directory, INTERRUPTED, _progress(directory), content)
+    return State(directory, "missing", "", content)
 
 
 def _progress(directory: Path) -> str:
@@ -241,7 +243,8 @@ def _in_queue(run: State, queued: dict[str, tuple[str, str]]) -> State:
     if run.state in ("done", "running") or run.directory.name not in queued:
         return run
     job, why = queued[run.directory.name]
-    return State(run.directory, "queued", ", ".join(filter(None, (f"SLURM job {job}", why, _progress(run.directory)))))
+    text = ", ".join(filter(None, (f"SLURM job {job}", why, _progress(run.directory))))
+    return replace(run, state="queued", text=text)
 
 
 def find_runs(folder: Path) -> tuple[set[Path], dict[Path, str]]:
