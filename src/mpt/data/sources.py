@@ -19,6 +19,7 @@ import torch
 from mpt.data.decoded import Normalization
 from mpt.data.facts import FACTS
 from mpt.data.folder import load_folder
+from mpt.data.idx import find_files, read_splits
 from mpt.data.images import (
     ImageData,
     Images,
@@ -201,6 +202,10 @@ def _torchvision(name: str, *, root: Path, download: bool) -> ImageData:
 
     kind, megabytes, mean, std, crop, flip = _TORCHVISION[name]
     dataset = getattr(datasets, kind)
+    packed = find_files(root, [file for file, _ in dataset.resources]) if hasattr(dataset, "resources") else None
+    if packed:  # in the folder itself, as Debian's dataset-fashion-mnist has them
+        train, test = (Images(as_pixels(p), torch.from_numpy(labels).long()) for p, labels in read_splits(packed, name))
+        return ImageData(name, train, test, tuple(dataset.classes), mean, std, crop, flip)
     try:
         try:
             train = dataset(root, train=True)
