@@ -12,6 +12,9 @@ from tests.analysis.conftest import curve, result, write
 from tests.pages.conftest import repeat
 
 
+WITH_INIT = (("biprop", "normal"), ("edge_popup", "constant"), ("dense", "normal"))
+
+
 def read_all(folder):
     return [
         read_run(state, key=f"run-{i}", name=str(state.directory.relative_to(folder)))
@@ -88,6 +91,13 @@ def test_a_sweep_of_the_papers_has_its_own_figure(tmp_path):
 def test_the_figure_suits_what_varies(tmp_path, rows, x, hue):
     figure = choose_figure(table_of(tmp_path, *rows))
     assert (figure.x, figure.hue) == (x, hue)
+
+
+def test_what_follows_from_the_method_is_not_in_the_name_of_a_line(tmp_path):
+    rows = [result(prune=p, method=m, method__init=init) for p in (0.5, 0.8) for m, init in WITH_INIT]
+    assert choose_figure(table_of(tmp_path, *rows)).hue == ("variant",)
+    other = result(prune=0.5, seed=1, method__init="another")
+    assert choose_figure(table_of(tmp_path / "more", *rows, other)).hue == ("variant", "method.init")
 
 
 def test_claims_that_can_be_tested_come_first(runs):

@@ -106,7 +106,7 @@ def summary(table: pd.DataFrame, *, y: str = "test_acc") -> pd.DataFrame:
     rows = points(table, by=by, y=y)
     columns = [name for name in BASE if name in by]
     columns += [name for name in by if name not in (*columns, "method") and rows[name].nunique(dropna=False) > 1]
-    implied = [name for name in columns if name not in BASE and _follows(rows, name, [*BASE])]
+    implied = [name for name in columns if name not in BASE and follows(rows, name, [*BASE])]
     return rows[[name for name in columns if name not in implied] + list(STATISTICS)]
 
 
@@ -187,7 +187,7 @@ def _in_variant(name: str, by: Sequence[str]) -> bool:
     return "variant" in by and name in ("method", "binary_activations", "learn_batchnorm")
 
 
-def _follows(rows: pd.DataFrame, name: str, base: Sequence[str]) -> bool:
+def follows(rows: pd.DataFrame, name: str, base: Sequence[str]) -> bool:
     """True if ``name`` has one value for each combination of ``base``, so that it distinguishes no rows."""
     base = [column for column in base if column in rows]
     return bool(base) and bool((rows.groupby(base, dropna=False)[name].nunique(dropna=False) == 1).all())

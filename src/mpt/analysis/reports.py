@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,3 +65,25 @@ def _is_whole(scores: dict[str, Any]) -> bool:
 def histograms(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Layer -> histogram of its scores, without layers tied to others."""
     return {row["name"]: row["scores"] for row in report.get("layers", []) if row.get("scores") and not row.get("tied")}
+
+
+def report_row(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a ``report.json`` (see ``mpt-ticket report``) under ``report/``, and ``report/score_range``.
+
+    The range is the largest minus the smallest score of a layer, averaged over layers.
+    """
+    ranges = [histogram["max"] - histogram["min"] for histogram in histograms(report).values()]
+    numbers = {key: value for key, value in flatten(report, "/").items() if isinstance(value, (int, float))}
+    numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
+    return {f"report/{key}": value for key, value in numbers.items()}
+
+
+def flatten(nested: Mapping[str, Any], mark: str, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries; a list becomes its JSON text, an empty list None."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, mark, f"{prefix}{key}{mark}")
+        else:
+            flat[f"{prefix}{key}"] = (json.dumps(value) if value else None) if isinstance(value, list) else value
+    return flat

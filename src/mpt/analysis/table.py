@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.reports import histograms, read_report
+from mpt.analysis.reports import flatten, read_report, report_row
 from mpt.files import is_stream, write_atomically
 from mpt.run.name import purpose
 from mpt.run.result import FILE, read_result
@@ -223,11 +223,10 @@ def _read_run(directory: Path, name: str, runs: Runs) -> None:
     elif wrong := unusable(row):
         runs.unreadable[name] = f"result.json has no usable {', '.join(wrong)}"
     else:
-        report = dict[str, Any]()
-        with skip_unreadable(runs, f"{name}/report.json"):
-            path = directory / "report.json"
-            report = report_row(read_report(path)) if path.is_file() else {}
-        runs.rows.append(flat_row(row, name) | report)
+        path, flat = directory / "report.json", flat_row(row, name)
+        with skip_unreadable(runs, f"{name}/{path.name}"):
+            flat |= report_row(read_report(path)) if path.is_file() else {}
+        runs.rows.append(flat)
 
 
 _CELL = bool | int | float | str
@@ -248,24 +247,13 @@ def _is_column(key: str) -> bool:
 
 def flat_row(row: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A ``result.json`` as one flat row: its own keys, then the settings of its ``config`` that have no such key."""
-    columns = _flatten({key: value for key, value in row.items() if key not in ("config", "checksum")}, "/")
-    config = _flatten(row.get("config") or {}, ".")
+    columns = flatten({key: value for key, value in row.items() if key not in ("config", "checksum")}, "/")
+    config = flatten(row.get("config") or {}, ".")
     settings = {name: config[f"trainer.{name}"] for name in SETTINGS if f"trainer.{name}" in config}
     flat = settings | {key: value for key, value in config.items() if _is_column(key)} | columns
     if flat.get("seconds") and flat.get("epochs"):
         flat["seconds_per_epoch"] = flat["seconds"] / flat["epochs"]
     return {"run": name, **flat, "variant": variant(flat)}
-
-
-def report_row(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a ``report.json`` (see ``mpt-ticket report``) under ``report/``, and ``report/score_range``.
-
-    The range is the largest minus the smallest score of a layer, averaged over layers.
-    """
-    ranges = [histogram["max"] - histogram["min"] for histogram in histograms(report).values()]
-    numbers = {key: value for key, value in _flatten(report, "/").items() if isinstance(value, (int, float))}
-    numbers |= {"score_range": sum(ranges) / len(ranges)} if ranges else {}
-    return {f"report/{key}": value for key, value in numbers.items()}
 
 
 def unusable(content: Mapping[str, Any]) -> list[str]:
@@ -280,17 +268,6 @@ def skip_unreadable(runs: Runs, file: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         runs.unreadable[file] = f"cannot be read ({type(error).__name__}: {error})"
-
-
-def _flatten(nested: Mapping[str, Any], mark: str, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries; a list becomes its JSON text, an empty list None."""
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, mark, f"{prefix}{key}{mark}")
-        else:
-            flat[f"{prefix}{key}"] = (json.dumps(value) if value else None) if isinstance(value, list) else value
-    return flat
 
 
 def _rank(column: str) -> tuple[int, int, str]:

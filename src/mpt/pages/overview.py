@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mpt.analysis.aggregate import STATISTICS, spell, summary
+from mpt.analysis.aggregate import STATISTICS, follows, spell, summary
 from mpt.analysis.claims import CLAIMS
 from mpt.analysis.drawing import lines, select_runs
 from mpt.analysis.figures import FIGURES, Figure
 from mpt.analysis.labels import axis_factor, axis_label
 from mpt.analysis.lines import Line
 from mpt.analysis.plotting import get_figure
-from mpt.analysis.table import flat_row, is_setting, report_row, to_table, unusable
+from mpt.analysis.reports import report_row
+from mpt.analysis.table import flat_row, is_setting, to_table, unusable
 from mpt.analysis.verdicts import judge
 from mpt.pages.charts import Chart, short, thin
 from mpt.pages.read import Run
@@ -107,7 +108,7 @@ def choose_figure(table: pd.DataFrame) -> Figure:
     varied = [c for c in table if is_setting(c) and c not in _FREE and table[c].nunique(dropna=False) > 1]
     numbers = [c for c in varied if table[c].dtype.kind in "iuf" and table[c].notna().all()]
     x = next((c for c in ("prune", "width", *numbers) if c in numbers), "prune")
-    others = [c for c in varied if c not in (x, "model", "data")]
+    others = [c for c in varied if c not in (x, "model", "data") and not follows(table, c, ["variant"])]
     return get_figure(None, x=x, y="test_acc", hue=("variant", *others[:_HUES]), panel=("data", "model"))
 
 
