@@ -26,6 +26,8 @@ ENVIRONMENT = {
 NOISE = (  # what differs from run to run
     (re.compile(rf"{re.escape(tempfile.gettempdir())}/tmp\w+"), "runs"),
     (re.compile(r" +[\d,]+ images/s( +[\w. ]+ left)?"), ""),
+    (re.compile(r"^time        about .*\n", re.MULTILINE), ""),
+    (re.compile(r" \(native bf16: .*\)"), ""),
 )
 
 

@@ -11,7 +11,6 @@ from mpt.run.status import states
 from tests.analysis.conftest import curve, result, write
 from tests.pages.conftest import repeat
 
-
 WITH_INIT = (("biprop", "normal"), ("edge_popup", "constant"), ("dense", "normal"))
 
 

@@ -8,7 +8,6 @@ A column has one name everywhere. Plain names (``prune width model method test_a
 from __future__ import annotations
 
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

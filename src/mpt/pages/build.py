@@ -25,7 +25,6 @@ from mpt.schema import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from markupsafe import Markup
 
 FILE = "report.html"
 ASSETS = Path(__file__).with_name("assets")
@@ -124,11 +123,9 @@ def payload(run: Run, detail: Detail, *, speed: dict[str, Any] | None = None) ->
 
 
 @lru_cache(maxsize=8)
-def _other_settings(others: tuple[Pair, ...]) -> Markup:
-    """The settings at their defaults, which most runs of a sweep share."""
-    from markupsafe import Markup
-
-    return Markup(template("settings.html").render(others=others))
+def _other_settings(others: tuple[Pair, ...]) -> str:
+    """The settings at their defaults as HTML, which most runs of a sweep share."""
+    return str(template("settings.html").render(others=others))
 
 
 def _render(
