@@ -74,6 +74,7 @@ def test_report_must_be_true_false_or_html(folder):
     assert "report must be true, false or html, got pdf" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_writes_its_page_when_it_ends(folder):
     command("train", "-m", *SMALL, "prune=0.5,0.7", "report=html", "hydra.sweep.dir=runs/many", cwd=folder)
     assert "<title>many</title>" in (folder / "runs" / "many" / "report.html").read_text()

@@ -93,6 +93,7 @@ def test_three_views_of_an_image_add_their_divergence_to_the_loss_and_only_the_c
     assert module.train_loss.compute().item() == pytest.approx(plain.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_test_images_are_measured_in_the_chosen_epochs_and_the_last_and_the_ticket_stays(tmp_path):
     options = (*SMALL, "data.val_size=64", "select=best_val", "optim.lr=1.0", "epochs=5")
     results, tickets = [], []
@@ -113,6 +114,7 @@ def test_test_images_are_measured_in_the_chosen_epochs_and_the_last_and_the_tick
     assert "this run is finished" in again.stdout  # the ticket does not depend on it
 
 
+@pytest.mark.slow
 def test_a_run_that_resumes_goes_on_measuring_the_chosen_epochs(tmp_path, monkeypatch):
     options = (*SMALL, "evaluate_every=2", "epochs=5")
     command("train", *options, "hydra.run.dir=whole", cwd=tmp_path)

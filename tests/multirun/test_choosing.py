@@ -35,6 +35,7 @@ def mine(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_each_point_gets_the_value_that_is_best_on_held_out_images(mine):
     output = command("train", *AXES, cwd=mine).stdout
     assert "pick (paper): 2 runs in runs/pick: 0 done" in output

@@ -10,6 +10,7 @@ from tests.recordings import events, offline
 AXES = (*SMALL, "epochs=1", "prune=0.5,0.8", "hydra.mode=MULTIRUN", "hydra.sweep.dir=runs/own")
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_is_replayed_into_tensorboard_once(tmp_path):
     command("train", *AXES, cwd=tmp_path)
     folder = tmp_path / "runs" / "own"
