@@ -81,6 +81,10 @@ def test_noise_is_what_differs_between_machines_and_moments():
     line = "epoch   3/20  loss 0.5  train/acc  96.20 %  flips 0.55 %"
     assert make.without_noise(f"{line}  12,345 images/s  2 minutes 1 second left\nnext") == f"{line}\nnext"
     assert make.without_noise(f"{line}  45 images/s") == line
+    assert make.without_noise("a\ntime        about 9 seconds for 9 epochs\nb") == "a\nb"
+    assert make.without_noise("device      cpu, 1 process, 32-true (native bf16: faster)") == (
+        "device      cpu, 1 process, 32-true"
+    )
 
 
 @pytest.mark.slow
