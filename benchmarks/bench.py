@@ -14,7 +14,7 @@ ratios within the rounds, so that a drifting machine favours no alternative. All
         IteRand      torch.kthvalue, whose value the host waits for
         torchao      clamped scores and torch.kthvalue, as in its supermask layers
     epoch        the training part of an epoch, cropped and flipped by the same loader
-        mpt-train    the second epoch of mpt-train, with its default precision and layout
+        mpt-train    the second epoch of mpt-train, in float32, and in bfloat16 if the device computes in it
         bare         a bare loop over the same step, with the fused optimizer of mpt-train
         naive        a bare loop over the same search with one full sort per layer and forward, float32, contiguous in
                      memory; the others are channels-last
@@ -155,8 +155,9 @@ def measure_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
         if name in names:
             yield rivals_row(name, rounds=rounds)
     for name in names:
-        if name in EPOCHS:
-            yield epoch_row(name, rounds=rounds)
+        for precision in PRECISIONS if name in EPOCHS else ():
+            if precision == "float32" or native_bf16():
+                yield epoch_row(name, precision=precision, rounds=rounds)
     for n in SCORES:
         yield search_row(n, rounds=5 * rounds)
         yield selection_row(n, rounds=5 * rounds)

@@ -27,9 +27,8 @@ NOTES = """\
   float32. Instructions for int8 matrices (VNNI, AMX) help the int8 models alone.
 - With binary activations and untrained batch-norm, sums of exactly 0 are ties, which float32 torch rounds to either
   sign. The engine computes them exactly, and is compared with torch in float64.
-- The figures with vectors of 16 are of an earlier engine: LLVM made its unrolled code, and its inputs were cut neither
-  for lists nor for unrolled code.
-- [ENGINE_ZEN4.md](ENGINE_ZEN4.md) has earlier figures of a machine with AVX-512 and without AMX.
+- The figures of the Intel processor are of an earlier engine: LLVM made its unrolled code, and its inputs were cut
+  neither for lists nor for unrolled code.
 """
 Row = dict[str, Any]
 Rows = dict[tuple[Any, ...], Row]

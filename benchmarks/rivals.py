@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from click import unstyle
 from torch import Tensor, nn
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
@@ -38,7 +39,8 @@ def make(dense: nn.Module, images: Tensor, threads: int, *, folder: Path, missin
                 call = maker(dense, images, threads, files)
                 call()
             except Exception as error:  # any of five large libraries may fail in its own way: the table says so
-                missing[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+                first, *_ = unstyle(str(error)).strip().splitlines() or [""]
+                missing[name] = f"{type(error).__name__}: {first}"
             else:
                 calls[name] = call
     return calls

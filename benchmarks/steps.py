@@ -134,10 +134,9 @@ def random_data(count: int) -> ImageData:
     return ImageData("random", train, test, tuple("0123456789"), mean=(0.5,) * 3, std=(0.25,) * 3, crop=4, flip=True)
 
 
-def epoch_row(name: str, *, rounds: int) -> Row:
+def epoch_row(name: str, *, precision: str, rounds: int) -> Row:
     """Images per second of an epoch of mpt-train, of a bare loop over the same step, and of the naive search."""
     data, backbone = random_data(BATCHES * BATCH), BACKBONES[name]()
-    precision = "bf16" if native_bf16() else "float32"
 
     def loop(net: nn.Module, *, precision: str, layout: torch.memory_format, fused: bool) -> Callable[[], None]:
         channels_last = layout == torch.channels_last
@@ -146,15 +145,15 @@ def epoch_row(name: str, *, rounds: int) -> Row:
         return lambda: [step(batch.images, batch.labels) for batch in loader] and None
 
     runs: dict[str, Callable[[], object]] = {
-        "mpt-train": partial(mpt_train_epoch, name, data),
+        "mpt-train": partial(mpt_train_epoch, name, data, precision=precision),
         "bare": loop(biprop(backbone), precision=precision, layout=torch.channels_last, fused=True),
         "naive": loop(full_sort(backbone), precision="float32", layout=torch.contiguous_format, fused=False),
     }
     seconds = in_turn(runs, rounds=rounds)
-    return Row(f"epoch {name}", seconds, base="mpt-train", batch=BATCH, images=len(data.train))
+    return Row(f"epoch {name} {precision}", seconds, base="mpt-train", batch=BATCH, images=len(data.train))
 
 
-def mpt_train_epoch(name: str, data: ImageData) -> float:
+def mpt_train_epoch(name: str, data: ImageData, *, precision: str) -> float:
     """Seconds of the training part of the second epoch of ``mpt-train model=NAME prune=0.8`` on ``data``."""
     from mpt.experiment import train
     from mpt.run.compose import compose, settings_of
@@ -162,6 +161,7 @@ def mpt_train_epoch(name: str, data: ImageData) -> float:
 
     model, *rest = name.split()  # "torchvision resnet18"
     overrides = [f"model={model}", *(f"model.name={one}" for one in rest)]
+    overrides += [f"trainer.precision={'bf16-mixed' if precision == 'bf16' else '32-true'}"]
     overrides += [f"prune={PRUNE}", f"batch={BATCH}", "epochs=2", "trainer.progress=false"]
     settings = settings_of(compose("train", overrides, Settings), Settings)
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(train, "load_data", return_value=data):
