@@ -90,6 +90,34 @@ def test_equal_scores_are_left_to_the_mask(selection, chosen):
     assert sum(kept) == pytest.approx(0.2 * n, abs=2)
 
 
+@pytest.mark.parametrize("small", [{1}, {0, 1}, {3}])
+def test_a_layer_without_any_of_the_largest_scores_keeps_its_first_largest(small, monkeypatch, chosen):
+    method = mpt.Biprop(prune=0.5, selection="global")
+    one, other = make(method), make(method)
+    for net in (one, other):
+        for place in small:
+            scores = list(ticket_layers(net).values())[place].scores.data.mul_(1e-6)
+            scores.clamp_(max=scores.flatten().topk(3).values[-1].item())  # three equal ones
+    quick_ones = [step(one, seed=seed) for seed in range(2)]
+    assert one[0].selection.alone == small
+    assert chosen
+    monkeypatch.setattr(quick, "arrays", lambda layer, *, least=0: None)
+    for seed, expected in enumerate(quick_ones):
+        assert_same(step(other, seed=seed), expected)
+    assert [int(mask.sum()) for mask in current_masks(one).values()][min(small)] == 1
+
+
+@pytest.mark.parametrize("expected", [{1}, {0, 1, 2}, {3}])
+def test_layers_expected_to_be_without_the_largest_scores_may_be_others(expected, monkeypatch):
+    method = mpt.Biprop(prune=0.5, selection="global")
+    one, other = make(method), make(method)
+    one[0].selection.alone = expected
+    first = step(one)
+    assert one[0].selection.alone == set()
+    monkeypatch.setattr(quick, "arrays", lambda layer, *, least=0: None)
+    assert_same(step(other), first)
+
+
 @pytest.mark.parametrize("hint", ["right", "wrong", "absurd"])
 def test_a_hint_may_be_wrong(hint, chosen, monkeypatch):
     method = mpt.Biprop(prune=0.8)

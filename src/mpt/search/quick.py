@@ -66,24 +66,91 @@ def choose_own(layer: Searched, *, kept: int) -> Choice | None:
     return choices[0] if choices else None
 
 
-def choose_kept(layers: Sequence[Searched], *, kept: int, signs: Sequence[np.ndarray | None]) -> list[Choice] | None:
+def choose_kept(
+    layers: Sequence[Searched], *, kept: int, signs: Sequence[np.ndarray | None], alone: set[int] | None = None
+) -> list[Choice] | None:
     """What each of ``layers`` keeps if they keep ``kept`` weights together; None if the two passes cannot tell.
 
-    ``signs`` is the memory for each layer's signs, or None for a single layer.
+    A layer without any of the largest scores keeps its own largest, in place of the least important of the others.
+
+    Args:
+        layers: of one network.
+        kept: at least one for each layer.
+        signs: the memory for each layer's signs, or None for a single layer, whose signs last until the next call.
+        alone: places of layers to expect to be without any of the largest scores; wrong ones cost time. It becomes the
+            places of the layers that are.
     """
     found = [arrays(layer, least=least_size(layers)) for layer in layers]
     if not all(found):
         return None
-    absolute, pairs = layers[0].method.score_abs, [pair for pair in found if pair]
-    scores = [pair[0] for pair in pairs]
+    pairs, alone = [pair for pair in found if pair], set() if alone is None else alone
+    for start in (set(alone), set[int]()) if alone else (set[int](),):
+        chosen = _choose_with(start, layers, pairs, kept, signs)
+        if chosen:
+            alone.clear()
+            alone |= start
+            return chosen
+    return None
+
+
+def _choose_with(
+    alone: set[int],
+    layers: Sequence[Searched],
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    kept: int,
+    signs: Sequence[np.ndarray | None],
+) -> list[Choice] | None:
+    """:func:`choose_kept` if the layers at the places ``alone``, which may grow, have none of the largest scores."""
+    empty: set[int] = set()
+    while True:
+        alone |= empty
+        rest = [place for place in range(len(layers)) if place not in alone]
+        if kept - len(alone) > sum(pairs[place][0].size for place in rest):
+            return None
+        cut, some = _choose_together(
+            [layers[place] for place in rest],
+            [pairs[place] for place in rest],
+            kept - len(alone),
+            [signs[p] for p in rest],
+        )
+        empty = {place for place, choice in zip(rest, some, strict=True) if choice.ones == 0} if some else set()
+        if not empty:
+            break
+    choices = dict(zip(rest, some, strict=True)) if some else {}
+    for place in alone if choices else ():
+        largest, choice = _choose_largest(layers[place], pairs[place], signs[place])
+        if choice and largest < cut:
+            choices[place] = choice
+    return [choices[place] for place in range(len(layers))] if len(choices) == len(layers) else None
+
+
+def _choose_largest(
+    layer: Searched, pair: tuple[np.ndarray, np.ndarray], signs: np.ndarray | None
+) -> tuple[np.float32, Choice | None]:
+    """The largest importance of ``layer`` and the choice that keeps its first weight of that importance."""
+    scores, absolute = pair[0], layer.method.score_abs
+    largest = np.float32(max(scores.max(), -scores.min()) if absolute else scores.max())
+    choice = choose(*pair, largest, absolute=absolute, signs=signs)
+    alone = _without_surplus([layer], [choice] if choice else [], [pair], 1, largest)
+    return largest, alone[0] if alone else None
+
+
+def _choose_together(
+    layers: Sequence[Searched],
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    kept: int,
+    signs: Sequence[np.ndarray | None],
+) -> tuple[np.float32, list[Choice]]:
+    """The least importance kept, and the choices of the ``kept`` largest scores; no choices if that is not known."""
+    absolute, scores = layers[0].method.score_abs, [pair[0] for pair in pairs]
     hint = threshold.take_hint(layers[0].scores.data_ptr())
     for value in (hint, None) if hint is not None else (None,):
         cut = threshold.near_last(scores, kept, absolute=absolute) if value is None else value
         choices = [choose(*pair, cut, absolute=absolute, signs=own) for pair, own in zip(pairs, signs, strict=True)]
         chosen = _without_surplus(layers, [choice for choice in choices if choice], pairs, kept, cut)
         if len(chosen) == len(layers):
-            return chosen
-    return None
+            break
+    return cut, chosen
 
 
 def _without_surplus(
@@ -105,7 +172,7 @@ def _without_surplus(
             last = found[_ranks(layers[place].scores, found)][-surplus:]
             choices[place] = choices[place].without(last, pairs[place][1])
             surplus -= len(last)
-    return choices if surplus == 0 and min(choice.ones for choice in choices) > 0 else []
+    return choices if surplus == 0 else []
 
 
 def _ranks(scores: Tensor, places: np.ndarray) -> np.ndarray:

@@ -119,6 +119,10 @@ class Together(Selection):
 class Global(Together):
     """Keeps the right number of weights in the whole network, and at least one in each layer."""
 
+    def __init__(self, net: nn.Module, method: Method) -> None:
+        super().__init__(net, method)
+        self.alone = set[int]()  # places of layers that kept only their largest score at the last selection
+
     def mask(self, layer: TicketLayer) -> Tensor:
         if self.masks:
             return self.masks[layer.place]
@@ -130,7 +134,7 @@ class Global(Together):
     def choose(self, layer: TicketLayer) -> Choice | None:
         if self.masks:
             return None
-        choices = self.choices or choose_kept(self.layers, kept=self.kept, signs=self._signs()) or []
+        choices = self.choices or choose_kept(self.layers, kept=self.kept, signs=self._signs(), alone=self.alone) or []
         self.choices = choices if self.opened else []
         return self._of(layer, choices)
 
