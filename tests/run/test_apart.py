@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mpt.run.apart import hold_devices
+from mpt.run.apart import DIRECTORY, hand_on, hold_devices
 from mpt.run.claim import hold_claim
 from tests.console import SMALL, left_behind, results
 
@@ -20,6 +20,17 @@ def test_a_device_belongs_to_one_process(tmp_path, monkeypatch):
         assert sorted(first + others) == ["0", "1", "2"]
     with hold_devices(3, ["0", "1", "2"]) as every:
         assert every == ["0", "1", "2"]
+
+
+def test_a_directory_is_handed_on_while_a_run_trains_and_then_no_more(tmp_path, monkeypatch):
+    monkeypatch.setenv(DIRECTORY, "of a sweep")
+    with hand_on(tmp_path):
+        assert os.environ[DIRECTORY] == str(tmp_path)
+    assert os.environ[DIRECTORY] == "of a sweep"
+    monkeypatch.delenv(DIRECTORY)
+    with hand_on(tmp_path):
+        pass
+    assert DIRECTORY not in os.environ
 
 
 @pytest.mark.slow

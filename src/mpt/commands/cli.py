@@ -15,7 +15,7 @@ from mpt.commands.study import study
 from mpt.errors import give_up, is_mendable
 from mpt.phases import say
 from mpt.processes import is_first, is_torchrun
-from mpt.run.apart import APART, follow_parent
+from mpt.run.apart import APART, DIRECTORY, follow_parent
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.signals import Interrupted, cause, describe_with, unwind
 
@@ -269,8 +269,8 @@ def _directory(settings: Settings, choice: str) -> Path:
     """The directory of a single run: ``choice`` (hydra.run.dir) if the user set it, else named by the settings."""
     from mpt.run.name import run_name
 
-    if "MPT_DIRECTORY" in os.environ and ("LOCAL_RANK" in os.environ or APART in os.environ):
-        return Path(os.environ["MPT_DIRECTORY"])  # from the first process of this run, or from the sweep
+    if DIRECTORY in os.environ and ("LOCAL_RANK" in os.environ or APART in os.environ):
+        return Path(os.environ[DIRECTORY])  # from the first process of this run, or from the sweep
     return Path(choice) if choice not in (".", "") else Path(settings.runs) / run_name(settings)
 
 

@@ -8,7 +8,6 @@ finished epoch.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +44,7 @@ from mpt.experiment.trainer import build_trainer, monitor_of, stop_children
 from mpt.files import write_atomically
 from mpt.phases import note, say, tell
 from mpt.processes import group, is_first
+from mpt.run.apart import hand_on
 from mpt.run.config import write_config
 from mpt.run.name import run_digest
 from mpt.run.result import write_result
@@ -268,10 +268,9 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
     if checkpoint.exists():
         with together():
             check_checkpoint(checkpoint, net, run=run_digest(settings))
-    os.environ["MPT_DIRECTORY"] = str(directory.resolve())  # the other processes of this run read it
     if checkpoint.is_file() and trainer.is_global_zero:
         tell(f"resuming from {checkpoint}")
-    with freed_memory_kept():
+    with freed_memory_kept(), hand_on(directory):
         trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
     net.to("cpu")
 

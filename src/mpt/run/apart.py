@@ -22,8 +22,22 @@ from mpt.run.claim import ClaimedError, hold_claim
 from mpt.signals import PATIENCE, Interrupted
 
 APART = "MPT_APART"  # set in the child, whose parent names and claims the directory
+DIRECTORY = "MPT_DIRECTORY"  # of the run that a process belongs to, set by the one that started it
 _OF_A_RANK = ("LOCAL_RANK", "GLOBAL_RANK", "RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK")
 _OF_THE_PARENT = (*_OF_A_RANK, "MASTER_ADDR", "MASTER_PORT", "HYDRA_FULL_ERROR")
+
+
+@contextmanager
+def hand_on(directory: Path) -> Iterator[None]:
+    """Inside, processes that start get the ``directory`` of their run; a later run of this process does not."""
+    before = os.environ.get(DIRECTORY)
+    os.environ[DIRECTORY] = str(directory.resolve())
+    try:
+        yield
+    finally:
+        del os.environ[DIRECTORY]
+        if before is not None:
+            os.environ[DIRECTORY] = before
 
 
 def run_apart(
@@ -51,7 +65,7 @@ def run_apart(
         for name, value in os.environ.items()
         if name not in _OF_THE_PARENT and not name.startswith(("SLURM_", "SUBMITIT_"))
     }
-    variables |= {APART: "1", "MPT_DIRECTORY": str(directory.resolve()), "PYTHONSAFEPATH": "1", **environment}
+    variables |= {APART: "1", DIRECTORY: str(directory.resolve()), "PYTHONSAFEPATH": "1", **environment}
     child = subprocess.Popen(
         command, env=variables, cwd=cwd, stdin=subprocess.PIPE, start_new_session=True, pass_fds=(claim,)
     )
