@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import pytest
@@ -208,18 +210,25 @@ def test_runs_with_a_dense_network_are_timed_and_drawn(tmp_path):
     assert right.get_lines()[0].get_xdata()[0] == pytest.approx(rows[1]["bits"], rel=1e-4)
 
 
-@pytest.mark.slow
-def test_the_rivals_give_the_logits_of_torch_where_they_are_installed(tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("openvino")
-    monkeypatch.delitem(rivals.RIVALS, "torch.compile")  # compiles C++ for most of a minute
-    net = tiny().eval()
-    images, missing = torch.randn(2, 3, 32, 32), {}
+def largest_differences(folder):
+    """By how much the logits of each rival differ from torch's, by the largest logit; and what is missing."""
+    del rivals.RIVALS["torch.compile"]  # compiles C++ for most of a minute
+    net, images, missing = tiny().eval(), torch.randn(2, 3, 32, 32), {}
     with torch.no_grad():
         wanted = net(images)
-        calls = rivals.make(net, images, 1, folder=tmp_path, missing=missing)
-        assert (missing, len(calls)) == ({}, 4)
-        for name, call in calls.items():
-            bound = 0.1 if "int8" in name else 1e-5
-            logits = torch.as_tensor(call()[0])
-            assert float((logits - wanted).abs().max()) <= bound * float(wanted.abs().max()), name
+        calls = rivals.make(net, images, 1, folder=folder, missing=missing)
+        logits = {name: torch.as_tensor(call()[0]) for name, call in calls.items()}
+    found = {name: float((one - wanted).abs().max() / wanted.abs().max()) for name, one in logits.items()}
+    return found, missing
+
+
+@pytest.mark.slow
+def test_the_rivals_give_the_logits_of_torch_where_they_are_installed(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino")
+    # in a process of its own: OpenVINO leaves a freed stack for signals behind, and the next signal ends the process
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        differences, missing = pool.submit(largest_differences, tmp_path).result()
+    assert (missing, len(differences)) == ({}, 4)
+    for name, difference in differences.items():
+        assert difference <= (0.1 if "int8" in name else 1e-5), name
