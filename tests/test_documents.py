@@ -98,24 +98,18 @@ class Reader:
             self.run_python(block)
         elif block.language == "sh":
             for words in block.commands():
-                slow = block.mark == "slow"
-                self.run(words, apart=slow and "process" in block.reason, forked=slow)
+                self.run(words, apart=block.mark == "slow" and "process" in block.reason)
 
     def run_python(self, block: Block) -> None:
         with self.importing(str(self.folder)), contextlib.chdir(self.folder), contextlib.redirect_stdout(io.StringIO()):
             exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
 
-    def run(self, words: list[str], *, apart: bool = False, forked: bool = False) -> None:
+    def run(self, words: list[str], *, apart: bool) -> None:
         if words[0] == "export":
             name, _, value = words[1].partition("=")
             self.variables[name] = value
         elif words[0] in CHECKED:
             self.check(words)
-        elif words[0].startswith("mpt-") and forked and not apart:
-            log = self.folder.parent / "log"
-            with mock.patch.dict(os.environ, self.variables):
-                process = console.fork(words[0].removeprefix("mpt-"), *words[1:], cwd=self.folder, out=log)
-            assert process.wait(250) == 0, f"{shlex.join(words)}\n{log.read_text()}"
         elif words[0].startswith("mpt-") and not apart:
             path = self.variables.get("PYTHONPATH")
             with self.importing(*([str(self.folder / path)] if path else [])):
@@ -135,7 +129,7 @@ class Reader:
         if words[:2] == ["make", "demo"]:
             recipe = re.search(r"(?m)^demo:.*\n((?:\t.*\n)+)", MAKEFILE)[1]
             for command in re.findall(r"\$\(BIN\)/(mpt-.*)", recipe):
-                self.run(shlex.split(command))
+                self.run(shlex.split(command), apart=False)
 
     @contextlib.contextmanager
     def importing(self, *paths: str):
