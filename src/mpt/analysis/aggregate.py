@@ -13,8 +13,9 @@ from mpt.analysis.table import BASE, SETTINGS, is_setting
 if TYPE_CHECKING:
     import pandas as pd
 
-_FREE = ("seed", "sweep", "ticket_digest")  # runs of one point may differ in these if their seeds differ too
-_CHOICES = ("sweep", "ticket_digest", "run", "epoch", "layer")  # columns that can select one of several rows of a seed
+_OF_FILES = ("ticket_digest", "distill_checksum")
+_FREE = ("seed", "sweep", *_OF_FILES)  # runs of one point may differ in these if their seeds differ too
+_CHOICES = ("sweep", *_OF_FILES, "run", "epoch", "layer")  # columns that can select one of several rows of a seed
 STATISTICS = ("mean", "lowest", "highest", "n")
 
 

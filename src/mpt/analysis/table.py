@@ -30,7 +30,7 @@ SETTINGS = (  # settings of a run, in the sort order of a table; settings of gro
     *("sweep", "budget", "data", "data_checksum", "model", "method", "binary_activations", "spline_t"),
     *("learn_batchnorm", "width", "prune", "dense", "trained", "layers", "ticket_digest", "batch", "last_batch"),
     *("epochs", "limit_batches", "label_smoothing", "sync_batchnorm", "channels_last", "precision", "processes"),
-    *("protocol", "select", "seed"),
+    *("distill_checksum", "distill_weight", "distill_temperature", "protocol", "select", "seed"),
 )
 MAX_COLUMNS = 10_000  # of a table that is read; a run of the largest network has about 2,000
 BASE = ("data", "model", "variant", "width", "prune")

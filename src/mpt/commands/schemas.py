@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpt.run.ranges import PRUNE, SEED, Range, above, at_least, between, one_of, share
-from mpt.run.settings import ACCELERATORS, Data, OptionalOpen, dial
+from mpt.run.ranges import PRUNE, SEED, Range, above, at_least, between, dial, one_of, share
+from mpt.run.settings import ACCELERATORS, Data, OptionalOpen
 
 FORMS, KEEPS = ("binary", "real", "doubling"), ("fewest", "closest")
 ENGINES = ("torch", "lists", "unrolled")

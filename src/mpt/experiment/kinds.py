@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
+from mpt.files import checksum
 from mpt.phases import say, stop
 from mpt.processes import group, is_first
 from mpt.run.check import check_given
@@ -33,6 +34,7 @@ def resolve(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     settings = _resolve_finetuning(composed, overrides) if "ticket" in composed else settings_of(composed, Settings)
     check_processes(vars(settings.trainer))
     check_given(settings, given_keys(overrides))
+    settings = _with_teacher(settings)
     root = settings.data.root
     absolute = str(Path(root).expanduser().resolve()) if root else root
     return replace(settings, data=replace(settings.data, root=absolute))
@@ -42,6 +44,19 @@ def _resolve_finetuning(composed: DictConfig, overrides: Sequence[str]) -> Setti
     from mpt.experiment.finetune import complete
 
     return complete(composed, given_keys(overrides))
+
+
+def _with_teacher(settings: Settings) -> Settings:
+    """The settings with the absolute path and the checksum of the teacher, which identifies the run."""
+    if settings.distill is None:
+        return settings
+    path = Path(settings.distill).expanduser().resolve()
+    try:
+        return replace(settings, distill=str(path), distill_checksum=checksum(path))
+    except OSError as error:
+        raise OSError(
+            f"distill={settings.distill} cannot be read ({error.strerror}): give the ticket file of a finished run"
+        ) from error
 
 
 def objective(settings: Settings, result: Mapping[str, Any]) -> float | None:
@@ -129,6 +144,6 @@ def with_checksum(settings: Settings) -> Settings:
     data = settings.data
     if data.name not in FOLDERS or not data.root:
         return settings
-    from mpt.data import checksum
+    from mpt.data import checksum as listing_checksum
 
-    return replace(settings, data_checksum=checksum(data.root, name=data.name, test_size=data.test_size))
+    return replace(settings, data_checksum=listing_checksum(data.root, name=data.name, test_size=data.test_size))

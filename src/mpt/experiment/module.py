@@ -18,6 +18,7 @@ from mpt.data import Batch, ImageData, Loader
 from mpt.experiment.losses import losses
 from mpt.experiment.optim import build_optim
 from mpt.experiment.recorded import RecordedStep, Step
+from mpt.experiment.teacher import Teacher
 from mpt.run.settings import Optim
 from mpt.search.conversion import Conversion
 from mpt.search.epochs import calibrate, start_epoch
@@ -40,6 +41,7 @@ class TicketModule(L.LightningModule):
         epochs: of the whole run, for the learning rate.
         label_smoothing: of the training loss; reported losses have none.
         evaluate_every: epochs between two measurements on the test images; the last epoch has one.
+        teacher: adds its term to the training loss.
         graph: record the step as a CUDA graph (:mod:`mpt.experiment.recorded`).
     """
 
@@ -53,12 +55,13 @@ class TicketModule(L.LightningModule):
         optim: Optim,
         epochs: int,
         label_smoothing: float = 0.0,
+        teacher: Teacher | None = None,
         evaluate_every: int = 1,
         graph: bool = False,
     ) -> None:
         super().__init__()
         self.net, self.splits, self.seed, self.optim, self.epochs = net, splits, seed, optim, epochs
-        self.evaluate_every = evaluate_every
+        self.evaluate_every, self.teacher = evaluate_every, teacher
         self.label_smoothing, self.method = label_smoothing, _penalty_method(net)
         self.train_loss = MeanMetric(nan_strategy="disable")  # other strategies read the value: the host would wait
         self.train_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
@@ -79,6 +82,8 @@ class TicketModule(L.LightningModule):
         return split != "test" or done % self.evaluate_every == 0 or done == self.epochs
 
     def on_train_start(self) -> None:
+        if self.teacher:
+            self.teacher.to(self.device)
         self._recorded = RecordedStep(self._compute, self.net) if self.graph else None
 
     def on_train_epoch_start(self) -> None:
@@ -101,6 +106,9 @@ class TicketModule(L.LightningModule):
         """Forward and losses of a batch."""
         logits = self(batch.images)
         loss, plain = losses(logits, batch.labels, views=batch.views, label_smoothing=self.label_smoothing)
+        if self.teacher:
+            clean = slice(len(batch.labels))
+            loss = self.teacher.loss(loss, batch.images[clean], logits[clean])
         penalty = self.method.penalty(ticket_layers(self.net)) if self.method else None
         return Step(loss if penalty is None else loss + penalty, plain, logits)
 

@@ -101,6 +101,7 @@ def check_recordable(settings: Settings, method: Method, trainer: L.Trainer) -> 
         "one process (trainer.devices=1)": trainer.world_size == 1,
         "trainer.precision=32-true or bf16-mixed": settings.trainer.precision != "16-mixed",
         "optim.accumulate=1": settings.optim.accumulate == 1,
+        "a loss without a teacher (distill=null)": settings.distill is None,
         "optim.averaging=none": settings.optim.averaging == "none",
         "method.gains=layer or channel with binary_activations": (
             method.gains != "learned" or not settings.binary_activations  # one gain of 228 differed in its last bit

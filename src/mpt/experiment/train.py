@@ -39,6 +39,7 @@ from mpt.experiment.optim import build_optim, try_optim
 from mpt.experiment.recorded import check_recordable
 from mpt.experiment.records import checkpoint_of, log_end, note_recorded
 from mpt.experiment.result import build_header, describe_result, measure, write_run_page
+from mpt.experiment.teacher import Teacher, load_teacher
 from mpt.experiment.team import share, together
 from mpt.experiment.trainer import build_trainer, monitor_of, stop_children
 from mpt.files import write_atomically
@@ -131,6 +132,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
 
             check_installed()
         method, data, backbone, net, header, more = start(settings)
+        teacher = load_teacher(settings, data, backbone)
         build_optim(net, settings.optim, epochs=settings.epochs)  # raises before anything is written
         trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
         _check_batch(settings, trainer, net, data)
@@ -147,7 +149,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
             tell(f"{opening(settings, directory, data, trainer)}\n{mpt.layer_table(net)}")
         with loggers.open_loggers(directory, settings, kinds=kinds) as active:
             trainer.loggers = [*active]
-            _fit(trainer, net, data, settings, directory)
+            _fit(trainer, net, data, settings, directory, teacher)
             if group() is None and not trainer.is_global_zero:
                 return {}  # the first process, which started this one, measures
 
@@ -240,7 +242,9 @@ def _create(directory: Path) -> None:
         ) from error
 
 
-def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings, directory: Path) -> None:
+def _fit(
+    trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings, directory: Path, teacher: Teacher | None
+) -> None:
     channels_last = settings.trainer.channels_last
     if channels_last:
         net.to(memory_format=torch.channels_last)
@@ -252,6 +256,7 @@ def _fit(trainer: L.Trainer, net: nn.Module, data: ImageData, settings: Settings
         optim=settings.optim,
         epochs=settings.epochs,
         label_smoothing=settings.label_smoothing,
+        teacher=teacher,
         evaluate_every=settings.evaluate_every,
         graph=settings.trainer.graph,
     )

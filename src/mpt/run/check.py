@@ -60,6 +60,7 @@ _EFFECTIVE: list[tuple[str, Callable[[Any], bool], str]] = [  # options, when th
     ("optim.averaging_decay", lambda s: s.optim.averaging == "ema", "optim.averaging=ema"),
     ("optim.averaging_start", lambda s: s.optim.averaging != "none", "optim.averaging=ema or swa"),
     ("optim.decay_scores optim.decay_batchnorm", lambda s: s.optim.weight_decay > 0, "optim.weight_decay"),
+    ("distill_weight distill_temperature", lambda s: s.distill is not None, "distill"),
     ("data.noise_probability", lambda s: s.data.noise_std > 0, "data.noise_std"),
     ("data.num_classes data.num_images data.channels", lambda s: s.data.name == "synthetic", "data=synthetic"),
     (

@@ -1,10 +1,11 @@
-"""The values that parameters accept, each with its words. Imports the standard library alone."""
+"""A parameter, and the values that parameters accept, each with its words. Imports the standard library alone."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable
+from dataclasses import field
 from typing import Any, NamedTuple
 
 
@@ -13,6 +14,22 @@ class Range(NamedTuple):
 
     accepts: Callable[[Any], bool]
     words: str
+
+
+def dial(default: Any, meaning: str, valid: Range | None = None, *, of: str = "result", search: bool = False) -> Any:
+    """A parameter.
+
+    Args:
+        default: "???" if there is none. If it is None, None is valid. A list or a group is given as its class.
+        meaning: in a few words; ``--help`` prints it.
+        valid: the values that it accepts.
+        of: see :mod:`mpt.run.settings`.
+        search: whether fine-tuning keeps the value that the ticket was searched with.
+    """
+    about = {"meaning": meaning, "valid": valid, "of": of, "search": search}
+    if callable(default):
+        return field(default_factory=default, metadata=about)
+    return field(default=default, metadata=about)
 
 
 def at_least(least: int) -> Range:

@@ -30,6 +30,7 @@ from mpt.run.ranges import (
     above,
     at_least,
     between,
+    dial,
     fraction,
     is_devices,
     one_of,
@@ -40,22 +41,6 @@ PROTOCOLS = ("kept", "paper", "published")
 DATA = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "image_folder", "imagenet", "synthetic", "own")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-
-
-def dial(default: Any, meaning: str, valid: Range | None = None, *, of: str = "result", search: bool = False) -> Any:
-    """A parameter.
-
-    Args:
-        default: "???" if there is none. If it is None, None is valid. A list or a group is given as its class.
-        meaning: in a few words; ``--help`` prints it.
-        valid: the values that it accepts.
-        of: see the module docstring.
-        search: whether fine-tuning keeps the value that the ticket was searched with.
-    """
-    about = {"meaning": meaning, "valid": valid, "of": of, "search": search}
-    if callable(default):
-        return field(default_factory=default, metadata=about)
-    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)
@@ -215,6 +200,11 @@ class Settings:
     label_smoothing: float = dial(
         0.0, "share of the target spread over all classes; reported losses leave it out", fraction()
     )
+    distill: str | None = dial(None, "ticket file of a teacher, whose logits the network imitates", of="command")
+    distill_weight: float = dial(
+        0.5, "weight of the teacher's term in the loss", Range(lambda v: 0 < v <= 1, "in (0, 1]")
+    )
+    distill_temperature: float = dial(4.0, "divides the logits of both networks in the teacher's term", above(0))
     select: str = dial(
         "last",
         "epoch whose ticket is kept; best_val: the best on held-out images (data.val_size)",
@@ -252,6 +242,7 @@ class Settings:
         search=True,
     )
     data_checksum: str | None = dial(None, "checksum of the listing of an image folder", of="input")
+    distill_checksum: str | None = dial(None, "checksum of the teacher's ticket file", of="input")
 
 
 @dataclass
