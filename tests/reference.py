@@ -94,6 +94,17 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, *, label_smoothing: fl
     return total / len(labels)
 
 
+def distilled(
+    logits: np.ndarray, teacher: np.ndarray, labels: np.ndarray, *, weight: float, temperature: float
+) -> float:
+    """The loss of a network that imitates the logits of a teacher: Hinton, Vinyals & Dean 2015."""
+    total = 0.0
+    for row, other in zip(logits.astype(np.float64), teacher.astype(np.float64), strict=True):
+        p, q = (np.exp(z / temperature) / np.exp(z / temperature).sum() for z in (other, row))
+        total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+    return (1 - weight) * cross_entropy(logits, labels) + weight * temperature**2 * total / len(labels)
+
+
 def jensen_shannon(clean: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     """Mean over images of the mean divergence of three predictions from their mixture, in nats."""
     total = 0.0

@@ -61,6 +61,8 @@ WITHOUT = (
     | {"optim.milestones": "optim.milestones=[5] optim.schedule=multi_step epochs=2"}
 )
 REFUSED = {  # option -> a value that is refused here, with the words of the sentence
+    "distill_weight": ("0.5", "only with distill"),
+    "distill_temperature": ("2", "only with distill"),
     "data.name": ("nope", "data.name must be"),
     "data.root": ("x", "data that are read from files"),
     "data.download": ("false", "data that can be downloaded"),
@@ -90,6 +92,7 @@ REFUSED = {  # option -> a value that is refused here, with the words of the sen
     "method": ("nope", "method has no choice"),
 }
 ELSEWHERE = {  # option -> the test that shows its effect
+    "distill": "experiment/test_teacher.py",
     "evaluate_every": "experiment/test_module.py",
     "report": "experiment/test_train.py",
     "runs": "run/test_name.py",

@@ -56,7 +56,7 @@ def test_help_of_a_run_lists_every_option_of_its_settings_and_no_input(tmp_path,
     searched_with = {f.name for f in fields(schema) if name == "finetune" and f.metadata["search"]}
     options = {key for key, f in dials(schema) if f.metadata["of"] != "input"} - searched_with - {"model", "method"}
     assert options <= names(text)
-    assert not {"data_checksum", "ticket_digest", *searched_with} & names(text)
+    assert not {"data_checksum", "distill_checksum", "ticket_digest", *searched_with} & names(text)
 
 
 @pytest.mark.parametrize(
