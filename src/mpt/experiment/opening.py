@@ -66,6 +66,8 @@ def chosen(settings: Settings) -> Iterator[str]:
             default = parameters[key].default if key in parameters else inspect.Parameter.empty
             if (list(default) if isinstance(default, tuple) else default) != value:
                 yield f"{name}.{key}={_spell(value)}"
+    if settings.distill is not None:
+        yield f"distill={settings.distill}"
     for key, f in dials(type(settings)):
         if key in choices or purpose(key) not in ("result", "folder"):
             continue

@@ -40,8 +40,10 @@ def write_run_page(directory: Path) -> None:
 def build_header(settings: Settings, data: ImageData, *, epoch: int) -> dict[str, Any]:
     """The part of a ticket's header that its run decides; ``epoch``, from 1, is the epoch of the ticket."""
     config = plain(settings)
-    groups = {key.partition(".")[0] for key in flat(config) if purpose(key) == "result"}
-    parameters = {key: config[key] for key in config if key in groups - {"data", "model", "trainer", "layers"}}
+    groups = {key.partition(".")[0] for key in flat(config) if purpose(key) == "result"} | {"distill_checksum"}
+    elsewhere = {"data", "model", "trainer", "layers"}
+    elsewhere |= {"distill_weight", "distill_temperature"} if settings.distill is None else set()
+    parameters = {key: config[key] for key in config if key in groups - elsewhere}
     about = data.about()
     return {
         **about,
