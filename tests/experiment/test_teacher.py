@@ -77,7 +77,9 @@ def test_a_teacher_changes_the_ticket_and_its_checksum_is_recorded_and_no_checkp
     alone, taught = (mpt.Ticket.load(tmp_path / name / "ticket.safetensors") for name in ("alone", "taught"))
     assert taught.header["parameters"]["distill_checksum"] == checksum(folder / "dense" / "ticket.safetensors")
     assert not any(key.startswith("distill") for key in alone.header["parameters"])
-    states = [torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("alone", "taught")]
+    states = [
+        torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("alone", "taught")
+    ]
     assert states[0].keys() == states[1].keys()
 
 
