@@ -69,7 +69,7 @@ def search(folder, *overrides, directory):
 
 def test_a_teacher_changes_the_ticket_and_its_checksum_is_recorded_and_no_checkpoint_holds_it(folder, tmp_path):
     command("train", *SMALL, "epochs=1", "hydra.run.dir=alone", cwd=tmp_path)
-    result, directory = search(folder, "epochs=1", directory=tmp_path / "taught")
+    result, _ = search(folder, "epochs=1", directory=tmp_path / "taught")
     tickets = [(tmp_path / name / "ticket.safetensors").read_bytes() for name in ("alone", "taught")]
     assert tickets[0] != tickets[1]
     assert result["config"]["distill_checksum"] == checksum(folder / "dense" / "ticket.safetensors")
@@ -145,7 +145,7 @@ def test_another_file_in_the_teacher_s_place_is_another_run(folder, tmp_path):
     _, directory = search(folder, "epochs=1", directory=tmp_path / "run")
     other = tmp_path / "other.safetensors"
     other.write_bytes((directory / "ticket.safetensors").read_bytes())
-    with pytest.raises(ValueError, match="holds a run with other settings .distill_checksum"):
+    with pytest.raises(ValueError, match=r"holds a run with other settings .distill_checksum"):
         search(folder, "epochs=1", f"distill={other}", directory=directory)
 
 
