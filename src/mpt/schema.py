@@ -12,7 +12,7 @@ import math
 import os
 import stat
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -129,27 +129,23 @@ def fits(value: Any, hint: Any) -> bool:
     Known are None, bool, int, float (whole numbers too), str, Any (plain JSON), lists, dictionaries with names as keys,
     unions, and dataclasses as dictionaries: each field that is there must fit, further entries must be plain.
     """
-    if hint in (None, type(None)):
-        return value is None
-    if hint is Any:
-        return _is_plain(value)
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return is_int(value, -(2**63), 2**64)
-    if hint is float:
-        return is_number(value)
-    if hint is str:
-        return is_text(value, most=MAX_TEXT)
+    return _check_of(hint)(value)
+
+
+@functools.cache
+def _check_of(hint: Any) -> Callable[[Any], bool]:
+    """What :func:`fits` asks of a value for this ``hint``, which is taken apart once."""
+    if hint in _CHECKS:
+        return _CHECKS[hint]
     if is_dataclass(hint):
-        return isinstance(value, dict) and not misfits(value, hint)
-    origin, inner = get_origin(hint), get_args(hint)
+        return lambda value: isinstance(value, dict) and not misfits(value, hint)
+    origin, inner = get_origin(hint), [_check_of(kind) for kind in get_args(hint)]
     if origin in (Union, types.UnionType):
-        return any(fits(value, kind) for kind in inner)
+        return lambda value: any(check(value) for check in inner)
     if origin is list:
-        return isinstance(value, list) and all(fits(entry, inner[0]) for entry in value)
+        return lambda value: isinstance(value, list) and all(map(inner[0], value))
     assert origin is dict, hint
-    return isinstance(value, dict) and all(is_text(k) and fits(entry, inner[1]) for k, entry in value.items())
+    return lambda value: isinstance(value, dict) and all(map(is_text, value)) and all(map(inner[1], value.values()))
 
 
 def misfits(content: dict[Any, Any], schema: Any) -> list[str]:
@@ -166,10 +162,21 @@ def _hints(schema: Any) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, dict):
-        return all(is_text(key) and _is_plain(entry) for key, entry in value.items())
+        return all(map(is_text, value)) and all(map(_is_plain, value.values()))
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, bool) or is_number(value) or is_text(value, most=MAX_TEXT)
+
+
+_CHECKS: dict[Any, Callable[[Any], bool]] = {
+    None: lambda value: value is None,
+    type(None): lambda value: value is None,
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: is_int(value, -(2**63), 2**64),
+    float: is_number,
+    str: lambda value: is_text(value, most=MAX_TEXT),
+    Any: _is_plain,
+}
 
 
 def printable(value: Any, most: int = SHOWN) -> str:
