@@ -37,12 +37,12 @@ test-slurm: .venv/.installed  ## tests on a real SLURM of two virtual nodes: as 
 # other Pythons: what needs no torch, in a small environment of its own
 LIGHT_TESTS := tests/run tests/analysis tests/commands/test_results.py tests/commands/test_spelling.py tests/test_files.py
 
-test-light:  ## the quick tests of the rooms that need no torch: make test-light PYTHON=python3.13
+test-light:  ## the tests of the rooms that need no torch: make test-light PYTHON=python3.13
 	$(PYTHON) -m venv build/light
 	build/light/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		hydra-core omegaconf numpy pandas matplotlib pyarrow pytest pytest-timeout pytest-xdist
 	build/light/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	build/light/bin/python -m pytest $(LIGHT_TESTS)
+	build/light/bin/python -m pytest -m "slow or not slow" --ignore=tests/run/test_apart.py $(LIGHT_TESTS)
 
 lint: .venv/.installed  ## ruff format and check, mypy on src
 	$(BIN)/ruff format --check .

@@ -139,6 +139,7 @@ def test_an_option_changes_the_ticket(digest, option):
     assert digest(f"{option}={TICKET[option]}") != digest(WITHOUT[option])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", REFUSED)
 def test_an_option_that_cannot_be_honoured_is_refused(tmp_path, option):
     value, words = REFUSED[option]

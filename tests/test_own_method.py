@@ -134,6 +134,7 @@ def test_a_gain_for_each_output_channel_goes_from_the_search_to_the_file_and_bac
     assert "gain" in command("ticket", "info", "run/ticket.safetensors", cwd=mine).stdout
 
 
+@pytest.mark.slow
 def test_an_own_method_stands_next_to_the_papers_in_a_figure(tmp_path):
     pytest.importorskip("pandas")
     command("train", "--version", cwd=tmp_path)

@@ -43,6 +43,7 @@ def pictures(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_every_phase_of_a_run_and_of_an_evaluation_shows_on_a_terminal(tmp_path, pictures, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     small = [word for word in SMALL if not word.startswith("data") and word != "epochs=3"]

@@ -80,6 +80,7 @@ def test_every_recipe_file_is_in_the_tables_of_this_test():
     assert set(FILES) == set(TABLES) | set(OURS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted(TABLES | OURS))
 def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
     settings = compose_recipe(recipe)

@@ -184,6 +184,7 @@ SLIPS = [  # the command line, and words that its sentence holds
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slip", SLIPS, ids=[slip[0] for slip in SLIPS])
 def test_a_slip_is_answered_in_one_sentence_of_ours(tmp_path, slip):
     line, *words = slip
@@ -200,6 +201,7 @@ def test_a_slip_is_answered_in_one_sentence_of_ours(tmp_path, slip):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["&a [*a]", "[" * 2000 + "]" * 2000], ids=["itself", "deep"])
 def test_a_file_of_configuration_that_is_nested_too_deep_is_refused_in_one_sentence(tmp_path, name):
     (tmp_path / "mine" / "model").mkdir(parents=True)

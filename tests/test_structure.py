@@ -139,6 +139,7 @@ def test_a_light_room_needs_no_more_libraries(room):
     assert libraries(room) - set(sys.stdlib_module_names) - {"mpt"} <= LIBRARIES[room]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ["search", "backbones", "data", "ticket", "engine", "theory"])
 def test_rooms_for_other_programs_need_no_framework(room):
     assert not libraries(room) & HEAVY
@@ -150,6 +151,7 @@ def test_one_run_before_torch_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_numba_is_imported_by_the_first_large_layer_and_not_before():
     code = """
 import sys, torch, mpt

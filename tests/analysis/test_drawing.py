@@ -152,6 +152,7 @@ def texts(drawing):
     return [(text, text.get_window_extent()) for text in found if text.get_visible() and text.get_text().strip()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["screen", "paper"])
 @pytest.mark.parametrize("name", TABLES)
 def test_no_label_is_small_and_none_covers_another(name, style):

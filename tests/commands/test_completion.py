@@ -125,6 +125,7 @@ SHELL = {  # how it starts without a user's settings, and how it learns to compl
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shell",
     [

@@ -22,6 +22,7 @@ def test_a_dry_run_says_what_the_run_would_do_and_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -108,6 +108,7 @@ def test_verdicts_prints_every_claim(runs, tmp_path):
 FIGURES = re.findall(r"\t\$\(BIN\)/mpt-plot (.*) -o (docs/.*\.svg)", (ROOT / "Makefile").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "path"), FIGURES)
 def test_make_figures_draws_the_committed_figures_from_the_committed_tables(words, path, tmp_path):
     words = words.replace("$(DIGITS)", "results/digits/runs.csv").split()
@@ -173,6 +174,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content"), [(file, content) for file, contents in BROKEN.items() for content in contents]
 )

@@ -37,6 +37,7 @@ def digits():
     return mpt.data.load("digits", train_size=200)
 
 
+@pytest.mark.slow
 def test_a_call_and_a_command_share_directory_and_bits(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = mpt.search("conv2", "digits", "biprop", prune=0.8, epochs=2, optim={"lr": 0.05}, **TINY)
@@ -50,6 +51,7 @@ def test_a_call_and_a_command_share_directory_and_bits(tmp_path, monkeypatch):
     assert f"{100 * found.result['test_acc']:.2f} % of 359 test images" in found._repr_html_()
 
 
+@pytest.mark.slow
 def test_an_instance_of_a_method_is_the_run_of_its_name(tmp_path, capsys):
     named = mpt.search("conv2", "digits", "edge_popup", prune=0.5, epochs=1, runs=str(tmp_path), **TINY)
     given = mpt.search("conv2", "digits", mpt.EdgePopup(prune=0.5), epochs=1, runs=str(tmp_path), **TINY)
@@ -61,6 +63,7 @@ def test_an_instance_of_a_method_is_the_run_of_its_name(tmp_path, capsys):
     assert found.result["config"]["method"]["power"] == 2.0
 
 
+@pytest.mark.slow
 def test_own_functions_images_and_methods_run_and_are_found_again(tmp_path, digits, capsys):
     settings = {"epochs": 1, "runs": str(tmp_path)} | TINY | {"width": 1.0}
     found = mpt.search(small, digits, TwiceAsLarge(prune=0.5), **settings)
@@ -75,6 +78,7 @@ def test_own_functions_images_and_methods_run_and_are_found_again(tmp_path, digi
     assert mpt.search(small, fewer, TwiceAsLarge(prune=0.5), **settings).directory != found.directory
 
 
+@pytest.mark.slow
 def test_a_module_counts_by_its_architecture(tmp_path, digits):
     settings = {"epochs": 1, "runs": str(tmp_path)} | TINY | {"width": 1.0}
     first, again, other = small(in_channels=1), small(in_channels=1), nn.Sequential(small(in_channels=1))

@@ -55,6 +55,7 @@ def test_bounds_takes_a_network_by_name(folder):
     assert [row["columns"] for row in rows[:2]] == [9, 54]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["binary", "real", "doubling"])
 def test_a_constructed_ticket_is_evaluated_and_described(folder, form):
     out = f"{form}.safetensors"
@@ -79,6 +80,7 @@ def test_construct_says_that_images_are_missing_before_it_builds(folder):
     assert not (folder / "n.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_construct_says_in_json_what_is_certified(folder):
     arguments = ("accuracy=0.02", "form=real", "keep=closest", "--json", "out=j.safetensors")
     content = json.loads(command("theory", "construct", "dense.safetensors", *arguments, cwd=folder).stdout)
@@ -128,6 +130,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "sentence"), ERRORS)
 def test_an_error_is_one_sentence_and_writes_nothing(folder, words, sentence):
     before = sorted(folder.iterdir())

@@ -20,6 +20,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_report_prints_a_table_and_writes_the_same_numbers_with_histograms_of_the_run_s_scores(folder):
     arguments = ("run/ticket.safetensors", "checkpoint=run/last.ckpt", "bins=7", "json=report.json")
     table = command("ticket", "report", *arguments, cwd=folder).stdout
@@ -60,6 +61,7 @@ def own(num_classes=3, in_channels=3, image_size=8, width=1.0):
     return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -86,6 +88,7 @@ def test_a_wrong_command_ends_with_one_sentence(folder, arguments, words):
         assert word in output
 
 
+@pytest.mark.slow
 def test_a_published_file_becomes_a_ticket_that_every_command_takes(folder):
     Conv4(width=0.125).save(folder / "model_best.pth", prune_rate=0.2, conv_type="SubnetConv")
     output = command("ticket", "import", "model_best.pth", "model=conv4", "width=0.125", cwd=folder).stdout

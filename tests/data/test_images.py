@@ -24,6 +24,7 @@ def test_resizing_gives_squares_of_the_requested_side():
     assert images.resize(small, image_size=None) is small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("val_size", "num_val"), [(0, 0), (100, 100), (0.25, 250)])
 @pytest.mark.parametrize("train_size", [None, 300])
 def test_held_out_images_are_disjoint_from_the_rest_and_balanced(val_size, num_val, train_size):

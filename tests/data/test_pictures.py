@@ -48,6 +48,7 @@ def test_a_picture_larger_than_any_cameras_is_refused_before_it_is_decoded(tmp_p
         decode(path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decompression_bomb_is_refused(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")

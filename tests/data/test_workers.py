@@ -37,6 +37,7 @@ def set_generator(epoch, index, purpose, seed=0):
     torch.manual_seed(int(stream_generator(seed, stream).integers(2**63)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"augment": "augmix", "noise_std": 0.1}])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")  # on a machine with one core
 def test_the_number_of_workers_changes_no_batch(pictures, options):
@@ -128,6 +129,7 @@ def test_imagenet_is_trained_on_random_resized_crops_and_flips_drawn_picture_by_
     assert 5 < flips.sum() < 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
 def test_augmix_adds_two_views_drawn_image_by_image_to_the_clean_images(name):
     options = {"train_size": 24, "image_size": 8}

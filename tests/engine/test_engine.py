@@ -153,6 +153,7 @@ def test_layers_with_real_weights_are_computed_densely():
         assert_same(compiled(net, (6, 8, 8), unroll=unroll), net.eval())
 
 
+@pytest.mark.slow
 def test_a_left_out_layer_and_an_edge_popup_ticket_compile():
     for options in ({"dense": ("classifier.4",)}, {"method": mpt.EdgePopup}):
         found = ticket(B.conv2(width=0.1, image_size=8), **options)
@@ -282,6 +283,7 @@ def test_operations_read_the_ticket_weights():
     assert sum(int(np.count_nonzero(conv.signs)) for conv in convs) == found.num_kept
 
 
+@pytest.mark.slow
 def test_the_engine_loads_with_its_first_use():
     code = "import sys, mpt; assert 'torch' not in sys.modules; mpt.Ticket; sys.exit('llvmlite' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0

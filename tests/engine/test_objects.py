@@ -32,6 +32,7 @@ def test_the_second_time_nothing_is_compiled(cache, monkeypatch):
     assert torch.equal(mpt.compile(found, unroll=True)(images), first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [lambda x: x[:-1], lambda x: x[:40] + b"!" + x[41:], lambda x: b"", lambda x: x[:33]]
 )

@@ -48,6 +48,7 @@ def test_a_file_that_was_altered_since_is_refused(saved):
         mpt.compile(saved)
 
 
+@pytest.mark.slow
 def test_a_missing_object_is_made_again(saved):
     wanted = logits(mpt.compile(saved, unroll=True))
     whole = {path: path.read_bytes() for path in objects.directory().iterdir()}

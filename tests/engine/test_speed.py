@@ -12,6 +12,7 @@ from mpt.engine import speed
 from tests.engine.networks import ticket
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("threads", "clock"), [(1, "cpu"), (2, "wall")])
 def test_a_row_has_times_ratios_and_differences(threads, clock):
     seen, before = [], torch.get_num_threads()

@@ -50,6 +50,7 @@ def content_of(net, shape, monkeypatch, *, weights="int8"):
     return to_onnx(ticket(B.mlp(hidden=(2,), image_size=2)), weights=weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", BITS)
 @pytest.mark.parametrize("binary", [False, True], ids=["1/32", "1/1"])
 def test_logits_are_those_of_torch(binary, weights):
@@ -79,6 +80,7 @@ def test_logits_of_random_networks_are_those_of_torch(seed, monkeypatch):
     assert_same(content_of(net, shape, monkeypatch, weights=str(rng.choice([*BITS]))), net, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [1, 2, 7, 8])
 @pytest.mark.parametrize(
     "net",

@@ -65,6 +65,7 @@ def test_swa_is_the_mean_of_the_scores_at_the_ends_of_its_epochs(watched, start)
     torch.testing.assert_close(end["state_dict"]["net.features.0.scores"], expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaged", ["optim.averaging=ema", "optim.averaging=swa"])
 def test_the_ticket_and_every_evaluation_use_the_averaged_scores_and_the_frozen_weights_stay(run_here, averaged):
     result, directory = run_here(averaged, "optim.averaging_decay=0.95", "prune=0.8")

@@ -34,6 +34,7 @@ class RootMeanSquare(mpt.Biprop):
         return signs(weight, magnitude=gain) * mask
 
 
+@pytest.mark.slow
 def test_a_method_is_added_by_one_class_and_one_yaml(tmp_path):
     (tmp_path / "mine" / "method").mkdir(parents=True)
     (tmp_path / "mine" / "method" / "rms.yaml").write_text(
@@ -161,6 +162,7 @@ def scaled(*, num_classes, in_channels, constant=1.0):
 SCALED = (*SMALL, "model.target=tests.experiment.test_build.scaled", "width=1", "trainer=cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", ["[]", "['*.gamma', gamma]", "[gamma]"])
 def test_a_run_starts_scales_at_one_and_trains_what_trained_names(trained):
     if "*." in trained:

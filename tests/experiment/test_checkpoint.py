@@ -177,6 +177,7 @@ def without(name):
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"])
 def test_a_checkpoint_that_lacks_a_part_is_refused_even_if_it_was_written_again(run_here, cut_short, name):
     cut_short(without(name))
@@ -184,6 +185,7 @@ def test_a_checkpoint_that_lacks_a_part_is_refused_even_if_it_was_written_again(
         run_here("epochs=1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -234,6 +236,7 @@ def test_a_checkpoint_that_is_no_regular_file_is_refused_and_not_waited_for(tmp_
         read_checkpoint(path)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_another_seed_is_refused(run_here, tmp_path):
     _, directory = run_here("epochs=1")
     _, other = run_here("epochs=1", "seed=1", directory="other")

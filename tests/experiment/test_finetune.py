@@ -29,6 +29,7 @@ def metrics(directory):
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_fine_tuning_lowers_the_loss_keeps_the_mask_and_leaves_a_ticket_with_its_history(folder):
     output = tune(folder, "layers=all", "optim.lr=0.3", "batch=32", "epochs=6", "hydra.run.dir=all").stdout
     before, after = (mpt.Ticket.load(folder / run / "ticket.safetensors") for run in ("run", "all"))
@@ -93,6 +94,7 @@ def test_a_repeated_run_is_not_run_again_an_interrupted_one_resumes_and_the_dire
     assert len(list((folder / "mine").iterdir())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

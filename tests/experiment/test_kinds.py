@@ -66,6 +66,7 @@ def test_a_claim_is_released_when_its_run_fails(tmp_path):
     assert claims == ["released"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_its_report_says_how_to_print_one(tmp_path):
     command("train", *SMALL, "epochs=1", "hydra.run.dir=run", cwd=tmp_path)
     output = command("train", *SMALL, "epochs=1", "hydra.run.dir=run", "report=true", cwd=tmp_path).stdout
@@ -86,6 +87,7 @@ def test_settings_of_a_run_hold_the_absolute_folder_of_its_data(tmp_path, monkey
     assert kinds.resolve(composed, []).data.root is None
 
 
+@pytest.mark.slow
 def test_a_ticket_in_the_configuration_makes_it_a_fine_tuning(tmp_path):
     from mpt.run.compose import compose
 
@@ -106,6 +108,7 @@ def test_other_pictures_in_a_folder_are_another_input_and_other_data_have_no_che
     assert kinds.with_checksum(compose("data=digits")).data_checksum is None
 
 
+@pytest.mark.slow
 def test_the_objective_is_the_held_out_accuracy_else_the_test_accuracy_or_the_key_that_is_named():
     done = {"status": "done", "test_acc": 0.5, "ticket_bytes": 9, "data": "digits"}
     assert kinds.objective(compose(*SMALL), done) == 0.5

@@ -41,6 +41,7 @@ def test_a_gradient_that_is_clipped_to_nothing_moves_no_mask(run_here):
     assert rows(directory)[0]["ticket/flips"] > 0.01
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_is_the_same_step(run_here):
     """319 images: the last step has fewer, and its last part fewer still."""
     tickets, losses = [], []
@@ -53,6 +54,7 @@ def test_a_batch_in_parts_is_the_same_step(run_here):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [

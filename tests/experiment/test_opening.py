@@ -9,6 +9,7 @@ from tests.console import SMALL, command, compose
 from tests.experiment.test_train import rows as read_rows
 
 
+@pytest.mark.slow
 def test_the_first_lines_say_where_what_and_on_which_images(tmp_path):
     small = [word for word in SMALL if not word.startswith("epochs=")]
     lines = command("train", *small, "epochs=1", "prune=0.8", "hydra.run.dir=run", cwd=tmp_path).stdout.splitlines()
@@ -20,6 +21,7 @@ def test_the_first_lines_say_where_what_and_on_which_images(tmp_path):
     assert lines[5].split()[:3] == ["layer", "shape", "weights"]
 
 
+@pytest.mark.slow
 def test_the_options_named_are_those_that_differ_from_their_defaults_and_change_the_ticket():
     words = list(
         chosen(compose("model=conv4", "data=digits", "optim=adam", "seed=3", "method.gains=channel", "logger=local"))
@@ -41,6 +43,7 @@ def test_an_epoch_says_how_long_the_run_still_takes(run_here, capsys):
     assert monitor._line(monitor.rows[1], 2) == last
 
 
+@pytest.mark.slow
 def test_the_time_of_the_whole_run_is_one_of_the_first_lines_and_is_estimated_after_the_first_epoch(run_here, capsys):
     _, directory = run_here("epochs=3")
     lines = capsys.readouterr().out.splitlines()
@@ -70,6 +73,7 @@ def test_the_time_is_printed_again_when_it_has_changed_much(tmp_path, capsys):
     assert monitor.whole(10) == "100 seconds left of 12 minutes"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*mkldnn.*")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_run_prints_its_precision(run_here, capsys, precision):

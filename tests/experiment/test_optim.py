@@ -30,6 +30,7 @@ def net():
     return mpt.convert(backbone, mpt.Biprop(prune=0.5), learn_batchnorm=True, example=torch.zeros(2, 3, 8, 8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warmup", [0, 3])
 @pytest.mark.parametrize("schedule", ["cosine", "constant", "multi_step"])
 def test_the_learning_rate_of_every_epoch_follows_the_formula(net, schedule, warmup):
@@ -44,6 +45,7 @@ def test_the_learning_rate_of_every_epoch_follows_the_formula(net, schedule, war
         scheduler.step()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "kind", "expected"),
     [

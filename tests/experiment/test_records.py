@@ -77,6 +77,7 @@ def check_recording(read, directory):
     assert read.about["exit_code"] == 0
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_a_finished_run_once(folder):
     assert "recorded for TensorBoard in" in again(folder, "logger=tensorboard")
     check_events(folder / "run")

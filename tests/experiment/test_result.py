@@ -28,6 +28,7 @@ def test_the_reported_accuracy_is_measured_on_the_file_read_back(run_here):
     assert result["test_acc"] == pytest.approx(rows(directory)[-1]["test/acc"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_held_out_images_are_measured_under_their_own_name(run_here):
     result, directory = run_here("data.val_size=64", "epochs=1")
     assert set(result) == RESULT_KEYS | {"val_acc"}
@@ -36,6 +37,7 @@ def test_held_out_images_are_measured_under_their_own_name(run_here):
     assert result["val_acc"] == pytest.approx(rows(directory)[0]["val/acc"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_last_lines_describe_the_ticket_and_the_printed_command_evaluates_it(tmp_path):
     done = command("train", *SMALL, "epochs=1", "hydra.run.dir=my run", cwd=tmp_path)
     lines = dict(

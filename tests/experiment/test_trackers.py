@@ -64,6 +64,7 @@ def test_wandb_keeps_metrics_rows_pictures_histograms_and_files(tmp_path):
     assert f"ticket-{read.run['run_id']}" in read.artifacts
 
 
+@pytest.mark.slow
 def test_trackers_import_neither_package_before_something_is_logged():
     code = "import sys, mpt.experiment.train; sys.exit(bool({'wandb', 'tensorboard'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

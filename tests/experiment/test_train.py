@@ -106,6 +106,7 @@ def test_other_settings_in_the_same_directory_are_refused_with_the_difference(ru
     assert (directory / "ticket.safetensors").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_its_configuration_is_refused(run_here):
     _, directory = run_here("epochs=1")
     (directory / "config.yaml").unlink()
@@ -122,6 +123,7 @@ def test_a_damaged_configuration_is_refused_in_one_sentence(run_here, content):
         run_here("epochs=1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", ["", "null", "[]", "{"])
 def test_a_damaged_result_is_written_again(run_here, content):
     row, directory = run_here("epochs=1")
@@ -130,6 +132,7 @@ def test_a_damaged_result_is_written_again(run_here, content):
     assert again["test_acc"] == row["test_acc"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_with_a_damaged_ticket_or_result_heals_from_its_checkpoint_or_is_refused(run_here, capsys):
     row, directory = run_here("epochs=1")
     ticket, result = directory / "ticket.safetensors", directory / "result.json"
@@ -154,6 +157,7 @@ def test_a_finished_run_with_a_damaged_ticket_or_result_heals_from_its_checkpoin
     assert ticket.read_bytes() == flipped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 100, 5000])
 def test_a_damaged_checkpoint_is_refused_in_one_sentence(run_here, kept):
     _, directory = run_here("epochs=1")
@@ -172,6 +176,7 @@ def test_every_method_runs_to_a_ticket(run_here, method):
     assert ticket.density == pytest.approx(1.0 if method == "dense" else 0.5, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_search_in_which_nothing_flips_says_so(run_here, capsys):
     run_here("epochs=1", "optim.lr=1e-30")
     foretold, seen = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
@@ -181,6 +186,7 @@ def test_a_search_in_which_nothing_flips_says_so(run_here, capsys):
     assert "note" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_layers_in_which_nothing_flips_are_named(run_here, capsys):
     run_here("epochs=1", "method.prune_layers={features.0: 0.0}")
     assert "no weight entered" not in capsys.readouterr().out  # of a layer that keeps all weights none can
@@ -200,6 +206,7 @@ def test_a_search_that_diverges_fails_with_advice_in_its_result(run_here, tmp_pa
     assert "lower optim.lr" in result["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
@@ -228,6 +235,7 @@ def test_options_that_cannot_be_built_are_refused_before_anything_is_written(run
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_global_pruning_ramps_and_only_later_epochs_count(run_here):
     result, directory = run_here("prune=0.8", "method.selection=global", "method.ramp=3", "epochs=5")
     written = rows(directory)
@@ -281,6 +289,7 @@ def test_a_threshold_that_empties_a_layer_in_training_fails_with_one_sentence(ru
     assert "threshold=0.05 keeps none" in read_result(tmp_path / "run")["error"]
 
 
+@pytest.mark.slow
 def test_a_backbone_is_added_by_one_yaml(tmp_path):
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "thin.yaml").write_text(
@@ -341,6 +350,7 @@ def test_two_processes_find_the_masks_of_one(tmp_path, overrides):
     assert rows(two)[-1]["test/acc"] == pytest.approx(read_result(two)["test_acc"], abs=1e-6)  # each image once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["conv2", "vgg_small"])
 def test_a_run_with_binary_activations_writes_them_to_the_file_that_is_measured(run_here, model):
     result, directory = run_here(f"model={model}", "binary_activations=true", "epochs=1", "width=0.0625", "spline_t=2")
@@ -351,6 +361,7 @@ def test_a_run_with_binary_activations_writes_them_to_the_file_that_is_measured(
     assert f"{100 * result['test_acc']:.2f} %" in evaluated.stdout
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_same_report_as_mpt_ticket_report(tmp_path):
     command("train", *SMALL, "report=true", "hydra.run.dir=run", cwd=tmp_path)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -364,6 +375,7 @@ def test_a_run_writes_the_same_report_as_mpt_ticket_report(tmp_path):
     assert shares.to_dict() == {layer["name"]: pytest.approx(1) for layer in report["layers"]}
 
 
+@pytest.mark.slow
 def test_a_dense_baseline_has_no_report_and_a_run_only_on_request(tmp_path):
     command("train", *SMALL, "report=true", "method=dense", "epochs=1", "hydra.run.dir=dense", cwd=tmp_path)
     command("train", *SMALL, "epochs=1", "hydra.run.dir=run", cwd=tmp_path)

@@ -23,6 +23,7 @@ class Dtypes(L.Callback):
         (self.training if net.training else self.evaluation).add(output.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*mkldnn.*")
 def test_a_run_in_bf16_trains_in_bf16_and_evaluates_in_float32(run_here, monkeypatch):
     dtypes, trainer = Dtypes(), L.Trainer
@@ -41,6 +42,7 @@ def test_a_precision_that_would_round_the_frozen_weights_or_depend_on_the_machin
         compose(f"trainer.precision={precision}")
 
 
+@pytest.mark.slow
 def test_a_machine_with_srun_gets_no_warning(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "srun").write_text("#!/bin/sh\nexit 1\n")

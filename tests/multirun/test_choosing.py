@@ -66,6 +66,7 @@ def test_test_accuracies_choose_nothing(mine):
     assert "1 done" in command("train", *AXES, "seed=1", "--dry-run", cwd=mine).stdout
 
 
+@pytest.mark.slow
 def test_a_point_all_of_whose_values_diverge_is_listed_as_failed(mine):
     path = mine / "mine" / "sweeps" / "pick.yaml"
     path.write_text(PICK.replace("${times_kept:0.001},${times_kept:0.5},1e30", "1e30,2e30"))
@@ -75,6 +76,7 @@ def test_a_point_all_of_whose_values_diverge_is_listed_as_failed(mine):
     assert done.stderr.count("no run that was to choose its values ended well") == 2
 
 
+@pytest.mark.slow
 def test_what_the_sweep_chooses_cannot_be_given(mine):
     done = command("train", *AXES, "optim.lr=0.1", cwd=mine, check=False)
     assert "optim.lr is chosen by the sweep" in done.stderr

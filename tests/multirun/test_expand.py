@@ -57,6 +57,7 @@ def runs_of(*arguments):
     return expand_axes(sweeper, _axes(sweeper)[0], axes, Path("runs"))
 
 
+@pytest.mark.slow
 def test_a_pattern_stands_for_the_choices_that_it_matches():
     runs = runs_of("model=glob(conv*)", "data=synthetic", "data.image_size=32")
     assert [run.settings.model.name for run in runs] == ["conv2", "conv4", "conv6", "conv8"]
@@ -82,6 +83,7 @@ def test_every_experiment_composes_as_published(name):
     assert len(runs_of(f"sweeps={name}", *root)) == COUNTS[name][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TUNINGS)
 def test_the_grid_of_a_fine_tuning_is_the_published_one(name):
     for budget, count in zip(("paper", "mini"), TUNINGS[name], strict=True):
@@ -118,11 +120,13 @@ def test_the_settings_of_a_run_are_those_that_hydra_composes():
     assert composer.settings(overrides) == resolve(composed, overrides)
 
 
+@pytest.mark.slow
 def test_the_directory_of_a_run_does_not_depend_on_where_it_was_asked_for():
     single = runs_of("model=conv2", "data=digits", "prune=0.5", "seed=1")[0].directory.name
     assert single in {run.directory.name for run in runs_of("model=conv2", "data=digits", "prune=0.5,0.8", "seed=0,1")}
 
 
+@pytest.mark.slow
 def test_another_method_in_a_sweep_of_the_papers_leaves_the_dense_baseline():
     sweeper = sweeper_of("sweeps=fig2", "budget=mini", "method=edge_popup")
     lines, _ = _axes(sweeper)
@@ -138,6 +142,7 @@ def methods_of(*arguments):
 SMALLER = ("model=conv2", "prune=0.5,0.9", "seed=0")
 
 
+@pytest.mark.slow
 def test_added_lines_are_next_to_the_lines_of_the_file():
     before = methods_of(*SMALLER)
     after = methods_of(*SMALLER, "hydra.sweeper.add=['method=iterand']")
@@ -146,6 +151,7 @@ def test_added_lines_are_next_to_the_lines_of_the_file():
     assert ("dense", 0.0) in before
 
 
+@pytest.mark.slow
 def test_added_axes_win_over_arguments_and_replaced_ones_stay():
     added = "hydra.sweeper.add=['method=gem,signed', 'prune=0.7']"
     assert methods_of("method=iterand", added, *SMALLER) == [
@@ -153,6 +159,7 @@ def test_added_axes_win_over_arguments_and_replaced_ones_stay():
     ]
 
 
+@pytest.mark.slow
 def test_an_option_applies_to_the_methods_that_have_it():
     sweeper = sweeper_of()
     axes = ["method=biprop,iterand,recycle", "method.period=4", "prune=0.5"]

@@ -16,6 +16,7 @@ def finished(run_here):
     return directory
 
 
+@pytest.mark.slow
 def test_a_line_is_one_setting_and_its_seeds_are_averaged(finished):
     settings = compose()
     runs = [
@@ -37,6 +38,7 @@ def test_a_ticket_is_called_by_its_run(finished):
     assert [row.split()[0] for row in table(runs).splitlines()] == ["ticket", "one", "two"]
 
 
+@pytest.mark.slow
 def test_failed_runs_are_listed_with_their_reasons_and_the_status_is_one(finished, tmp_path, capsys):
     settings = compose()
     runs = [Run(("seed=0",), settings, finished), Run(("seed=1",), settings, tmp_path / "broken")]

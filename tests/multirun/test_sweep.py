@@ -162,6 +162,7 @@ def test_a_run_that_another_command_saw_fail_since_this_one_began_is_not_tried_a
     assert not status.has_failed_since(tmp_path, before)
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_start_stops_no_other_and_is_listed_with_its_reason(mine):
     output = command("train", *tiny("budget=mini", "--dry-run"), cwd=mine).stdout
     damaged, held = [mine / "runs" / "tiny-mini" / line.split()[1] for line in output.splitlines()[-3:-1]]
@@ -179,6 +180,7 @@ def test_a_run_that_cannot_start_stops_no_other_and_is_listed_with_its_reason(mi
     assert len([row for row in results(mine / "runs" / "tiny-mini").values() if row["status"] == "done"]) == 1
 
 
+@pytest.mark.slow
 def test_options_of_a_method_are_for_the_runs_that_have_it(mine):
     output = command("train", *tiny("budget=mini", "method.score_grad=sign,weight", "--dry-run"), cwd=mine).stdout
     assert "5 runs" in count_line(output)  # two of each ticket, and the dense one

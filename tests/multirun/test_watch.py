@@ -58,6 +58,7 @@ def test_the_table_has_the_runs_that_somebody_works_on(runs):
     assert left == "8 minutes left"
 
 
+@pytest.mark.slow
 def test_a_sweep_prints_a_line_a_run_and_a_table_and_counts_what_was_done_before(tmp_path):
     sweep = ("train", "-m", *(word for word in SMALL if word != "epochs=3"), "epochs=1", "prune=0.5,0.8", "runs=runs")
     out = command(*sweep, "seed=0", cwd=tmp_path).stdout.splitlines()

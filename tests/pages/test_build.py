@@ -35,6 +35,7 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attributes)))
 
 
+@pytest.mark.slow
 def test_a_run_has_a_page_with_all_its_parts(one):
     path = write_page(one)
     assert path == one / FILE
@@ -73,6 +74,7 @@ def test_a_page_names_nothing_outside_itself(runs):
     assert "unsafe-eval" not in policy
 
 
+@pytest.mark.slow
 def test_foreign_text_is_escaped_everywhere(hostile):
     html = build(hostile).html
     assert [attributes for tag, attributes in Tags(html).found if tag in ("script", "img")] == [
@@ -99,6 +101,7 @@ def test_an_empty_folder_has_a_page(tmp_path):
     assert "There is no run yet." in build(tmp_path).html
 
 
+@pytest.mark.slow
 def test_the_digest_changes_with_the_runs_alone(runs, one):
     first = build(runs)
     assert build(runs).digest == first.digest
@@ -107,6 +110,7 @@ def test_the_digest_changes_with_the_runs_alone(runs, one):
     assert build(runs).digest != first.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [27, 50])
 def test_a_page_of_many_runs_stays_below_a_megabyte(one, tmp_path, number):
     folder = repeat(one, tmp_path / "many", number=number)

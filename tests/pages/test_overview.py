@@ -25,6 +25,7 @@ def table_of(folder, *rows):
     return load(write(folder, *rows))
 
 
+@pytest.mark.slow
 def test_the_table_has_means_and_n(runs):
     whole = overview(read_all(runs), most=100)
     assert whole.head[-4:] == ["mean %", "lowest %", "highest %", "n"]
@@ -48,6 +49,7 @@ def test_every_run_has_a_line_that_leads_to_it(runs):
     assert [(line["label"], line["link"]) for line in chart["lines"]] == [(run.name, run.key) for run in read]
 
 
+@pytest.mark.slow
 def test_states_are_counted_and_unfinished_runs_stay_out_of_the_table(every_state):
     whole = overview(read_all(every_state), most=100)
     assert whole.counts == {"done": 2, "running": 1, "interrupted": 1, "failed": 1, "missing": 1}
@@ -99,6 +101,7 @@ def test_what_follows_from_the_method_is_not_in_the_name_of_a_line(tmp_path):
     assert choose_figure(table_of(tmp_path / "more", *rows, other)).hue == ("variant", "method.init")
 
 
+@pytest.mark.slow
 def test_claims_that_can_be_tested_come_first(runs):
     verdicts = overview(read_all(runs), most=100).verdicts
     tested = [verdict.word in ("shown", "not shown") for verdict in verdicts]

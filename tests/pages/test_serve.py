@@ -43,6 +43,7 @@ def test_the_page_is_served_on_the_loopback_address(ask):
     assert "connect-src 'self'" in content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/x", "/favicon.ico", "/../", "/report.html", "/?/../x/..%2f", "/%2e%2e/etc/passwd"])
 def test_nothing_else_is_served(ask, path):
     status, _, content = ask("GET", path)
@@ -61,6 +62,7 @@ def test_another_name_of_this_machine_is_refused(ask):
     assert ask("GET", Host=f"localhost:{ask.address[1]}")[0] == 200
 
 
+@pytest.mark.slow
 def test_the_tag_changes_when_a_run_goes_on_and_not_before(ask, one):
     tag = ask("HEAD")[1]["ETag"]
     assert ask("HEAD")[1]["ETag"] == tag
@@ -95,6 +97,7 @@ def test_the_page_is_not_made_again_without_a_reason(runs):
     assert len(made) == 1
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_made_is_no_end_of_the_server(ask, runs):
     assert ask("GET")[0] == 200
     runs.rename(runs.with_name("away"))

@@ -20,6 +20,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_table_has_every_run_with_what_tells_it_apart_and_its_numbers(folder):
     head, rows = runs_table(states(folder))
     assert head[:7] == ["run", "state", "model.name", "method.name", "prune", "width", "seed"]
@@ -46,6 +47,7 @@ def test_a_run_without_a_result_has_a_row_without_numbers(folder, tmp_path):
     assert row["prune"] in (0.5, 0.8)
 
 
+@pytest.mark.slow
 def test_the_figure_of_a_sweep_is_a_picture_that_shows_something(folder, tmp_path):
     pixels = sweep_figure(folder)
     assert pixels.dtype == np.uint8

@@ -10,6 +10,7 @@ from mpt.run.settings import Data, Settings, dials
 from tests.console import compose
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
@@ -52,6 +53,7 @@ def test_wrong_values_are_refused_with_one_sentence(override, sentence):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_contradictory_values_are_refused():
     with pytest.raises(ValueError, match=r"optim\.nesterov looks ahead along the momentum, which is 0"):
         compose("optim.nesterov=true", "optim.momentum=0")
@@ -97,6 +99,7 @@ def test_an_infinite_value_is_refused_as_such():
         compose("width=inf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

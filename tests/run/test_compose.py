@@ -27,6 +27,7 @@ def test_every_choice_of_every_group_composes(group):
             assert getattr(settings, group).name == (choice if not extra else "resnet18")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "override", ["prun=0.5", "method.score_grd=sign", "optim.learning_rate=1", "prune=abc", "seed=1.5"]
 )
@@ -36,12 +37,14 @@ def test_unknown_keys_and_wrong_types_are_refused_by_hydra(override):
     assert is_mendable(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("prune", "rate"), [(0.2, 0.16), (0.5, 0.1), (0.8, 0.04), (0.9, 0.02), (0.85, 0.03)])
 def test_a_rate_times_the_fraction_kept_follows_prune(prune, rate):
     assert compose("recipe=fast_conv", f"prune={prune}").optim.lr == rate
     assert compose("recipe=fast_conv", f"prune={prune}", "optim.lr=0.3").optim.lr == 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "score_grad", "scale_fan", "last_batch"),
     [

@@ -53,6 +53,7 @@ def test_what_is_not_the_settings_of_a_run_is_refused_in_one_sentence(tmp_path, 
     assert len(str(caught.value)) < 500 + len(str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -139,6 +139,7 @@ def test_a_ticket_that_is_not_the_one_of_the_result_is_named(tmp_path, kept):
     assert "repeat the command to make it again" in status.state(directory).text
 
 
+@pytest.mark.slow
 def test_any_flipped_bit_of_a_result_is_noticed_or_changes_no_value(tmp_path):
     directory = make_finished(tmp_path, "a")
     whole, before = (directory / "result.json").read_bytes(), status.result(directory)

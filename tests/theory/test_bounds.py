@@ -42,6 +42,7 @@ def test_every_theorem_asks_something_of_every_layer_and_later_ones_ask_less():
     assert all(row.needed is None or row.needed <= row.neurons for row in rows)
 
 
+@pytest.mark.slow
 def test_a_convolution_counts_its_positions():
     example = torch.zeros(1, 1, 8, 8)
     rows = of(required(cnn(), error=1.0, example=example), "diffenderfer")

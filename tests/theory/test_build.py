@@ -63,6 +63,7 @@ def test_numbers_of_a_weight_start_at_the_logarithm():
     assert first_numbers(2368, delta=0.05, keep="closest") == 24
 
 
+@pytest.mark.slow
 def test_most_seeds_build_at_delta():
     """Of 20 seeds at delta = .05 at least 18 build; the union bound makes failures rarer still."""
     assert len(refusals(mlp(), seeds=20, delta=0.05)) <= 2
@@ -79,6 +80,7 @@ def refusals(net, *, seeds, delta):
     return found
 
 
+@pytest.mark.slow
 def test_a_seed_without_the_neurons_is_named():
     found = refusals(mlp(hidden=(2,), side=1), seeds=40, delta=0.999)
     assert found

@@ -90,6 +90,7 @@ def test_the_target_stays_as_it_is():
     assert next(net.parameters()).requires_grad
 
 
+@pytest.mark.slow
 def test_a_forward_that_cannot_be_followed_is_built_for_both_signs_without_bounds():
     class Choosing(Cnn):
         def forward(self, x):

@@ -28,6 +28,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     assert (tmp_path / "t.csv").read_bytes() == TABLE.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_figure_shows_the_numbers_of_the_table_and_follows_from_it_alone():
     rows = curves.read(TABLE)
     drawing = curves.draw(rows)

@@ -52,6 +52,7 @@ def test_each_weight_has_its_neurons_of_both_signs_and_no_neuron_two_columns(pie
         assert (outer[mine, row] == sign[mine]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_a_pool_is_large_enough_as_often_as_promised_and_not_much_larger(pieces):
     counts = small(shape=(12, 40))

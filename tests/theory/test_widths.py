@@ -37,6 +37,7 @@ def test_runs_that_answer_nothing_are_refused(runs, words):
         widths.searched(runs)
 
 
+@pytest.mark.slow
 def test_widths_asked_of_a_network():
     zeros = torch.zeros(1, 4, 4)
     rows = widths.asked(mlp(), inputs=(zeros, zeros + 1), radius=4.0)

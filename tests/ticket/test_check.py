@@ -137,6 +137,7 @@ def test_a_gain_of_another_shape_type_or_sign_is_refused(ticket, gain):
         check_tensors(ticket.header, ticket.tensors | {"features.0.gain": right})
 
 
+@pytest.mark.slow
 def test_a_header_without_weights_or_with_too_many_patterns_is_refused(ticket):
     with pytest.raises(ValueError, match="it holds no weights"):
         check_header(ticket.header | {"layers": [], "others": []})

@@ -54,6 +54,7 @@ def expected(ticket, data):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"name": "image_folder"}, {"name": "imagenet"}, {"name": "image_folder", "resized_crop": True}]
 )
@@ -76,6 +77,7 @@ def test_pictures_of_a_folder_are_classified_as_evaluation_classifies_them_one_b
     assert list(classify.predict(iter(arrays))) == classify(arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_size", [None, 11])
 def test_test_images_are_classified_as_evaluation_classifies_them_in_every_form(image_size):
     data, native = load("digits", image_size=image_size), load("digits")

@@ -25,6 +25,7 @@ def test_packed_bits_come_back_and_take_a_bit_each(n):
     assert np.array_equal(unpack_bits(packed, n=n), bits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prune", [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99])
 def test_a_coded_mask_is_within_a_thousandth_of_a_bit_a_weight_of_its_entropy(prune):
     n = 1_500_000  # more than one piece

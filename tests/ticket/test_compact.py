@@ -60,6 +60,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_content_comes_back_from_either_format_with_the_same_digest(tmp_path, name):
     ticket = mpt.Ticket.from_network(NETWORKS[name]())
@@ -195,6 +196,7 @@ def mutated(content, random):
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["biprop", "flipped", "channels", "real", "buffers"])
 def test_mutated_files_with_right_digests_are_refused_in_one_sentence_or_load(tmp_path, name):
     ticket = mpt.Ticket.from_network(NETWORKS[name](), class_names=["a"], data={"name": "x", "channels": 3})
@@ -267,6 +269,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_header_that_promises_more_than_the_file_holds_is_refused_at_once(tmp_path, name):
     ticket = mpt.Ticket.from_network(NETWORKS["biprop"]())

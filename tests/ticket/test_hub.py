@@ -27,6 +27,7 @@ def ticket():
     return mpt.zoo.load("digits-mlp")
 
 
+@pytest.mark.slow
 def test_a_ticket_comes_back_by_its_digest_and_by_its_revision(server, ticket):
     address = ticket.push_to_hub("user/first", result={"test_acc": 0.9443, "data": "digits | x", "num_test": 359})
     newer = mpt.zoo.load("digits-conv4").push_to_hub("user/first")
@@ -57,6 +58,7 @@ def test_a_file_that_was_altered_or_replaced_is_refused(server, ticket):
         mpt.Ticket.load("hf://user/altered")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "words"),
     [
@@ -75,6 +77,7 @@ def test_what_is_not_there_is_said_in_a_sentence(server, ticket, address, words)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_uploading_needs_a_token_that_may_write_and_a_network(server, ticket, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "another")
     with pytest.raises(ValueError, match="refused user/x with status 403"):

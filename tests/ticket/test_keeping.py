@@ -100,6 +100,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_logits_are_right_after_any_change(net, change):
     with torch.no_grad():
@@ -158,6 +159,7 @@ def test_copies_files_and_plain_networks_do_not_share_what_is_kept(net, tmp_path
     assert not any(isinstance(module, TicketLayer) or "kept" in vars(module) for module in dense.modules())
 
 
+@pytest.mark.slow
 def test_compiled_and_functional_calls_compute_with_the_parameters_that_they_get(net):
     expected = net(X)
     with warnings.catch_warnings():

@@ -44,6 +44,7 @@ def test_a_backbone_of_another_size_is_refused_before_it_takes_memory(monkeypatc
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "arguments", "sentence"),
     [

@@ -50,6 +50,7 @@ def test_outputs_of_a_layer_on_images_are_shown_as_images():
     assert kernels(np.ones((5, 7), dtype=np.float32), image=(3, 4), equal=True)["shape"] == [5, 1, 1, 7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(600, 3, 7, 7), (300, 3 * 224 * 224), (9, 64, 3, 3), (4, 2, 5), (2, 2, 3, 3, 3)])
 def test_a_picture_of_kernels_stays_small(shape):
     picture = kernels(np.random.default_rng(0).normal(size=shape).astype(np.float32), image=(3, 224), equal=False)

@@ -166,6 +166,7 @@ def ours(builder, width):
     return getattr(backbones, builder)(width=width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selection", ["layerwise", "global"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_an_imported_ticket_computes_what_the_published_network_computes(tmp_path, network, selection):

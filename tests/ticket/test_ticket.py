@@ -63,6 +63,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_what_only_wraps_a_network_does_not_show_in_its_ticket_or_table(mlp, wrapper):
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5, selection="global", ramp=2), seed=0)
@@ -168,6 +169,7 @@ def test_a_truncated_file_is_refused(saved, kept):
         mpt.Ticket.load(saved)
 
 
+@pytest.mark.slow
 def test_every_altered_byte_is_refused(saved):
     content = saved.read_bytes()
     for place in range(8, len(content), max(1, len(content) // 200)):
@@ -197,6 +199,7 @@ def test_a_newer_format_is_refused_with_the_reason(saved):
         mpt.Ticket.load(saved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
