@@ -107,6 +107,8 @@ def test_an_infinite_value_is_refused_as_such():
         (["optim=adam", "optim.momentum=0.5"], "optim=sgd"),
         (["optim.gamma=0.5"], "optim.schedule=multi_step"),
         (["optim.averaging_decay=0.5"], "optim.averaging=ema"),
+        (["optim.gain_lr=0.1"], "method.gains=learned"),
+        (["method=dense", "optim.gain_lr=0.1"], "method.gains=learned"),
         (["data.stream=true"], "data=image_folder"),
         (["data=digits", "data.root=x"], "data that are read from files"),
         (["data.num_images=5"], "data=synthetic"),
@@ -122,6 +124,7 @@ def test_an_option_that_has_no_effect_is_refused(overrides, words):
 
 def test_an_option_that_has_its_condition_is_accepted():
     overrides = ["binary_activations=true", "spline_t=2", "optim.averaging=ema", "optim.averaging_decay=0.5"]
+    overrides += ["method.gains=learned", "optim.gain_lr=0.1"]
     check_given(compose(*overrides), {override.partition("=")[0] for override in overrides})
 
 

@@ -33,6 +33,14 @@ def test_a_ramp_prunes_more_every_epoch_and_its_end_is_the_ticket(mlp, selection
     assert mpt.Ticket.from_network(net).density == pytest.approx(0.2, abs=0.01)
 
 
+@pytest.mark.parametrize("epoch", [-1, 1.5, True])
+def test_an_epoch_is_a_whole_number(mlp, epoch):
+    with pytest.raises(
+        ValueError, match="epoch is the number of finished epochs and must be a whole number of at least 0"
+    ):
+        mpt.start_epoch(mpt.convert(mlp, mpt.Biprop(prune=0.5), seed=0), epoch)
+
+
 def test_ticket_weights_of_a_ramp_are_scaled_for_what_it_keeps_and_at_its_end_not_at_all(mlp):
     method = mpt.Biprop(prune=0.9, ramp=4)
     net = mpt.convert(mlp, method, seed=0).train()

@@ -34,12 +34,23 @@ class Double(mpt.Biprop):
         return weight.double()
 
 
+def own(**formulas):
+    """A method with these formulas, called Own."""
+    return dataclass(frozen=True, kw_only=True)(type("Own", (mpt.Biprop,), formulas))(prune=0.5)
+
+
 @pytest.mark.parametrize(
     ("method", "seed", "message"),
     [
         (Flat(prune=0.5), 0, r"Flat\.gain must return one number, or .* the weight's \(8, 6\), .* returned \(8,\)"),
         (Narrow(prune=0.5), 0, r"Narrow\.source must return .* \(8, 6\) of torch.float32, and returned \(8, 1\)"),
         (Double(prune=0.5), 0, r"returned \(8, 6\) of torch.float64"),
+        (own(gain=lambda self, w, m: 1.0), 0, r"Own\.gain must return one number, .* and returned a float"),
+        (own(gain=lambda self, w, m: w.sum() / 0), 0, r"Own\.gain must return finite numbers"),
+        (own(importance=lambda self, s: s[:3]), 0, r"Own\.importance must return .* \(8, 6\) .* and returned \(3, 6\)"),
+        (own(mask=lambda self, s, *, kept: 1.0 * (s > 0)), 0, r"Own\.mask .* of torch.bool, and returned .*float32"),
+        (own(score_gradient=lambda self, g, w, s, gain: g.sum()), 0, r"Own\.score_gradient .* and returned \(\) of"),
+        (own(penalty=lambda self, layers: torch.ones(2)), 0, r"Own\.penalty .* \(\) of .* and returned \(2,\)"),
         (mpt.IteRand(prune=0.5), None, "IteRand draws weights again, and with seed=None"),
     ],
 )

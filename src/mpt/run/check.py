@@ -53,12 +53,20 @@ def check_values(settings: Any, *, prefix: str = "") -> None:
 
 _FOLDERS = ("image_folder", "imagenet")
 _DOWNLOADED = ("cifar10", "cifar100", "mnist", "fashion_mnist")
+
+
+def _unknown(settings: Settings) -> str:
+    """The gains of a method that has no option for them: those of a class of the user's own may be learned."""
+    return "layer" if settings.method.target.startswith("mpt.") else "learned"
+
+
 _EFFECTIVE: list[tuple[str, Callable[[Any], bool], str]] = [  # options, when they have an effect, and with what
     ("spline_t", lambda s: s.binary_activations, "binary_activations=true"),
     ("optim.momentum optim.nesterov", lambda s: s.optim.name == "sgd" and not s.optim._target_, "optim=sgd"),
     ("optim.milestones optim.gamma", lambda s: s.optim.schedule == "multi_step", "optim.schedule=multi_step"),
     ("optim.averaging_decay", lambda s: s.optim.averaging == "ema", "optim.averaging=ema"),
     ("optim.averaging_start", lambda s: s.optim.averaging != "none", "optim.averaging=ema or swa"),
+    ("optim.gain_lr", lambda s: s.method.arguments.get("gains", _unknown(s)) == "learned", "method.gains=learned"),
     ("optim.decay_scores optim.decay_batchnorm", lambda s: s.optim.weight_decay > 0, "optim.weight_decay"),
     ("distill_weight distill_temperature", lambda s: s.distill is not None, "distill"),
     ("data.noise_probability", lambda s: s.data.noise_std > 0, "data.noise_std"),

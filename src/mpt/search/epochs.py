@@ -40,8 +40,9 @@ def start_epoch(net: nn.Module, epoch: int, *, accumulate: int = 1) -> None:
         accumulate: forwards per optimizer step, if the training loop accumulates gradients.
 
     Raises:
-        ValueError: ``accumulate`` is not a whole number of at least 1.
+        ValueError: ``epoch`` is not a whole number of at least 0, or ``accumulate`` not one of at least 1.
     """
+    check_whole("epoch", "the number of finished epochs", epoch, least=0)
     check_whole("accumulate", "the number of forwards per optimizer step", accumulate, least=1)
     net = unwrap(net)
     conversion: Conversion | None = getattr(net, "conversion", None)
