@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from importlib import metadata
@@ -25,16 +25,27 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime", "openvino")
 Call = Callable[[], Any]
 
 
-def make(dense: nn.Module, images: Tensor, threads: int, *, folder: Path, missing: dict[str, str]) -> dict[str, Call]:
+def make(
+    dense: nn.Module,
+    images: Tensor,
+    threads: int,
+    *,
+    folder: Path,
+    missing: dict[str, str],
+    names: Collection[str] | None = None,
+) -> dict[str, Call]:
     """A call for each rival that can be made; ``missing`` gets the reason for each of the others.
 
-    ``folder`` is for ONNX files of the network at this batch, which the next call for the same finds there.
+    ``folder`` is for ONNX files of the network at this batch, which the next call for the same finds there. ``names``
+    are those to try, by default all.
     """
     calls: dict[str, Call] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         files = Files(dense, images, folder)
         for name, maker in RIVALS.items():
+            if names is not None and name not in names:
+                continue
             try:
                 call = maker(dense, images, threads, files)
                 call()

@@ -3,8 +3,9 @@
     python -m benchmarks.tickets measure RUNS results/speed/tickets.csv    time each ticket, one thread, batch 1
     python -m benchmarks.tickets draw results/speed/tickets.csv docs/speed.svg
 
-A row is a run computed one way: a ticket by torch, lists and unrolled code, a dense network by torch. All runs of one
-network are timed in turn in one process (:mod:`mpt.engine.speed`). ``bits`` counts the whole file, a weight.
+A row is a run computed one way: a ticket by torch, lists and unrolled code, a dense network by torch and, with the
+extra ``bench``, by onnxruntime in float32. All runs of one network are timed in turn in one process
+(:mod:`mpt.engine.speed`). ``bits`` counts the whole file, a weight.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from benchmarks import rivals
 from benchmarks.engine_report import NAMES
 from mpt.analysis.plotting import save
 from mpt.analysis.table import read_runs
@@ -26,6 +30,8 @@ from mpt.ticket.ticket import Ticket
 ABOUT = ("model", "variant", "width", "prune", "seed", "epochs", "num_train", "test_acc", "num_test", "num_weights")
 COLUMNS = (*ABOUT, "ticket_bytes", "bits", "engine", "ms", "ratio", "error", "machine", "code", "load_average", "torch")
 LINES = {"torch": ("s", "0.35", ":"), "lists": ("o", "C0", "-"), "unrolled": ("D", "C1", "--")}
+RIVAL = "onnxruntime"
+STARS = {"torch": "k", RIVAL: "none"}  # what fills the star of the dense network, by what computes it
 
 
 def measure(folder: Path, *, seconds: float) -> list[dict[str, Any]]:
@@ -38,12 +44,17 @@ def measure(folder: Path, *, seconds: float) -> list[dict[str, Any]]:
             continue
         tickets = [Ticket.load(folder / run["run"] / "ticket.safetensors") for run in network]
         side = network[0].get("data.image_size") or tickets[0].image_shape[1]
-        for run, timed in zip(network, compare_speed(*tickets, batch=1, image_size=side, seconds=seconds), strict=True):
+        with TemporaryDirectory() as files:
+            make = partial(rivals.make, folder=Path(files), missing={}, names=[RIVAL])
+            times = compare_speed(*tickets, batch=1, image_size=side, rivals=make, seconds=seconds)
+        for run, timed in zip(network, times, strict=True):
             about = {name: run[name] for name in ABOUT} | {"ticket_bytes": run["ticket_bytes"]}
             about |= {"bits": 8 * run["ticket_bytes"] / run["num_weights"], "torch": timed["versions"]["torch"]}
             about |= {name: timed[name] for name in ("machine", "code", "load_average")}
             best = min(LAYOUTS, key=lambda layout: timed["ms"][layout])
-            for engine in ("torch", *(ENGINES if run["variant"] != "dense" else ())):
+            for engine in ("torch", *((RIVAL,) if run["variant"] == "dense" else ENGINES)):
+                if engine == RIVAL not in timed["ms"]:  # it is not installed
+                    continue
                 name = best if engine == "torch" else engine
                 error = timed["error"].get(engine, "")
                 rows.append(
@@ -89,9 +100,11 @@ def draw(rows: list[dict[str, Any]]) -> Any:
             _line(right, tickets, "bits", marker="o", color="C2", ls="-", label="ticket file")
             for row in tickets:
                 _annotate(right, row, "bits")
-            dense = [row for row in ours if row["variant"] == "dense"]
             for axes, x in ((left, "ms"), (right, "bits")):
-                _line(axes, dense, x, marker="*", color="k", ls="none", ms=9, label="dense, torch")
+                for engine, fill in STARS.items() if x == "ms" else [("torch", "k")]:
+                    dense = [row for row in ours if row["variant"] == "dense" and row["engine"] == engine]
+                    style = {"marker": "*", "color": "k", "mfc": fill, "ls": "none", "ms": 9}
+                    _line(axes, dense, x, label=f"dense, {engine}", **style)
                 axes.set_xscale("log")
                 axes.grid(alpha=0.25)
                 axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -103,9 +116,9 @@ def draw(rows: list[dict[str, Any]]) -> Any:
             )
             right.set(title=NAMES.get(model, model), xlabel="bits a weight, whole file")
         handles = {label: h for axes in grid[0] for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        drawing.legend(
-            [*handles.values()], [*handles], loc="outside lower center", ncols=5, frameon=False, fontsize="small"
-        )
+        columns = len(handles) if len(handles) < 6 else 3
+        options = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": "small"}
+        drawing.legend([*handles.values()], [*handles], **options)
         drawing.suptitle("Accuracy against time and size: small runs, one seed", fontsize="medium")
     return drawing
 

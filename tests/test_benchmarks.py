@@ -192,22 +192,24 @@ def test_a_ratio_below_its_goal_is_marked():
 
 
 @pytest.mark.slow
-def test_runs_with_a_dense_network_are_timed_and_drawn(tmp_path):
+def test_runs_with_a_dense_network_are_timed_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(rivals, "RIVALS", {"onnxruntime": lambda dense, images, *_: lambda: dense(images)})
     for arguments in (["prune=0.8"], ["method=dense", "prune=0"], ["prune=0.8", "width=0.25"]):
         command("train", *SMALL, "epochs=1", "runs=runs", *arguments, cwd=tmp_path)
     rows = tickets.measure(tmp_path / "runs", seconds=0.01)
-    assert [row["engine"] for row in rows] == ["torch", "torch", "lists", "unrolled"]  # no dense run of width .25
-    assert [row["variant"] for row in rows] == ["dense"] + ["MPT-1/32"] * 3
-    assert rows[1]["bits"] == 8 * rows[1]["ticket_bytes"] / rows[1]["num_weights"]
+    engines = ["torch", "onnxruntime", "torch", "lists", "unrolled"]
+    assert [row["engine"] for row in rows] == engines  # no dense run of width .25
+    assert [row["variant"] for row in rows] == ["dense"] * 2 + ["MPT-1/32"] * 3
+    assert rows[2]["bits"] == 8 * rows[2]["ticket_bytes"] / rows[2]["num_weights"]
     assert rows[0]["bits"] > 32
     tickets.write(rows, tmp_path / "tickets.csv")
     again = tickets.read(tmp_path / "tickets.csv")
     assert [row["ms"] for row in again] == pytest.approx([row["ms"] for row in rows], rel=1e-4)
     left, right = tickets.draw(again).axes
     assert [line.get_label() for line in left.get_lines()] == [
-        *("ticket, torch", "ticket, lists", "ticket, unrolled", "dense, torch"),
+        *("ticket, torch", "ticket, lists", "ticket, unrolled", "dense, torch", "dense, onnxruntime"),
     ]
-    assert right.get_lines()[0].get_xdata()[0] == pytest.approx(rows[1]["bits"], rel=1e-4)
+    assert right.get_lines()[0].get_xdata()[0] == pytest.approx(rows[2]["bits"], rel=1e-4)
 
 
 def largest_differences(folder):

@@ -33,9 +33,10 @@ def fuse(nodes: list[Node]) -> list[Node]:
 def _set_signs(conv: Conv) -> None:
     """Find out whether each output's weights are -gain, 0 and +gain, and take the gain into the scale."""
     flat = conv.weight.reshape(conv.outputs, -1)
-    gain = np.abs(flat).max(axis=1, initial=0)
-    signs = np.sign(flat).astype(np.int8)
-    if np.array_equal(signs * gain[:, None], flat):
+    gain = np.maximum(flat.max(axis=1, initial=0), -flat.min(axis=1, initial=0))
+    plus, minus = ((flat == sign * gain[:, None]) & (gain > 0)[:, None] for sign in (1, -1))
+    if np.count_nonzero(plus) + np.count_nonzero(minus) == conv.kept:
+        signs = plus.view(np.int8) - minus.view(np.int8)
         conv.signs, conv.scale = signs.reshape(conv.weight.shape), conv.scale * gain
 
 
@@ -56,14 +57,16 @@ def _replace(nodes: list[Node], old: Node, new: Node) -> None:
 def _fold(nodes: list[Node]) -> list[Node]:
     """Batch-norm, sum and ReLU into the convolution that only they read."""
     nodes, at = list(nodes), 0
+    readers = {key: len(takers) for key, takers in _takers(nodes).items()}
     while at < len(nodes):
-        node, takers = nodes[at], _takers(nodes)
-        if node.kind == "relu" and node.inputs[0].kind in ("affine", "add") and len(takers[id(node.inputs[0])]) == 1:
+        node = nodes[at]
+        if node.kind == "relu" and node.inputs[0].kind in ("affine", "add") and readers[id(node.inputs[0])] == 1:
             node.inputs[0].relu = True
             _replace(nodes, node, node.inputs[0])
+            readers[id(node.inputs[0])] = readers[id(node)]
             del nodes[at]
             continue
-        conv = _foldable(node, takers)
+        conv = _foldable(node, readers)
         if conv is None:
             at += 1
             continue
@@ -81,14 +84,15 @@ def _fold(nodes: list[Node]) -> list[Node]:
         at -= 1
         nodes[at] = source  # where the sum was: its other operand is there by then
         _replace(nodes, node, source)
+        readers[id(source)] = readers[id(node)]
     return nodes
 
 
-def _foldable(node: Node, takers: dict[int, list[Node]]) -> Node | None:
+def _foldable(node: Node, readers: dict[int, int]) -> Node | None:
     """The convolution that ``node`` can be moved into, if any."""
     for source in reversed(node.inputs):
         conv = source.conv
-        if conv is None or conv.relu or conv.threshold is not None or len(takers[id(source)]) != 1:
+        if conv is None or conv.relu or conv.threshold is not None or readers[id(source)] != 1:
             continue
         if node.kind == "relu" or (node.kind in ("affine", "add") and len(source.inputs) == 1):
             return source

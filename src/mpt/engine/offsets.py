@@ -23,7 +23,7 @@ def cut(step: Product, vector: int) -> list[slice]:
     """
     conv, channels = step.conv, step.conv.weight.shape[1]
     if step.binary or step.single:
-        return [slice(channels)]
+        return [slice(0, channels)]
     tiles = places(step, vector)[0]
     each = len(tiles) // (GROUP // step.out.buffer.interleaved)
     tiles = tiles[: min(SUMS, each) if step.alone else SUMS]
@@ -42,45 +42,53 @@ def lists(step: Product, chunks: list[slice]) -> tuple[np.ndarray, np.ndarray, i
     of each chunk, from which its offsets count: in 16 bits, where these reach. All are to be shifted left by as many
     bits as they have zeros in common. Lists of bytes count from 0, one by one.
     """
-    conv = step.conv
+    conv, outputs = step.conv, np.arange(step.conv.outputs)
     assert conv.signs is not None
-    all_ = step.offsets.astype(np.int32).reshape(conv.groups, -1)
-    bits = 0 if step.binary else int(np.bitwise_or.reduce(all_.ravel(), initial=0))
+    all_ = step.offsets.astype(np.int32).ravel()  # by group, input channel and tap
+    bits = 0 if step.binary else int(np.bitwise_or.reduce(all_, initial=0))
     shift = max(0, (bits & -bits).bit_length() - 1)
-    places = np.flatnonzero(conv.signs.ravel() != 0)  # of one dimension, and bool: much the fastest
-    outputs, taps = np.divmod(places.astype(np.int32), np.int32(conv.signs[0].size))
-    offsets = all_.ravel()[taps] if conv.groups == 1 else all_[outputs // (conv.outputs // conv.groups), taps]
-    offsets, minus, number = offsets >> shift, conv.signs.ravel()[places] < 0, outputs
-    bases = np.zeros(len(chunks), np.int32)
-    if len(chunks) > 1:  # by chunk, then by output: a list each
-        each = conv.signs[0, 0].size
-        chunk = np.repeat(np.arange(len(chunks), dtype=np.uint8), [(c.stop - c.start) * each for c in chunks])[taps]
-        order = np.argsort(chunk, kind="stable")
-        number = (chunk.astype(np.int32) * conv.outputs + outputs)[order]
-        offsets, minus, chunk = offsets[order], minus[order], chunk[order]
-    if not step.binary and len(offsets):
-        bounds = np.searchsorted(number, np.arange(len(chunks)) * conv.outputs)
-        full = np.flatnonzero(np.diff(np.append(bounds, len(offsets))))
-        bases[full] = np.minimum.reduceat(offsets, bounds[full])
-        offsets = offsets - (bases[chunk] if len(chunks) > 1 else bases[0])
-    kind = np.uint16 if offsets.max(initial=0) < 2**16 and not step.binary else np.int32
-    starts, order = _parts(number, minus, len(chunks) * conv.outputs)
-    made = np.empty(len(offsets), kind)
-    made[order] = offsets
-    return made, np.concatenate([starts, bases]).astype(np.int32), shift
+    all_ >>= shift
+    rows, taps = conv.signs.reshape(len(outputs), -1), conv.signs[0, 0].size
+    groups = outputs // (len(outputs) // conv.groups) * rows.shape[1]  # where the offsets of each output's group begin
+    counts, bases = np.empty((len(chunks), len(outputs), 2), np.int64), np.zeros(len(chunks), np.int32)
+    found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for i, chunk in enumerate(chunks):
+        part = rows[:, taps * chunk.start : taps * chunk.stop]
+        starts = groups + taps * chunk.start - outputs * part.shape[1]
+        places = np.flatnonzero(part != 0)  # of bool: much the fastest
+        negative = part.ravel()[places] < 0
+        for minus, some in enumerate((places[~negative], places[negative])):
+            counts[i, :, minus] = np.diff(np.searchsorted(some, np.arange(len(outputs) + 1) * part.shape[1]))
+            found[minus].append(all_[some + np.repeat(starts, counts[i, :, minus])])
+        own = [found[minus][i] for minus in range(2)]
+        if not step.binary and any(map(len, own)):
+            bases[i] = min(offsets.min() for offsets in own if len(offsets))
+            for offsets in own:
+                offsets -= bases[i]
+    parts, places = _parts(counts.reshape(-1, 2))
+    plus, minus = map(np.concatenate, found)
+    most = max(plus.max(initial=0), minus.max(initial=0))
+    made = np.empty(len(plus) + len(minus), np.uint16 if most < 2**16 and not step.binary else np.int32)
+    made[places[0]], made[places[1]] = plus, minus
+    return made, np.concatenate([parts, bases]).astype(np.int32), shift
 
 
-def _parts(number: np.ndarray, minus: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the parts of ``many`` lists start, (3 many + 1,), and the place of each weight, of a list ``number``."""
-    counts = np.bincount(2 * number + minus, minlength=2 * many).reshape(many, 2)
+def _parts(counts: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Where the parts of all lists start, (3 many + 1,), and the place of each plus and of each minus.
+
+    ``counts``, (many, 2), says how many each list has of both.
+    """
     pairs = counts.min(axis=1)
-    sizes = np.stack([2 * pairs, counts[:, 0] - pairs, counts[:, 1] - pairs], axis=1)
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
-    before = np.cumsum(minus, dtype=np.int32) - minus  # of the minus, from the first list on
-    first = np.cumsum(counts, axis=0, dtype=np.int32) - counts
-    rank = np.where(minus, before - first[:, 1][number], np.arange(len(minus)) - before - first[:, 0][number])
-    own = pairs[number]
-    return starts, starts[::3][number] + np.where(rank < own, 2 * rank + minus, rank + own)
+    more = counts - pairs[:, None]
+    starts = np.concatenate([[0], np.cumsum(np.stack([2 * pairs, more[:, 0], more[:, 1]], axis=1))])
+    places = []
+    for minus in range(2):  # of the k-th, over all lists: 2 k + a number of the list in pairs, k + a number behind them
+        first = np.cumsum(counts[:, minus]) - counts[:, minus]
+        runs = np.stack([pairs, more[:, minus]], axis=1).ravel()
+        begins = np.stack([starts[:-1:3] + minus - 2 * first, starts[1::3] - first - pairs], axis=1)
+        steps = np.repeat(np.tile(np.array([2, 1], np.int32), len(counts)), runs)
+        places.append(steps * np.arange(len(steps), dtype=np.int32) + np.repeat(begins.astype(np.int32).ravel(), runs))
+    return starts, places
 
 
 def together(conv: Conv) -> int:

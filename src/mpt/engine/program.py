@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mpt.engine import lanes as bytes_
-from mpt.engine import lists, moves, offsets, unrolled
+from mpt.engine import lists, moves, offsets, pools, unrolled
 from mpt.engine.code import Function, Machine, Module
 from mpt.engine.graph import Node
 from mpt.engine.layout import GROUP, Copy, Pointwise, Pooling, Product, Step, vector
@@ -103,7 +103,7 @@ class _Writer:
             elif isinstance(step, Pointwise):
                 moves.pointwise(f, step, self.module)
             elif isinstance(step, Pooling):
-                moves.pooling(f, step, self.module)
+                pools.pooling(f, step, self.module)
             else:
                 self._product(f, step)
         return f.name
