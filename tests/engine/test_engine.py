@@ -237,9 +237,12 @@ def test_images_that_do_not_fit_are_refused_in_one_sentence(images, message):
     [
         ({"ticket": None}, "got NoneType"),
         ({"ticket": nn.Linear(2, 2)}, "got Linear: mpt.Ticket.from_network"),
-        ({"threads": "2"}, "at least 1, got '2'"),
-        ({"threads": 0}, "at least 1, got 0"),
-        ({"threads": True}, "at least 1, got True"),
+        ({"threads": "2"}, "1 to 1024, got '2'"),
+        ({"threads": 0}, "1 to 1024, got 0"),
+        ({"threads": 10**6}, "1 to 1024, got 1000000"),
+        ({"threads": True}, "1 to 1024, got True"),
+        ({"unroll": None}, "True or False, got None"),
+        ({"unroll": "yes"}, "True or False, got 'yes'"),
         ({"image_size": True}, "in pixels, got True"),
         ({"image_size": 3.5}, "in pixels, got 3.5"),
         ({"image_size": "4"}, "in pixels, got '4'"),
@@ -255,7 +258,7 @@ def test_arguments_that_make_no_sense_are_refused_in_one_sentence(arguments, mes
 
 def test_what_is_compiled_says_what_it_is():
     found = ticket(B.mlp(hidden=(8,), image_size=4))
-    lines = repr(mpt.compile(found, unroll=True, threads=2)).splitlines()
+    lines = repr(mpt.compile(found, unroll=True, threads=np.int64(2), image_size=np.int32(4))).splitlines()
     assert lines[0] == f"compiled {repr(found).splitlines()[0]}"
     assert lines[1].startswith("  unrolled, vectors of ")
     assert lines[1].endswith(", 2 threads: images (N, 1, 4, 4) -> logits (N, 10)")

@@ -58,7 +58,7 @@ def test_lists_hold_each_weight_once(groups, cuts, kept):
 
 def test_offsets_that_16_bits_do_not_reach_take_32():
     signs = np.ones((1, 2, 1, 1), np.int8)
-    made, starts, bits = offsets.lists(product_of(signs, places=np.array([3, 70_003]).reshape(2, 1, 1)), [slice(2)])
+    made, starts, bits = offsets.lists(product_of(signs, places=np.array([3, 70_003]).reshape(2, 1, 1)), [slice(0, 2)])
     assert made.dtype == np.int32
     assert bits == 0
     assert [place for _, _, place in decoded(made, starts, bits, lists=1)] == [3, 70_003]
@@ -67,7 +67,7 @@ def test_offsets_that_16_bits_do_not_reach_take_32():
 def test_lists_of_bytes_count_from_0():
     signs = np.ones((1, 2, 1, 1), np.int8)
     step = product_of(signs, places=np.array([32, 64]).reshape(2, 1, 1), binary=True)
-    made, _, bits = offsets.lists(step, [slice(2)])
+    made, _, bits = offsets.lists(step, [slice(0, 2)])
     assert made.tolist() == [32, 64]
     assert bits == 0
 

@@ -37,6 +37,7 @@ from mpt.engine.trace import trace
 from mpt.ticket.ticket import Ticket
 
 Images = TypeVar("Images", np.ndarray, Tensor)
+MOST_THREADS = 1024  # that share a batch
 
 
 def compile(
@@ -63,8 +64,10 @@ def compile(
         ValueError: the network has an operation that the engine does not know, by name of the layer; the image size is
             not known, or not one that the network takes; an argument of another type.
     """
-    if threads is not None and not _is_count(threads):
-        raise ValueError(f"threads is the number of threads and must be at least 1, got {threads!r}")
+    if threads is not None and not (_is_count(threads) and threads <= MOST_THREADS):
+        raise ValueError(f"threads is the number of threads and must be 1 to {MOST_THREADS}, got {threads!r}")
+    if not isinstance(unroll, (bool, np.bool)):
+        raise ValueError(f"unroll is True or False, got {unroll!r}")
     if not isinstance(ticket, (Ticket, str, os.PathLike)):
         kind = type(ticket).__name__
         raise ValueError(f"ticket is a Ticket or the path of its file, got {kind}: mpt.Ticket.from_network makes one")
@@ -111,7 +114,7 @@ def _shape(net: nn.Module, ticket: Ticket, image_size: int | tuple[int, int] | N
         if first is None:
             raise ValueError("the ticket's network has no convolution and no linear layer: there is nothing to compile")
         channels = first.in_channels if isinstance(first, nn.Conv2d) else first.in_features // math.prod(sides)
-    return int(channels), sides[0], sides[1]
+    return int(channels), int(sides[0]), int(sides[1])
 
 
 def _is_plain(images: Tensor) -> bool:
@@ -119,7 +122,7 @@ def _is_plain(images: Tensor) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
 
 
 def parts(images: int, threads: int) -> list[slice]:
