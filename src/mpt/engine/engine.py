@@ -122,7 +122,7 @@ def _is_plain(images: Tensor) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value > 0)
 
 
 def parts(images: int, threads: int) -> list[slice]:

@@ -57,19 +57,19 @@ def lists(step: Product, chunks: list[slice]) -> tuple[np.ndarray, np.ndarray, i
         starts = groups + taps * chunk.start - outputs * part.shape[1]
         places = np.flatnonzero(part != 0)  # of bool: much the fastest
         negative = part.ravel()[places] < 0
-        for minus, some in enumerate((places[~negative], places[negative])):
-            counts[i, :, minus] = np.diff(np.searchsorted(some, np.arange(len(outputs) + 1) * part.shape[1]))
-            found[minus].append(all_[some + np.repeat(starts, counts[i, :, minus])])
-        own = [found[minus][i] for minus in range(2)]
+        for sign, some in enumerate((places[~negative], places[negative])):
+            counts[i, :, sign] = np.diff(np.searchsorted(some, np.arange(len(outputs) + 1) * part.shape[1]))
+            found[sign].append(all_[some + np.repeat(starts, counts[i, :, sign])])
+        own = [found[0][i], found[1][i]]
         if not step.binary and any(map(len, own)):
             bases[i] = min(offsets.min() for offsets in own if len(offsets))
             for offsets in own:
                 offsets -= bases[i]
-    parts, places = _parts(counts.reshape(-1, 2))
-    plus, minus = map(np.concatenate, found)
+    parts, where = _parts(counts.reshape(-1, 2))
+    plus, minus = (np.concatenate(own) for own in found)
     most = max(plus.max(initial=0), minus.max(initial=0))
     made = np.empty(len(plus) + len(minus), np.uint16 if most < 2**16 and not step.binary else np.int32)
-    made[places[0]], made[places[1]] = plus, minus
+    made[where[0]], made[where[1]] = plus, minus
     return made, np.concatenate([parts, bases]).astype(np.int32), shift
 
 
@@ -81,11 +81,11 @@ def _parts(counts: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     pairs = counts.min(axis=1)
     more = counts - pairs[:, None]
     starts = np.concatenate([[0], np.cumsum(np.stack([2 * pairs, more[:, 0], more[:, 1]], axis=1))])
-    places = []
-    for minus in range(2):  # of the k-th, over all lists: 2 k + a number of the list in pairs, k + a number behind them
-        first = np.cumsum(counts[:, minus]) - counts[:, minus]
-        runs = np.stack([pairs, more[:, minus]], axis=1).ravel()
-        begins = np.stack([starts[:-1:3] + minus - 2 * first, starts[1::3] - first - pairs], axis=1)
+    places = list[np.ndarray]()
+    for sign in range(2):  # of the k-th, over all lists: 2 k + a number of the list in pairs, k + a number behind them
+        first = np.cumsum(counts[:, sign]) - counts[:, sign]
+        runs = np.stack([pairs, more[:, sign]], axis=1).ravel()
+        begins = np.stack([starts[:-1:3] + sign - 2 * first, starts[1::3] - first - pairs], axis=1)
         steps = np.repeat(np.tile(np.array([2, 1], np.int32), len(counts)), runs)
         places.append(steps * np.arange(len(steps), dtype=np.int32) + np.repeat(begins.astype(np.int32).ravel(), runs))
     return starts, places
