@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from mpt.search.initializers import random_signs, random_weight
-from mpt.theory.build import first_numbers
+from mpt.search.initializers import random_signs
 from mpt.theory.construct import build_ticket
 from tests.theory.networks import cnn, mlp
 
@@ -37,30 +35,11 @@ def test_gains_of_the_doubling_chain_are_one_then_halves():
     assert set(gains[1:-1]) == {0.5}
 
 
-@pytest.mark.parametrize("net", [mlp, cnn])
-def test_real_weights_are_the_seed_s_times_a_power_of_two(net):
-    ticket = build_ticket(net(), accuracy=0.05, form="real", seed=3).ticket
-    assert ticket.header["signs"] == "seed"
-    for layer in ticket.layers:
-        shape = torch.Size(layer.shape)
-        drawn = random_weight(shape, seed=3, layer=layer.name, init="kaiming_uniform", scale_fan="none", prune=0)
-        ratio = (layer.kept_values() / drawn[layer.mask()]).unique()
-        assert len(ratio) == 1
-        assert np.log2(float(ratio)) % 1 == 0
-
-
 def test_an_inner_neuron_keeps_one_input():
     ticket = build_ticket(cnn(), accuracy=0.05).ticket
     for layer in ticket.layers:
         if layer.name.endswith(".0"):
             assert int(layer.mask().flatten(1).sum(1).max()) == 1
-
-
-def test_numbers_of_a_weight_start_at_the_logarithm():
-    assert first_numbers(397_000, delta=0.05, keep="fewest") == 24
-    assert first_numbers(10**12, delta=0.01, keep="fewest") == 40
-    assert first_numbers(2368, delta=0.05, keep="fewest") == 17
-    assert first_numbers(2368, delta=0.05, keep="closest") == 24
 
 
 @pytest.mark.slow

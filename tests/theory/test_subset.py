@@ -58,7 +58,31 @@ def test_fewest_never_keeps_more_numbers_than_brute_force(n, seed, within):
             assert error[i, j] > within
         else:
             assert error[i, j] <= within
-            assert mask[i, j].sum() == least or least > 4
+            assert mask[i, j].sum() == least
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_fewest_is_the_smallest_and_best_of_all_subsets_where_many_numbers_are_needed(shared):
+    w, u, v = drawn(4, 6, 12, shared=shared)
+    w, sizes = 2 * w, ((np.arange(2**12)[:, None] >> np.arange(12)) & 1).sum(1)
+    mask, error = fewest(w, u, v, within=0.01)
+    kept = mask.sum(2)
+    for i, j in np.ndindex(w.shape):
+        errors = abs(all_sums((u * v)[i] if shared else (u * v)[i, j]) - w[i, j])
+        if errors.min() > 0.01:
+            assert error[i, j] == pytest.approx(errors.min(), abs=1e-12)
+            continue
+        assert kept[i, j] == sizes[errors <= 0.01].min()
+        assert error[i, j] == pytest.approx(errors[sizes == kept[i, j]].min(), abs=1e-12)
+    assert (kept[error <= 0.01] > 4).any()
+
+
+def test_fewest_tries_no_subset_that_is_larger_than_asked_for():
+    w, u, v = drawn(5, 8, 10)
+    whole, error = fewest(w, u, v, within=0.02)
+    few, errors = fewest(w, u, v, within=0.02, largest=2)
+    assert np.array_equal(np.isinf(errors), (whole.sum(2) > 2) | (error > 0.02))
+    assert np.array_equal(few[errors <= 0.02], whole[errors <= 0.02])
 
 
 def test_rows_are_solved_in_parts_of_any_size():

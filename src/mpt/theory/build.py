@@ -6,31 +6,25 @@ seed draws for a layer of this name, as in every search.
 
     binary      B with gain 2 e, U with gain 1                                    mpt.theory.counting, pool
     doubling    B with gain 1, b layers with gain 1/2, U with gain g              mpt.theory.doubling
-    real        v and u uniform, each layer times a power of two                  mpt.theory.subset
+    real        v and u uniform, each layer times a power of two                  mpt.theory.real
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 
 from mpt.search.fast.loops import compiled
-from mpt.search.initializers import random_weight
 from mpt.theory import counting, doubling
-from mpt.theory.packing import as_rows, as_weight, binary_layer, binary_outer, real_layer, signs
+from mpt.theory.packing import as_rows, binary_layer, binary_outer, signs
 from mpt.theory.pool import pool_size, take
-from mpt.theory.subset import MOST, closest, fewest
 from mpt.theory.target import matrix, rows_of
 from mpt.ticket.layer import StoredLayer
 
-PRECISE = 24  # numbers of a closest subset, which is then within about 1e-4 of the largest weight
-CHUNK = 2**23  # products that are solved at a time
 Advance = Callable[[int], None]
 
 
@@ -159,82 +153,3 @@ def chain(job: Job, widths: list[int], advance: Advance) -> list[StoredLayer]:
         layers.append(binary_layer(job.part(t), shapes[t], mask.ravel(), positive[mask], gain))
     advance(len(values))
     return [*layers, binary_outer(job.part(last), shapes[-1], mask_outer, outer, sizes.gain)]
-
-
-# real -------------------------------------------------------------------------------------------------------------
-
-
-def real_widths(job: Job, *, numbers: int) -> list[int]:
-    """The hidden width so that each column has ``numbers`` neurons for each piece."""
-    each = job.failure / (2 * job.layer.weight.shape[1] * job.pieces)
-    return [job.layer.weight.shape[1] * int(counting.least_trials(np.array(numbers), probability=0.5, failure=each))]
-
-
-def real(job: Job, widths: list[int], advance: Advance, *, numbers: int, keep: str) -> list[StoredLayer] | float:
-    """The pair of the subset sums, or the largest error of a weight if that exceeds the accuracy.
-
-    The error is infinite where a column has fewer than ``numbers`` neurons of a sign.
-    """
-    values = job.values
-    (rows, columns), (width,) = values.shape, widths
-    inner_shape, outer_shape = job.weight_shapes(widths)
-    block = width // columns
-    v, u = (
-        random_weight(
-            torch.Size(shape), seed=job.seed, layer=job.part(at), init="kaiming_uniform", scale_fan="none", prune=0.0
-        ).numpy()
-        for at, shape in enumerate((inner_shape, outer_shape))
-    )
-    scales = _scales(inner_shape, outer_shape, largest=float(np.abs(values).max()))
-    own = v.reshape(width, -1)[np.arange(width), np.arange(width) // block] * np.float32(scales[0])  # (width,)
-    outer = as_rows(u, outer_shape) * np.float32(scales[1])
-    mask = np.zeros(outer.shape, bool)
-    for sign in (1, -1)[: job.pieces]:
-        place = _first_of_sign(own.reshape(columns, block) * sign, numbers)
-        if place is None:
-            return math.inf
-        at = place + np.arange(columns)[:, None] * block  # (columns, numbers)
-        step = max(1, CHUNK // at.size)
-        for start in range(0, rows, step):
-            some = slice(start, start + step)
-            target, factors = values[some], np.broadcast_to(own[at], (len(values[some]), *at.shape))
-            kept, error = (
-                fewest(target, outer[some][:, at], factors, within=job.accuracy)
-                if keep == "fewest"
-                else closest(target, outer[some][:, at], factors)
-            )
-            if (largest := float(error.max())) > job.accuracy:
-                return largest
-            mask[some, at.ravel()] = kept.reshape(len(target), -1)
-            advance(len(target))
-    used, inner_mask = mask.any(axis=0), np.zeros(inner_shape[:2], bool)
-    inner_mask[used, (np.arange(width) // block)[used]] = True
-    flat = as_weight(mask, outer_shape)
-    return [
-        real_layer(job.part(0), inner_shape, inner_mask.ravel(), own[used]),
-        real_layer(job.part(1), outer_shape, flat, as_weight(outer, outer_shape)[flat]),
-    ]
-
-
-def _scales(inner: tuple[int, ...], outer: tuple[int, ...], *, largest: float) -> tuple[float, float]:
-    """Powers of two: inner weights reach at least 1, and products at least the largest weight."""
-    reach = [math.sqrt(6 / math.prod(shape[1:])) for shape in (inner, outer)]  # of kaiming_uniform
-    first = 2.0 ** math.ceil(-math.log2(reach[0]))
-    return first, 2.0 ** math.ceil(math.log2(largest / (first * reach[0] * reach[1])))
-
-
-def _first_of_sign(own: np.ndarray, numbers: int) -> np.ndarray | None:
-    """Places of the first ``numbers`` positive entries of each row (columns, block); None if a row has fewer."""
-    if ((own > 0).sum(axis=1) < numbers).any():
-        return None
-    return np.sort(np.argsort(own <= 0, axis=1, kind="stable")[:, :numbers], axis=1)
-
-
-def first_numbers(weights: int, *, delta: float, keep: str) -> int:
-    """Numbers of one sign that a weight starts with, at most ``MOST``.
-
-    ``log2(N / delta) + 1``: below that, all numbers of some weight are likely to have the other sign. For the closest
-    subset at least ``PRECISE``.
-    """
-    numbers = math.ceil(math.log2(weights / delta) + 1)
-    return min(MOST, max(numbers, PRECISE) if keep == "closest" else numbers)

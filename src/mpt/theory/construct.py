@@ -10,7 +10,6 @@ result is an ordinary ticket. Its header says under ``constructed`` what it was 
 from __future__ import annotations
 
 import hashlib
-import math
 import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,13 +22,12 @@ from mpt.files import version
 from mpt.phases import counted
 from mpt.search.layers import unwrap
 from mpt.search.methods import Biprop, EdgePopup, Method
-from mpt.theory import build
+from mpt.theory import build, real
 from mpt.theory.build import Job
 from mpt.theory.certificate import Certificate, certify_layers
 from mpt.theory.effective import effective_layers
 from mpt.theory.intervals import run, start
 from mpt.theory.limits import Range, box, check_accuracy, check_choices, check_size, describe_size, outermost
-from mpt.theory.subset import MOST
 from mpt.theory.target import Target, prepare
 from mpt.theory.theorems import check_shares
 from mpt.ticket.check import MAX_ARGUMENTS
@@ -168,28 +166,21 @@ def _build(
         with counted("constructing", sum(len(job.values) for job in jobs), wanted=progress) as advance:
             layers = [part for job in jobs for part in make(job, hidden[job.name], advance)]
         return layers, hidden, None
-    # a larger layer draws all its weights again, so that every size is a new chance
-    numbers = build.first_numbers(sum(job.layer.weight.numel() * job.pieces for job in jobs), delta=delta, keep=keep)
-    while True:
-        hidden = {job.name: build.real_widths(job, numbers=numbers) for job in jobs}
-        check_size(jobs, hidden, None)
-        _say(describe_size(jobs, hidden), progress)
-        total = sum(len(job.values) * job.pieces for job in jobs)
-        with counted(f"{numbers} numbers a weight", total, wanted=progress) as advance:
-            layers = []
-            for job in jobs:
-                found = build.real(job, hidden[job.name], advance, numbers=numbers, keep=keep)
-                if isinstance(found, float):
-                    break
-                layers += found
-            else:
-                return layers, hidden, numbers
-        if numbers == MOST:
-            raise ValueError(
-                f"accuracy={jobs[0].accuracy:g} is not reached with {MOST} numbers a weight (error {found:g} in "
-                f"{job.name}): ask for a larger accuracy"
-            )
-        numbers = min(MOST, math.ceil(1.25 * numbers))
+    numbers = real.first_numbers(sum(job.layer.weight.numel() * job.pieces for job in jobs), delta=delta, keep=keep)
+    hidden = {job.name: real.widths(job, numbers=numbers) for job in jobs}
+    check_size(jobs, hidden, None)
+    _say(describe_size(jobs, hidden), progress)
+    layers, most = list[StoredLayer](), numbers
+    with counted("constructing", sum(len(job.values) * job.pieces for job in jobs), wanted=progress) as advance:
+        for job in jobs:
+
+            def check(width: int, name: str = job.name) -> None:
+                check_size(jobs, hidden | {name: [width]}, None)
+
+            (width,) = hidden[job.name]
+            found, width, used = real.grown(job, width, advance, numbers=numbers, keep=keep, check=check)
+            layers, hidden[job.name], most = layers + found, [width], max(most, used)
+    return layers, hidden, most
 
 
 def _say(line: str, progress: bool) -> None:
