@@ -160,10 +160,11 @@ class ConstructSettings(TicketSettings):
     keep: str = dial("fewest", "with form=real, which subset is kept", one_of(*KEEPS))
     delta: float = dial(0.05, "probability that the seed's network does not hold the ticket", share())
     seed: int = dial(0, "seed of the random network", SEED)
+    fit: int = dial(1000, "with form=binary, training images that weights are rounded for; 0: none", at_least(0))
     out: str | None = dial(None, "ticket file to write; null: TICKET with .constructed.safetensors, in this folder")
     certify: bool = dial(True, "say how many labels of the test images are certified")
     progress: bool = dial(True, "say how large the random network is, and count the weights on a terminal")
-    data: Data = dial(Data, "images whose labels are certified")
+    data: Data = dial(Data, "images whose labels are certified, and that weights are rounded for")
 
 
 @dataclass

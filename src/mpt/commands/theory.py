@@ -108,11 +108,14 @@ def construct(path: Path, overrides: list[str]) -> str:
         raise ValueError(
             f"keep chooses among subsets of real weights: give form=real, or leave keep={settings.keep} out"
         )
+    if "fit" in keys and settings.fit and settings.form != "binary":
+        raise ValueError(f"fit rounds the weights of form=binary: leave it out with form={settings.form}")
     out = new_file(settings.out, path, ending=".constructed.safetensors")
     channels, side = image_of(ticket)
     net = _trained(ticket, path, backbone_of(ticket, settings))
     low, high = input_box(ticket, channels=channels, side=side)
-    data = load_for(ticket, settings.data) if settings.certify and known else None  # what is missing is said at once
+    fits = settings.form == "binary" and settings.fit > 0
+    data = load_for(ticket, settings.data) if known and (settings.certify or fits) else None  # before anything is built
     made = build_ticket(
         net,
         accuracy=settings.accuracy,
@@ -122,14 +125,22 @@ def construct(path: Path, overrides: list[str]) -> str:
         seed=settings.seed,
         inputs=(low, high),
         example=blank(channels, side),
+        fit=_some_images(data, settings.fit) if data and fits else None,
         progress=settings.progress,
         about={key: ticket.header[key] for key in ABOUT if key in ticket.header},
     )
-    labels = _certify_labels(made, data) if data else None
+    labels = _certify_labels(made, data) if data and settings.certify else None
     made.ticket.save(out)
     content = {"ticket": str(out), "digest": made.ticket.digest, "num_weights": made.ticket.num_weights}
     content |= {"num_kept": made.ticket.num_kept, "labels": labels, **made.ticket.header["constructed"]}
     return render(content, _construct_table(made, out, labels), json_=settings.json)
+
+
+def _some_images(data: ImageData, number: int) -> Tensor:
+    """Training images, evenly spaced, as the network sees them: float32 (at most ``number``, C, H, W)."""
+    places = torch.linspace(0, len(data.train) - 1, min(number, len(data.train))).round().long()
+    loader = Loader(data.train.take(places), data=data, batch=BATCH, train=False)
+    return torch.cat([images for images, *_ in loader])
 
 
 def _certify_labels(made: Construction, data: ImageData) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ Each form turns weights (rows, columns) into stored layers of a ticket: ``L.0``,
 :func:`mpt.backbones.expanded`. Only masks and one gain a layer are chosen: signs and magnitudes are those that the
 seed draws for a layer of this name, as in every search.
 
-    binary      B with gain 2 e, U with gain 1                                    mpt.theory.counting, pool
+    binary      B with gain 2 e, or 1.6 e if rounded for inputs, U with gain 1     mpt.theory.counting, pool, rounding
     doubling    B with gain 1, b layers with gain 1/2, U with gain g              mpt.theory.doubling
     real        v and u uniform, each layer times a power of two                  mpt.theory.real
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ from mpt.search.fast.loops import compiled
 from mpt.theory import counting, doubling
 from mpt.theory.packing import as_rows, binary_layer, binary_outer, signs
 from mpt.theory.pool import pool_size, take
+from mpt.theory.rounding import SHARE, fitted
 from mpt.theory.target import matrix, rows_of
 from mpt.ticket.layer import StoredLayer
 
@@ -39,6 +41,7 @@ class Job:
         pieces: 2 where inputs may have any sign, 1 where they are never negative.
         failure: probability that this layer cannot be built.
         seed: of the random layers.
+        moment: second moment of the layer's inputs, which ``form="binary"`` is rounded for, or None.
     """
 
     name: str
@@ -47,11 +50,27 @@ class Job:
     pieces: int
     failure: float
     seed: int
+    moment: np.ndarray | None = None
 
     @property
     def values(self) -> np.ndarray:
         """The weights, (rows places, columns), float64."""
         return rows_of(matrix(self.layer))
+
+    @property
+    def gain(self) -> np.float32:
+        """Of the inner layer of the counting construction."""
+        return counting.gain_of(self.accuracy * (1 if self.moment is None else SHARE))
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """The weights in units of ``gain``, rounded, without signs: int64, as ``values``."""
+        gain = float(self.gain)
+        if self.moment is None:
+            return counting.counts_of(self.values, gain=gain)
+        values = matrix(self.layer)
+        flat = values.reshape(len(values), -1)
+        return rows_of(fitted(flat, self.moment, gain=gain, accuracy=self.accuracy).reshape(values.shape))
 
     def part(self, place: int) -> str:
         """Name of the random layer at ``place`` of the sequence."""
@@ -79,11 +98,7 @@ def missing(job: Job, what: str) -> ValueError:
 
 def binary_widths(job: Job) -> list[int]:
     """The hidden width of the counting construction: one pool for all weights of the layer."""
-    return [pool_size(_counts(job), pieces=job.pieces, failure=job.failure)]
-
-
-def _counts(job: Job) -> np.ndarray:
-    return counting.counts_of(job.values, gain=float(counting.gain_of(job.accuracy)))
+    return [pool_size(job.counts, pieces=job.pieces, failure=job.failure)]
 
 
 def binary(job: Job, widths: list[int], advance: Advance) -> list[StoredLayer]:
@@ -93,15 +108,14 @@ def binary(job: Job, widths: list[int], advance: Advance) -> list[StoredLayer]:
     inner = signs(inner_shape, seed=job.seed, layer=job.part(0)).reshape(width, -1)
     outer = as_rows(signs(outer_shape, seed=job.seed, layer=job.part(1)), outer_shape)
     mask, owner = np.zeros((width, len(outer)), bool), np.zeros(width, np.int64)
-    counts, positive, by_neuron = _counts(job), values > 0, np.ascontiguousarray(outer.T)
+    counts, positive, by_neuron = job.counts, values > 0, np.ascontiguousarray(outer.T)
     if (column := compiled(take)(counts, positive, inner, by_neuron, mask, owner, job.pieces)) >= 0:
         raise missing(job, f"neurons for input {column}")
     advance(len(values))
     used, inner_mask = mask.any(axis=1), np.zeros(inner.shape, bool)
     inner_mask[used, owner[used]] = True
-    gain = counting.gain_of(job.accuracy)
     return [
-        binary_layer(job.part(0), inner_shape, inner_mask.ravel(), inner[inner_mask], gain),
+        binary_layer(job.part(0), inner_shape, inner_mask.ravel(), inner[inner_mask], job.gain),
         binary_outer(job.part(1), outer_shape, np.ascontiguousarray(mask.T), outer, np.float32(1)),
     ]
 

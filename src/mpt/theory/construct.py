@@ -27,7 +27,17 @@ from mpt.theory.build import Job
 from mpt.theory.certificate import Certificate, certify_layers
 from mpt.theory.effective import effective_layers
 from mpt.theory.intervals import run, start
-from mpt.theory.limits import Range, box, check_accuracy, check_choices, check_size, describe_size, outermost
+from mpt.theory.limits import (
+    Range,
+    box,
+    check_accuracy,
+    check_choices,
+    check_fit,
+    check_size,
+    describe_size,
+    outermost,
+)
+from mpt.theory.rounding import moments_of
 from mpt.theory.target import Target, prepare
 from mpt.theory.theorems import check_shares
 from mpt.ticket.check import MAX_ARGUMENTS
@@ -72,6 +82,7 @@ def construct(
     seed: int = 0,
     inputs: tuple[Range, Range] = (0.0, 1.0),
     example: Tensor | None = None,
+    fit: Tensor | None = None,
     progress: bool = False,
 ) -> tuple[nn.Module, Certificate]:
     """A subnetwork of a random network that computes what ``target`` computes, and a proof of how nearly.
@@ -86,6 +97,9 @@ def construct(
         seed: of the random network.
         inputs: lowest and highest value of an input of the network: a number, or one for each channel.
         example: one input or a batch, for a network whose input cannot be guessed.
+        fit: inputs (N, ...), as the network takes them: ``form="binary"`` takes a gain of 1.6 times the accuracy
+            instead of 2, and rounds weights that two multiples are near to so that outputs there change least. The
+            certificate holds as before; about 1.25 times as many weights are kept.
         progress: say on stderr how large the random network is, and count the weights on a terminal.
 
     Returns:
@@ -105,6 +119,7 @@ def construct(
         seed=seed,
         inputs=inputs,
         example=example,
+        fit=fit,
         progress=progress,
     )
     return made.network(), made.certificate
@@ -120,6 +135,7 @@ def build_ticket(
     seed: int = 0,
     inputs: tuple[Range, Range] = (0.0, 1.0),
     example: Tensor | None = None,
+    fit: Tensor | None = None,
     progress: bool = False,
     about: dict[str, Any] | None = None,
 ) -> Construction:
@@ -136,7 +152,11 @@ def build_ticket(
             raise ValueError(f"the forward never calls layer {unused[0]}: remove it from the target")
         pieces |= {name: 1 for name, state in seen.items() if state.nonneg}
     failure = delta / len(target.layers)
-    jobs = [Job(name, layer, accuracy, pieces[name], failure, seed) for name, layer in target.layers.items()]
+    moments = {} if fit is None else moments_of(target, check_fit(fit, form=form, shape=low.shape))
+    jobs = [
+        Job(name, layer, accuracy, pieces[name], failure, seed, moments.get(name))
+        for name, layer in target.layers.items()
+    ]
     layers, hidden, numbers = _build(jobs, form, keep, delta, progress)
     made = _ticket(network, target, layers, hidden, form=form, seed=seed, about=about or {})
     certificate = certify_layers(target, effective_layers(target, made[0]), low, high)
@@ -147,6 +167,7 @@ def build_ticket(
         "delta": delta,
         "inputs": [outermost(low), outermost(high)],
         **({"keep": keep, "numbers": numbers} if form == "real" else {}),
+        **({"fit": len(fit)} if fit is not None else {}),
         "certificate": certificate.as_dict(),
     }
     ticket = replace(made[0], header=made[0].header | {"constructed": header})

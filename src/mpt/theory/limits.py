@@ -74,6 +74,18 @@ def _spread(side: Range, shape: torch.Size) -> Tensor:
         ) from error
 
 
+def check_fit(fit: Tensor, *, form: str, shape: torch.Size) -> Tensor:
+    """``fit`` as a batch of inputs of this shape; ValueError if it is none."""
+    if form != "binary":
+        raise ValueError(f"fit has an effect only with form=binary, which rounds weights: leave it out of form={form}")
+    if not isinstance(fit, Tensor) or fit.dim() < 2 or fit.numel() != len(fit) * shape.numel() or not len(fit):
+        found = tuple(fit.shape) if isinstance(fit, Tensor) else type(fit).__name__
+        raise ValueError(f"fit must be a batch of inputs, (N, {', '.join(map(str, shape))}), got {found}")
+    if not bool(torch.isfinite(fit).all()):
+        raise ValueError("fit must be a batch of inputs, and some of its numbers are not finite")
+    return fit.reshape(-1, *shape)
+
+
 def outermost(side: Tensor) -> list[float]:
     """One number for each channel, or of flat inputs the outermost one."""
     return [float(channel.min()) for channel in side] if side.dim() > 1 else [float(side.min())]
