@@ -69,6 +69,7 @@ def test_a_constructed_ticket_is_evaluated_and_described(folder, form):
     assert "certified weight_error" in info
     built = mpt.Ticket.load(folder / out).header["constructed"]
     assert built["accuracy"] == 0.02
+    assert built.get("fit") == (1000 if form == "binary" else None)
     assert built["certificate"]["weight_error"] <= 0.02
 
 
@@ -114,6 +115,8 @@ ERRORS = [
     ("construct dense.safetensors accuracy=0.1 delta=1", "delta must be"),
     ("construct dense.safetensors accuracy=0.1 form=signs", "form must be"),
     ("construct dense.safetensors accuracy=0.1 keep=closest", "give form=real"),
+    ("construct dense.safetensors accuracy=0.1 form=real fit=5", "fit rounds the weights of form=binary"),
+    ("construct dense.safetensors accuracy=0.1 fit=-1", "fit must be 0 or more"),
     ("construct dense.safetensors accuracy=0.1 -o", "-o must be followed by"),
     ("construct dense.safetensors accuracy=0.1 out=dense.safetensors", "is there already"),
     ("construct dense.safetensors --accuracy 0.1", "write accuracy=0.1"),

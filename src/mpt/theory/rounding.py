@@ -45,7 +45,7 @@ def moments_of(target: Target, images: Tensor) -> dict[str, np.ndarray]:
     ]
     try:
         with torch.no_grad():
-            for batch in images.split(BATCH):
+            for batch in torch.split(images, BATCH):
                 target.net(batch.double())
     finally:
         for hook in hooks:
