@@ -11,6 +11,7 @@ import torch
 import mpt
 from mpt.engine import objects, unrolled
 from mpt.engine.code import Machine
+from mpt.engine.encode import RETURN
 from tests.engine.networks import ticket
 
 
@@ -114,3 +115,17 @@ def test_a_damaged_object_is_named(cache, capsys):
     path.write_bytes(path.read_bytes().replace(b"tent", b"temt", 1))
     assert objects.kept(b"key", host) is None
     assert capsys.readouterr().err.startswith(f"{path} does not match its digest")
+
+
+def test_encoded_code_is_there_once_and_cannot_be_written_to():
+    machine = Machine.host()
+    if not machine.encoded:
+        pytest.skip("LLVM makes unrolled code here")
+    made = objects.encoded([("first", RETURN), ("second", 70 * b"\x90" + RETURN), ("third", RETURN)])
+    library = objects.Library([made], machine)
+    library.function("second")()
+    assert [library.address(name) - library.address("first") for name in ("second", "third")] == [64, 192]
+    with open("/proc/self/maps") as maps:
+        ranges = [(*(int(end, 16) for end in line.split()[0].split("-")), line.split()[1]) for line in maps]
+    [rights] = [rights for start, stop, rights in ranges if start <= library.address("first") < stop]
+    assert rights == "r-xp"

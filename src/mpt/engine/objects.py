@@ -1,23 +1,29 @@
-"""IR text -> objects, their cache on disk, and their way into this process. LLVM is llvmlite's, which numba brings."""
+"""IR text or bytes of machine code -> objects, their cache on disk, and their way into this process.
+
+LLVM is llvmlite's, which numba brings. It keeps an object three times in memory. Unrolled code, of which there may be
+megabytes, is therefore put where it runs by :class:`_Code`.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
+import mmap
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from mpt.engine.code import LOOPS, Machine, llvm
+from mpt.engine.layout import LINE
 from mpt.files import DamagedError, read_sealed, write_atomically
 
 LIMIT = 2**30  # bytes of the cache: above it, the objects that were not used for the longest time are removed
-VERSION = b"6"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
+VERSION = b"7"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
 
 
 def target(machine: Machine, *, fast: bool, linked: bool = False) -> Any:
@@ -68,17 +74,13 @@ def straight(text: str, machine: Machine) -> bytes:
     return bytes(target(machine, fast=True).emit_object(module))
 
 
-def encoded(functions: Sequence[tuple[str, bytes]], machine: Machine) -> bytes:
-    """The object of functions, (name, machine code) each."""
-    with TemporaryDirectory() as folder:
-        path, start = Path(folder, "code"), 0
-        path.write_bytes(b"".join(code for _, code in functions))
-        file, lines = str(path).replace("\\", "\\5C"), [".text"]
-        for name, code in functions:
-            lines += [".p2align 6", f".globl {name}", f"{name}:"]
-            lines += [f".incbin \\22{file}\\22, {start}, {len(code)}"]
-            start += len(code)
-        return straight("".join(f'module asm "{line}"\n' for line in lines), machine)
+def encoded(functions: Sequence[tuple[str, bytes]]) -> bytes:
+    """The object of functions, (name, machine code) each, that call nothing: a line of where they begin, their code."""
+    starts, size = dict[str, int](), 0
+    for name, code in functions:
+        starts[name] = size
+        size += -(-len(code) // LINE) * LINE
+    return b"".join([json.dumps(starts).encode() + b"\n", *(code + bytes(-len(code) % LINE) for _, code in functions)])
 
 
 def _parsed(text: str, machine: Machine, *, layout: str = "") -> Any:
@@ -152,6 +154,26 @@ def directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpt"
 
 
+class _Code:
+    """Objects of :func:`encoded`, in memory that can be run and no longer written to; in large pages where it can be."""
+
+    def __init__(self, objects: Sequence[bytes]) -> None:
+        parts = [object_.partition(b"\n") for object_ in objects]
+        size, place, self.starts = sum(len(code) for _, _, code in parts), 0, dict[str, int]()
+        self._memory = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without them
+                self._memory.madvise(mmap.MADV_HUGEPAGE)
+        first = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        for head, _, code in parts:
+            self.starts |= {name: first + place + start for name, start in json.loads(head).items()}
+            self._memory[place : place + len(code)] = code
+            place += len(code)
+        run = mmap.PROT_READ | mmap.PROT_EXEC
+        if ctypes.CDLL(None).mprotect(ctypes.c_void_p(first), ctypes.c_size_t(max(size, 1)), run):
+            raise OSError("this system lets no program run code that it wrote: leave out unroll=True")
+
+
 class Library:
     """Objects in this process's memory, for as long as this lives."""
 
@@ -159,12 +181,16 @@ class Library:
         binding = llvm()
         self._engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target(machine, fast=True))
         for content in objects:
-            self._engine.add_object_file(binding.ObjectFileRef.from_data(content))
+            if not content.startswith(b"{"):
+                self._engine.add_object_file(binding.ObjectFileRef.from_data(content))
         self._engine.finalize_object()
+        own = [content for content in objects if content.startswith(b"{")]
+        self._code = _Code(own) if own else None
 
     def address(self, name: str) -> int:
         """Where the function ``name`` begins."""
-        found = int(self._engine.get_function_address(name))
+        known = self._code.starts.get(name) if self._code else None
+        found = known or int(self._engine.get_function_address(name))
         assert found, name
         return found
 

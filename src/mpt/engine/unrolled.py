@@ -229,7 +229,7 @@ def objects(layers: list[Unrolled], *, machine: Machine) -> list[bytes]:
 
 
 def _made(layer: Unrolled, machine: Machine) -> bytes:
-    made = store.encoded(code(layer), machine) if machine.encoded else store.straight(text(layer), machine)
+    made = store.encoded(code(layer)) if machine.encoded else store.straight(text(layer), machine)
     store.keep(layer.key, machine, made)
     return made
 
