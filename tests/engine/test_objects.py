@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def test_encoded_code_is_there_once_and_cannot_be_written_to():
     library = objects.Library([made], machine)
     library.function("second")()
     assert [library.address(name) - library.address("first") for name in ("second", "third")] == [64, 192]
-    with open("/proc/self/maps") as maps:
-        ranges = [(*(int(end, 16) for end in line.split()[0].split("-")), line.split()[1]) for line in maps]
+    maps = [line.split()[:2] for line in Path("/proc/self/maps").read_text().splitlines()]
+    ranges = [(*(int(end, 16) for end in ends.split("-")), rights) for ends, rights in maps]
     [rights] = [rights for start, stop, rights in ranges if start <= library.address("first") < stop]
     assert rights == "r-xp"

@@ -155,7 +155,7 @@ def directory() -> Path:
 
 
 class _Code:
-    """Objects of :func:`encoded`, in memory that can be run and no longer written to; in large pages where it can be."""
+    """Objects of :func:`encoded`, in memory that can be run and no longer written to, in large pages if there are."""
 
     def __init__(self, objects: Sequence[bytes]) -> None:
         parts = [object_.partition(b"\n") for object_ in objects]
