@@ -167,6 +167,20 @@ def doubled(content):
     return content
 
 
+def swapped(content):
+    """Scores of another run."""
+    scores = content["state_dict"]["net.features.0.scores"]
+    scores.copy_(scores.flip(0))
+    return content
+
+
+def hurried(content):
+    """A momentum of another run."""
+    moments = content["optimizer_states"][0]["state"]
+    moments[next(iter(moments))]["momentum_buffer"] *= 2
+    return content
+
+
 def without(name):
     """A change that loses the part ``name`` and makes the digest of the outline again."""
 
@@ -195,6 +209,8 @@ def test_a_checkpoint_that_lacks_a_part_is_refused_even_if_it_was_written_again(
         (lambda content: content | {"optimizer_states": []}, "is not a whole checkpoint"),
         (lambda content: content | {"callbacks": {}, "loops": {}}, "is not a whole checkpoint"),
         (lambda content: content | {"epoch": 7}, "is not a whole checkpoint"),
+        (swapped, "is not a whole checkpoint"),
+        (hurried, "is not a whole checkpoint"),
         (lambda content: content | {"mpt_run": "0" * 32}, "is of a run with other settings"),
         (lambda content: content | {"state_dict": {}}, "is of another network"),
         (doubled, "has other frozen weights in features.0.weight than the seed draws"),

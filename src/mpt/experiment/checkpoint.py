@@ -1,14 +1,15 @@
 """Checkpoints, one per epoch or fewer, each written whole or not at all, and checked before a run resumes from them.
 
 A checkpoint is sealed: a flipped bit anywhere is noticed, which torch does not do. It names its run by the digest of
-everything on which the ticket depends, and carries the digest of its own outline: one that lost a part and was written
-again is noticed too. Weights that the search does not train are those that the seed draws.
+everything on which the ticket depends, and carries the digest of its own outline: one that was altered or lost a part,
+and was sealed again, is noticed too. Weights that the search does not train are those that the seed draws.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,10 @@ class BestCheckpoint(Checkpoint):
 
 
 def _outline(value: Any) -> str:
-    """All of a checkpoint but the values of its tensors, as text."""
+    """All of a checkpoint as text, the values of a tensor as their CRC-32."""
     if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
+        values = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        return f"{value.dtype} {tuple(value.shape)} {zlib.crc32(values):08x}"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key!r}:{_outline(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, (list, tuple)):
