@@ -32,6 +32,7 @@ _WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we s
         r"is not a ListConfig|Cannot merge \w+ with ListConfig",
         r"{key} is a list: write it in brackets, as in {key}=[{given}]",
     ),
+    (r"Invalid type assigned: NoneType", r"{key} is a list whose entries may not be null: leave null out"),
     (r"Cannot convert '\w+' to string: '(?P<v>.*)'", r"{key} must be text, got {v}"),
     (r"is not Optional|Incompatible value 'None'", r"{key} needs a value, which may not be null"),
     (r"Invalid value assigned|Cannot merge", r"{key} takes another kind of value: --help shows its default"),
@@ -81,6 +82,7 @@ _REMEDIES = {
     errno.ENOSPC: "free some space and repeat the command, which goes on where it stopped",
     errno.EDQUOT: "free some space and repeat the command, which goes on where it stopped",
     errno.EFBIG: "raise the limit of file sizes (ulimit -f), or name another place",
+    errno.ELOOP: "it is a link to itself: name another place",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 
@@ -151,12 +153,14 @@ def _of_composition(error: Any) -> str:
     text = f"{error}\n{error.__cause__ or ''}"
     if several := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
         return f"{several[1]} holds several values: give one, or let mpt-train -m run each of them"
-    key = re.search(r"full_key: (\S+?)(?:\[\d+\])?$", text, re.M)
+    key = re.search(r"full_key: (\S+?)(?P<entry>\[\d+\])?$", text, re.M)
     given = re.search(r"override ~?\+*([\w.]+)=(.*)", text)
     for pattern, words in _WORDS:
         if match := re.search(pattern, text):
             found = {name: value or "" for name, value in match.groupdict().items()}
             found["key"] = key[1] if key else given[1] if given else found.get("v") or "a value"
+            if key and key["entry"] and "must be" in words:
+                found["key"] = f"each entry of {key[1]}"
             found["given"] = given[2] if given else "a,b"
             return words.format(**found)
     return _one_line(

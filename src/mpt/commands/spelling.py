@@ -158,6 +158,8 @@ def _check_known(override: str, sign: str, name: str, options: dict[str, type | 
             raise ValueError(
                 f"{name} takes one choice, got {value}: mpt-train -m {name}={several} runs one after the other"
             )
+        if name == "logger" and re.match(r"\[.*(\[|\{|\bnull\b|\b\d+\b)", value):
+            raise ValueError(f"logger takes names of choices, as in logger=[wandb,tensorboard], got {value}")
         if name not in ("recipe", "sweeps") and (value == "null" or _SCALAR.fullmatch(value)):
             raise ValueError(f"{name} takes the name of a choice, got {value}: --help lists the choices")
     if sign == "+" and group in options and group not in (("model", "method") if inner else ()):

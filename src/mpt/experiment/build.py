@@ -22,7 +22,7 @@ from mpt.data import ImageData
 from mpt.data.memory import check_memory, memory
 from mpt.errors import is_out_of_memory
 from mpt.processes import is_first
-from mpt.run.settings import Choice
+from mpt.run.settings import Choice, spell
 from mpt.search.dead import DeadLayers
 from mpt.search.divided import DividedGains
 from mpt.search.methods import Method
@@ -62,8 +62,8 @@ def build_backbone(
         )
     accepted = {*parameters, *(["num_classes"] if _is_open(parameters) else [])}  # torchvision's builders pass it on
     arguments = {key: value for key, value in values.items() if key in accepted} | options
-    if width > 4 and torch.get_default_device().type != "meta":
-        _check_weights(target, arguments, width=width)
+    if max(256 * width, *_numbers(options)) > 1024 and torch.get_default_device().type != "meta":
+        _check_weights(target, arguments, options, width=width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_key(seed, "backbone")[1] % 2**63)
         try:
@@ -81,7 +81,13 @@ def check_model(choice: Choice, *, width: float) -> Callable[..., Any]:
     """The function or class that builds the network of ``choice``; ValueError if it does not take these options."""
     target = import_target("model", choice.target)
     check_name(choice.target, choice.name)
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"model.target={choice.target} does not say which arguments it takes: name a Python function or class that "
+            "builds the network"
+        ) from error
     if not _is_open(parameters):
         _check_options("model", choice.arguments, list(parameters))
     if "width" not in parameters and width != 1:
@@ -99,7 +105,16 @@ def _is_open(parameters: Mapping[str, inspect.Parameter]) -> bool:
 _BYTES_PER_WEIGHT = 24  # frozen weight, score, gradients of both, momentum, ticket weight: 4 bytes each
 
 
-def _check_weights(target: Callable[..., Any], arguments: dict[str, Any], *, width: float) -> None:
+def _numbers(value: Any) -> list[float]:
+    """The numbers in nested lists and mappings, and 0."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    found = [float(value)] if isinstance(value, (int, float)) else []
+    return [0.0, *found, *(number for entry in inner for number in _numbers(entry))]
+
+
+def _check_weights(
+    target: Callable[..., Any], arguments: dict[str, Any], options: dict[str, Any], *, width: float
+) -> None:
     """Raise ValueError if the network would not fit into the memory; it is built without any, for its shapes."""
     try:
         with torch.device("meta"):
@@ -108,10 +123,10 @@ def _check_weights(target: Callable[..., Any], arguments: dict[str, Any], *, wid
         weights = 2.0**63
     needed = _BYTES_PER_WEIGHT * weights
     fits = math.floor(width * math.sqrt(0.8 * memory() / needed) * 100) / 100  # weights grow with the square of width
-    fits = fits if weights < 2**62 else 0
-    check_memory(
-        needed, what=f"a search with width={width:g}", remedy=f"width={fits:g} fits" if fits else "lower width"
-    )
+    fits = fits if weights < 2**62 and width > 1 else 0
+    large = [f"model.{name}={spell(value)}" for name, value in options.items() if max(_numbers(value)) > 1024]
+    remedy = f"width={fits:g} fits" if fits else f"lower {large[0].partition('=')[0] if large else 'width'}"
+    check_memory(needed, what=f"a search with {' '.join([*large, f'width={width:g}'])}", remedy=remedy)
 
 
 def convert(

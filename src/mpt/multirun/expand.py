@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mpt.run.check import OPEN
 from mpt.run.name import identity, run_name
 from mpt.run.settings import Settings, plain
 
+MOST_RUNS = 10_000  # of a line of axes; a larger number is a slip, and takes minutes to list
 CONSTANT = ("runs", "sweep", "sweeps", "budget")  # one value per sweep, as they name its folder
 
 
@@ -113,6 +115,11 @@ def _is_dense(settings: Settings) -> bool:
     return settings.method.target == "mpt.Dense"
 
 
+def _count_values(parsed: Any) -> int:
+    """How many values Hydra's object for an override lists, at most one more than a sweep may have runs."""
+    return sum(1 for _ in islice(parsed.sweep_string_iterator(), MOST_RUNS + 1)) if parsed.is_sweep_override() else 1
+
+
 class Composer:
     """Composes settings of many combinations of overrides; reads files once for all combinations that choose them.
 
@@ -139,15 +146,27 @@ class Composer:
                 raise ValueError(
                     f"{override} is a range for hydra/sweeper=optuna: list the values, as in {key}=0.5,0.8"
                 )
-            if parsed.is_sweep_override() and next(iter(parsed.sweep_string_iterator()), None) is None:
+            try:
+                empty = _count_values(parsed) == 0
+            except (ArithmeticError, TypeError, ValueError) as error:
+                raise ValueError(f"{override} lists no values ({error}): write them out, as in {key}=0,1,2") from error
+            if empty:
                 raise ValueError(f"{override} stands for no value: a glob names choices, as in model=glob(conv*)")
             self.cache[override] = parsed
         return self.cache[override]
 
     def combinations(self, axes: dict[str, str], stronger: Sequence[str] = ()) -> list[list[str]]:
         """Every combination of the values of ``axes``; the overrides ``stronger`` replace axes of their name."""
-        lines = (*(f"{key}={value}" for key, value in axes.items()), *stronger)
-        products: list[list[str]] = BasicSweeper.split_arguments([self.parse(line) for line in lines], None)[0]
+        lines = [self.parse(line) for line in (*(f"{key}={value}" for key, value in axes.items()), *stronger)]
+        runs, longest = 1, {_count_values(line): line.input_line for line in lines}
+        for number in ({line.get_key_element(): _count_values(line) for line in lines}).values():
+            runs *= number
+        if runs > MOST_RUNS:
+            raise ValueError(
+                f"{longest[max(longest)]} makes this a sweep of more than {MOST_RUNS:,} runs: list fewer values, and "
+                "repeat the command with others"
+            )
+        products: list[list[str]] = BasicSweeper.split_arguments(lines, None)[0]
         return products
 
     def settings(self, overrides: Sequence[str]) -> Settings:

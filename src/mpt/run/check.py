@@ -37,12 +37,16 @@ def check_values(settings: Any, *, prefix: str = "") -> None:
         value, valid = getattr(settings, f.name), f.metadata["valid"]
         if group_class(f):
             check_values(value, prefix=f"{prefix}{f.name}.")
+        elif isinstance(value, list) and (odd := [entry for entry in value if isinstance(entry, (list, dict))]):
+            raise ValueError(f"{prefix}{f.name} is a list of single values, as in [a, b], and holds {spell(odd[0])}")
         elif valid and not (value is None and f.default is None) and not valid.accepts(value):
             is_or = "is" if valid.words.startswith("the ") else "must be"
             finite = " and finite" if isinstance(value, float) and math.isinf(value) else ""
             raise ValueError(f"{prefix}{f.name} {is_or} {valid.words}{finite}, got {spell(value)}")
         elif isinstance(value, int) and abs(value) >= 2**63:  # a file of the run could not hold it
             raise ValueError(f"{prefix}{f.name} must be below 2^63, got {spell(value)}")
+        elif isinstance(value, float) and abs(value) > 1e30:  # a float32 could not hold it, or its square
+            raise ValueError(f"{prefix}{f.name} must be below 1e30, got {spell(value)}")
     if isinstance(settings, Settings):
         _check_together(settings)
     elif getattr(settings, "model", settings) is None and settings.width != 1:

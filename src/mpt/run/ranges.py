@@ -67,6 +67,7 @@ MEANS = Range(lambda v: all(0 <= x <= 1 for x in v), "numbers from 0 to 1, one a
 SPREADS = Range(lambda v: all(1e-6 <= x < math.inf for x in v), "numbers of at least 1e-06, one a channel")
 PROBABILITY = Range(lambda v: 0 <= v <= 1, "a probability in [0, 1]")
 SEED = Range(lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
+STRATEGIES = Range(lambda v: v == "auto" or v.startswith("ddp"), "auto, ddp or another of Lightning's names with ddp")
 REPORTS = Range(lambda v: v is True or v is False or v == "html", "true, false or html")
 
 
@@ -77,3 +78,6 @@ def is_devices(value: Any) -> bool:
     return (
         not isinstance(value, bool) and bool(re.fullmatch(r"auto|-1|[1-9]\d*|\d+(,\d+)*,?", str(value))) and value != 0
     )
+
+
+DEVICES = Range(is_devices, "auto, a number of processes from 1, -1 for all devices, or a list of devices as [0,1]")

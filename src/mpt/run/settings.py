@@ -20,19 +20,20 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dat
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mpt.run.ranges import (
+    DEVICES,
     MEANS,
     PROBABILITY,
     PRUNE,
     REPORTS,
     SEED,
     SPREADS,
+    STRATEGIES,
     Range,
     above,
     at_least,
     between,
     dial,
     fraction,
-    is_devices,
     one_of,
     share,
 )
@@ -146,13 +147,9 @@ class Trainer:
 
     name: str = dial("auto", "name of this choice", of="machine")
     accelerator: str = dial("auto", "what computes", one_of(*ACCELERATORS), of="machine")
-    devices: Any = dial(
-        "auto",
-        "number of processes, or a list of devices",
-        Range(is_devices, "auto, a number of processes from 1, -1 for all devices, or a list of devices as [0,1]"),
-    )
+    devices: Any = dial("auto", "number of processes, or a list of devices", DEVICES)
     num_nodes: int = dial(1, "number of machines", at_least(1))
-    strategy: str = dial("auto", "auto, ddp ...", of="machine")
+    strategy: str = dial("auto", "how processes share a step", STRATEGIES, of="machine")
     precision: str = dial(
         "32-true",
         "precision of training; evaluation is always float32",
