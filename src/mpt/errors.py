@@ -152,7 +152,7 @@ def _of_composition(error: Any) -> str:
         return _unreadable(error.override, str(error))
     text = f"{error}\n{error.__cause__ or ''}"
     if several := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'", text):
-        return f"{several[1]} holds several values: give one, or let mpt-train -m run each of them"
+        return f"{several[1]} holds several values: give one; mpt-train -m runs a search with each of several"
     key = re.search(r"full_key: (\S+?)(?P<entry>\[\d+\])?$", text, re.M)
     given = re.search(r"override ~?\+*([\w.]+)=(.*)", text)
     for pattern, words in _WORDS:
@@ -190,7 +190,7 @@ def _unreadable(override: str, text: str) -> str:
         reason = "it ends with a comma"
     elif function := re.search(r"(Unknown function '\w+'|while evaluating '[^']*')", text):
         reason = function[1].replace("Unknown function", "there is no function").replace("while evaluating", "it calls")
-    elif strange := [c for c in override if not (c.isascii() and (c.isalnum() or c in "_./-=+,:$%*@?| \\"))]:
+    elif strange := [c for c in override if not (c.isascii() and (c.isalnum() or c in "_./-=+,:$%*@?| \\[]{}"))]:
         reason = f"the character {strange[0]!r} must stand in quotes"
     else:
         reason = "it has more than name=value"

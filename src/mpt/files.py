@@ -7,6 +7,7 @@ A sealed file ends with a mark and the digest of everything before it. The diges
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -75,8 +76,12 @@ def replacing(path: str | Path, *, seal: bool = False) -> Iterator[BinaryIO]:
     """
     place = _follow(Path(path))
     if place is None:
-        with _open_device(Path(path)) as file:
-            yield file
+        try:
+            with _open_device(Path(path)) as file:
+                yield file
+        except OSError as error:
+            error.filename = str(path) if error.errno else None
+            raise
         return
     part = place.with_name(f"{place.name}.{platform.node()}.{os.getpid()}.part")
     _remove_abandoned(place)
@@ -100,6 +105,7 @@ def replacing(path: str | Path, *, seal: bool = False) -> Iterator[BinaryIO]:
 
 def _follow(path: Path) -> Path | None:
     """The file that ``path`` is or will be, without links; None for a device, a pipe or an open file of a process."""
+    named = path
     for _ in range(40):  # as many links as Linux follows
         folder = os.path.realpath(path.parent)
         if folder.startswith(("/proc/", "/dev/")) and folder.endswith("/fd"):
@@ -108,6 +114,8 @@ def _follow(path: Path) -> Path | None:
         if not path.is_symlink():
             break
         path = path.parent / path.readlink()
+    else:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(named))
     with contextlib.suppress(OSError):
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             return None

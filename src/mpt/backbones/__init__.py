@@ -50,6 +50,8 @@ def mlp(
     image_size: int = 28,
 ) -> nn.Module:
     """Fully-connected layers with ``hidden`` features and ReLU between them; 266,200 weights by default."""
+    if isinstance(hidden, int):
+        raise ValueError(f"hidden lists the features of each hidden layer, as in [{hidden}], got {hidden}")
     arguments: dict[str, Any] = {"hidden": list(hidden), "width": width, "num_classes": num_classes}
     arguments |= {"in_channels": in_channels, "image_size": image_size}
     return _with_origin(MLP(**arguments), "mlp", arguments)

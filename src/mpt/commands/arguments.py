@@ -17,6 +17,9 @@ _ALONE = (
     *("--dry-run", "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--shell-completion", "-sc"),
     *("--info", "-i", "--help", "-h", "--version", "--traceback"),
 )
+_OF_A_SWEEP = ("hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
+_CHOSEN = [("hydra/launcher", name) for name in ("basic", "joblib", "slurm", "submitit_local", "submitit_slurm")]
+_CHOSEN += [("hydra/sweeper", name) for name in ("basic", "mpt", "optuna")]  # Hydra says that others do not exist
 _VALUES = {"--cfg": ("job", "hydra", "all"), "-c": ("job", "hydra", "all")}
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -31,6 +34,9 @@ def split(arguments: list[str], schema: type, command: str) -> tuple[list[str], 
         if not argument.startswith(tuple(DASHES)):
             overrides.append(argument)
             continue
+        name, equals, value = argument.partition("=")
+        if equals and name in (*_WITH_VALUE, "--info", "-i"):
+            argument, rest = name, [value, *rest]
         following = rest[0] if rest else None
         check_flag(argument, following, (*_WITH_VALUE, *_ALONE), schema=schema, command=command)
         flags.append(argument)
@@ -46,12 +52,26 @@ def split(arguments: list[str], schema: type, command: str) -> tuple[list[str], 
     printing = not {"--cfg", "-c", "--info", "-i"}.isdisjoint(flags)
     if not printing and (idle := [flag for flag in flags if flag in ("--package", "-p", "--resolve")]):
         raise ValueError(f"{idle[0]} has an effect only with --cfg job: leave it out")
+    if _is_sweep(flags, overrides):  # otherwise Hydra reports a wrong option as "Ambiguous value for seed=0,1"
+        flags.append("--multirun")
+    _check_mode(flags, overrides)
     if "--dry-run" in flags:
         flags.remove("--dry-run")
         overrides.append("hydra.sweeper.dry_run=true")
-    if _is_sweep(flags, overrides):  # otherwise Hydra reports a wrong option as "Ambiguous value for seed=0,1"
-        flags.append("--multirun")
     return flags, overrides
+
+
+def _check_mode(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Raise ValueError for an option of a sweep in the command of one run, or the other way around."""
+    if not {"--cfg", "-c", "--info", "-i"}.isdisjoint(flags):
+        return
+    many = not {"-m", "--multirun"}.isdisjoint(flags) or "hydra.mode=MULTIRUN" in overrides
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if not many and ((key, value) in _CHOSEN or (value and key.startswith(_OF_A_SWEEP))):
+            raise ValueError(f"{key} has an effect only on a sweep: add -m, or leave it out")
+        if many and key == "hydra.run.dir":
+            raise ValueError(f"{key} is the directory of one run: write runs=FOLDER for those of a sweep")
 
 
 def _is_sweep(flags: list[str], overrides: list[str]) -> bool:
@@ -159,8 +179,8 @@ def _make_importable(folder: Path) -> None:
 def path_first(usage: str, arguments: list[str], *, what: str = "ticket file") -> tuple[Path, list[str]]:
     """The one path among ``arguments``, which is ``what``, and the overrides."""
     paths = [argument for argument in arguments if not _is_override(argument)]
-    if len(paths) != 1:
-        raise ValueError(f"name one {what}, got {len(paths)} (usage: {usage})")
+    if len(paths) != 1 or not paths[0]:
+        raise ValueError(f"name one {what}, got {len(paths) if any(paths) else 'none'} (usage: {usage})")
     return Path(paths[0]), [argument for argument in arguments if _is_override(argument)]
 
 

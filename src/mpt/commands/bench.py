@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,9 @@ def bench(path: Path, overrides: list[str]) -> str:
     pairs = [override.partition("=") for override in overrides]
     quoted = [f"{key}='{value}'" if key in LISTS else key + equals + value for key, equals, value in pairs]
     settings = settings_of(compose("bench", quoted, BenchSettings), BenchSettings)
+    most = max(64, os.cpu_count() or 1)
+    if (asked := max(map(int, settings.threads.split(",")))) > most:
+        raise ValueError(f"threads must be at most {most} on this machine, got {asked}")
     _, side = image_of(ticket, size=settings.image_size)
     rows = [
         row

@@ -16,6 +16,8 @@ _KEY = re.compile(r"(\+{0,2}|~)([A-Za-z_]\w*)(\.\w+)?([\w.]*)")  # 2: the option
 _CONFIGURATION = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc")
 _PLACE = re.compile(r"file://([^]'\",]+)")
 _SCALAR = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|\{.*", re.IGNORECASE)
+_LEAST = {"hydra.launcher.n_jobs": "-1 for all cores, or at least 1"}  # numbers that must not be 0, and which may be
+_LEAST |= dict.fromkeys(("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs"), "at least 1")
 _UNUSED = {  # options of Hydra that a run of mpt does not follow
     "hydra.job.chdir": "mpt writes into the run's directory from where it was started",
     "hydra.sweep.subdir": "the settings name the directory of each run of a sweep",
@@ -33,7 +35,7 @@ def check_flag(flag: str, value: str | None, known: Sequence[str], *, schema: ty
         command: its name.
     """
     name, equals, given = flag.partition("=")
-    if name in known:
+    if name in known and not equals:
         return
     if equals or (value and not value.startswith(tuple(DASHES)) and "=" not in value):
         given, written = given or value or "", flag if equals else f"{flag} {value}"
@@ -45,6 +47,8 @@ def check_flag(flag: str, value: str | None, known: Sequence[str], *, schema: ty
     option = word.lower().replace("-", "_")
     if option in options:
         raise ValueError(f"options have no dashes: write {option}={given or 'VALUE'}, not {written}")
+    if name in known:
+        raise ValueError(f"{name} takes no equals sign: write {name}{f' {given}' if name in _CONFIGURATION else ''}")
     if near := nearest(name, known, cutoff=0.75):
         raise ValueError(f"there is no flag {name}: did you mean {near}?")
     hint = advice(word, options, value=given) if word else ""
@@ -112,6 +116,8 @@ def _check_forms(overrides: Sequence[str], schema: type, command: str) -> None:
             raise ValueError(f"{key} has no value: write {key}=VALUE, without spaces")
         if key == "hydra.searchpath" and (gone := [p for p in _PLACE.findall(value) if not Path(p).is_dir()]):
             raise ValueError(f"{key} names {gone[0]}: there is no such folder")
+        if key in _LEAST and re.fullmatch(r"0|-\d+", value) and not (value == "-1" and "-1" in _LEAST[key]):
+            raise ValueError(f"{key} must be {_LEAST[key]}, got {value}")
         if key in _UNUSED and value.lower() not in ("false", "null", "."):
             raise ValueError(f"{key} has no effect, because {_UNUSED[key]}: leave it out")
 

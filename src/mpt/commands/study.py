@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _CHOICE, _SWEEPER = "hydra/sweeper=optuna", "hydra_plugins.hydra_optuna_sweeper"
 
 
@@ -83,3 +85,12 @@ def _check(overrides: Sequence[str]) -> None:
         raise ValueError(
             "hydra.sweeper.storage needs an older package: pip install 'sqlalchemy<2' 'alembic<1.14', or leave it out"
         )
+    own = [override for override in overrides if not override.startswith("hydra")]
+    for override in own:
+        ends = re.search(rf"interval\(\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\)", override)
+        if ends and float(ends[1]) >= float(ends[2]):
+            raise ValueError(f"{override} is an empty interval: write its lower end first")
+    listed = any(re.search(r"=.*[(,]", override) for override in own)
+    elsewhere = ("hydra.sweeper.params", "hydra.sweeper.search_space", "hydra.searchpath")
+    if not listed and not any(override.lstrip("+").startswith(elsewhere) for override in overrides):
+        raise ValueError("a study needs an option whose value optuna chooses, as in 'prune=interval(0.3,0.9)'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ def report(path: Path, overrides: list[str]) -> str:
     settings = settings_of(compose("report", overrides, ReportSettings), ReportSettings)
     if settings.checkpoint is None and any(override.startswith("bins=") for override in overrides):
         raise ValueError("bins are those of the scores in checkpoint=: name the run's last.ckpt, or leave bins out")
+    if settings.checkpoint:
+        _check_same_run(Path(settings.checkpoint), ticket)
     channels, size = image_of(ticket, size=settings.image_size)
     backbone = backbone_of(ticket, settings, size=size)
     content = report_file(
@@ -82,6 +85,15 @@ def report(path: Path, overrides: list[str]) -> str:
     if settings.speed:
         content["speed"] = measure_briefly(ticket, size=size)
     return render(content, _report_table(content), json_=settings.json)
+
+
+def _check_same_run(checkpoint: Path, ticket: Ticket) -> None:
+    """ValueError if the ticket next to ``checkpoint`` is another one; without a readable one nothing is known."""
+    beside, other = checkpoint.parent / "ticket.safetensors", ticket.digest
+    with suppress(ValueError, OSError):
+        other = Ticket.load(beside).digest
+    if other != ticket.digest:
+        raise ValueError(f"checkpoint={checkpoint} is of another run, whose ticket is {beside}: take this ticket's")
 
 
 def backbone_of(ticket: Ticket, settings: TicketSettings, *, size: int | None = None) -> nn.Module | None:

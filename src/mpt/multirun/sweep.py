@@ -48,6 +48,8 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         SystemExit: some runs failed; all others are done.
     """
     folder = Path(sweeper.config.hydra.sweep.dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and the runs need a folder: choose another with runs=")
     say("expanding the sweep")
     for key, value in repeated(arguments).items():
         print(f"note      {key} is given more than once, and {key}={value} counts", flush=True)
