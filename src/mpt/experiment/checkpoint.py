@@ -78,7 +78,7 @@ class BestCheckpoint(Checkpoint):
 def _outline(value: Any) -> str:
     """All of a checkpoint as text, the values of a tensor as their CRC-32."""
     if isinstance(value, torch.Tensor):
-        values = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        values = value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
         return f"{value.dtype} {tuple(value.shape)} {zlib.crc32(values):08x}"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key!r}:{_outline(entry)}" for key, entry in value.items()) + "}"
