@@ -130,3 +130,15 @@ def test_encoded_code_is_there_once_and_cannot_be_written_to():
     ranges = [(*(int(end, 16) for end in ends.split("-")), rights) for ends, rights in maps]
     [rights] = [rights for start, stop, rights in ranges if start <= library.address("first") < stop]
     assert rights == "r-xp"
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 << 20])
+def test_memory_in_large_pages_is_nought_and_can_be_written_to(size, monkeypatch):
+    for known in (True, False):
+        if not known:
+            monkeypatch.delattr(objects.mmap, "MADV_HUGEPAGE", raising=False)
+        memory = objects.large_pages(size)
+        assert len(memory) == max(size, 1)
+        assert not any(memory[:: max(1, size // 97)])
+        memory[-1] = 7
+        assert memory[-1] == 7

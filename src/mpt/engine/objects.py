@@ -154,16 +154,23 @@ def directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpt"
 
 
+def large_pages(size: int) -> mmap.mmap:
+    """``size`` bytes of nought, in large pages where the system has them: the processor looks fewer addresses up."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return mmap.mmap(-1, max(size, 1))
+    memory = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
 class _Code:
-    """Objects of :func:`encoded`, in memory that can be run and no longer written to, in large pages if there are."""
+    """Objects of :func:`encoded`, in memory that can be run and no longer written to."""
 
     def __init__(self, objects: Sequence[bytes]) -> None:
         parts = [object_.partition(b"\n") for object_ in objects]
         size, place, self.starts = sum(len(code) for _, _, code in parts), 0, dict[str, int]()
-        self._memory = mmap.mmap(-1, max(size, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            with suppress(OSError):  # a kernel without them
-                self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._memory = large_pages(size)
         first = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         for head, _, code in parts:
             self.starts |= {name: first + place + start for name, start in json.loads(head).items()}
