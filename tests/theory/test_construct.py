@@ -160,8 +160,52 @@ def test_trained_digits_keep_their_accuracy_and_their_labels_are_certified():
         assert certified_labels(state).double().mean() >= certified
         if keep == "closest":
             assert made.certificate.output_error <= 2e-3
-        if form == "binary":
-            assert made.ticket.num_kept < 20 * made.target.num_weights
+
+
+@pytest.mark.slow
+def test_the_binary_form_of_digits_keeps_its_counts_and_its_accuracy():
+    target = mlp(hidden=(32,), side=8)
+    x, y = trained(target, epochs=20, lr=0.001)
+    made = build_ticket(target, accuracy=0.01)
+    outer = [layer for layer in made.ticket.layers if layer.name.endswith(".2")]
+    counts = sum(int((weight.detach().abs() / 0.02).round().sum()) for weight in target.parameters())
+    assert sum(layer.kept for layer in outer) == pytest.approx(counts, abs=3)  # weights at the middle of two multiples
+    assert counts <= 29_000
+    assert made.ticket.num_weights <= 1_400_000
+    assert made.certificate.weight_error <= 0.01
+    fitted = build_ticket(target, accuracy=0.01, fit=x[::2])
+    assert fitted.certificate.weight_error <= 0.01
+    with torch.no_grad():
+        goal, plain, best = (net(x) for net in (target, made.network(), fitted.network()))
+    for logits in (plain, best):
+        assert abs(float(((logits.argmax(1) == y).double() - (goal.argmax(1) == y).double()).mean())) <= 0.005
+    assert (best - goal)[1::2].square().mean() < 0.5 * (plain - goal)[1::2].square().mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "keep", "accuracy"),
+    [("binary", "fewest", 0.02), ("real", "fewest", 0.01), ("real", "closest", 0.01)],
+)
+def test_no_error_of_a_trained_cnn_exceeds_its_certificate(form, keep, accuracy):
+    target = seeded(
+        lambda: nn.Sequential(
+            *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10)),
+        )
+    )
+    x, y = trained(target, epochs=15, lr=0.003)
+    inside = torch.rand(10_000, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    made = build_ticket(target, accuracy=accuracy, form=form, keep=keep, example=x[:1])
+    net = made.network()
+    state = bound_outputs(made.target, effective_layers(made.target, made.ticket), x)
+    with torch.no_grad():
+        assert (target(x).argmax(1) == y).double().mean() > 0.95
+        assert ((net(x) - target(x)).abs() <= state.error + 1e-4).all()
+        assert max(float((net(z) - target(z)).abs().max()) for z in (x, inside)) <= made.certificate.output_error + 1e-4
+    assert made.certificate.weight_error <= accuracy
+    if keep == "closest":
+        assert certified_labels(state).double().mean() >= 0.99
 
 
 @pytest.mark.parametrize(
