@@ -216,6 +216,14 @@ def test_no_error_of_a_trained_cnn_exceeds_its_certificate(form, keep, accuracy)
         ({"accuracy": 0.05, "delta": 1.5}, "delta must be"),
         ({"accuracy": 0.05, "form": "sign"}, "form must be one of"),
         ({"accuracy": 0.05, "keep": "all"}, "keep must be one of"),
+        ({"accuracy": 0.05, "keep": "closest"}, "give form=real, or leave keep=closest out"),
+        ({"accuracy": "0.05"}, "accuracy must be a number, got '0.05'"),
+        ({"accuracy": 0.05, "delta": None}, "delta must be a number, got None"),
+        ({"accuracy": 0.05, "inputs": 1.0}, "inputs must be two"),
+        ({"accuracy": 0.05, "inputs": ("a", 1.0)}, "one for each channel, got 'a'"),
+        ({"accuracy": 0.05, "example": [1.0]}, "example must be a tensor"),
+        ({"accuracy": 0.05, "example": torch.zeros(2, 7)}, r"takes no batch of inputs of shape \(2, 7\)"),
+        ({"accuracy": 1e-9}, "take form=real or form=doubling, which need fewer"),
         ({"accuracy": 0.05, "seed": -1}, "seed must be"),
         ({"accuracy": 0.05, "inputs": (1.0, 0.0)}, "low 1 is above high 0"),
         ({"accuracy": 0.05, "inputs": ([0.0, 0.0], 1.0)}, "one for each of 1 channels"),
@@ -254,3 +262,14 @@ def test_a_layer_that_is_never_called_is_refused():
 
     with pytest.raises(ValueError, match="never calls layer spare"):
         mpt.construct(Spare(), accuracy=0.05)
+
+
+@pytest.mark.slow
+def test_every_layer_of_torchvision_s_resnet18_is_replaced():
+    import torchvision
+
+    target = seeded(lambda: torchvision.models.resnet18(num_classes=10))
+    made = build_ticket(target, accuracy=0.04, example=torch.zeros(1, 3, 32, 32))
+    assert {layer.name.rpartition(".")[0] for layer in made.ticket.layers} == made.target.layers.keys()
+    assert len(made.target.layers) == 21
+    assert made.certificate.weight_error <= 0.04

@@ -86,3 +86,16 @@ def test_torchvision_s_networks_are_followed():
     target = prepare(backbones.torchvision(name="resnet18"))
     assert len(target.layers) == 21
     assert len(target.folded) == 20
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (None, "must be a network, a torch module, got NoneType"),
+        ("x.safetensors", r"got str: of a ticket file it is mpt.Ticket.load\(file\).network\(\)"),
+        (nn.Sequential(nn.Linear(3, 2, device="meta")), "parameter 0.weight of the target holds no numbers yet"),
+    ],
+)
+def test_what_is_no_trained_network_is_refused(network, words):
+    with pytest.raises(ValueError, match=words):
+        prepare(network)

@@ -25,6 +25,7 @@ from mpt.theory.packing import as_rows, binary_layer, binary_outer, signs
 from mpt.theory.pool import pool_size, take
 from mpt.theory.rounding import SHARE, fitted
 from mpt.theory.target import matrix, rows_of
+from mpt.ticket.check import MAX_NUMBER
 from mpt.ticket.layer import StoredLayer
 
 Advance = Callable[[int], None]
@@ -97,7 +98,13 @@ def missing(job: Job, what: str) -> ValueError:
 
 
 def binary_widths(job: Job) -> list[int]:
-    """The hidden width of the counting construction: one pool for all weights of the layer."""
+    """The hidden width of the counting construction: one pool for all weights of the layer.
+
+    A lower bound of it, at less expense, where that is more than a file describes.
+    """
+    least = int(job.counts.max(axis=0).sum()) * job.pieces
+    if least > MAX_NUMBER:
+        return [least]
     return [pool_size(job.counts, pieces=job.pieces, failure=job.failure)]
 
 

@@ -96,7 +96,7 @@ def construct(
         delta: probability, over seeds, that the random network does not hold the subnetwork.
         seed: of the random network.
         inputs: lowest and highest value of an input of the network: a number, or one for each channel.
-        example: one input or a batch, for a network whose input cannot be guessed.
+        example: a batch of inputs, for a network whose input cannot be guessed.
         fit: inputs (N, ...), as the network takes them: ``form="binary"`` takes a gain of 1.6 times the accuracy
             instead of 2, and rounds weights that two multiples are near to so that outputs there change least. The
             certificate holds as before; about 1.25 times as many weights are kept.
@@ -140,7 +140,7 @@ def build_ticket(
     about: dict[str, Any] | None = None,
 ) -> Construction:
     """:func:`construct` without the network; ``about`` are further entries of the ticket's header."""
-    check_choices(form, keep, seed)
+    check_choices(form, keep, seed, accuracy=accuracy, delta=delta)
     check_shares(delta=delta)
     target = prepare(network)
     check_accuracy(accuracy, target)

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -23,11 +24,16 @@ BYTES = 9  # of a random weight in a network: weight and score in float32, and i
 Range = float | Sequence[float] | Tensor
 
 
-def check_choices(form: str, keep: str, seed: int) -> None:
-    """ValueError for a word or a seed that is none."""
+def check_choices(form: str, keep: str, seed: int, **numbers: float) -> None:
+    """ValueError for a word, a seed or a number that is none."""
     for name, value, known in (("form", form, FORMS), ("keep", keep, KEEPS)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if keep != KEEPS[0] and form != "real":
+        raise ValueError(f"keep chooses among subsets of real weights: give form=real, or leave keep={keep} out")
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise ValueError(f"{name} must be a number, got {number!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r}")
 
@@ -49,11 +55,22 @@ def box(target: Target, inputs: tuple[Range, Range], example: Tensor | None) -> 
     Raises:
         ValueError: the shape of an input is not known, or bounds that do not fit it or are not in order.
     """
+    if example is not None and not isinstance(example, Tensor):
+        raise ValueError(f"example must be a tensor, one batch of inputs, got {type(example).__name__}")
+    if not isinstance(inputs, (tuple, list)) or len(inputs) != 2:
+        raise ValueError(f"inputs must be two, the lowest and the highest value of an input, got {inputs!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nothing could be guessed: the error below says so
         found = inputs_of(target.net, example.double() if example is not None else None)
     if found is None or len(found) != 1:
         raise ValueError("the shape of an input cannot be guessed: give example=<one batch of inputs>")
+    try:
+        with torch.no_grad():
+            target.net(found[0][:1])
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"the target takes no batch of inputs of shape {tuple(found[0].shape)}: give example=<one batch of inputs>"
+        ) from error
     shape = found[0].shape[1:]
     low, high = (_spread(side, shape) for side in inputs)
     check_box(low, high)
@@ -61,7 +78,10 @@ def box(target: Target, inputs: tuple[Range, Range], example: Tensor | None) -> 
 
 
 def _spread(side: Range, shape: torch.Size) -> Tensor:
-    values = torch.as_tensor(side, dtype=torch.float64)
+    try:
+        values = torch.as_tensor(side, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"inputs are a number or one for each channel, got {side!r}") from error
     if values.dim() > 1 and values.numel() == shape.numel():  # an image, for a network of flat inputs
         return values.reshape(shape)
     if values.dim() == 1 and len(shape) > 1 and len(values) == shape[0]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
 from mpt.search.activations import BinaryActivation
 from mpt.search.layers import ticket_layers, unwrap
@@ -57,7 +58,15 @@ def prepare(network: nn.Module) -> Target:
     Raises:
         ValueError: a layer, or an activation, that the theorems and the certificate do not cover.
     """
+    if not isinstance(network, nn.Module):
+        raise ValueError(
+            f"the target must be a network, a torch module, got {type(network).__name__}: of a ticket file it is "
+            "mpt.Ticket.load(file).network()"
+        )
     network = unwrap(network)
+    for name, value in network.named_parameters():
+        if is_lazy(value) or value.is_meta:
+            raise ValueError(f"parameter {name} of the target holds no numbers yet: train it, or load its weights")
     if ticket_layers(network):
         raise ValueError(
             "the target is a searched ticket: take a trained network, such as the ticket of mpt-train method=dense"
