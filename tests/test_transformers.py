@@ -28,6 +28,12 @@ def timm_vit():
     return timm.models.VisionTransformer(SIZE, 8, embed_dim=48, depth=2, num_heads=2, mlp_ratio=2, num_classes=CLASSES)
 
 
+def torchvision_swin():
+    from torchvision.models import SwinTransformer
+
+    return SwinTransformer([4, 4], 24, [2, 2], [2, 4], [4, 4], num_classes=CLASSES)
+
+
 @pytest.fixture(scope="module")
 def pictures():
     """The digits as colour pictures of 32x32 pixels."""
@@ -36,7 +42,7 @@ def pictures():
     return [(batch.images.expand(-1, 3, -1, -1).contiguous(), batch.labels) for batch in batches]
 
 
-@pytest.mark.parametrize("build", [torchvision_vit, timm_vit])
+@pytest.mark.parametrize("build", [torchvision_vit, torchvision_swin, timm_vit])
 def test_a_search_in_a_vision_transformer_learns_in_every_layer_and_reads_back(tmp_path, build, pictures):
     torch.manual_seed(0)
     backbone = build()
