@@ -371,6 +371,38 @@ def test_the_table_of_precisions_is_the_committed_runs(row, model, prune):
     assert cells("results/precision/README.md", row)[:2] == expected
 
 
+RECIPES = {  # the first cell of a row of the page, the runs of that row before their seed, the columns of its numbers
+    "`best_conv` (rate": ("A.base", "val_acc", "train_acc"),
+    "`'optim.lr=${times_kept:0.4}'`": ("A.lr4", "val_acc", "train_acc"),
+    "`'optim.lr=${times_kept:0.1}'`": ("A.lr1", "val_acc", "train_acc"),
+    "`label_smoothing=0.1` in Conv4": ("A.ls", "val_acc", "train_acc"),
+    "`optim.averaging=ema": ("A.ema", "val_acc", "train_acc"),
+    "`optim.averaging=swa": ("A.swa", "val_acc", "train_acc"),
+    "`optim.schedule=`cosine": ("A.restart", "val_acc", "train_acc"),
+    "`distill=` a dense": ("A.ddense", "val_acc", "train_acc"),
+    "`distill=` a ticket": ("A.dp5", "val_acc", "train_acc"),
+    "both: ": ("A.lr1dp5", "val_acc", "train_acc"),
+    "`best_conv` |": ("F.base", "test_acc"),
+    "rate `.1 (1 - P)` |": ("F.lr1", "test_acc"),
+    "a ticket at P = .5 as the teacher |": ("F.dp5", "test_acc"),
+    "`fast_resnet18` |": ("R.base", "val_acc"),
+    "`label_smoothing=0.1` |": ("R.ls", "val_acc"),
+}
+
+
+@pytest.mark.parametrize("line", RECIPES)
+def test_the_tables_of_recipes_are_the_committed_runs(line):
+    name, *keys = RECIPES[line]
+    rows = list(csv.DictReader((ROOT / "results/recipes/runs.csv").read_text().splitlines()))
+    values = [[100 * float(row[key]) for row in rows if row["run"].rpartition(".")[0] == name] for key in keys]
+    expected = [", ".join(f"{value:.1f}" for value in found) for found in values]
+    if name.startswith("F."):
+        (found,) = values
+        expected = [f"{sum(found) / 3:.1f} ({min(found):.1f} to {max(found):.1f})", "3"]
+        assert len(found) == 3
+    assert cells("results/recipes/README.md", line) == expected
+
+
 def test_the_tables_of_methods_are_the_committed_runs():
     gains = {"biprop": "layer", "a gain for each channel": "channel", "learned gains": "learned"}
     titles = 0
