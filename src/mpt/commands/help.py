@@ -211,7 +211,7 @@ def theory() -> str:
             "mpt-theory construct TICKET builds the promised subnetwork: a ticket with a certificate of its error.",
             "mpt-theory figure draws promised and needed neurons over the accuracy.",
             "",
-            "  mpt-train model=mlp model.hidden=[32] data=digits method=dense prune=0 optim=adam optim.lr=3e-3 batch=64",
+            "  mpt-train model=mlp model.hidden=[32] data=digits method=dense prune=0 optim=adam optim.lr=3e-3",
             "  mpt-theory bounds runs/x/ticket.safetensors error=0.01 delta=0.05",
             "  mpt-theory bounds model=conv4 in_channels=1 image_size=28 --json",
             "  mpt-theory construct runs/x/ticket.safetensors accuracy=0.01 -o built.safetensors",
