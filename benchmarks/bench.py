@@ -74,7 +74,7 @@ from mpt.search.fast import threshold
 from mpt.search.mask import num_kept, select
 from mpt.theory import subset
 
-PRECISIONS = {"float32": 2, "bf16": 1}  # precision -> factor on the rounds of short steps
+PRECISIONS = ("float32", "bf16")
 SCORES = (36_864, 589_824, 2_359_296)  # scores of 3x3 convolutions with 64, 256 and 512 channels
 IMAGES = 20_000
 VARIED = ("conv6",)  # backbones whose selections and activations are compared
@@ -139,14 +139,17 @@ def loader_row(*, rounds: int) -> Row:
     return Row("loader", in_turn(runs, rounds=rounds), batch=BATCH, images=IMAGES)
 
 
+def step_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
+    """Measure the steps of all backbones; ratios of them differ by a tenth, so they get twice the rounds."""
+    for precision in PRECISIONS:
+        for name in names:
+            if name not in LONG or precision == "float32" or native_bf16():
+                yield step_row(name, precision=precision, rounds=2 * rounds)
+
+
 def measure_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
     """Measure all rows, one after the other. Short measurements differ by a tenth, and so get more rounds."""
-    for precision, factor in PRECISIONS.items():
-        for name in names:
-            if name not in LONG:
-                yield step_row(name, precision=precision, rounds=factor * rounds)
-            elif precision == "float32" or native_bf16():
-                yield step_row(name, precision=precision, rounds=rounds)
+    yield from step_rows(names, rounds=rounds)
     for name in VARIED:
         if name in names:
             yield selections_row(name, rounds=2 * rounds)
@@ -177,6 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description="How fast mpt is, as ratios.")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement, 5 by default")
     parser.add_argument("--quick", action="store_true", help="one round, with conv2 as the only backbone")
+    parser.add_argument("--steps", action="store_true", help="only the rows of steps, dense and searched")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results.json"), help="file to write")
     options = parser.parse_args()
     if options.rounds < 1:
@@ -184,7 +188,7 @@ def main() -> None:
     rounds, names = (1, ["conv2"]) if options.quick else (options.rounds, list(BACKBONES))
     torch.manual_seed(0)
     about, rows = circumstances(rounds), []
-    for row in measure_rows(names, rounds=rounds):
+    for row in (step_rows if options.steps else measure_rows)(names, rounds=rounds):
         rows.append(row.as_json())
         print(table(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     print(f"{heading(about)}\n\n{table(rows)}")

@@ -48,8 +48,9 @@ def assert_same(one, other):
 @pytest.fixture
 def chosen(monkeypatch):
     """The choices that were made."""
-    made, choose = [], quick.choose
-    monkeypatch.setattr(quick, "choose", lambda *a, **k: made.append(choose(*a, **k)) or made[-1])
+    made = []
+    for name, function in (("choose", quick.choose), ("choose_at", quick.choose_at)):
+        monkeypatch.setattr(quick, name, lambda *a, function=function, **k: made.append(function(*a, **k)) or made[-1])
     return made
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mpt.search.fast import loops, threshold
-from mpt.search.fast.choice import Choice, choose, equals
+from mpt.search.fast.choice import Choice, choose, choose_at, equals
 from mpt.search.methods import Biprop, Method
 
 
@@ -38,13 +38,18 @@ def _has_biprops_formulas(kind: Any) -> bool:
 
 def arrays(layer: Searched, *, least: int = loops.LARGE) -> tuple[np.ndarray, np.ndarray] | None:
     """Scores and weights of ``layer``, (n,) each, if the two passes give its ticket weight; None otherwise."""
+    found = loops.in_one_order(layer.scores, layer.weight) if _fits(layer, least=least) else None
+    return (found[0], found[1]) if found else None
+
+
+def _fits(layer: Searched, *, least: int = loops.LARGE) -> bool:
+    """Whether the two passes give the ticket weight of ``layer``."""
     if torch.compiler.is_compiling():  # which traces the formulas
-        return None
+        return False
     kind: Any = type(layer.method)
     if layer.pattern is not None or layer.method.gains == "channel" or not _has_biprops_formulas(kind):
-        return None
-    found = loops.arrays(layer.scores, layer.weight, least=least)
-    return (found[0], found[1]) if found else None
+        return False
+    return loops.support((layer.scores, layer.weight), least=least)
 
 
 def least_size(layers: Sequence[Searched]) -> int:
@@ -54,12 +59,12 @@ def least_size(layers: Sequence[Searched]) -> int:
 
 def choose_own(layer: Searched, *, kept: int) -> Choice | None:
     """:func:`choose_kept` for one layer; its signs last until the next call."""
-    pair = arrays(layer)
-    if pair is None:
+    if not _fits(layer):
         return None
-    hint = threshold.take_hint(layer.scores.data_ptr())
+    address, n = layer.scores.data_ptr(), layer.scores.numel()
+    hint = threshold.take_hint(address)
     if hint is not None:
-        choice = choose(*pair, hint, absolute=layer.method.score_abs)
+        choice = choose_at(address, layer.weight.data_ptr(), n, hint, absolute=layer.method.score_abs)
         if choice and choice.ones == kept:  # as nearly always
             return choice
     choices = choose_kept([layer], kept=kept, signs=[None])

@@ -60,7 +60,7 @@ class ScoreSGD(torch.optim.SGD):
         for p, one in waiting:
             factor, gain = one.method.score_grad, one.gain
             magnitude = float(gain) if factor == "gain" and gain.dim() == 0 else 1.0
-            layer = Layer(one.grad, one.weight.detach(), p.detach(), self.state[p]["momentum_buffer"], magnitude)
+            layer = Layer(one.grad, one.weight, p, self.state[p]["momentum_buffer"], magnitude)
             if p.grad is None and (gain.dim() == 0 or factor != "gain") and fits(layer):
                 lr, momentum, decay = (float(group[name]) for name in ("lr", "momentum", "weight_decay"))
                 rule = Rule(lr, momentum, decay, group["nesterov"], factor != "weight", one.method.score_abs)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mpt.search.fast import loops
+from mpt.search.fast import native
 from mpt.search.fast.descent_loop import BLOCK, descend
 
 
@@ -15,8 +15,9 @@ def test_scores_are_counted_after_the_step_and_only_as_many_kept_as_there_is_roo
     numbers = np.array([[1.0, 0.25, 0.5]], np.float32)
     tasks = np.array([[0, 0, 2 * BLOCK], [0, 2 * BLOCK, n]])
     counts, inside = np.zeros((2, 3), np.int64), np.zeros((2, 101), np.float32)
-    rate, pace, decay = np.float32(-0.5), np.float32(0.5), np.float32(0)
-    loops.compiled(descend)(tasks, layers, numbers, counts, inside, rate, pace, decay, False, False, True)
+    arrays = [x.ctypes.data for x in (tasks, layers, numbers, counts, inside)]
+    scalars = [native.bits(x) for x in (-0.5, 0.5, 0.0)]
+    native.call(descend, 2, *arrays, 2, 1, 101, *scalars, False, False, True)
     assert np.array_equal(scores, np.linspace(-1, 1, n, dtype=np.float32) - np.float32(0.25))
     for (_, start, stop), (above, below, within), kept in zip(tasks, counts, inside, strict=True):
         moved = np.abs(scores[start:stop])

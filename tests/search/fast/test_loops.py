@@ -84,7 +84,7 @@ def test_the_number_of_threads_changes_no_bit(threads, no_loops, monkeypatch):
         assert_same_bits(one, run_formulas(method, *random_layer(5 * loops.PART + 1)))
 
 
-@pytest.mark.skipif(loops._parallel() is None, reason="torch computes with another OpenMP than GNU's")
+@pytest.mark.skipif(loops.parallel() is None, reason="torch computes with another OpenMP than GNU's")
 def test_parts_are_computed_side_by_side_and_their_errors_reach_the_caller(monkeypatch):
     monkeypatch.setattr(loops, "compiled", lambda loop: loop)
     together = threading.Barrier(2)

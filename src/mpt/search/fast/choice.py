@@ -12,17 +12,22 @@ of :mod:`mpt.search.weight`.
 
 from __future__ import annotations
 
+import ctypes
+import math
 import threading
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mpt.search.fast import loops
-from mpt.search.fast.loops import CHUNK, F32, F64, PAIRWISE
+from mpt.search.fast import loops, native
+from mpt.search.fast.loops import CHUNK, PAIRWISE
 from mpt.search.fast.memory import empty_like
 
+TASK = 4 * CHUNK  # entries that a thread takes at a time
 MOST_EQUAL = 100  # scores that equal the threshold; where there are more, masks are made the slow way
 _scratch = threading.local()
 
@@ -47,22 +52,19 @@ class Choice(NamedTuple):
 
     def ticket_weight(self, weight: Tensor, gain: Tensor, *, dtype: torch.dtype) -> Tensor:
         """``g m sign(w)``, like ``weight`` but of ``dtype``: float32, or float32 rounded to a dtype of 16 bits."""
-        if dtype == torch.float32:
-            out, plus = empty_like(weight), gain.numpy()[()]
-            minus = -plus
-        else:
-            out, plus = empty_like(weight, dtype=torch.int16), gain.to(dtype).view(torch.int16).numpy()[()]
-            minus = plus ^ np.int16(-0x8000)  # NumPy has no bfloat16: this flips the sign
-        arrays = loops.in_one_order(out)
-        assert arrays is not None
-        loops.run(spread, self.signs, arrays[0], plus, minus)
-        return out if dtype == torch.float32 else out.view(dtype)
+        wide, n = dtype == torch.float32, self.signs.size
+        out = empty_like(weight, dtype=torch.float32 if wide else torch.int16)  # NumPy has no bfloat16
+        plus = native.bits(gain.item()) if wide else int(gain.to(dtype).view(torch.int16))
+        numbers = self.signs.ctypes.data, out.data_ptr(), n, plus, plus ^ (1 << 31 if wide else 1 << 15), wide
+        native.call(_loop("spread"), math.ceil(n / TASK), TASK, *numbers)
+        return out if wide else out.view(dtype)
 
     def without(self, places: np.ndarray, weight: np.ndarray) -> Choice:
         """The choice without the kept weights at ``places`` of the memory, in whose signs they are removed."""
         self.signs[places] = 0
         for chunk in np.unique(places // CHUNK):
-            self.sums[chunk] = _sum(self.signs, weight, slice(CHUNK * chunk, CHUNK * (chunk + 1)))
+            part = slice(CHUNK * chunk, CHUNK * (chunk + 1))
+            self.sums[chunk] = _sum(self.signs[part], weight[part])
         return self._replace(ones=self.ones - len(places))
 
 
@@ -77,21 +79,36 @@ def choose(
         absolute: take ``|scores|``.
         signs: int8, (n,), to write to; without it, memory that the next call in this thread uses again.
     """
-    signs = _scratch_signs(scores.size) if signs is None else signs
-    (ones, less, first), *others = loops.run(keep, scores, weight, signs, threshold, absolute)
-    for more, fewer, _ in others:
-        ones, less = ones + more, less + fewer
-    if ones + less < scores.size:
+    return choose_at(scores.ctypes.data, weight.ctypes.data, scores.size, threshold, absolute=absolute, signs=signs)
+
+
+def choose_at(
+    scores: int, weight: int, n: int, threshold: np.float32, *, absolute: bool, signs: np.ndarray | None = None
+) -> Choice | None:
+    """:func:`choose` with the addresses of ``n`` scores and weights, float32 without gaps and in one order."""
+    signs, sums = _scratch_signs(n) if signs is None else signs, np.empty(math.ceil(n / CHUNK))
+    numbers = n, native.bits(threshold), absolute, sums.ctypes.data, 0, 0
+    table = native.call(_loop("keep"), math.ceil(n / TASK), TASK, scores, weight, signs.ctypes.data, *numbers)
+    ones, less = table[-2:]
+    if ones + less < n:
         return None
-    sums, whole = [first, *(part[2] for part in others)], scores.size - scores.size % CHUNK
-    if whole < scores.size:
-        sums.append(np.array([_sum(signs, weight, slice(whole, None))]))
-    return Choice(signs, ones, np.concatenate(sums) if len(sums) > 1 else sums[0])
+    rest = n % CHUNK
+    if rest % PAIRWISE or rest.bit_count() > 1:  # NumPy divides it in another way than the loop
+        last = np.ctypeslib.as_array((ctypes.c_float * rest).from_address(weight + 4 * (n - rest)))
+        sums[-1] = _sum(signs[n - rest :], last)
+    return Choice(signs, ones, sums)
 
 
-def _sum(signs: np.ndarray, weight: np.ndarray, part: slice) -> float:
+@cache
+def _loop(name: str) -> Callable[[int], None]:
+    from mpt.search.fast import choice_loop
+
+    return getattr(choice_loop, name)  # type: ignore[no-any-return]
+
+
+def _sum(signs: np.ndarray, weight: np.ndarray) -> float:
     """``sum(m |w|)`` of a chunk, or of the rest behind the last whole one."""
-    return float(np.add.reduce(np.abs(weight[part]) * (signs[part] != 0), dtype=np.float64))
+    return float(np.add.reduce(np.abs(weight) * (signs != 0), dtype=np.float64))
 
 
 def equals(scores: np.ndarray, threshold: np.float32, *, absolute: bool) -> np.ndarray | None:
@@ -109,61 +126,6 @@ def _scratch_signs(n: int) -> np.ndarray:
         _scratch.signs = np.empty(n, np.int8)
     signs: np.ndarray = _scratch.signs[:n]
     return signs
-
-
-def keep(
-    scores: np.ndarray, weight: np.ndarray, signs: np.ndarray, threshold: np.float32, absolute: bool
-) -> tuple[int, int, np.ndarray]:
-    """Write ``m sign(w)``; the numbers of scores above (or at) and below the threshold, ``sum(m |w|)`` of each chunk.
-
-    A sum has the bits of ``np.add.reduce(m |w|, dtype=np.float64)`` of a whole chunk of 8192 entries.
-    """
-    totals, values = np.empty(weight.size // CHUNK, F64), np.empty(PAIRWISE, F64)
-    sums = np.empty(CHUNK // PAIRWISE, F64)
-    ones, less = 0, 0
-    for first in range(0, weight.size, PAIRWISE):
-        s, w = scores[first : first + PAIRWISE], weight[first : first + PAIRWISE]
-        out = signs[first : first + PAIRWISE]
-        a, b = np.int32(0), np.int32(0)  # of this block: 32 bits, so that many entries are counted at a time
-        for i in range(s.size):
-            value = abs(s[i]) if absolute else s[i]
-            kept = value >= threshold
-            a += np.int32(kept)
-            b += np.int32(value < threshold)
-            values[i] = F64(abs(w[i]) if kept else F32(0))
-            sign = np.int8(1) if w[i] >= F32(0) else np.int8(-1)
-            out[i] = sign if kept else np.int8(0)
-        ones += int(a)
-        less += int(b)
-        chunk = first // CHUNK
-        if chunk < totals.size:
-            r0, r1, r2, r3, r4, r5, r6, r7 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            for i in range(0, PAIRWISE, 8):
-                r0 += values[i]
-                r1 += values[i + 1]
-                r2 += values[i + 2]
-                r3 += values[i + 3]
-                r4 += values[i + 4]
-                r5 += values[i + 5]
-                r6 += values[i + 6]
-                r7 += values[i + 7]
-            sums[(first - CHUNK * chunk) // PAIRWISE] = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
-            if (first + PAIRWISE) % CHUNK == 0:
-                pairs = sums.size
-                while pairs > 1:
-                    pairs //= 2
-                    for i in range(pairs):
-                        sums[i] = sums[2 * i] + sums[2 * i + 1]
-                totals[chunk] = sums[0]
-    return ones, less, totals
-
-
-def spread(signs: np.ndarray, out: np.ndarray, plus: np.generic, minus: np.generic) -> None:
-    """``out = plus``, ``minus`` or 0, by the sign."""
-    zero = out.dtype.type(0)
-    for i in range(signs.size):
-        value = plus if signs[i] > 0 else minus
-        out[i] = value if signs[i] != 0 else zero
 
 
 def find(scores: np.ndarray, threshold: np.float32, absolute: bool, most: int) -> tuple[np.ndarray, int]:

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mpt.search.fast import loops, threshold
+from mpt.search.fast import loops, native, threshold
 
 TASK = 16_384  # scores that a thread moves before it looks for others
 CANDIDATES = TASK // 8  # most scores of a task that are kept for the next threshold
@@ -53,62 +53,64 @@ class Rule(NamedTuple):
 
 def fits(layer: Layer) -> bool:
     """Whether :func:`descend` can move the scores of ``layer``."""
-    tensors = layer.grad, layer.weight, layer.scores, layer.momentum
+    tensors, shape = layer[:4], layer.grad.shape
     if layer.grad.dtype not in (torch.float32, torch.bfloat16) or any(x.dtype != torch.float32 for x in tensors[1:]):
         return False
-    if any(not x.is_cpu or x.shape != layer.grad.shape for x in tensors) or layer.grad.numel() == 0:
+    if any(not x.is_cpu or x.shape != shape for x in tensors) or shape.numel() % VECTOR or shape.numel() == 0:
         return False
-    return loops.available() and layer.grad.numel() % VECTOR == 0 and _arrays(layer) is not None and is_exact()
-
-
-def _arrays(layer: Layer) -> list[np.ndarray] | None:
-    grad = layer.grad.view(torch.int16) if layer.grad.dtype == torch.bfloat16 else layer.grad
-    return loops.in_one_order(grad, layer.weight, layer.scores, layer.momentum)
+    return loops.available() and loops.have_one_order(tensors) and is_exact()
 
 
 def descend(layers: Sequence[Layer], rule: Rule) -> None:
     """Move scores and momentum of ``layers``, all of which fit, by a step with the gradient of ``rule``."""
-    found = [arrays for layer in layers if (arrays := _arrays(layer))]
-    places = {arrays[2].ctypes.data: place for place, arrays in enumerate(found)}
+    places = {layer.scores.data_ptr(): place for place, layer in enumerate(layers)}
     windows = threshold.windows(list(places))
     numbers = np.array([[layer.magnitude, math.inf, math.inf] for layer in layers], np.float32)
     for window in windows:
         if window.absolute == rule.absolute:
             numbers[[places[address] for address in window.addresses], 1:] = window.ends
-    table = np.array([[x.ctypes.data for x in arrays] + [arrays[0].itemsize == 2] for arrays in found], np.int64)
-    tasks = np.concatenate([_tasks(place, arrays[2].size) for place, arrays in enumerate(found)])
+    rows = [[*(x.data_ptr() for x in layer[:4]), layer.grad.dtype == torch.bfloat16] for layer in layers]
+    table, (tasks, starts) = np.array(rows, np.int64), _tasks(tuple(layer.scores.numel() for layer in layers))
     counts, inside = np.empty((len(tasks), 3), np.int64), np.empty((len(tasks), CANDIDATES), np.float32)
-    scalars = (-rule.lr, rule.momentum, rule.decay)
-    rest = *map(np.float32, scalars), rule.nesterov, rule.signs_only, rule.absolute
-    size = max(loops.PART // TASK, math.ceil(len(tasks) / loops.threads() / 4))
-    parts = [slice(start, start + size) for start in range(0, len(tasks), size)]
-    loops.side_by_side([(tasks[part], table, numbers, counts[part], inside[part], *rest) for part in parts], _loop())
+    arrays = [x.ctypes.data for x in (tasks, table, numbers, counts, inside)]
+    scalars = [native.bits(np.float32(x)) for x in (-rule.lr, rule.momentum, rule.decay)]
+    kinds = rule.nesterov, rule.signs_only, rule.absolute
+    native.call(_loop(), len(tasks), *arrays, len(tasks), len(layers), CANDIDATES, *scalars, *kinds)
     for window in windows:
-        members = [places[address] for address in window.addresses]
         if window.absolute == rule.absolute:
+            members = [places[address] for address in window.addresses]
+            parts = [slice(starts[place], starts[place + 1]) for place in members]
             n = sum(layers[place].scores.numel() for place in members)
-            _count(window, np.isin(tasks[:, 0], members), counts, inside, n)
+            _count(window, [counts[part] for part in parts], [inside[part] for part in parts], n)
 
 
-def _tasks(place: int, n: int) -> np.ndarray:
+@lru_cache(maxsize=8)
+def _tasks(sizes: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
+    """The tasks of layers of these sizes, and the place of the first of each layer and of the end."""
+    tasks = [_tasks_of(place, size) for place, size in enumerate(sizes)]
+    return np.concatenate(tasks), [0, *np.cumsum([len(some) for some in tasks]).tolist()]
+
+
+def _tasks_of(place: int, n: int) -> np.ndarray:
     starts = np.arange(0, n, TASK)
     return np.stack([np.full_like(starts, place), starts, np.minimum(starts + TASK, n)], axis=1)
 
 
-def _count(window: threshold.Window, own: np.ndarray, counts: np.ndarray, inside: np.ndarray, n: int) -> None:
-    """Tell what the tasks ``own`` counted, unless a score was NaN or a task had too many candidates."""
-    found = counts[own]
-    if int(found.sum()) == n and int(found[:, 2].max()) < CANDIDATES:
-        kept = [row[:count] for row, count in zip(inside[own], found[:, 2].tolist(), strict=True) if count]
-        if kept:
-            threshold.note_counts(window, int(found[:, 0].sum()), np.concatenate(kept), n)
+def _count(window: threshold.Window, counts: list[np.ndarray], inside: list[np.ndarray], n: int) -> None:
+    """Tell what the tasks of some layers counted, unless a score was NaN or a task had too many candidates."""
+    found = [row for part in counts for row in part.tolist()]
+    above, below, within = (sum(row[i] for row in found) for i in range(3))
+    if above + below + within == n and max(row[2] for row in found) < CANDIDATES:
+        rows = (row for part in inside for row in part)
+        if kept := [row[: counted[2]] for row, counted in zip(rows, found, strict=True) if counted[2]]:
+            threshold.note_counts(window, above, np.concatenate(kept), n)
 
 
 @cache
-def _loop() -> Callable[..., Any]:
+def _loop() -> Callable[[int], None]:
     from mpt.search.fast import descent_loop
 
-    return loops.compiled(descent_loop.descend)
+    return descent_loop.descend
 
 
 @cache

@@ -42,12 +42,18 @@ def arrays(*tensors: Tensor, least: int = LARGE) -> list[np.ndarray] | None:
     They support float32 (and bool) tensors of one shape with at least ``least`` entries, on the CPU, all contiguous or
     all channels-last.
     """
-    first = tensors[0]
-    if first.numel() < least or torch.compiler.is_compiling() or not available():
-        return None
-    if any(not x.is_cpu or x.dtype not in FITTING or x.shape != first.shape for x in tensors):
-        return None
-    return in_one_order(*tensors)
+    return in_one_order(*tensors) if support(tensors, least=least) else None
+
+
+def support(tensors: Sequence[Tensor], *, least: int = LARGE) -> bool:
+    """Whether the loops support ``tensors``, as :func:`arrays` says."""
+    shape = tensors[0].shape
+    if shape.numel() < least or torch.compiler.is_compiling() or not available():
+        return False
+    for x in tensors:
+        if not x.is_cpu or x.dtype not in FITTING or x.shape != shape:
+            return False
+    return have_one_order(tensors)
 
 
 def in_one_order(*tensors: Tensor) -> list[np.ndarray] | None:
@@ -57,6 +63,13 @@ def in_one_order(*tensors: Tensor) -> list[np.ndarray] | None:
     if tensors[0].dim() == 4 and all(x.is_contiguous(memory_format=torch.channels_last) for x in tensors):
         return [x.detach().numpy().transpose(0, 2, 3, 1).reshape(-1) for x in tensors]
     return None
+
+
+def have_one_order(tensors: Sequence[Tensor]) -> bool:
+    """Whether :func:`in_one_order` gives the memory of ``tensors``."""
+    if all(x.is_contiguous() for x in tensors):
+        return True
+    return tensors[0].dim() == 4 and all(x.is_contiguous(memory_format=torch.channels_last) for x in tensors)
 
 
 def run(loop: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -88,8 +101,9 @@ def side_by_side(calls: Sequence[Sequence[Any]], function: Callable[..., Any]) -
         except BaseException as error:  # Ctrl-C too: an exception cannot pass through the C code that calls this
             errors.append(error)
 
-    if (parallel := _parallel()) and len(calls) > 1:
-        parallel(_WORK(work), None, min(threads(), len(results)), 0)
+    if (start := parallel()) and len(calls) > 1:
+        function_of_c = _WORK(work)
+        start(ctypes.cast(function_of_c, ctypes.c_void_p), None, min(threads(), len(results)), 0)
     else:
         work()
     if errors:
@@ -99,14 +113,14 @@ def side_by_side(calls: Sequence[Sequence[Any]], function: Callable[..., Any]) -
 
 def threads() -> int:
     """Number of threads: as many as torch uses, or one if its OpenMP cannot be called."""
-    return torch.get_num_threads() if _parallel() else 1
+    return torch.get_num_threads() if parallel() else 1
 
 
 _WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 @cache
-def _parallel() -> Any:
+def parallel() -> Any:
     """``GOMP_parallel(work, data, threads, flags)`` of GNU's OpenMP; None if torch computes with another.
 
     Separate threads would compete with torch's, which keep spinning for a while after their work.
@@ -115,7 +129,7 @@ def _parallel() -> Any:
         function = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD).GOMP_parallel
     except (OSError, AttributeError):  # not loaded; no such flag on this system
         return None
-    function.argtypes, function.restype = (_WORK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
     return function
 
 

@@ -16,13 +16,12 @@ import ctypes
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from mpt.search.fast.loops import LARGE
 
@@ -38,7 +37,8 @@ class Loan(NamedTuple):
     user: weakref.ref[np.ndarray]
 
 
-_loans = WeakTensorKeyDictionary()  # tensor -> the loans of tensors like it, oldest first
+# identity of a tensor -> the tensor, and the loans of tensors like it, oldest first
+_loans: dict[int, tuple[weakref.ref[Tensor], list[Loan]]] = {}
 
 
 def empty_like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -47,12 +47,20 @@ def empty_like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     plain = type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.numel() >= LARGE
     if not plain or torch.compiler.is_compiling():
         return torch.empty_like(x, dtype=dtype)
-    if (loans := _loans.get(x)) is None:  # type: ignore[no-untyped-call]
-        loans = _loans[x] = list[Loan]()
+    owner, loans = _loans.get(id(x), (None, []))
+    if owner is None or owner() is not x:
+        loans = list[Loan]()
+        _loans[id(x)] = weakref.ref(x, partial(_forget, id(x))), loans
     memory = _free(loans, x, dtype)
     array = memory.numpy()
     loans.append(Loan(memory, weakref.ref(array)))
     return torch.from_numpy(array)
+
+
+def _forget(key: int, owner: weakref.ref[Tensor]) -> None:
+    """Return the memory of a tensor that is gone, unless its identity is that of another by now."""
+    if key in _loans and _loans[key][0] is owner:
+        del _loans[key]
 
 
 def _free(loans: list[Loan], x: Tensor, dtype: torch.dtype) -> Tensor:
