@@ -51,7 +51,7 @@ ALLOWED = {  # room -> the rooms and ground-floor files that it may import besid
     },
 }
 LIBRARIES = {  # of the rooms that must stay light: what they import beyond the standard library
-    "search": {"numba", "numpy", "torch", "triton"},
+    "search": {"llvmlite", "numba", "numpy", "torch", "triton"},
     "engine": {"llvmlite", "numpy", "onnx", "torch"},
     "analysis": {"matplotlib", "numpy", "pandas"},
     "pages": {"PIL", "jinja2", "numpy", "pandas", "yaml"},
