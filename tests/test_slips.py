@@ -199,6 +199,8 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("ticket pack T output=x", "write out=x"),
     ("status", "name one folder"),
     ("status nowhere", "nowhere"),
+    ("status runs --json", "mpt-status takes no options, got --json"),
+    ("status runs json=true", "mpt-status takes no options, got json=true"),
     ("wandb sync", "mpt-wandb sync DIR"),
     ("dashboard fig9", "fig2"),
     ("dashboard", "mpt-dashboard SWEEP"),

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
+import threading
+from unittest import mock
 
 import pytest
 
-from tests.console import SMALL, command, read_result, results
+from mpt import signals
+from mpt.experiment import loggers
+from tests.console import SMALL, command, compose, read_result, results
 from tests.recordings import leet
 
 
@@ -70,3 +76,18 @@ def test_tensorboard_writes_its_events_into_the_run(tmp_path):
     events = list((tmp_path / "run" / "tensorboard").glob("events.*"))
     assert len(events) == 1
     assert b"test/acc" in events[0].read_bytes()
+
+
+def test_wandb_that_died_of_a_signal_before_this_process_got_it_is_ended_without_a_traceback(tmp_path, monkeypatch):
+    wandb, lost = mock.MagicMock(), ConnectionResetError("Connection lost")
+    wandb.finish.side_effect = lost
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr(loggers, "_wandb", lambda *_: mock.Mock())
+    monkeypatch.setattr(signals._State, "received", 0)
+    later = threading.Timer(0.1, lambda: setattr(signals._State, "received", int(signal.SIGTERM)))
+    later.start()
+    with pytest.raises(ConnectionResetError), loggers.open_loggers(tmp_path, compose(*SMALL), kinds=["wandb"]):
+        raise lost
+    later.join()
+    wandb.run.mark_preempting.assert_called_once()
+    wandb.teardown.assert_called_once()  # else it would do so when this process exits, and print a traceback

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from mpt.run.claim import hold_claim
-from tests.console import COMMANDS, command, read_result
+from tests.console import COMMANDS, command, process, read_result
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(280),
+    pytest.mark.timeout(900),  # on a busy machine
     pytest.mark.skipif("MPT_SLURM" not in os.environ, reason="make test-slurm runs it on a SLURM of its own"),
 ]
 SCRIPT = Path(__file__).parents[1] / "slurm" / "one-machine.sh"
@@ -118,6 +118,37 @@ def test_a_cancelled_job_is_interrupted_and_the_repeated_command_goes_on(tmp_pat
     assert start_sweep(tmp_path).wait(100) == 0, (tmp_path / "log").read_text()
     (ticket,) = tmp_path.rglob("ticket.safetensors")
     assert ticket.read_bytes() == whole
+
+
+def test_a_job_of_two_tasks_that_is_stopped_in_its_first_epoch_gives_the_ticket_of_an_uninterrupted_one(tmp_path):
+    few = [option for option in RUN if not option.startswith("epochs")]
+    assert process("train", *few, "epochs=3", "trainer.devices=2", "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
+    sweep = start_sweep(tmp_path, "epochs=3", "trainer.devices=2")
+    until(lambda: list(tmp_path.glob("runs/*/config.yaml")))
+    (job,) = json.loads((tmp_path / "runs" / "jobs.json").read_text()).values()
+    shell("scancel", "--signal=USR2", job, cwd=tmp_path)
+    at_once(job, cwd=tmp_path)
+    assert sweep.wait(200) == 0, (tmp_path / "log").read_text()
+    (ticket,) = tmp_path.glob("runs/*/ticket.safetensors")
+    assert ticket.read_bytes() == (tmp_path / "whole" / "ticket.safetensors").read_bytes()
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+
+
+def test_two_commands_at_once_one_of_them_killed_train_and_submit_every_run_once(tmp_path):
+    sweeps = [start_sweep(tmp_path, "epochs=2", "seed=0,1") for _ in range(2)]
+    jobs = tmp_path / "runs" / "jobs.json"
+    until(lambda: jobs.exists() and len(json.loads(jobs.read_text())) == 2)
+    submitted = jobs.read_text()
+    sweeps[0].kill()
+    sweeps[0].wait()
+    again = start_sweep(tmp_path, "epochs=2", "seed=0,1")  # while jobs wait or run
+    for sweep in (sweeps[1], again):
+        assert sweep.wait(200) == 0, (tmp_path / "log").read_text()
+    assert jobs.read_text() == submitted
+    assert [epochs(path) for path in tmp_path.glob("runs/*-s?-*")] == [2, 2]
+    logs = "".join(path.read_text() for path in tmp_path.rglob("*_log.*"))
+    assert "resuming from" not in logs
+    assert "this run is finished" not in logs
 
 
 def test_what_slurm_refuses_or_cannot_start_is_said(tmp_path):

@@ -138,6 +138,8 @@ def status(arguments: list[str]) -> None:
     """``mpt-status DIR``: which runs are done, running, interrupted, failed or missing."""
     if len(arguments) != 1 or not arguments[0]:
         got = "an empty name" if arguments == [""] else len(arguments)
+        if options := [argument for argument in arguments if argument.startswith("-") or "=" in argument]:
+            raise ValueError(f"mpt-status takes no options, got {options[0]}: write mpt-status DIR")
         raise ValueError(f"name one folder of runs, got {got} (usage: mpt-status DIR)")
     from mpt.run.status import status_table
 

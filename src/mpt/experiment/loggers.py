@@ -72,8 +72,10 @@ def open_loggers(
             try:
                 yield [logger, *others]
             except BaseException as error:
-                interrupted = isinstance(cause(error), Interrupted)
-                with suppress(Exception):  # W&B's process may have died of the same signal
+                # W&B's process may have died of a signal a moment before this one gets it
+                patience = 0.0 if isinstance(error, ValueError) else 1.0
+                interrupted = isinstance(cause(error, patience=patience), Interrupted)
+                with suppress(Exception):
                     if wandb.run is not None and interrupted:
                         wandb.run.mark_preempting()
                     wandb.finish(exit_code=1)
