@@ -284,7 +284,10 @@ def _launch(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Excepti
     try:
         if submits:
             with hold_claim(folder, name=".submitting", patience=60):
-                submit(launcher, runs, overrides, folder)
+                queued = queued_runs(folder)  # another command may have submitted some of them a moment ago
+                ours = [place for place, run in enumerate(runs) if run.directory.name not in queued]
+                if ours:
+                    submit(launcher, [runs[place] for place in ours], [overrides[place] for place in ours], folder)
         else:
             launcher.launch(overrides, initial_job_idx=0)
     except Exception as error:  # the launcher lost a job; the directories hold the states of all
