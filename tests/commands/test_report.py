@@ -50,7 +50,7 @@ def test_a_folder_that_holds_no_runs_has_a_page_and_a_line_that_says_so(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "name one folder of runs, got 0"),
+        ([], "name one folder of runs, got none"),
         (["nowhere"], "there is no folder nowhere"),
         (["runs", "out=nowhere/page.html"], "there is no folder nowhere"),
         (["runs", "figure=fig7"], "there is no figure 'fig7'"),

@@ -71,7 +71,7 @@ def compile(
     if not isinstance(ticket, (Ticket, str, os.PathLike)):
         kind = type(ticket).__name__
         raise ValueError(f"ticket is a Ticket or the path of its file, got {kind}: mpt.Ticket.from_network makes one")
-    machine, threads = Machine.host(), threads or torch.get_num_threads()
+    machine, unroll, threads = Machine.host(), bool(unroll), int(threads or torch.get_num_threads())
     file = None if isinstance(ticket, Ticket) else recipe.key_of_file(Path(ticket))
     known = objects.kept(file, machine) if file else None
     if known is None and not isinstance(ticket, Ticket):
