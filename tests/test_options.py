@@ -77,7 +77,7 @@ REFUSED = {  # option -> a value that is refused here, with the words of the sen
     "trainer.accelerator": ("gpux", "trainer.accelerator must be"),
     "trainer.devices": ("0", "trainer.devices must be"),
     "trainer.num_nodes": ("0", "trainer.num_nodes must be"),
-    "trainer.strategy": ("nope", "trainer.strategy=nope"),
+    "trainer.strategy": ("nope", "trainer.strategy must be"),
     "trainer.precision": ("16", "trainer.precision must be"),
     "trainer.channels_last": ("maybe", "true or false"),
     "trainer.sync_batchnorm": ("maybe", "true or false"),

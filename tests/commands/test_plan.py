@@ -29,7 +29,7 @@ def test_a_dry_run_says_what_the_run_would_do_and_writes_nothing(tmp_path):
         (["dense=[nope]"], "dense names 'nope'"),
         (["optim.arguments={fused: maybe}"], "optim.arguments.fused must be true or false, got maybe"),
         (["optim.arguments={nope: 1}"], "nope"),
-        (["trainer.strategy=nope"], "trainer.strategy=nope"),
+        (["trainer.strategy=nope"], "trainer.strategy must be"),
         (["trainer.devices=3"], "batch"),
         (["data=image_folder", "data.root=nowhere"], "no image folder at"),
         (["data=image_folder"], "data.root"),
