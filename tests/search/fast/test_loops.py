@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -85,6 +87,18 @@ def test_the_number_of_threads_changes_no_bit(threads, no_loops, monkeypatch):
 
 
 @pytest.mark.skipif(loops.parallel() is None, reason="torch computes with another OpenMP than GNU's")
+def test_memory_that_parts_were_computed_from_is_free_without_the_collector_of_circles():
+    array = np.ones(3)
+    gone = weakref.ref(array)
+    gc.disable()
+    try:
+        assert loops.side_by_side([(array,), (array,)], np.sum) == [3, 3]
+        del array
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 def test_parts_are_computed_side_by_side_and_their_errors_reach_the_caller(monkeypatch):
     monkeypatch.setattr(loops, "compiled", lambda loop: loop)
     together = threading.Barrier(2)

@@ -102,8 +102,7 @@ def side_by_side(calls: Sequence[Sequence[Any]], function: Callable[..., Any]) -
             errors.append(error)
 
     if (start := parallel()) and len(calls) > 1:
-        function_of_c = _WORK(work)
-        start(ctypes.cast(function_of_c, ctypes.c_void_p), None, min(threads(), len(results)), 0)
+        start(WORK(work), None, min(threads(), len(results)), 0)
     else:
         work()
     if errors:
@@ -116,7 +115,7 @@ def threads() -> int:
     return torch.get_num_threads() if parallel() else 1
 
 
-_WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)  # what threads call; a cast of one would keep its memory in a circle
 
 
 @cache
@@ -129,7 +128,7 @@ def parallel() -> Any:
         function = ctypes.CDLL("libgomp.so.1", mode=os.RTLD_NOLOAD).GOMP_parallel
     except (OSError, AttributeError):  # not loaded; no such flag on this system
         return None
-    function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    function.argtypes, function.restype = (WORK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
     return function
 
 

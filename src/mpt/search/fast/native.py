@@ -19,7 +19,6 @@ import numpy as np
 from mpt.search.fast import loops
 
 _FLOAT, _BITS = struct.Struct("f"), struct.Struct("i")
-_LOOP = ctypes.CFUNCTYPE(None, ctypes.c_int64)
 
 
 def call(loop: Callable[[int], None], tasks: int, *numbers: int) -> Any:
@@ -28,7 +27,7 @@ def call(loop: Callable[[int], None], tasks: int, *numbers: int) -> Any:
     address, function, parallel = ctypes.addressof(table), compiled(loop), loops.parallel()
     count = min(loops.threads(), tasks)
     if parallel and count > 1:
-        parallel(ctypes.cast(function, ctypes.c_void_p), address, count, 0)
+        parallel(function, address, count, 0)
     else:
         function(address)
     return table
@@ -49,4 +48,4 @@ def compiled(loop: Callable[[int], None]) -> Any:
     dispatcher.compile((types.int64,))
     found = dispatcher.overloads[(types.int64,)]
     address = found.library.get_pointer_to_function(found.fndesc.llvm_cfunc_wrapper_name)
-    return _LOOP(address)
+    return loops.WORK(address)
