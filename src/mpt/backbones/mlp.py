@@ -27,10 +27,8 @@ class MLP(nn.Module):
         self, *, hidden: Sequence[int], width: float, num_classes: int, in_channels: int, image_size: int
     ) -> None:
         super().__init__()
-        if not isinstance(hidden, Sequence) or not all(
-            isinstance(features, int) and features >= 1 for features in hidden
-        ):
-            raise ValueError(f"hidden lists the features of each hidden layer, each at least 1, got {hidden}")
+        if not all(isinstance(features, int) and features >= 1 for features in hidden):
+            raise ValueError(f"hidden lists the features of each hidden layer, each at least 1, got {list(hidden)}")
         self.in_channels, self.image_size = in_channels, image_size
         layers: list[nn.Module] = []
         before = in_channels * image_size**2
