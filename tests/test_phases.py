@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -158,3 +159,21 @@ def test_other_things_are_drawn_above_the_line():
             phases.say("still below")
         phases.say("alone")
     in_order(("a table", "still below", "alone"), written())
+
+
+def test_the_collector_of_circles_leaves_what_is_imported_alone():
+    frozen = gc.get_freeze_count()
+    with phases.importing():
+        assert not gc.isenabled()
+        kept = [[] for _ in range(1000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= frozen + len(kept)
+    gc.unfreeze()
+    gc.disable()
+    try:
+        with phases.importing("reading"):
+            pass
+        assert not gc.isenabled()  # as the caller had it
+    finally:
+        gc.enable()
+        gc.unfreeze()

@@ -19,7 +19,7 @@ def test_optuna_raises_the_accuracy_counts_a_failed_run_and_prints_the_best(tmp_
     best = max((row for row in rows if row["status"] == "done"), key=lambda row: row["test_acc"])
     assert f"Best parameters: {{'optim.lr': {best['config']['optim']['lr']}}}" in done.stdout
     assert f"Best value: {best['test_acc']}" in done.stdout
-    done = process("train", *STUDY, "method=dense", "optim.lr=1e30,1e31", "hydra.sweeper.n_trials=1", cwd=tmp_path)
+    done = process("train", *STUDY, "method=dense", "optim.lr=1e29,1e30", "hydra.sweeper.n_trials=1", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("mpt-train: no run of the study ended well")
 

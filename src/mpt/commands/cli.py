@@ -13,7 +13,7 @@ from mpt.commands.command import VARIABLE, command, help_text
 from mpt.commands.spelling import check_spelling
 from mpt.commands.study import study
 from mpt.errors import give_up, is_mendable
-from mpt.phases import say
+from mpt.phases import importing
 from mpt.processes import is_first, is_torchrun
 from mpt.run.apart import APART, DIRECTORY, follow_parent
 from mpt.run.settings import FinetuneSettings, Settings
@@ -57,8 +57,8 @@ def evaluate(arguments: list[str]) -> None:
 
     usage = "mpt-eval TICKET [data=...] [control=shuffled_mask]"
     path, overrides = path_and_overrides(usage, arguments, EvalSettings)
-    say("importing torch")
-    from mpt.commands.evaluate import evaluate
+    with importing():
+        from mpt.commands.evaluate import evaluate
 
     print(evaluate(path, overrides))
 
@@ -72,8 +72,8 @@ def predict(arguments: list[str]) -> None:
     rest = [argument for argument in arguments if argument not in pictures]
     usage = "mpt-predict TICKET PICTURE|FOLDER... [json=true] [top=3]"
     path, overrides = path_and_overrides(usage, rest, PredictSettings)
-    say("importing torch")
-    from mpt.commands.predict import run
+    with importing():
+        from mpt.commands.predict import run
 
     print(run(path, [Path(picture) for picture in pictures], overrides))
 
@@ -88,8 +88,8 @@ def ticket(arguments: list[str]) -> None:
         raise ValueError(f"say what to do with a file: mpt-ticket {'|'.join(TICKET_COMMANDS)} FILE, got {got}")
     usage = f"mpt-ticket {arguments[0]} FILE"
     path, overrides = path_and_overrides(usage, arguments[1:], TICKET_COMMANDS[arguments[0]])
-    say("importing torch")
-    from mpt.commands import bench, export, ticket
+    with importing():
+        from mpt.commands import bench, export, ticket
 
     functions = {"info": ticket.info, "report": ticket.report, "draw": ticket.draw, "bench": bench.bench}
     functions |= {"import": ticket.import_, "pack": ticket.pack, "unpack": ticket.unpack}
@@ -124,8 +124,8 @@ def theory(arguments: list[str]) -> None:
         rest = options_alone(f"mpt-theory {what}", rest, schema)
     else:
         path, rest = path_and_overrides(usage, rest, schema)
-    say("importing torch")
-    from mpt.commands import theory
+    with importing():
+        from mpt.commands import theory
 
     if what == "figure":
         print(theory.figure(rest))
@@ -185,11 +185,11 @@ def overview(arguments: list[str]) -> None:
 
 def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> None:
     """Let Hydra compose ``conf/<name>.yaml`` and call :func:`_job` once, or once per run of a sweep."""
-    say("reading the options")
-    import hydra
+    with importing("reading the options"):
+        import hydra
 
-    from mpt.files import CONF
-    from mpt.run.compose import quote_text, register
+        from mpt.files import CONF
+        from mpt.run.compose import quote_text, register
 
     if is_torchrun() and _is_multirun(flags, overrides):
         raise ValueError("torchrun starts the processes of one run, so -m cannot share them: leave out torchrun, or -m")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import gc
 import os
 from collections.abc import Callable
 
@@ -42,6 +44,7 @@ def command(name: str, text: str, *, quick: bool = False) -> Callable[[Command],
 def start(name: str, function: Command) -> None:
     """Run the console command ``name``, or answer a shell that completes its command line."""
     if VARIABLE not in os.environ:
+        atexit.register(gc.freeze)  # or Python would look through all that the packages made once more: a second
         run_command(name, function)
         return
     from mpt.commands.completion import answer

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from mpt.files import checksum
-from mpt.phases import say, stop
+from mpt.phases import importing, stop
 from mpt.processes import group, is_first
 from mpt.run.check import check_given
 from mpt.run.compose import given_keys, settings_of
@@ -92,11 +92,11 @@ def run(
     """
     if not settings.trainer.progress:
         stop()
-    say("importing torch")
-    from mpt.experiment import finetune, train
-    from mpt.experiment.records import replay
-    from mpt.experiment.result import describe_result, write_run_page
-    from mpt.experiment.team import share
+    with importing():
+        from mpt.experiment import finetune, train
+        from mpt.experiment.records import replay
+        from mpt.experiment.result import describe_result, write_run_page
+        from mpt.experiment.team import share
 
     settings = with_processes(with_checksum(settings))
     with ExitStack() as stack:

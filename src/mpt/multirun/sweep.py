@@ -29,7 +29,7 @@ from mpt.multirun.slurm import check_installed, complete, is_slurm, submit
 from mpt.multirun.summary import announce, conclude, count_done
 from mpt.multirun.tuning import Tuning
 from mpt.multirun.watch import Watch
-from mpt.phases import say
+from mpt.phases import importing, say
 from mpt.processes import is_first
 from mpt.run import status
 from mpt.run.claim import NAME as CLAIM
@@ -72,8 +72,8 @@ def sweep(sweeper: Any, arguments: list[str]) -> list[Any]:
         print(tuning.announce(runs, tunings), flush=True)
     searches = [run.settings for run in missing if run.directory not in refusals]
     if pending := searches + tuning.settings_left(runs, tunings):
-        say("importing torch")
-        from mpt.multirun.estimate import check_methods, estimate
+        with importing():
+            from mpt.multirun.estimate import check_methods, estimate
 
         say("estimating the time")
         check_methods(searches)
