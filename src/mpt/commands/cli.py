@@ -14,7 +14,7 @@ from mpt.commands.spelling import check_spelling
 from mpt.commands.study import study
 from mpt.errors import give_up, is_mendable
 from mpt.phases import importing
-from mpt.processes import is_first, is_torchrun
+from mpt.processes import group, is_first, is_torchrun
 from mpt.run.apart import APART, DIRECTORY, follow_parent
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.signals import Interrupted, cause, describe_with, unwind
@@ -240,9 +240,18 @@ def _job(composed: Any) -> float | None:
     except Exception as error:  # handled here, before Hydra prints a line of its own
         if isinstance(ended := cause(error), Interrupted):
             raise ended from error
+        _tell_first(error)
         if not is_mendable(error):
             raise
         give_up("mpt-finetune" if "ticket" in composed else "mpt-train", error)
+
+
+def _tell_first(error: Exception) -> None:
+    """In a process that Lightning started for a run: record ``error`` for the first one, which speaks for all."""
+    if not is_first() and group() is None and DIRECTORY in os.environ:
+        from mpt.run.status import record_rank_failure
+
+        record_rank_failure(Path(os.environ[DIRECTORY]), int(os.environ["LOCAL_RANK"]), error)
 
 
 def _single(settings: Settings, directory: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from mpt.experiment.build import (
     convert,
 )
 from mpt.experiment.checkpoint import check_checkpoint, load_network
+from mpt.experiment.children import find_cause, followed
 from mpt.experiment.module import Loaders, TicketModule, evaluated_splits
 from mpt.experiment.monitor import Monitor
 from mpt.experiment.opening import opening
@@ -41,7 +42,7 @@ from mpt.experiment.records import checkpoint_of, log_end, note_recorded
 from mpt.experiment.result import build_header, describe_result, measure, write_run_page
 from mpt.experiment.teacher import Teacher, load_teacher
 from mpt.experiment.team import share, together
-from mpt.experiment.trainer import build_trainer, monitor_of, stop_children
+from mpt.experiment.trainer import build_trainer, monitor_of
 from mpt.files import write_atomically
 from mpt.phases import note, say, tell
 from mpt.processes import group, is_first
@@ -50,11 +51,10 @@ from mpt.run.config import write_config
 from mpt.run.name import run_digest
 from mpt.run.result import write_result
 from mpt.run.settings import Settings, plain
-from mpt.run.status import failure_of_a_rank, forget_failure, record_failure, record_rank_failure
+from mpt.run.status import forget_failure, record_failure, record_rank_failure
 from mpt.search.fast.memory import freed_memory_kept
 from mpt.search.layers import first_names, ticket_layers
 from mpt.search.methods import Method
-from mpt.signals import Interrupted, cause
 from mpt.ticket.facts import write_facts
 from mpt.ticket.report import blank, image_of, report_file
 from mpt.ticket.ticket import Ticket
@@ -172,7 +172,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
     except BaseException as error:
         if isinstance(error, ToldElsewhereError):
             raise
-        ended = _cause(error, trainer, settings, directory)
+        ended = find_cause(error, trainer, settings, directory)
         if first:
             record_failure(directory, settings, ended)
         else:
@@ -200,17 +200,6 @@ def _check_method(method: Method, settings: Settings, data: ImageData) -> None:
             f"method={settings.method.name} changes weights during the search, so optim.averaging would average old "
             "and new ones: set optim.averaging=none"
         )
-
-
-def _cause(error: BaseException, trainer: L.Trainer, settings: Settings, directory: Path) -> BaseException:
-    """What ended the run: ``error``, or what it is an effect of, an interruption or the failure of another process.
-
-    A signal may reach another process of this run, or W&B's, a moment before it reaches this one.
-    """
-    others = trainer.world_size > 1 or settings.logger.wandb
-    ended = cause(error, patience=1.0 if others and not isinstance(error, ValueError) else 0.0)
-    stop_children(trainer)
-    return ended if isinstance(ended, Interrupted) else failure_of_a_rank(directory) or ended
 
 
 def _say_what_stayed(net: nn.Module, unchanged: list[str], directory: Path) -> None:
@@ -275,7 +264,7 @@ def _fit(
             check_checkpoint(checkpoint, net, run=run_digest(settings))
     if checkpoint.is_file() and trainer.is_global_zero:
         tell(f"resuming from {checkpoint}")
-    with freed_memory_kept(), hand_on(directory):
+    with freed_memory_kept(), hand_on(directory), followed(trainer, settings, directory):
         trainer.fit(module, loaders, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True)
     net.to("cpu")
 

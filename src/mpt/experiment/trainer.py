@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,6 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
             max_epochs=settings.epochs,
             callbacks=[
                 monitor,
-                Ending(),
                 *_averaging(optim),
                 *([BestCheckpoint(directory, monitor)] if settings.select == "best_val" else []),
                 LastCheckpoint(directory, every=choice.checkpoint_every),
@@ -93,18 +91,6 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
     return trainer
 
 
-class Ending(L.Callback):
-    """Leaves the end of a run to :func:`mpt.experiment.train.run`.
-
-    Lightning's own thread would kill this process, before it has recorded why, when another process of it has ended.
-    """
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        for thread in threading.enumerate():
-            if thread.name == "child-process-observer":
-                thread._child_processes = []  # type: ignore[attr-defined]
-
-
 class Steps(L.Callback):
     """Names the epoch and the step in the line of :mod:`mpt.phases`."""
 
@@ -132,13 +118,6 @@ class Steps(L.Callback):
 
 def _epoch(trainer: L.Trainer) -> str:
     return f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-
-
-def stop_children(trainer: L.Trainer) -> None:
-    """Kill the processes that Lightning started for the run of ``trainer``, which has ended."""
-    for process in getattr(trainer.strategy.launcher, "procs", ()):
-        process.kill()
-        process.wait()
 
 
 class Srun(SLURMEnvironment):
