@@ -38,7 +38,8 @@ _WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we s
     (r"Invalid value assigned|Cannot merge", r"{key} takes another kind of value: --help shows its default"),
     (
         r"Could not override '(?P<v>method|model)\.(?P<w>[^']+)'",
-        r"there is no option {v}.{w} in the chosen {v}: leave it out, or choose a {v} that has it; --help lists them",
+        r"there is no option {v}.{w} in the chosen {v}: leave it out, or write +{v}.{w}=VALUE if the {v} takes it, as "
+        r"networks of timm take img_size; --help lists the options",
     ),
     (
         r"Could not override '(?P<v>[^']+)'|Key '(?P<w>[^']+)' (?:is )?not in",

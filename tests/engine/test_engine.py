@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import mpt
-from mpt.engine.engine import operations, parts
+from mpt.engine.engine import MOST_THREADS, operations, parts
 from mpt.engine.layout import GROUP
 from tests.engine import graphs, networks
 from tests.engine.networks import assert_same, compiled, make_ternary, ticket, with_statistics
@@ -237,10 +237,10 @@ def test_images_that_do_not_fit_are_refused_in_one_sentence(images, message):
     [
         ({"ticket": None}, "got NoneType"),
         ({"ticket": nn.Linear(2, 2)}, "got Linear: mpt.Ticket.from_network"),
-        ({"threads": "2"}, "1 to 1024, got '2'"),
-        ({"threads": 0}, "1 to 1024, got 0"),
-        ({"threads": 10**6}, "1 to 1024, got 1000000"),
-        ({"threads": True}, "1 to 1024, got True"),
+        ({"threads": "2"}, f"1 to {MOST_THREADS}, got '2'"),
+        ({"threads": 0}, f"1 to {MOST_THREADS}, got 0"),
+        ({"threads": 10**6}, f"1 to {MOST_THREADS}, got 1000000"),
+        ({"threads": True}, f"1 to {MOST_THREADS}, got True"),
         ({"unroll": None}, "True or False, got None"),
         ({"unroll": "yes"}, "True or False, got 'yes'"),
         ({"image_size": True}, "in pixels, got True"),

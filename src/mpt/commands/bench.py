@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from mpt.commands.evaluate import render
 from mpt.commands.schemas import BenchSettings
+from mpt.engine.engine import MOST_THREADS
 from mpt.engine.speed import ENGINES, LAYOUTS, Calls, compare_speed
 from mpt.engine.to_onnx import to_onnx
 from mpt.run.compose import compose, settings_of
@@ -28,9 +28,8 @@ def bench(path: Path, overrides: list[str]) -> str:
     pairs = [override.partition("=") for override in overrides]
     quoted = [f"{key}='{value}'" if key in LISTS else key + equals + value for key, equals, value in pairs]
     settings = settings_of(compose("bench", quoted, BenchSettings), BenchSettings)
-    most = max(64, os.cpu_count() or 1)
-    if (asked := max(map(int, settings.threads.split(",")))) > most:
-        raise ValueError(f"threads must be at most {most} on this machine, got {asked}")
+    if (asked := max(map(int, settings.threads.split(",")))) > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS} on this machine, got {asked}")
     _, side = image_of(ticket, size=settings.image_size)
     rows = [
         row

@@ -37,7 +37,7 @@ from mpt.engine.trace import trace
 from mpt.ticket.ticket import Ticket
 
 Images = TypeVar("Images", np.ndarray, Tensor)
-MOST_THREADS = 1024  # that share a batch
+MOST_THREADS = max(64, os.cpu_count() or 1)  # that share a batch
 
 
 def compile(
