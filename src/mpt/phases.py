@@ -72,8 +72,7 @@ def say(text: str) -> None:
 def importing(text: str = "importing torch") -> Iterator[None]:
     """Show ``text`` for a block that imports packages, without the collector of circles: what comes there stays.
 
-    It would look through all objects a thousand times, a quarter of the time that torch and Lightning take, and once
-    more when Python ends, which takes a second.
+    It would look through all objects a thousand times, a quarter of the time that torch and Lightning take.
     """
     say(text)
     was_enabled = gc.isenabled()
@@ -82,6 +81,7 @@ def importing(text: str = "importing torch") -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        gc.unfreeze()  # both: among the objects that it looks at least often
         if was_enabled:
             gc.enable()
 
