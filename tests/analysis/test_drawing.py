@@ -183,6 +183,23 @@ def test_one_seed_is_hollow_and_several_are_not(table):
     assert not hollow[(50.0, 80.0)]
 
 
+def test_the_legend_lists_lines_by_value_whether_they_have_bars_or_not(table):
+    rows = [*curve({0.2: 0.6, 0.8: 0.5}, seeds=(0,)), *curve({0.5: 0.6, 0.9: 0.3}), *curve({0: 0.6}, method="dense")]
+    (legend,) = draw(FIGURES["fig3"], table(*rows)).legends
+    pruned = [f"MPT-1/32, {percent} % pruned" for percent in (20, 50, 80, 90)]
+    assert [text.get_text() for text in legend.get_texts()] == [*pruned, "dense"]
+
+
+def test_equal_points_of_one_seed_stand_side_by_side(table):
+    rows = [*curve({0.5: 0.6, 0.7: 0.6}, seeds=(0,)), *curve({0: 0.6}, method="dense", seeds=(0,))]
+    drawing = draw(FIGURES["fig3"], table(*rows))
+    drawing.draw_without_rendering()
+    (axes,) = drawing.axes
+    places = sorted(line.get_transform().transform(line.get_xydata())[0][0] for line in axes.get_lines())
+    assert len(places) == 3
+    assert all(right - left > 2 for left, right in itertools.pairwise(places))
+
+
 def test_the_width_has_a_logarithmic_axis_with_the_measured_values(table):
     rows = [row for w in (0.125, 0.25, 1.0) for row in curve({0.6: w / 2}, width=w)]
     (axes,) = draw(FIGURES["fig3"], table(*rows)).axes

@@ -25,3 +25,8 @@ def test_lines_of_one_variant_are_tints_with_a_marker_each():
     assert len({mark.marker for mark in found.values()}) == 3
     reds = [found[label].color[0] for label in labels]
     assert reds == sorted(reds)
+
+
+def test_the_diamond_is_the_dense_network_alone():
+    kinds = {f"{number}": "MPT-1/32" for number in range(9)} | {"dense": "dense"}
+    assert [label for label, mark in marks(kinds).items() if mark.marker == "D"] == ["dense"]

@@ -128,7 +128,7 @@ def draw(
             axes.set_xlabel(axis_label(figure.x) if last or style == "screen" else "")
             if len(figure.y) > 1 or axes.get_subplotspec().is_first_col():
                 axes.set_ylabel(axis_label(y))
-        _draw_legend(drawing)
+        _draw_legend(drawing, [*looks])
         drawing.caption = caption = _caption(figure, table, panels)  # type: ignore[attr-defined]
         shown = title if title is not None else "" if style == "paper" else caption
         if shown:
@@ -195,7 +195,8 @@ def _rows_of_panel(quoted: list[dict[str, Any]], figure: Figure, panel: str, y: 
     return [row for row in quoted if y in row and panel_title(row, figure.panel) == panel]
 
 
-def _draw_legend(drawing: Drawing) -> None:
+def _draw_legend(drawing: Drawing, labels: list[str]) -> None:
+    """Draw one legend for all panels, in the order of ``labels``; matplotlib would list lines with bars last."""
     from matplotlib import rcParams
 
     handles: dict[str, Any] = {}
@@ -203,8 +204,7 @@ def _draw_legend(drawing: Drawing) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             if label:
                 handles.setdefault(label, handle)
-    order = sorted(handles, key=lambda label: (label.endswith("(published)"), label == "dense"))
-    handles = {label: handles[label] for label in order}
+    handles = {label: handles[label] for label in dict.fromkeys([*labels, *handles]) if label in handles}
     if handles:
         letters = float(rcParams["legend.fontsize"]) / 72  # inches
         width = 0.55 * letters * max(map(len, handles)) + 4 * letters  # approximate width of an entry

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*X<>"
+MARKERS = "osP^v*X<>"  # the diamond is the dense network's
 DENSE = "0.35"
 _OF_PAPERS = {  # variant -> place in COLORS, marker
     "MPT-1/32": (0, "o"),

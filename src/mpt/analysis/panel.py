@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mpt.analysis.figures import Figure
 
 _MANY = 25  # a line with more points has no markers, and a band instead of bars
-_APART = 2.4  # points between the bars of two lines at the same place
+_APART = 2.4  # points between the bars, or the only points, of two lines at the same place
 SMALLEST = 6  # points, of the smallest letters
 _RADII = (5, 9, 14, 20, 27, 35, 45, 60, 80)  # points, from a published point to its name
 _LEADER = {"arrowstyle": "-", "lw": 0.4, "color": "0.6", "shrinkA": 0, "shrinkB": 2}
@@ -61,7 +61,8 @@ def _draw_points(axes: Axes, figure: Figure, line: Line, mark: Mark, error: Any,
     by = ScaledTranslation(shift / 72, 0, axes.get_figure().dpi_scale_trans)  # type: ignore[union-attr]
     style = mark.line if figure.joined else "none"
     look: dict[str, Any] = {"color": mark.color, "marker": mark.marker}
-    look |= {"transform": axes.transData + by} if several and shift else {}
+    apart = several or len(line.x) == 1  # points without a line to follow would hide one another
+    look |= {"transform": axes.transData + by} if apart and shift else {}
     axes.update_datalim([*zip(line.x, line.lowest, strict=True), *zip(line.x, line.highest, strict=True)])
     axes.autoscale_view()
     if several:
