@@ -101,7 +101,7 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("train epochs=99999999999999999999", "epochs must be below 2^63"),
     ("train model.target=os.nope", "model.target=os.nope cannot be imported"),
     ("train optim._target_=torch.optim.Nope", "optim._target_=torch.optim.Nope cannot be imported"),
-    ("train optim.arguments={nope:1}", "SGD cannot be built with"),
+    ("train optim.arguments={nope:1}", "sgd cannot be built with"),
     ("train model=conv2 model.hiden=3", "no option model.hiden"),
     ("train model=torchvision model.name=resnet18 width=2", "width is a channel multiplier"),
     ("train seed=-1", "from 0"),

@@ -8,6 +8,7 @@ from torch import nn
 
 import mpt
 from mpt.experiment.optim import build_optim, parameter_groups, try_optim
+from mpt.search.adam import ScoreAdam, ScoreAdamW
 from mpt.search.sgd import ScoreSGD
 from tests import reference
 from tests.console import compose
@@ -50,11 +51,11 @@ def test_the_learning_rate_of_every_epoch_follows_the_formula(net, schedule, war
     ("overrides", "kind", "expected"),
     [
         (["optim.nesterov=true"], ScoreSGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
-        (["optim=adam"], torch.optim.Adam, {"lr": 3e-4, "weight_decay": 0.0, "betas": (0.9, 0.999)}),
-        (["optim=adamw"], torch.optim.AdamW, {"lr": 3e-4, "weight_decay": 0.01, "fused": True}),
+        (["optim=adam"], ScoreAdam, {"lr": 3e-4, "weight_decay": 0.0, "betas": (0.9, 0.999)}),
+        (["optim=adamw"], ScoreAdamW, {"lr": 3e-4, "weight_decay": 0.01, "fused": True}),
         (["optim.clip_grad_norm=1"], ScoreSGD, {"fused": None}),
         (["optim.arguments={foreach:true}"], ScoreSGD, {"fused": None, "foreach": True}),
-        (["optim=adam", "optim.arguments={betas:[0.5,0.9]}"], torch.optim.Adam, {"betas": (0.5, 0.9)}),
+        (["optim=adam", "optim.arguments={betas:[0.5,0.9]}"], ScoreAdam, {"betas": (0.5, 0.9)}),
         (["optim._target_=torch.optim.RMSprop", "optim.arguments={alpha:0.9}"], torch.optim.RMSprop, {"alpha": 0.9}),
     ],
 )
@@ -136,7 +137,7 @@ def test_a_custom_schedule_steps_once_per_epoch(net):
         (["optim._target_=torch.nn.Linear"], r"optim: Linear cannot be built with \{'lr': 0\.1\}"),
         (["optim._target_=unittest.mock.Mock"], "must build a torch optimizer, unittest.mock.Mock gave Mock"),
         (["optim._target_=torch.optim.RMSprop", "optim.arguments={alhpa:1}"], "RMSprop cannot be built .* 'alhpa'"),
-        (["optim=adam", "optim.arguments={beta:1}"], "optim: Adam cannot be built"),
+        (["optim=adam", "optim.arguments={beta:1}"], "optim: adam cannot be built"),
         (
             [f"optim._target_={Stubborn.__module__}.Stubborn"],
             "the state of this _target_ cannot be saved in a checkpoint",

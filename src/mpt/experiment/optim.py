@@ -24,14 +24,15 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from mpt.experiment.build import import_target
 from mpt.run.settings import Optim
+from mpt.search.adam import ScoreAdam, ScoreAdamW
 from mpt.search.layers import ticket_layers
 from mpt.search.parameters import BATCH_NORMS
 from mpt.search.sgd import ScoreSGD
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": ScoreSGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
+    "adam": ScoreAdam,
+    "adamw": ScoreAdamW,
 }
 
 
@@ -108,7 +109,9 @@ def _optimizer(groups: list[dict[str, Any]], choice: Optim) -> torch.optim.Optim
         # a fused step reads each parameter once; to clip gradients in float16 the step must be plain
         if not choice.clip_grad_norm and not arguments.keys() & {"fused", "foreach", "differentiable"}:
             own["fused"] = True
-        builtin: torch.optim.Optimizer = _build("optim", OPTIMIZERS[choice.name], groups, arguments=own | arguments)
+        builtin: torch.optim.Optimizer = _build(
+            "optim", OPTIMIZERS[choice.name], groups, arguments=own | arguments, name=choice.name
+        )
         return builtin
     optimizer = _build("optim", import_target("optim", choice._target_, key="_target_"), groups, arguments=arguments)
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -175,12 +178,12 @@ def _check_switches(option: str, target: Callable[..., Any], arguments: dict[str
             raise ValueError(f"{option}.arguments.{name} must be true or false, got {value}")
 
 
-def _build(option: str, target: Callable[..., Any], first: Any, *, arguments: dict[str, Any]) -> Any:
+def _build(option: str, target: Callable[..., Any], first: Any, *, arguments: dict[str, Any], name: str = "") -> Any:
     _check_switches(option, target, arguments)
     try:
         return target(first, **arguments)
     except Exception as error:  # whatever the user's code raises
-        name = getattr(target, "__name__", str(target))
+        name = name or getattr(target, "__name__", str(target))
         raise ValueError(f"{option}: {name} cannot be built with {arguments}: {error}") from error
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from mpt.search.fast import native
 from mpt.search.fast.descent_loop import BLOCK, descend
+from mpt.search.fast.updates import Sgd
 
 
 def test_scores_are_counted_after_the_step_and_only_as_many_kept_as_there_is_room_for():
@@ -11,13 +12,12 @@ def test_scores_are_counted_after_the_step_and_only_as_many_kept_as_there_is_roo
     scores = np.linspace(-1, 1, n, dtype=np.float32)
     grad, weight, momentum = np.zeros((3, n), np.float32)
     momentum[:] = 1.0
-    layers = np.array([[x.ctypes.data for x in (grad, weight, scores, momentum)] + [0]])
+    layers = np.array([[x.ctypes.data for x in (grad, weight, scores, momentum)] + [0, 0]])
     numbers = np.array([[1.0, 0.25, 0.5]], np.float32)
     tasks = np.array([[0, 0, 2 * BLOCK], [0, 2 * BLOCK, n]])
     counts, inside = np.zeros((2, 3), np.int64), np.zeros((2, 101), np.float32)
     arrays = [x.ctypes.data for x in (tasks, layers, numbers, counts, inside)]
-    scalars = [native.bits(x) for x in (-0.5, 0.5, 0.0)]
-    native.call(descend, 2, *arrays, 2, 1, 101, *scalars, False, False, True)
+    native.call(descend, 2, *arrays, 2, 1, 101, False, True, *Sgd(0.5, 0.5, 0.0, nesterov=False).numbers())
     assert np.array_equal(scores, np.linspace(-1, 1, n, dtype=np.float32) - np.float32(0.25))
     for (_, start, stop), (above, below, within), kept in zip(tasks, counts, inside, strict=True):
         moved = np.abs(scores[start:stop])

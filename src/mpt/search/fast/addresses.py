@@ -49,6 +49,26 @@ def fma(context, x, y, z):
 
 
 @intrinsic
+def divide(context, x, y):
+    """``x / y``; a division by zero gives infinity or NaN and raises nothing, so that a loop of it can be vectors."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fdiv(*arguments)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+@intrinsic
+def root(context, x):
+    """The square root of ``x``, rounded correctly."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.call(builder.module.declare_intrinsic("llvm.sqrt", [ir.FloatType()]), arguments)
+
+    return types.float32(types.float32), generate
+
+
+@intrinsic
 def add_at(context, address, amount):
     """Add ``amount`` to the int64 at ``address``, in one go among threads; what was there before."""
 

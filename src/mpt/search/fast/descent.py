@@ -1,14 +1,12 @@
-"""The gradient of the scores, a step of SGD and the count for the next threshold, of all layers in one pass.
+"""The gradient of the scores, a step of SGD or Adam and the count for the next threshold, of all layers in one pass.
 
     slope      d = dL/db w sign(s), and its variants             reads 12, or 10 where dL/db is bfloat16
-    decay      d = d + l s                                       l the weight decay
-    momentum   v = u v + d                                       reads 4, writes 4
-    step       s = s - r v, or s - r (d + u v) for nesterov      writes 4
+    update     moments and scores, by :mod:`mpt.search.fast.updates`
+                   of SGD                                        reads 4, writes 8
+                   of Adam                                       reads 8, writes 12
     count      |s| above, below and in the layer's window
 
-Every sum with a product but ``u v + d`` is a fused multiply-add, rounded once, as in torch's own kernels on processors
-that have one; :func:`is_exact` tries whether this torch computes the same bits. The count
-lets :mod:`mpt.search.fast.threshold` expect the next threshold, which is checked when it is used.
+The count lets :mod:`mpt.search.fast.threshold` expect the next threshold, which is checked when it is used.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mpt.search.fast import loops, native, threshold
+from mpt.search.fast.updates import TRIALS, Update
 
 TASK = 16_384  # scores that a thread moves before it looks for others
 CANDIDATES = TASK // 8  # most scores of a task that are kept for the next threshold
@@ -36,52 +34,58 @@ class Layer(NamedTuple):
     grad: Tensor  # dL/db, float32 or bfloat16
     weight: Tensor
     scores: Tensor
-    momentum: Tensor
+    moments: tuple[Tensor, ...]  # as many as the update has
     magnitude: float  # of the factor sign(w); not used with the factor w
 
 
 class Rule(NamedTuple):
     """What the layers of a call have in common."""
 
-    lr: float
-    momentum: float
-    decay: float
-    nesterov: bool
+    update: Update
     signs_only: bool  # the factor of dL/db is +-magnitude, instead of w
     absolute: bool  # and times sign(s)
 
 
-def fits(layer: Layer) -> bool:
-    """Whether :func:`descend` can move the scores of ``layer``."""
-    tensors, shape = layer[:4], layer.grad.shape
+def fits(layer: Layer, kind: type[Update]) -> bool:
+    """Whether :func:`descend` can move the scores of ``layer`` by an update of this ``kind``."""
+    tensors, shape = (layer.grad, layer.weight, layer.scores, *layer.moments), layer.grad.shape
     if layer.grad.dtype not in (torch.float32, torch.bfloat16) or any(x.dtype != torch.float32 for x in tensors[1:]):
         return False
     if any(not x.is_cpu or x.shape != shape for x in tensors) or shape.numel() % VECTOR or shape.numel() == 0:
         return False
-    return loops.available() and loops.have_one_order(tensors) and is_exact()
+    if not loops.available() or not loops.have_one_order(tensors):
+        return False
+    return is_exact(kind)  # type: ignore[arg-type]  # a class is hashable
 
 
 def descend(layers: Sequence[Layer], rule: Rule) -> None:
-    """Move scores and momentum of ``layers``, all of which fit, by a step with the gradient of ``rule``."""
+    """Move scores and moments of ``layers``, all of which fit, by a step with the gradient of ``rule``."""
     places = {layer.scores.data_ptr(): place for place, layer in enumerate(layers)}
     windows = threshold.windows(list(places))
     numbers = np.array([[layer.magnitude, math.inf, math.inf] for layer in layers], np.float32)
     for window in windows:
         if window.absolute == rule.absolute:
             numbers[[places[address] for address in window.addresses], 1:] = window.ends
-    rows = [[*(x.data_ptr() for x in layer[:4]), layer.grad.dtype == torch.bfloat16] for layer in layers]
-    table, (tasks, starts) = np.array(rows, np.int64), _tasks(tuple(layer.scores.numel() for layer in layers))
+    table, (tasks, starts) = (
+        np.array([_row(layer) for layer in layers]),
+        _tasks(tuple(layer.scores.numel() for layer in layers)),
+    )
     counts, inside = np.empty((len(tasks), 3), np.int64), np.empty((len(tasks), CANDIDATES), np.float32)
     arrays = [x.ctypes.data for x in (tasks, table, numbers, counts, inside)]
-    scalars = [native.bits(np.float32(x)) for x in (-rule.lr, rule.momentum, rule.decay)]
-    kinds = rule.nesterov, rule.signs_only, rule.absolute
-    native.call(_loop(), len(tasks), *arrays, len(tasks), len(layers), CANDIDATES, *scalars, *kinds)
+    scalars = len(tasks), len(layers), CANDIDATES, rule.signs_only, rule.absolute, *rule.update.numbers()
+    native.call(_loop(), len(tasks), *arrays, *scalars)
     for window in windows:
         if window.absolute == rule.absolute:
             members = [places[address] for address in window.addresses]
             parts = [slice(starts[place], starts[place + 1]) for place in members]
             n = sum(layers[place].scores.numel() for place in members)
             _count(window, [counts[part] for part in parts], [inside[part] for part in parts], n)
+
+
+def _row(layer: Layer) -> list[int]:
+    moments = [x.data_ptr() for x in layer.moments]
+    addresses = [x.data_ptr() for x in (layer.grad, layer.weight, layer.scores)]
+    return [*addresses, *moments, *[0] * (2 - len(moments)), layer.grad.dtype == torch.bfloat16]
 
 
 @lru_cache(maxsize=8)
@@ -114,26 +118,15 @@ def _loop() -> Callable[[int], None]:
 
 
 @cache
-def is_exact() -> bool:
-    """Whether torch's fused SGD gives the bits of :func:`descend` on this processor, tried on random numbers."""
+def is_exact(kind: type[Update]) -> bool:
+    """Whether torch's fused step gives the bits of :func:`descend` on this processor, tried on random numbers."""
     generator = torch.Generator().manual_seed(0)
-    for nesterov, decay in product((False, True), (0.0, 0.01)):
-        grad, weight, scores, momentum = torch.randn(4, 64 * VECTOR, generator=generator)
-        expected, velocity = scores.clone(), momentum.clone()
-        torch._fused_sgd_(
-            [expected],
-            [grad * weight],
-            [velocity],
-            lr=0.1,
-            momentum=0.9,
-            weight_decay=decay,
-            nesterov=nesterov,
-            dampening=0.0,
-            maximize=False,
-            is_first_step=False,
-        )
-        rule = Rule(0.1, 0.9, decay, nesterov, signs_only=False, absolute=False)
-        descend([Layer(grad, weight, scores, momentum, 1.0)], rule)
-        if not torch.equal(scores, expected) or not torch.equal(momentum, velocity):
+    for update in TRIALS[kind]:
+        grad, weight, scores = torch.randn(3, 64 * VECTOR, generator=generator)
+        moments = tuple(torch.rand(len(kind.moments), 64 * VECTOR, generator=generator))
+        expected, theirs = scores.clone(), tuple(x.clone() for x in moments)
+        update.step_of_torch(expected, grad * weight, theirs)
+        descend([Layer(grad, weight, scores, moments, 1.0)], Rule(update, signs_only=False, absolute=False))
+        if not all(map(torch.equal, (scores, *moments), (expected, *theirs))):
             return False
     return True
