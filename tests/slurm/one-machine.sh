@@ -76,7 +76,7 @@ write_configuration() {
 		SelectType=select/cons_tres
 		SelectTypeParameters=CR_CPU
 		SchedulerType=sched/backfill
-		SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
+		SchedulerParameters=sched_interval=1,sched_min_interval=1000,bf_interval=1,batch_sched_delay=0
 		PreemptType=preempt/partition_prio
 		PreemptMode=REQUEUE
 		JobRequeue=1

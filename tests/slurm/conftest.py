@@ -1,0 +1,1 @@
+from tests.slurm.cluster import cluster, options, start_sweep, whole  # noqa: F401
