@@ -192,7 +192,9 @@ COVERED_BY_OTHERS = {  # source files that have no test file of their name: the 
 
 def test_test_files_mirror_source_files():
     sources = {str(path.relative_to(PACKAGE).with_suffix("")) for path in PACKAGE.rglob("*.py")}
-    tests = {path.relative_to(TESTS) for path in TESTS.rglob("test_*.py") if path.parent.name != "golden"}
+    tests = {
+        path.relative_to(TESTS) for path in TESTS.rglob("test_*.py") if path.parent.name not in ("golden", "slurm")
+    }
     tested = {str(path.parent / path.stem.removeprefix("test_")) for path in tests}
     assert {name for name in tested if "/" in name} <= sources
     assert {name for name in sources - tested if not name.endswith("__init__")} == COVERED_BY_OTHERS
