@@ -99,6 +99,12 @@ def keep(page, name):
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
 
 
+def test_charts_out_of_view_are_drawn_too_so_that_a_printed_page_has_them(look, one):
+    page = look(write_page(one))
+    page.wait_for_function("!document.querySelector('[data-chart]:not([data-drawn])')", timeout=60_000)
+    assert page.evaluate("scrollY") == 0
+
+
 def test_a_hover_shows_the_numbers_of_a_point(look, one):
     page = look(write_page(one))
     wait_for_charts(page)

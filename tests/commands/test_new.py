@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -33,6 +34,9 @@ def test_a_new_method_or_model_passes_its_test_and_is_found_by_name(tmp_path, ki
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "ticket.safetensors").is_file()
+    evaluate = next(line.split(None, 1)[1] for line in done.stdout.splitlines() if line.startswith("evaluate"))
+    shown = command("eval", *shlex.split(evaluate)[1:], cwd=tmp_path)
+    assert shown.stdout.startswith(done.stdout[done.stdout.index("accuracy  ") :][:17])
 
 
 @pytest.mark.parametrize(

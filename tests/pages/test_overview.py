@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mpt.analysis import load
-from mpt.pages.overview import choose_figure, over_epochs, overview
+from mpt.analysis.marks import COLORS, marks
+from mpt.pages.overview import choose_figure, line_colours, over_epochs, overview
 from mpt.pages.read import read_run
 from mpt.run.status import states
 from tests.analysis.conftest import curve, result, write
@@ -65,7 +66,7 @@ def test_an_empty_folder_and_one_without_a_finished_run_say_so(tmp_path, one):
     assert len(whole.rows) == 1
     (only := one.parent / "only").mkdir()
     one.rename(only / "run")
-    assert overview(read_all(only), most=100).notes[0].startswith("No run has ended yet")
+    assert overview(read_all(only), most=100).notes[0].startswith("No run has a result yet")
     assert len(overview(read_all(only), most=100).charts) == 1  # its epochs so far
 
 
@@ -76,6 +77,7 @@ def test_a_sweep_of_the_papers_has_its_own_figure(tmp_path):
         (path / "ticket.safetensors").write_bytes(b"")
     whole = overview(read_all(folder), most=100)  # these results lack a checksum, so the runs count as damaged
     assert whole.counts == {"failed": 9}
+    assert whole.notes == ["No run has a result, so there is no figure, table or verdict."]  # none is to come
     assert choose_figure(load(folder)).x == "prune"
 
 
@@ -118,3 +120,14 @@ def test_a_figure_that_does_not_suit_the_runs_leaves_its_reason_and_the_rest(run
     whole = overview(read_all(runs), figure="finetune_grid", most=100)
     assert whole.notes[0].startswith("finetune_grid cannot be drawn: ")
     assert whole.title == "Test accuracy over weights pruned"
+
+
+def test_a_line_has_the_colour_that_it_has_in_a_figure_for_print():
+    names = ["MPT-1/1", "MPT-1/32", "rms 1/1", "rms 1/32", "edge-popup", "dense"]
+    alone = line_colours({name: name for name in names})
+    assert alone == {"MPT-1/32": 0, "MPT-1/1": 1, "edge-popup": 2, "rms 1/1": 3, "rms 1/32": 4, "dense": "dense"}
+    drawn = {name: mark.color for name, mark in marks({name: name for name in names}).items() if name != "dense"}
+    assert drawn == {name: COLORS[alone[name]] for name in drawn}
+    several = line_colours({"a": "MPT-1/32", "b": "MPT-1/32", "MPT-1/1": "MPT-1/1"})
+    assert len({*several.values()}) == 3
+    assert several["MPT-1/1"] == 1

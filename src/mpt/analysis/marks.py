@@ -7,7 +7,7 @@ Lines of one variant, such as its fractions pruned, have its colour in tints, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,7 @@ def marks(kinds: Mapping[str, str]) -> dict[str, Mark]:
     Args:
         kinds: label of each line, in the order of the legend -> what gives it its colour: its variant, or itself.
     """
-    others = sorted({kind for kind in kinds.values() if kind not in _OF_PAPERS and kind != "dense"})
-    first = 1 + max((place for kind, (place, _) in _OF_PAPERS.items() if kind in kinds.values()), default=-1)
-    first = max(first, 3) if any(kind in _OF_PAPERS for kind in kinds.values()) else 0
+    numbers = places(kinds.values())
     found = {}
     for label, kind in kinds.items():
         siblings = [other for other, of in kinds.items() if of == kind]
@@ -58,10 +56,20 @@ def marks(kinds: Mapping[str, str]) -> dict[str, Mark]:
         if kind == "dense":
             found[label] = Mark(_tint(DENSE, rank, len(siblings)), "D", ":")
             continue
-        place, marker = _OF_PAPERS.get(kind) or _next(first + others.index(kind))
+        place, marker = _OF_PAPERS.get(kind) or _next(numbers[kind])
         marker = MARKERS[rank % len(MARKERS)] if len(siblings) > 1 else marker
         found[label] = Mark(_tint(COLORS[place], rank, len(siblings)), marker, "-")
     return found
+
+
+def places(kinds: Iterable[str]) -> dict[str, int]:
+    """Kind -> the number of its colour, without the dense network; kinds that no paper has take the next numbers."""
+    known = {*kinds} - {"dense"}
+    others = sorted(known - {*_OF_PAPERS})
+    first = max((3, *(1 + _OF_PAPERS[kind][0] for kind in known if kind in _OF_PAPERS))) if known - {*others} else 0
+    return {kind: _OF_PAPERS[kind][0] for kind in known if kind in _OF_PAPERS} | {
+        kind: first + rank for rank, kind in enumerate(others)
+    }
 
 
 def _next(number: int) -> tuple[int, str]:

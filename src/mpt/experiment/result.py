@@ -19,6 +19,7 @@ from mpt.experiment.evaluate import accuracy
 from mpt.experiment.trainer import monitor_of
 from mpt.files import PACKAGE, checksum, processor, version
 from mpt.phases import note, tell
+from mpt.run.compose import model_options
 from mpt.run.name import flat, purpose
 from mpt.run.result import Result
 from mpt.run.settings import Settings, plain
@@ -124,14 +125,9 @@ def describe_result(result: dict[str, Any], directory: Path, settings: Settings)
     """The lines that end a run: accuracy, weights kept, size compared with float32, and how to evaluate the ticket."""
     path, dense_bytes = directory / "ticket.safetensors", 4 * result["num_weights"]
     root, custom = settings.data.root, settings.model.target not in backbones.TARGETS
-    words = [
-        "mpt-eval",
-        *(["--config-dir", "<yours>"] if custom else []),
-        shlex.quote(str(path)),
-        f"data={result['data']}",
-    ]
+    words = ["mpt-eval", shlex.quote(str(path)), f"data={result['data']}"]
     words += [shlex.quote(f"data.root={root}")] if root else []
-    words += [f"model={settings.model.name}"] if custom else []
+    words += map(shlex.quote, model_options()) if custom else []
     if settings.model.target.startswith("given."):  # no command can build a network that Python handed over
         words = [f"mpt.Ticket.load({str(path)!r}).network(backbone)"]
     ratio = dense_bytes / result["ticket_bytes"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from mpt.analysis.drawing import lines, select_runs
 from mpt.analysis.figures import FIGURES, Figure
 from mpt.analysis.labels import axis_factor, axis_label
 from mpt.analysis.lines import Line
+from mpt.analysis.marks import places
 from mpt.analysis.plotting import get_figure
 from mpt.analysis.reports import report_row
 from mpt.analysis.table import flat_row, is_setting, to_table, unusable
@@ -24,7 +26,6 @@ from mpt.schema import printable
 if TYPE_CHECKING:
     import pandas as pd
 
-COLOURS = {"dense": "dense", "MPT-1/32": 0, "MPT-1/1": 1}  # of lines that mean the same in every page
 _FREE = ("seed", "sweep", "budget", "protocol", "method", "binary_activations", "learn_batchnorm", "data_checksum")
 _HUES = 3  # settings besides the variant that tell lines apart
 
@@ -80,14 +81,19 @@ def overview(runs: Sequence[Run], *, figure: str | None = None, most: int) -> Ov
     done = [run for run in runs if run.state == "done" and not unusable(run.result)]
     rows = [flat_row(run.result, run.name) | report_row(run.report) for run in done]
     if not rows:
-        note = (
-            "No run has ended yet: the figure, the table and the verdicts follow." if runs else "There is no run yet."
-        )
-        return Overview(counts, charts=progress, notes=[note])
+        return Overview(counts, charts=progress, notes=[_why_nothing(counts)])
     table, notes = to_table(rows), list[str]()
     title, panels = _figure(table, figure, notes)
     head, cells = _table(table, notes)
     return Overview(counts, title, [*panels, *progress], head, cells, _verdicts(table), notes)
+
+
+def _why_nothing(counts: dict[str, int]) -> str:
+    if not counts:
+        return "There is no run yet."
+    if {*counts} <= {"done", "failed"}:
+        return "No run has a result, so there is no figure, table or verdict."
+    return "No run has a result yet: the figure, the table and the verdicts follow."
 
 
 def over_epochs(runs: Sequence[Run], *, most: int) -> list[Chart]:
@@ -124,9 +130,10 @@ def _figure(table: pd.DataFrame, name: str | None, notes: list[str]) -> tuple[st
     for title, figure in wanted_figures(table, name):
         try:
             rows = select_runs(figure, table, name=title)
-            return (figure.title if title else _title(figure)), [
-                _panel(figure, y, *panel) for y in figure.y for panel in lines(figure, rows, y=y).items()
-            ]
+            panels = [(y, panel, drawn) for y in figure.y for panel, drawn in lines(figure, rows, y=y).items()]
+            colours = line_colours({line.label: line.kind for _, _, drawn in panels for line in drawn})
+            charts = [_panel(figure, y, panel, drawn, colours) for y, panel, drawn in panels]
+            return (figure.title if title else _title(figure)), charts
         except ValueError as error:
             notes.append(f"{title or 'The figure'} cannot be drawn: {error}")
     return "", []
@@ -137,14 +144,20 @@ def _title(figure: Figure) -> str:
     return f"{y[:1].upper()}{y[1:]} over {x}"
 
 
-def _panel(figure: Figure, y: str, title: str, drawn: list[Line]) -> Chart:
+def line_colours(kinds: Mapping[str, str]) -> dict[str, int | str]:
+    """Label -> colour: that of its kind in the figures of ``mpt-plot``, or a free one if several lines share a kind."""
+    numbers: dict[str, int | str] = {**places(kinds.values()), "dense": "dense"}
+    alone = {label for label, kind in kinds.items() if [*kinds.values()].count(kind) == 1}
+    free = (i for i in itertools.count() if i not in {numbers[kinds[label]] for label in alone})
+    return {label: numbers[kind] if label in alone else next(free) for label, kind in kinds.items()}
+
+
+def _panel(figure: Figure, y: str, title: str, drawn: list[Line], colours: Mapping[str, int | str]) -> Chart:
     factors = list(dict.fromkeys(value for line in drawn for value in line.x if isinstance(value, str)))
-    colours = iter(i for i in range(len(drawn) + 2) if i not in COLOURS.values())
     lines = []
     for line in drawn:
-        colour = COLOURS[line.label] if line.label in COLOURS else next(colours)
         values = {"y": line.mean, "low": line.lowest, "high": line.highest}
-        about = {"label": line.label, "colour": colour, "n": line.n, "across": line.across}
+        about = {"label": line.label, "colour": colours[line.label], "n": line.n, "across": line.across}
         lines.append(about | {"x": line.x} | {key: [short(v) for v in each] for key, each in values.items()})
     chart = {"title": title, "x": axis_label(figure.x), "y": axis_label(y), "lines": lines, "log": figure.log}
     return chart | {"joined": figure.joined} | ({"factors": factors} if factors else {})

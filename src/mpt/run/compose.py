@@ -17,6 +17,7 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.plugins import Plugins
@@ -140,6 +141,18 @@ def quote_text(overrides: Sequence[str], schema: type) -> list[str]:
 
 def _is_text(f: Field[Any]) -> bool:
     return str(f.type) in ("str", "str | None")
+
+
+def model_options() -> list[str]:
+    """The words of the running command that name its network: ``--config-dir DIR``, ``model.x=``, ``width=``."""
+    if not HydraConfig.initialized():
+        return []
+    hydra, here = HydraConfig.get(), Path.cwd().resolve()
+    folders = [Path(each.path).resolve() for each in hydra.runtime.config_sources if each.provider == "command-line"]
+    near = [str(folder.relative_to(here) if folder.is_relative_to(here) else folder) for folder in folders]
+    pairs = {word.lstrip("+").partition("=")[0]: word for word in hydra.overrides.task}
+    named = [word for key, word in pairs.items() if key in ("model", "width") or key.startswith("model.")]
+    return [*(word for folder in near for word in ("--config-dir", folder)), *named]
 
 
 def repeated(overrides: Sequence[str]) -> dict[str, str]:

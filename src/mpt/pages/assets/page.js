@@ -82,6 +82,7 @@
 
   async function draw(host) {
     const chart = host.chart;
+    host.begun = true;
     await bokeh();
     host.querySelector(".plot")?.remove();
     const plot = make("div", host, { className: "plot" });
@@ -135,6 +136,15 @@
     seen.unobserve(target);
     draw(target);
   }), { rootMargin: "300px" });
+
+  const idle = window.requestIdleCallback ?? ((act) => setTimeout(act, 200)); // Safari has none
+  const drawRest = () => idle(async () => { // so that print has them too; those of closed sections wait
+    const host = [...drawn.keys()].find((each) => !each.begun && each.getClientRects().length);
+    if (!host) return;
+    seen.unobserve(host);
+    await draw(host);
+    drawRest();
+  });
 
   // ---- pictures
 
@@ -214,6 +224,7 @@
       host.picture = pictures[host.dataset.picture];
       paint(host);
     });
+    drawRest();
   }
 
   function open(section) {
