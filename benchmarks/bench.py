@@ -7,6 +7,9 @@ ratios within the rounds, so that a drifting machine favours no alternative. All
                  step of mpt-train (lr 0.1, momentum 0.9, weight decay 1e-4); freed memory is kept, as in mpt-train
         dense        the unchanged backbone with all weights trained
         biprop       the same backbone searched by Biprop(prune=0.8)
+    sgd, adam    a biprop step by this optimizer, with the rates of mpt-train
+        one pass     the score gradient, the step and the count for the next mask in one pass, as in mpt-train
+        torch        torch's fused step, then the masks from the scores alone
     selection    a biprop step that selects weights in each layer, over the network, or by a calibrated threshold
     activations  a biprop step of MPT-1/32 and of MPT-1/1
     searches     a step of mpt's biprop, and of the same layers with the masks of others
@@ -40,6 +43,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -57,10 +61,12 @@ from benchmarks.steps import (
     BATCH,
     EPOCHS,
     LONG,
+    OPTIMIZERS,
     activations_row,
     epoch_row,
     memory_row,
     native_bf16,
+    optimizers_row,
     profile,
     random_data,
     rivals_row,
@@ -78,6 +84,7 @@ PRECISIONS = ("float32", "bf16")
 SCORES = (36_864, 589_824, 2_359_296)  # scores of 3x3 convolutions with 64, 256 and 512 channels
 IMAGES = 20_000
 VARIED = ("conv6",)  # backbones whose selections and activations are compared
+MOVED = ("torchvision resnet18",)  # backbones whose optimizers are compared
 RIVALS = ("conv6", "torchvision resnet18")  # backbones whose searches by others are measured
 
 
@@ -150,6 +157,9 @@ def step_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
 def measure_rows(names: list[str], *, rounds: int) -> Iterator[Row]:
     """Measure all rows, one after the other. Short measurements differ by a tenth, and so get more rounds."""
     yield from step_rows(names, rounds=rounds)
+    for name, kind, precision in product(MOVED, OPTIMIZERS, PRECISIONS):
+        if name in names and (precision == "float32" or native_bf16()):
+            yield optimizers_row(name, kind=kind, precision=precision, rounds=2 * rounds)
     for name in VARIED:
         if name in names:
             yield selections_row(name, rounds=2 * rounds)

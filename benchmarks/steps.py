@@ -24,6 +24,7 @@ from benchmarks.row import DEVICE, Row, in_turn
 from benchmarks.searches import PRUNE, binary, biprop, clamped_kthvalue, dense, full_sort, kthvalue
 from mpt import Biprop, backbones, convert
 from mpt.data import ImageData, Images, Loader
+from mpt.search.adam import ScoreAdam
 from mpt.search.fast.memory import freed_memory_kept
 from mpt.search.layers import ticket_layers
 from mpt.search.sgd import ScoreSGD
@@ -44,36 +45,44 @@ LONG = ("conv6 width 1.5", "vgg_small", "cifar_resnet18")
 # whole epochs of BATCHES batches are measured for these backbones
 EPOCHS = ("conv2", "conv4", "conv6", "torchvision resnet18")
 BATCHES = 2
+_SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
+Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+MPT_TRAIN: Optimizer = partial(ScoreSGD, **_SGD, fused=True)  # the default of mpt-train
+OPTIMIZERS: dict[str, dict[str, Optimizer]] = {
+    "sgd": {"one pass": MPT_TRAIN, "torch": partial(torch.optim.SGD, **_SGD, fused=True)},
+    "adam": {
+        "one pass": partial(ScoreAdam, lr=3e-4, fused=True),
+        "torch": partial(torch.optim.Adam, lr=3e-4, fused=True),
+    },
+}
 
 
 def trainer(
-    net: nn.Module, *, precision: str, layout: torch.memory_format, fused: bool = False
+    net: nn.Module, *, precision: str, layout: torch.memory_format, optimizer: Optimizer
 ) -> Callable[[Tensor, Tensor], None]:
-    """A function that trains ``net`` for a step on images (N, C, H, W) and labels (N,), with weights in ``layout``.
-
-    ``fused`` takes the optimizer of mpt-train: torch's fused SGD, which moves searched scores in one pass.
-    """
+    """A function that trains ``net`` for a step on images (N, C, H, W) and labels (N,), with weights in ``layout``."""
     net = net.to(DEVICE, memory_format=layout).train()  # type: ignore[call-overload]
-    learned = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimizer = ScoreSGD(learned, lr=0.1, momentum=0.9, weight_decay=1e-4, fused=fused)
+    moves = optimizer([parameter for parameter in net.parameters() if parameter.requires_grad])
 
     def step(images: Tensor, labels: Tensor) -> None:
         def gradients() -> None:
-            optimizer.zero_grad()
+            moves.zero_grad()
             with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16"):
                 loss = F.cross_entropy(net(images), labels)
             loss.backward()  # type: ignore[no-untyped-call]
 
-        optimizer.step(gradients)
+        moves.step(gradients)  # type: ignore[arg-type]  # the loss is not asked for
 
     return step
 
 
-def training_step(net: nn.Module, *, batch: int, precision: str, layout: torch.memory_format) -> Callable[[], None]:
+def training_step(
+    net: nn.Module, *, batch: int, precision: str, layout: torch.memory_format, optimizer: Optimizer = MPT_TRAIN
+) -> Callable[[], None]:
     """A function that trains ``net`` for one step on ``batch`` random images, with weights and images in ``layout``."""
     images = torch.randn(batch, 3, 32, 32, device=DEVICE).to(memory_format=layout)
     labels = torch.randint(10, (batch,), device=DEVICE)
-    return partial(trainer(net, precision=precision, layout=layout, fused=True), images, labels)
+    return partial(trainer(net, precision=precision, layout=layout, optimizer=optimizer), images, labels)
 
 
 def native_bf16() -> bool:
@@ -81,10 +90,14 @@ def native_bf16() -> bool:
     return DEVICE.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
+def images_of_a_step(precision: str) -> int:
+    """How many images a step has in ``precision``."""
+    return BATCH if precision == "float32" or native_bf16() else EMULATED
+
+
 def step_row(name: str, *, precision: str, rounds: int) -> Row:
     """Milliseconds of a training step of the backbone ``name``, dense and searched by biprop."""
-    batch = BATCH if precision == "float32" or native_bf16() else EMULATED
-    backbone = BACKBONES[name]()
+    batch, backbone = images_of_a_step(precision), BACKBONES[name]()
     make = partial(training_step, batch=batch, precision=precision)
     steps: dict[str, Callable[[], object]] = {
         "dense": make(dense(backbone), layout=torch.channels_last),
@@ -92,6 +105,17 @@ def step_row(name: str, *, precision: str, rounds: int) -> Row:
     }
     with freed_memory_kept():
         return Row(f"step {name} {precision}", in_turn(steps, rounds=rounds), base="dense", batch=batch)
+
+
+def optimizers_row(name: str, *, kind: str, precision: str, rounds: int) -> Row:
+    """Milliseconds of a biprop step whose scores move in one pass, and by torch's fused optimizer of this ``kind``."""
+    batch, backbone = images_of_a_step(precision), BACKBONES[name]()
+    make = partial(training_step, batch=batch, precision=precision, layout=torch.channels_last)
+    steps: dict[str, Callable[[], object]] = {
+        who: make(biprop(backbone), optimizer=optimizer) for who, optimizer in OPTIMIZERS[kind].items()
+    }
+    with freed_memory_kept():
+        return Row(f"{kind} {name} {precision}", in_turn(steps, rounds=rounds), base="one pass", batch=batch)
 
 
 def variants_row(measured: str, variants: dict[str, Callable[[], nn.Module]], *, rounds: int) -> Row:
@@ -138,16 +162,19 @@ def epoch_row(name: str, *, precision: str, rounds: int) -> Row:
     """Images per second of an epoch of mpt-train, of a bare loop over the same step, and of the naive search."""
     data, backbone = random_data(BATCHES * BATCH), BACKBONES[name]()
 
-    def loop(net: nn.Module, *, precision: str, layout: torch.memory_format, fused: bool) -> Callable[[], None]:
+    def loop(
+        net: nn.Module, *, precision: str, layout: torch.memory_format, optimizer: Optimizer
+    ) -> Callable[[], None]:
         channels_last = layout == torch.channels_last
         loader = Loader(data.train, data=data, batch=BATCH, train=True, device=DEVICE, channels_last=channels_last)
-        step = trainer(net, precision=precision, layout=layout, fused=fused)
+        step = trainer(net, precision=precision, layout=layout, optimizer=optimizer)
         return lambda: [step(batch.images, batch.labels) for batch in loader] and None
 
+    plain = partial(ScoreSGD, **_SGD)
     runs: dict[str, Callable[[], object]] = {
         "mpt-train": partial(mpt_train_epoch, name, data, precision=precision),
-        "bare": loop(biprop(backbone), precision=precision, layout=torch.channels_last, fused=True),
-        "naive": loop(full_sort(backbone), precision="float32", layout=torch.contiguous_format, fused=False),
+        "bare": loop(biprop(backbone), precision=precision, layout=torch.channels_last, optimizer=MPT_TRAIN),
+        "naive": loop(full_sort(backbone), precision="float32", layout=torch.contiguous_format, optimizer=plain),
     }
     seconds = in_turn(runs, rounds=rounds)
     return Row(f"epoch {name} {precision}", seconds, base="mpt-train", batch=BATCH, images=len(data.train))

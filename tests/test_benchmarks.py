@@ -57,6 +57,8 @@ def tiny(num_classes=10):
 ROWS = {
     "step": lambda: steps.step_row("tiny", precision="float32", rounds=1),
     "bf16": lambda: steps.step_row("tiny", precision="bf16", rounds=1),
+    "sgd": lambda: steps.optimizers_row("tiny", kind="sgd", precision="float32", rounds=1),
+    "adam": lambda: steps.optimizers_row("tiny", kind="adam", precision="bf16", rounds=1),
     "selection": lambda: steps.selections_row("tiny", rounds=1),
     "activations": lambda: steps.activations_row("tiny", rounds=1),
     "searches": lambda: steps.rivals_row("tiny", rounds=1),
