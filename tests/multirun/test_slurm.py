@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from mpt.run.queue import is_cancelled, queued_runs, record_jobs
 from tests.console import command, read_result
 from tests.slurm.cluster import EPOCHS, MARKS, epochs, jobs_of, shell, start_now, until, until_queued
 
@@ -53,6 +54,14 @@ def test_a_cancelled_job_is_interrupted_and_the_repeated_command_goes_on(tmp_pat
     assert start_sweep().wait(100) == 0, (tmp_path / "log").read_text()
     (ticket,) = tmp_path.rglob("ticket.safetensors")
     assert ticket.read_bytes() == whole
+
+
+def test_every_task_of_an_array_that_is_cancelled_at_once_is_cancelled(tmp_path, cluster):
+    job = shell("sbatch", "--parsable", "--array=0-40", "--output=/dev/null", "--wrap", "sleep 9", cwd=tmp_path).stdout
+    shell("scancel", job.strip(), cwd=tmp_path)
+    record_jobs(tmp_path, {str(task): f"{job.strip()}_{task}" for task in range(41)})
+    until(lambda: not queued_runs(tmp_path))
+    assert all(is_cancelled(tmp_path / str(task)) for task in range(41))
 
 
 def test_two_commands_at_once_one_of_them_killed_train_and_submit_every_run_once(tmp_path, start_sweep):

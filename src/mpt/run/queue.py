@@ -53,8 +53,11 @@ def queued_runs(folder: Path) -> dict[str, tuple[str, str]]:
 def is_cancelled(directory: Path) -> bool:
     """True if somebody cancelled the last job of the run in ``directory``, as far as SLURM remembers it."""
     job = read_object(directory.parent / FILE).get(directory.name)
-    answer = ask("squeue", "-h", "-r", "-t", "CANCELLED", "-j", str(job), "-o", "%T") if is_text(job) else None
-    return bool(answer and answer.strip())
+    if not isinstance(job, str) or not is_text(job):
+        return False
+    array = job.partition("_")[0]  # an array that was cancelled before SLURM looked at it is listed without its tasks
+    cancelled = ask("squeue", "-h", "-r", "-t", "CANCELLED", "-j", array, "-o", "%i") or ""
+    return not {job, array}.isdisjoint(cancelled.split())
 
 
 def is_expected(why: str) -> bool:
