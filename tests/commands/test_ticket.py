@@ -29,6 +29,7 @@ def test_a_report_prints_a_table_and_writes_the_same_numbers_with_histograms_of_
     assert f"acceleration  {report['acceleration']:.3f}" in table
     assert f"measured      {report['speed']['ratio']['lists']:.2f} times as fast as torch" in table
     assert report["speed"]["machine"] in table
+    assert "json=FILE" not in table  # it has been written
     row = next(row for row in report["layers"] if row["name"] == "features.2")
     assert f"{100 * row['zero']:.2f} %" in table
     state = torch.load(folder / "run" / "last.ckpt", weights_only=True)["state_dict"]

@@ -32,6 +32,14 @@ def test_a_line_is_one_setting_and_its_seeds_are_averaged(finished):
     assert count_done(runs) == "4 of 4 runs done"
 
 
+def test_a_run_that_an_axis_does_not_name_shows_its_value_all_the_same(finished):
+    settings = compose()
+    runs = [Run(overrides, settings, finished) for overrides in (("recipe=demo",), ("method=mine", "prune=0.9"))]
+    head, *rows = table(runs).splitlines()
+    assert head.split()[:3] == ["recipe", "method", "prune"]
+    assert rows[0].split()[:3] == ["demo", "biprop", "0.5"]
+
+
 def test_a_ticket_is_called_by_its_run(finished):
     settings = compose()
     runs = [Run((f"ticket='/far/{name}/ticket.safetensors'",), settings, finished) for name in ("one", "two")]

@@ -53,7 +53,7 @@ def test_the_table_has_the_runs_that_somebody_works_on(runs):
         watch.begin -= 100  # seconds, in which a sixth of the work was done
         left = watch.left()
     assert "0 of 3 runs ended, 1 at work" in text
-    assert text.splitlines()[1].split()[:7] == ["run2", "epoch", "2", "of", "4", "62.50", "%"]
+    assert text.splitlines()[1].split()[:7] == ["run2", "epoch", "3", "of", "4", "62.50", "%"]
     assert "run1" not in text
     assert left == "8 minutes left"
 

@@ -84,7 +84,7 @@ def report(path: Path, overrides: list[str]) -> str:
     )
     if settings.speed:
         content["speed"] = measure_briefly(ticket, size=size)
-    return render(content, _report_table(content), json_=settings.json)
+    return render(content, _report_table(content, json_=settings.json), json_=settings.json)
 
 
 def _check_same_run(checkpoint: Path, ticket: Ticket) -> None:
@@ -196,7 +196,7 @@ def stand_in(channels: int, size: int, *, num_classes: int) -> ImageData:
     return ImageData("images", images, images, names, (0.0,) * channels, (1.0,) * channels, crop=0, flip=False)
 
 
-def _report_table(content: dict[str, Any]) -> str:
+def _report_table(content: dict[str, Any], *, json_: bool | str | None) -> str:
     head = ("layer", "kernel", "density", "gain", "kernels", "zero", "by chance", "difference")
     rows = [
         (
@@ -229,7 +229,7 @@ def _report_table(content: dict[str, Any]) -> str:
         )
     if speed := content.get("speed"):
         lines.append(f"measured      {printable(speed['refused'], 500) if 'refused' in speed else _measured(speed)}")
-    if any("scores" in row for row in content["layers"]):
+    if not json_ and any("scores" in row for row in content["layers"]):
         lines.append("scores        histograms are in the JSON: json=FILE")
     return "\n".join(line.rstrip() for line in lines)
 

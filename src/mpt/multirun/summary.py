@@ -57,14 +57,15 @@ def conclude(runs: Sequence[Run], refusals: dict[Path, str], folder: Path) -> No
 def table(runs: Sequence[Run]) -> str:
     """A line for each setting of the finished ``runs``: its values, n seeds, mean, lowest and highest accuracy, time.
 
-    The columns are the axes that have several values. Empty without runs.
+    The columns are the axes that have several values; of a run that an axis does not name, its result has the value.
+    Empty without runs.
     """
     options = [dict(override.split("=", 1) for override in run.overrides if "=" in override) for run in runs]
     keys = [key for key in dict.fromkeys(key for each in options for key in each) if key != _SEED]
     axes = [key for key in keys if len({each.get(key) for each in options}) > 1]
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run, each in zip(runs, options, strict=True):
-        groups.setdefault(tuple(_spell(key, each.get(key, "")) for key in axes), []).append(run)
+        groups.setdefault(tuple(_spell(key, each.get(key) or _value(run, key)) for key in axes), []).append(run)
     rows = [(*axes, "n", "accuracy %", "lowest", "highest", "time of a run")]
     for values, members in groups.items():
         results = [status.result(run.directory) for run in members]
@@ -82,6 +83,11 @@ def table(runs: Sequence[Run]) -> str:
         for row in rows
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n" if len(rows) > 1 else ""
+
+
+def _value(run: Run, key: str) -> str:
+    value = status.result(run.directory).get(key, "")
+    return f"{value:g}" if isinstance(value, float) else value if isinstance(value, str) else ""
 
 
 def _spell(key: str, value: str) -> str:

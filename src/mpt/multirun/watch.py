@@ -87,7 +87,8 @@ class Watch:
             row, epochs = self.epochs.get(directory, {}), self._epochs(directory)
             acc = next((f"{100 * row[key]:.2f} %" for key in ("val/acc", "test/acc") if key in row), "")
             passed = duration(time.monotonic() - self.since.get(directory, self.begin))
-            table.add_row(directory.name, f"epoch {row.get('epoch', 0)} of {epochs}", acc, passed)
+            at = min(row.get("epoch", 0) + 1, epochs)  # its accuracy is that of the epoch before
+            table.add_row(directory.name, f"epoch {at} of {epochs}", acc, passed)
         return Group(", ".join(filter(None, [*words, self.left()])), table)
 
     def _watch(self) -> None:
