@@ -10,9 +10,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from mpt.signals import Interrupted, cause
 T = TypeVar("T")
 _ROUNDS = itertools.count()
 _START = timedelta(minutes=10)  # how much later than the first the last process may import torch
+_BEAT, _SILENCE = 2.0, 60.0  # seconds between two signs of life; seconds without one after which a process is dead
 _READ = 20  # seconds that the first process waits, before it ends, for the others to read why
 
 
@@ -58,12 +60,13 @@ def together() -> Iterator[None]:
     store, stage = _store(), next(_ROUNDS)
     failure: BaseException | None = None
     try:
-        yield
+        with _heard(store, team.rank):
+            yield
     except Exception as error:
         failure = error
     text = "" if failure is None else sentence(failure) if is_mendable(failure) else repr(failure)
     store.set(f"stage/{stage}/{team.rank}", json.dumps(text))
-    texts = [json.loads(_wait(store, f"stage/{stage}/{rank}")) for rank in range(team.size)]
+    texts = [json.loads(_wait(store, f"stage/{stage}/{rank}", rank)) for rank in range(team.size)]
     failures = list(filter(None, texts))
     if team.rank == 0:
         _publish(store, f"stage/{stage}", team, {"value": None})  # ends when all have read
@@ -95,11 +98,35 @@ def _read(store: Any, key: str) -> Any:
     return content["value"]
 
 
-def _wait(store: Any, key: str) -> bytes:
-    """The value of ``key`` once it is there. Signals are heard while it is not."""
+@contextmanager
+def _heard(store: Any, rank: int) -> Iterator[None]:
+    """In the block, give signs of life to the first process, which would wait for ever for one that was killed."""
+    over = threading.Event()
+
+    def beat() -> None:
+        with suppress(RuntimeError):  # the connection is lost
+            while not over.wait(_BEAT):
+                store.add(f"alive/{rank}", 1)
+
+    thread = threading.Thread(target=beat, name="alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _wait(store: Any, key: str, rank: int = 0) -> bytes:
+    """The value of ``key`` once it is there, which the process ``rank`` sets. Signals are heard while it is not."""
+    beats, since = -1, time.monotonic()
     try:
         while not store.check([key]):
             time.sleep(0.02)
+            if rank > 0 and (now := store.add(f"alive/{rank}", 0)) != beats:
+                beats, since = now, time.monotonic()
+            if rank > 0 and time.monotonic() > since + _SILENCE:
+                raise ValueError(f"process {rank + 1} of this run has ended, or hangs: what it printed says why")
         return bytes(store.get(key))
     except (RuntimeError, OSError) as error:  # torch's errors of a lost connection
         raise ToldElsewhereError("the first process of this run has ended") from error
@@ -114,7 +141,14 @@ def _store() -> Any:
     team = group()
     assert team is not None
     set_address(team)
-    store, *_ = next(rendezvous("env://", rank=team.rank, world_size=team.size, timeout=_START))
+    try:
+        store, *_ = next(rendezvous("env://", rank=team.rank, world_size=team.size, timeout=_START))
+    except (RuntimeError, OSError) as error:  # torch's errors of a store
+        raise ValueError(
+            f"the {team.size} processes that {team.starter} started did not meet at {os.environ['MASTER_ADDR']}:"
+            f"{os.environ['MASTER_PORT']} within {_START.total_seconds() / 60:.0f} minutes: one of them has ended, and "
+            "what it printed says why, or the machines do not reach each other"
+        ) from error
     return PrefixStore("mpt", store)
 
 
