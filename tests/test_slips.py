@@ -175,6 +175,7 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("finetune T data=digits epochs=x", "whole number"),
     ("eval", "one ticket file"),
     ("eval nowhere.safetensors", "no ticket at nowhere.safetensors"),
+    ("eval hf://user/name", "a command takes a ticket from a file"),
     ("eval T data=digits batch=x", "whole number"),
     ("eval T batch_size=5", "write batch=5"),
     ("eval T --control shuffled_mask", "write control=shuffled_mask"),

@@ -26,7 +26,11 @@ def test_the_speed_is_a_measurement_or_the_reason_why_there_is_none(one, read):
 
 def test_the_acceleration_comes_from_the_report(one, read):
     run = dataclasses.replace(read(one), report={"acceleration": 1.25, "acceleration_chance": 1.125})
-    assert facts(run)[-1] == ("multiplications", "1.25 times fewer", "without zero kernels; 1.12 by chance")
+    assert facts(run)[-1] == (
+        "multiplications",
+        "80.0 %",
+        "of all convolutions are in kernels with a weight; by chance 88.9 %",
+    )
 
 
 def test_a_run_without_a_result_shows_its_last_epoch(every_state, read):

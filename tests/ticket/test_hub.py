@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 import mpt
@@ -78,7 +80,7 @@ def test_what_is_not_there_is_said_in_a_sentence(server, ticket, address, words)
 
 
 @pytest.mark.slow
-def test_uploading_needs_a_token_that_may_write_and_a_network(server, ticket, monkeypatch):
+def test_uploading_needs_a_token_that_may_write_and_a_network(server, ticket, monkeypatch, caplog):
     monkeypatch.setenv("HF_TOKEN", "another")
     with pytest.raises(ValueError, match="refused user/x with status 403"):
         ticket.push_to_hub("user/x")
@@ -87,7 +89,10 @@ def test_uploading_needs_a_token_that_may_write_and_a_network(server, ticket, mo
         ticket.push_to_hub("user/x")
     monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
     with pytest.raises(OSError, match="the hub cannot be reached"):
         ticket.push_to_hub("user/x")
     with pytest.raises(OSError, match="the hub cannot be reached"):
         mpt.Ticket.load("hf://user/x")
+    logged = [record.getMessage() for record in caplog.records]
+    assert not [line for line in logged if "Retrying" not in line]  # one short line each time that it tries again

@@ -62,9 +62,9 @@ def _speed(run: Run, speed: Any) -> list[Pair]:
         except (LookupError, TypeError, ValueError):  # of a report that was altered
             pass
     rate, chance = run.report.get("acceleration"), run.report.get("acceleration_chance")
-    if isinstance(rate, float) and isinstance(chance, float):
-        text = f"without zero kernels; {chance:.2f} by chance"
-        shown.append(("multiplications", f"{rate:.2f} times fewer", text))
+    if isinstance(rate, float) and isinstance(chance, float) and rate > 0 and chance > 0:
+        text = f"of all convolutions are in kernels with a weight; by chance {100 / chance:.1f} %"
+        shown.append(("multiplications", f"{100 / rate:.1f} %", text))
     return shown
 
 

@@ -92,6 +92,10 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         inside = [file.name for file in sorted(path.glob("*.safetensors"))] or ["ticket.safetensors"]
         raise ValueError(f"{path} is a folder: name the ticket file in it, as in {path / inside[-1]}")
     if not path.is_file():
+        if path.parts[:1] == ("hf:",):
+            raise FileNotFoundError(
+                "a command takes a ticket from a file: mpt.Ticket.load('hf://user/name').save('ticket.safetensors')"
+            )
         raise FileNotFoundError(f"there is no ticket at {path}: name a ticket file, as in runs/x/ticket.safetensors")
     kind = kind_of(path)
     try:

@@ -8,6 +8,7 @@ are the hub's own settings.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -144,6 +145,8 @@ def _explained(name: str, revision: str = "") -> Iterator[None]:
     from huggingface_hub import errors
 
     at = f" at revision {printable(revision)}" if revision else ""
+    log = logging.getLogger("huggingface_hub.utils._http")
+    log.addFilter(_is_short)
     try:
         yield
     except errors.RevisionNotFoundError as error:
@@ -163,3 +166,10 @@ def _explained(name: str, revision: str = "") -> Iterator[None]:
         ) from error
     except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]  # of the library that speaks HTTP
         raise OSError(f"the hub cannot be reached: check the network ({printable(str(error))[:200]})") from error
+    finally:
+        log.removeFilter(_is_short)
+
+
+def _is_short(record: logging.LogRecord) -> bool:
+    """Whether a line of the hub's library says that it tries again; the one before it repeats the error at length."""
+    return "thrown while requesting" not in record.getMessage()
