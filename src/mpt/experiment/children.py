@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGKILL, Signals
-from typing import Any, NoReturn
+from subprocess import Popen
+from typing import NoReturn
 
 import lightning as L
 
@@ -100,5 +101,6 @@ def stop_children(trainer: L.Trainer) -> None:
         process.wait()
 
 
-def _processes(trainer: L.Trainer) -> list[Any]:
-    return list(getattr(trainer.strategy.launcher, "procs", ()))
+def _processes(trainer: L.Trainer) -> list[Popen[bytes]]:
+    """None with strategies that fork: their parent only waits, and raises what a child raised."""
+    return [process for process in getattr(trainer.strategy.launcher, "procs", ()) if isinstance(process, Popen)]
