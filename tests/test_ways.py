@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from mpt.run.claim import hold_claim
-from tests.console import COMMANDS, SMALL, fork, read_result
+from tests.console import COMMANDS, SMALL, command, fork, read_result
 
 pytestmark = pytest.mark.slow
 RUN = [*(option for option in SMALL if not option.startswith("trainer.devices")), "hydra.run.dir=run"]
@@ -107,6 +107,17 @@ def test_a_run_that_is_wrong_is_refused_once_by_all(folder, way):
     checkpoint = folder / "run" / "last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
     refused(*start(way, cwd=folder), "last.ckpt is damaged")
+
+
+def test_several_runs_under_torchrun_are_refused_once_and_nothing_is_made(tmp_path):
+    done = []
+    for rank in (0, 1):
+        about = variables("torchrun 1x2", rank=rank, port=free_port())
+        done.append(command("train", "-m", *RUN[:-1], "seed=0,1", cwd=tmp_path, check=False, environment=about))
+    assert [one.returncode for one in done] == [1, 1]
+    assert "so -m cannot share them: leave out torchrun, or -m" in done[0].stderr
+    assert done[1].stderr == ""
+    assert not list(tmp_path.iterdir())
 
 
 def test_torchrun_of_two_machines_trains_and_refuses(tmp_path):
