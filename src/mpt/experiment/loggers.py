@@ -20,7 +20,7 @@ from mpt.phases import say
 from mpt.run.settings import Logger as LoggerSettings
 from mpt.run.settings import Settings, plain
 from mpt.run.status import LIST, read_list
-from mpt.signals import Interrupted, cause
+from mpt.signals import Interrupted, cause, unwind
 
 KINDS = ("wandb", "tensorboard")
 
@@ -75,12 +75,14 @@ def open_loggers(
                 # W&B's process may have died of a signal a moment before this one gets it
                 patience = 0.0 if isinstance(error, ValueError) else 1.0
                 interrupted = isinstance(cause(error, patience=patience), Interrupted)
+                if interrupted:
+                    unwind()  # while W&B waits for its process, the signal must not come again
                 with suppress(Exception):
                     if wandb.run is not None and interrupted:
                         wandb.run.mark_preempting()
                     wandb.finish(exit_code=1)
                 if interrupted:  # here, since at the end of this process W&B would print that it lost the other one
-                    with suppress(Exception):
+                    with suppress(Exception, SystemExit):  # it exits with the status of its process
                         wandb.teardown(exit_code=1)
                 raise
             wandb.finish(exit_code=0)
