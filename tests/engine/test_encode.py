@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mpt.engine.code import Machine, llvm
-from mpt.engine.encode import BASES, BYTES, FLOATS, INPUTS, Block, Encoder, functions
+from mpt.engine.encode import AHEAD, BASES, BYTES, FLOATS, INPUTS, PREFETCH, Block, Encoder, functions
 
 REGISTERS = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11"]
 ENCODERS = [Encoder(32, False, FLOATS), Encoder(64, True, FLOATS), Encoder(32, True, FLOATS)]
@@ -72,6 +72,22 @@ def test_instructions_are_those_of_the_assembler(make):
     assert made == assemble(lines)
 
 
+@pytest.mark.skipif(not Machine.host().encoded, reason="LLVM cannot assemble x86-64 here")
+def test_code_is_fetched_once_for_each_line_of_it():
+    taps, signs = (
+        np.stack([np.arange(4000) * 64, np.arange(4000) % 31], axis=1).astype(np.int32),
+        np.ones(4000, np.int8),
+    )
+    (made,) = functions(taps, signs, [Block("f", 0, 4000, 31)], ENCODERS[1])
+    fetch = assemble([f"prefetcht1 {AHEAD}(%rip)"])
+    assert len(fetch) == PREFETCH
+    lines = np.array([at // 64 for at in range(len(made)) if made.startswith(fetch, at)])
+    assert (
+        len(made) / 64 - 8 <= len(lines) <= len(made) / 64
+    )  # all but the zeros at its start and the stores at its end
+    assert np.diff(lines).max() <= 2
+
+
 @pytest.mark.parametrize("make", ENCODERS, ids=str)
 @pytest.mark.parametrize("step", [4, 20, 64])
 def test_code_adds_and_subtracts_each_tap_once(make, step):
@@ -105,6 +121,9 @@ def _read(made, make):
             target = (made[at + 2] >> 3 & 7) | (made[at] & 4) << 1
             bases[target] = int.from_bytes(made[at + 3 : at + 7], "little", signed=True)
             at += 7
+            continue
+        if made[at] == 0x0F:  # prefetcht1
+            at += PREFETCH
             continue
         if make.wide:
             one, two, three, code, last = made[at + 1 : at + 6]

@@ -16,7 +16,7 @@ from mpt.engine.layout import Copy
 from mpt.engine.plan import plan
 from mpt.engine.program import program
 from mpt.engine.trace import trace
-from mpt.engine.unrolled import PART, code, text, unrolled
+from mpt.engine.unrolled import CACHE, PART, code, text, unrolled
 from tests.engine.networks import assert_same, compiled, make_ternary, ticket
 
 
@@ -55,12 +55,35 @@ def test_the_digest_follows_every_weight():
     assert key() != before
 
 
-def test_inputs_of_a_row_of_tiles_stay_in_the_innermost_cache():
-    machine = Machine.host(lanes=4)
-    net = make_ternary(nn.Sequential(nn.Conv2d(256, 5, 3, padding=1)), np.random.default_rng(0), prune=0.9)
-    for side, is_cut in ((16, True), (2, False)):  # an image of one tile has no next row
-        layer = unrolled(step_of(net, (256, side, side), machine), "block", machine=machine, kind="<4 x float>")
-        assert (len(layer.blocks) > 1) == is_cut
+@pytest.mark.parametrize(("side", "images"), [(16, 1), (4, 4)])
+def test_what_some_tiles_read_in_a_part_stays_in_the_innermost_cache(side, images):
+    machine, channels = Machine.host(lanes=4), 256
+    net = make_ternary(nn.Sequential(nn.Conv2d(channels, 70, 3, padding=1)), np.random.default_rng(0), prune=0.9)
+    layer = unrolled(step_of(net, (channels, side, side), machine), "block", machine=machine, kind="<4 x float>")
+    groups = -(-70 // machine.sums)
+    parts = len(layer.blocks) // groups
+    assert layer.starts.tolist() == [0, len(layer.blocks)]
+    assert parts > 1
+    assert layer.tiles > 1
+    last = -1
+    for part in range(parts):
+        own = layer.blocks[part * groups : (part + 1) * groups]
+        taps = layer.taps[own[0].start : own[-1].stop, 0]
+        assert taps.min() > last  # all blocks are cut at the same inputs
+        last = taps.max()
+        assert len(np.unique(taps // 64)) * 64 <= 1.1 * CACHE
+        assert [block.continues for block in own] == [part > 0] * groups
+
+
+def test_groups_of_a_convolution_have_parts_of_their_own():
+    net = make_ternary(
+        nn.Sequential(nn.Conv2d(80, 120, 3, padding=1, groups=2, bias=False)), np.random.default_rng(0), prune=0.5
+    )
+    machine = Machine.host()
+    layer = unrolled(step_of(net, (80, 8, 8), machine), "block", machine=machine, kind="<4 x float>")
+    assert layer.band == 1
+    assert len(layer.starts) == -(-120 // machine.sums) + 1
+    assert_same(compiled(net, (80, 8, 8), unroll=True), net, batches=(1, 5))
 
 
 @pytest.mark.parametrize(("side", "batches"), [(4, (1, 9)), (8, (1, 5))])

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mpt.engine import lanes as bytes_
-from mpt.engine import lists, moves, offsets, pools, unrolled
+from mpt.engine import lists, moves, offsets, pools, unrolled, unrolled_kernel
 from mpt.engine.code import Function, Machine, Module
 from mpt.engine.graph import Node
 from mpt.engine.layout import GROUP, Copy, Pointwise, Pooling, Product, Step, vector
@@ -48,9 +48,12 @@ class Program:
     def entries(self) -> list[tuple[int, str, int]]:
         """Where in the data, in order, address and size of which function are expected, and the size.
 
+        The size is of what the caller fetches: nothing where the code itself fetches what follows.
         The follower of the last layer is no function: its entry stays zero.
         """
-        sizes = {block.name: layer.size(block) for layer in self.layers for block in layer.blocks}
+        sizes = {
+            block.name: layer.size(block) * (layer.encoder is None) for layer in self.layers for block in layer.blocks
+        }
         return [(offset, name, sizes[name]) for offset, name in sorted(self.links) if name in sizes]
 
 
@@ -124,11 +127,11 @@ class _Writer:
             write = bytes_.kernel if step.binary else lists.kernel
             options |= {"signs": conv.threshold is not None} if step.binary else {"short": numbers["short"]}
         else:
-            name, numbers, write = "unrolled", self._once(step, self._unrolled), unrolled.kernel
+            name, numbers, write = "unrolled", self._once(step, self._unrolled), unrolled_kernel.kernel
             if step.binary:
                 write, options = bytes_.unrolled_kernel, options | {"signs": conv.threshold is not None}
             else:
-                options |= {"tiles": numbers["tiles"]}
+                options |= {"tiles": numbers["tiles"], "band": numbers["band"]}
             options |= {"sums": machine.sums}
         key = (name, step.binary, *sorted(options.items()))
         kernel = self.kernels.setdefault(key, _Kernel(f"{name}{len(self.kernels)}", partial(write, **options)))
@@ -162,7 +165,7 @@ class _Writer:
         layer = unrolled.unrolled(step, f"block{len(self.layers)}", machine=self.module.machine, kind=kind)
         self.layers.append(layer)
         table = self._table(layer, f"block{len(self.layers)}_0")
-        return {"lists": table, "starts": layer.starts, "tiles": layer.tiles}
+        return {"lists": table, "starts": layer.starts, "tiles": layer.tiles, "band": layer.band}
 
     def _table(self, layer: Unrolled, follower: str) -> int:
         """Room for (address, bytes) of each function of ``layer`` and of the first function of the next layer."""

@@ -8,9 +8,9 @@ with +1, and subtracted from those that keep it with -1::
     s3 = s3 + x                    output 3 keeps this weight, with +1
     s17 = s17 - x
 
-A block comes in parts, each a function that goes on with the sums of the one before, if its code is larger than the
-processor's innermost cache of instructions, or if a row of tiles reads more than the cache of data holds: the next row
-then finds its inputs there. A part runs for several tiles before the next one is fetched.
+The blocks of a layer are cut into parts at the same inputs, each a function that goes on with the sums of the one
+before, so that what some tiles read in a part stays in the processor's innermost cache. All blocks take the first part
+for these tiles, then the next one. The code of a function stays in a cache of its own while the tiles take turns.
 
 With AVX-512, an offset takes one byte instead of four where it is a multiple of 64 within 8 KiB of its base. A function
 therefore has several bases, one for each remainder of 64 that occurs, and moves them along.
@@ -19,7 +19,7 @@ On x86-64 with AVX2 or AVX-512, :mod:`mpt.engine.encode` writes the instructions
 object files, the IR is text, and LLVM makes machine code of it at its lowest level, one instruction for one: 100,000 to
 200,000 kept weights a second. Its optimiser takes fifty times as long for code that is no faster. Only loads,
 additions, subtractions and stores stand here, since one instruction that the fast path does not know makes its whole
-block slow: scale, shift, residual and ReLU are a kernel of their own, behind a table of the blocks' addresses.
+block slow: all else is in :mod:`mpt.engine.unrolled_kernel`.
 
 Objects are kept in the user's cache directory, one a layer, by a digest of all offsets and signs.
 """
@@ -34,18 +34,18 @@ from itertools import pairwise
 import numpy as np
 
 from mpt.engine import objects as store
-from mpt.engine.code import Function, Machine
+from mpt.engine.code import Machine
 from mpt.engine.encode import BYTES, FLOATS, Block, Encoder, functions
 from mpt.engine.lanes import parts
-from mpt.engine.layout import LINE, Product, fits
-from mpt.engine.lists import Epilogue
+from mpt.engine.layout import GROUP, LINE, Product
+from mpt.engine.offsets import places as places_of
 
 RATE = {False: 100_000, True: 1_000_000}  # kept weights a second of LLVM, and encoded; on one core of 2023
 PATIENCE = 8  # seconds of building that need no announcement
 PART = 24_576  # bytes of code that stay in a cache of 32 KiB next to the kernel's own
 CACHE = 30_000  # bytes of inputs that stay in a cache of 32 KiB
-SUMS = 8_192  # bytes of sums that stay there next to the inputs
-TILES = 8  # tiles whose sums are kept between the parts of a block: those of 8 images of 512x4x4 fit a cache of 2 MiB
+TILES = 4  # tiles that take turns
+BAND = 528  # outputs, about, whose sums wait while other blocks take a part: 132 KiB for four tiles
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,14 @@ class Unrolled:
     Attributes:
         taps: int32 (kept, 2): offset of the input in bytes, and output within the block; by block, then by offset.
         signs: int8 (kept,).
-        blocks: its functions. Every ``machine.sums`` outputs have one for each part of the inputs.
-        starts: int32: the first function of each of these groups of outputs, and the number of functions.
+        blocks: its functions, in the order in which they run: by bands of ``band`` blocks of ``machine.sums`` outputs,
+            then by parts of the inputs, then by blocks.
+        starts: int32: the first function of each band, and the number of functions.
         kind: of a vector in LLVM: ``<16 x float>``.
         window: bytes that short offsets from one base reach; 0 if offsets are what they are.
         encoder: that writes the code; None if LLVM does.
-        tiles: how many tiles a function runs for before the next one is fetched; where blocks have one function: 1.
+        tiles: how many tiles take turns; 1 where blocks have one function, which all tiles take first.
+        band: how many blocks take a part, one after another, before the next part.
     """
 
     taps: np.ndarray
@@ -71,6 +73,7 @@ class Unrolled:
     window: int
     encoder: Encoder | None
     tiles: int
+    band: int
 
     def size(self, block: Block) -> int:
         """About how many bytes of code a function has."""
@@ -87,38 +90,45 @@ class Unrolled:
 
 def unrolled(step: Product, name: str, *, machine: Machine, kind: str) -> Unrolled:
     """What is to be written for a step whose weights have signs; ``kind`` is the vector of inputs."""
-    conv = step.conv
+    conv, last = step.conv, -(-step.conv.outputs // machine.sums)
     assert conv.signs is not None
-    outputs, signs = conv.outputs, conv.signs.ravel()
-    places = np.flatnonzero(signs)  # of one dimension: much the fastest
+    places = np.flatnonzero(conv.signs.ravel())  # of one dimension: much the fastest
     o, tap = np.divmod(places, conv.signs[0].size)
-    first = o // (outputs // conv.groups) * conv.signs[0].size
+    first = o // (conv.outputs // conv.groups) * conv.signs[0].size
     offsets = (step.offsets.ravel() * step.source.size)[first + tap]
-    group = o // machine.sums
-    order = np.argsort(group * (int(offsets.max(initial=0)) + 1) + offsets, kind="stable")
-    taps = np.stack([offsets, o % machine.sums], axis=1).astype(np.int32)[order]
-    bounds = np.searchsorted(group[order], np.arange(-(-outputs // machine.sums) + 1))
-    blocks, starts, encoder = list[Block](), [0], _encoder(kind, machine) if machine.encoded else None
-    run = _run(step, machine)
-    for i, (start, stop) in enumerate(pairwise(bounds.tolist())):
-        many = min(machine.sums, outputs - i * machine.sums)
-        own = taps[start:stop]
-        for part, (first, end) in enumerate(parts(own, many) if step.binary else _parts(own, many, encoder, run)):
-            continues = part > 0 and not step.binary
-            blocks.append(Block(f"{name}_{len(blocks)}", start + first, start + end, many, continues))
-        starts.append(len(blocks))
+    order = np.argsort(o // machine.sums * (int(offsets.max(initial=0)) + 1) + offsets, kind="stable")
+    block, taps = o[order] // machine.sums, np.stack([offsets, o % machine.sums], axis=1).astype(np.int32)[order]
+    encoder = _encoder(kind, machine) if machine.encoded else None
+    band = 1 if step.binary or conv.groups > 1 else max(1, BAND // machine.sums)
+    function, starts, heads = np.empty(len(taps), np.int64), [0], list[tuple[int, bool]]()
+    for start in range(0, last, band):
+        own = range(start, min(start + band, last))
+        many = [min(machine.sums, conv.outputs - i * machine.sums) for i in own]
+        bounds = np.searchsorted(block, [*own, own.stop])
+        here = slice(bounds[0], bounds[-1])
+        if step.binary:
+            part = np.repeat(*np.array([(i, b - a) for i, (a, b) in enumerate(parts(taps[here], many[0]))]).T)
+        else:
+            part = _parts(taps, bounds, many, encoder, _reads(step, kind))
+        function[here] = starts[-1] + part * len(own) + block[here] - start
+        heads += [(outputs, i > 0 and not step.binary) for i in range(int(part.max(initial=0)) + 1) for outputs in many]
+        starts.append(len(heads))
+    again = np.argsort(function, kind="stable")
+    ends = [0, *np.cumsum(np.bincount(function, minlength=len(heads))).tolist()]
+    blocks = [Block(f"{name}_{i}", ends[i], ends[i + 1], *head) for i, head in enumerate(heads)]
+    tiles = TILES if any(block.continues for block in blocks) else 1
     window = 256 * LINE if machine.lanes == 16 and kind in (f"<{LINE} x i8>", f"<{LINE // 4} x float>") else 0
-    many = min(TILES, max(1, SUMS // (machine.sums * machine.lanes * 4))) if run else TILES
-    tiles = many if any(block.continues for block in blocks) else 1
-    return Unrolled(taps, signs[places[order]], blocks, np.array(starts, np.int32), kind, window, encoder, tiles)
+    signs = conv.signs.ravel()[places[order]][again]
+    return Unrolled(taps[again], signs, blocks, np.array(starts, np.int32), kind, window, encoder, tiles, band)
 
 
-def _run(step: Product, machine: Machine) -> int:
-    """Bytes of outputs that read about the same inputs as the next ones: those of a row; 0 if there is one tile."""
-    if step.binary or step.positions <= machine.lanes:
-        return 0
-    fit = fits(step.out.shape[2], interleaved=step.out.buffer.interleaved, lanes=machine.lanes)
-    return 4 * (step.out.shape[2] if fit else machine.lanes)
+def _reads(step: Product, kind: str) -> np.ndarray:
+    """What a weight of offset 0 reads in the tiles that take turns: first and last byte of each one's vector."""
+    vector = int(kind[1:].split()[0])
+    tiles = places_of(step, vector)[0]
+    each = len(tiles) // (GROUP // step.out.buffer.interleaved)
+    tiles = tiles[: min(TILES, each) if step.alone else TILES]
+    return 4 * np.stack([tiles, tiles + vector]) - [[0], [1]]
 
 
 def _encoder(kind: str, machine: Machine) -> Encoder:
@@ -132,19 +142,21 @@ def _size(taps: np.ndarray, outputs: int, encoder: Encoder | None) -> int:
     return (4 if encoder and not encoder.wide else 6) * len(taps) + 8 * int(loads)
 
 
-def _touched(offsets: np.ndarray, run: int) -> int:
-    """Bytes of the cache lines that a row of tiles, ``run`` bytes of output, reads at ``offsets``."""
-    starts = np.unique(offsets)[:, None] + np.append(np.arange(0, run, LINE), run - 1)
-    return LINE * len(np.unique(starts // LINE))
+def _parts(
+    taps: np.ndarray, bounds: np.ndarray, outputs: list[int], encoder: Encoder | None, reads: np.ndarray
+) -> np.ndarray:
+    """The part of each tap of a band, whose blocks' taps lie between ``bounds``.
 
-
-def _parts(taps: np.ndarray, outputs: int, encoder: Encoder | None, run: int) -> list[tuple[int, int]]:
-    """Start and stop of parts of ``taps``, as long as each other, of about ``PART`` bytes of code at most.
-
-    Where ``run`` bytes of outputs read the same inputs as the next ones, a part reads about ``CACHE`` bytes at most.
+    There are as many parts as it takes so that, about, none has more than ``PART`` bytes of code in a block, and
+    the tiles that take turns read no more than ``CACHE`` bytes in one.
     """
-    many = max(-(-_size(taps, outputs, encoder) // PART), -(-_touched(taps[:, 0], run) // CACHE) if run else 0)
-    return list(pairwise(len(taps) * i // many for i in range(many + 1)))
+    own = taps[bounds[0] : bounds[-1], 0]
+    offsets = np.unique(own)
+    read = LINE * len(np.unique((offsets[:, None] + reads.ravel()) // LINE))
+    code = max(_size(taps[a:b], many, encoder) for (a, b), many in zip(pairwise(bounds), outputs, strict=True))
+    many = max(1, -(-code // PART), -(-read // CACHE))
+    cuts = offsets[[len(offsets) * i // many for i in range(1, many)]] if len(offsets) else offsets
+    return np.searchsorted(cuts, own, side="right")
 
 
 def code(layer: Unrolled) -> list[tuple[str, bytes]]:
@@ -232,60 +244,3 @@ def _made(layer: Unrolled, machine: Machine) -> bytes:
     made = store.encoded(code(layer)) if machine.encoded else store.straight(text(layer), machine)
     store.keep(layer.key, machine, made)
     return made
-
-
-def entry(f: Function, index: str) -> str:
-    """Address of function ``index`` in the table, after the next one was called into the cache.
-
-    The processor fetches instructions from its outer cache a line at a time, each when it needs it: 3 GB/s. Asked for
-    as data, in time, they come several times as fast.
-    """
-    next_one = f.at("i8", "%lists", f.i64("mul", f.i64("add", index, 1), 16))
-    code, size = f.load("ptr", next_one), f.load("i64", f.at("i8", next_one, 8))
-    with f.loop("0", size, step=LINE, partial=True) as line:
-        f.say(f"call void @llvm.prefetch.p0(ptr {f.at('i8', code, line.index)}, i32 0, i32 2, i32 1)")
-    return f.load("ptr", f.at("i8", "%lists", f.i64("mul", index, 16)))
-
-
-def kernel(f: Function, *, vector: int, sums: int, tiles: int) -> None:
-    """The loop over blocks, their parts, and tiles, ``tiles`` at a time where blocks have several parts, else all.
-
-    ``lists`` is the table of functions, ``starts`` the first function of each block.
-    """
-    kind = f"<{vector} x float>"
-    results, zero = f.do(f"alloca [{tiles * sums} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
-    f.store(kind, "zeroinitializer", zero)
-    epilogue = Epilogue(f, vector)
-
-    def inputs(tile: str) -> str:
-        return f.at("float", "%in", f.index("%in_places", tile))
-
-    def end(first: str, tile: str, own: str) -> None:
-        to = epilogue.tiles([tile])
-        with f.loop("0", smaller(f, f.i64("sub", "%outputs", first), sums)) as j:
-            output = f.i64("add", first, j.index)
-            epilogue.write([f.load(kind, f.at(kind, own, j.index))], output, to, epilogue.places(output, to))
-
-    if tiles == 1:
-        with f.loop("0", "%outputs", step=sums, partial=True) as first:
-            function = entry(f, f.do(f"sdiv i64 {first.index}, {sums}"))
-            with f.loop("0", "%tiles") as tile:
-                f.say(f"call void {function}(ptr {inputs(tile.index)}, ptr {results}, ptr {zero})")
-                end(first.index, tile.index, results)
-        return
-    with f.loop("0", "%tiles", step=tiles, partial=True) as group:
-        many = smaller(f, f.i64("sub", "%tiles", group.index), tiles)
-        with f.loop("0", "%outputs", step=sums, partial=True) as first:
-            block = f.do(f"sdiv i64 {first.index}, {sums}")
-            with f.loop(f.index("%starts", block), f.index("%starts", f.i64("add", block, 1))) as part:
-                function = entry(f, part.index)
-                with f.loop("0", many) as t:
-                    own = f.at(kind, results, f.i64("mul", t.index, sums))
-                    place = inputs(f.i64("add", group.index, t.index))
-                    f.say(f"call void {function}(ptr {place}, ptr {own}, ptr {zero})")
-            with f.loop("0", many) as t:
-                end(first.index, f.i64("add", group.index, t.index), f.at(kind, results, f.i64("mul", t.index, sums)))
-
-
-def smaller(f: Function, a: str, b: str | int) -> str:
-    return f.do(f"select i1 {f.do(f'icmp slt i64 {a}, {b}')}, i64 {a}, i64 {b}")
