@@ -27,6 +27,9 @@ class SlurmLauncher(Launcher):  # type: ignore[misc]
 
     def __call__(self, *arguments: Any) -> Any:
         """In a job: run it, as submitit's launcher does."""
+        from mpt.run.peers import meet
+
+        meet()
         from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
 
         return BaseSubmititLauncher.__call__(self, *arguments)

@@ -16,6 +16,7 @@ from mpt.errors import give_up, is_mendable
 from mpt.phases import importing
 from mpt.processes import group, is_first, is_torchrun
 from mpt.run.apart import APART, DIRECTORY, follow_parent
+from mpt.run.peers import meet
 from mpt.run.settings import FinetuneSettings, Settings
 from mpt.signals import Interrupted, cause, describe_with, unwind
 
@@ -23,6 +24,7 @@ from mpt.signals import Interrupted, cause, describe_with, unwind
 @command("mpt-train", "train")
 def train(arguments: list[str]) -> None:
     """``mpt-train model=conv6 prune=0.8 width=1.5``: one run, or with ``-m`` several."""
+    meet()
     flags, overrides = split(arguments, Settings, "mpt-train")
     check_spelling(flags, [override.removeprefix("add.") for override in overrides])
     follow_parent()
@@ -33,6 +35,7 @@ def train(arguments: list[str]) -> None:
 @command("mpt-finetune", "finetune")
 def finetune(arguments: list[str]) -> None:
     """``mpt-finetune TICKET layers=last``: train the weights of a ticket under its mask."""
+    meet()
     flags, rest = split(arguments, FinetuneSettings, "mpt-finetune")
     path, overrides = path_first("mpt-finetune TICKET [layers=last] [data=...]", _unwrap_ticket(rest))
     check_spelling(flags, overrides, FinetuneSettings, command="mpt-finetune")

@@ -1,7 +1,8 @@
-"""The processes that Lightning starts for a run on one machine, followed by the first one, which waits for them in C.
+"""The other processes of a run, followed by one that waits for them in C: in the rendezvous of training, and in NCCL.
 
-No exception reaches it there: until all have met, and in NCCL. If one of them has died, Lightning's own thread would
-end it with SIGKILL and without a word. The thread here lets it end by itself, or ends it with the reason.
+No exception reaches it there. The first process follows those that Lightning starts, or all that srun or torchrun
+started, and these follow the first one. If one of them has died, Lightning's own thread would end the first process
+with SIGKILL and without a word. The thread here lets it end by itself, or ends it with the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import NoReturn
 import lightning as L
 
 from mpt.phases import stop
-from mpt.processes import group
+from mpt.processes import group, is_first
+from mpt.run.peers import meet
 from mpt.run.settings import Settings
 from mpt.run.status import describe_interruption, failure_of_a_rank, reason, record_failure
 from mpt.signals import Interrupted, cause
@@ -30,10 +32,10 @@ _PATIENCE = 5.0  # seconds that the main thread has to notice that a process has
 
 @contextmanager
 def followed(trainer: L.Trainer, settings: Settings, directory: Path) -> Iterator[None]:
-    """In the block, in which ``trainer`` trains in ``directory``, this process ends if one that it started dies."""
-    starts = trainer.world_size > 1 and group() is None and trainer.local_rank == 0
+    """In the block, in which ``trainer`` trains in ``directory``, this process ends if one that it follows dies."""
+    follows = trainer.world_size > 1 and (group() is not None or trainer.local_rank == 0)
     over = threading.Event()
-    if starts:
+    if follows:
         about = (trainer, settings, directory, over)
         threading.Thread(target=_follow, args=about, name="children", daemon=True).start()
     try:
@@ -55,7 +57,9 @@ def _follow(trainer: L.Trainer, settings: Settings, directory: Path, over: threa
 
 
 def _end(ended: BaseException, settings: Settings, directory: Path) -> NoReturn:
-    """Record why the run has ended, say it, and end this process."""
+    """Record why the run has ended and say it, if this process speaks for the run, and end it."""
+    if group() is not None and not is_first():
+        os._exit(1)
     command = "mpt-finetune" if hasattr(settings, "ticket") else "mpt-train"
     record_failure(directory, settings, ended)
     stop()
@@ -83,7 +87,9 @@ def find_cause(error: BaseException, trainer: L.Trainer, settings: Settings, dir
 
 
 def describe_death(trainer: L.Trainer) -> str:
-    """How a process that Lightning started for the run of ``trainer`` has failed; empty if none has."""
+    """How a process that this one follows for the run of ``trainer`` has failed; empty if none has."""
+    if peers := meet():
+        return next((peers.describe_end(rank) for rank in sorted(peers.ended)), "")
     for number, process in enumerate(_processes(trainer), 2):
         if code := process.poll():
             which = f"process {number} of {trainer.world_size} of this run"
