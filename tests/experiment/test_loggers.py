@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import sys
 import threading
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -91,3 +94,52 @@ def test_wandb_that_died_of_a_signal_before_this_process_got_it_is_ended_without
     later.join()
     wandb.run.mark_preempting.assert_called_once()
     wandb.teardown.assert_called_once()  # else it would do so when this process exits, and print a traceback
+
+
+STOPPED = """
+import os, signal, sys, threading
+from pathlib import Path
+from mpt import signals
+from mpt.errors import run_command
+from mpt.experiment import loggers
+from tests.console import SMALL, compose
+
+signals._AGAIN = 0.2
+sys.argv = ["mpt-x"]
+
+def work(arguments):
+    with loggers.open_loggers(Path("run"), compose(*SMALL, "logger=wandb"), kinds=["wandb"]) as (logger,):
+        logger.log_metrics({"loss": 1.0}, step=1)
+        children = [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]
+        (core,) = [int(pid) for pid in children if Path("/proc", pid, "comm").read_text().startswith("wandb-core")]
+        me = os.getpid()
+        CASE
+
+run_command("mpt-x", work)
+"""
+SLOW = (
+    "os.kill(core, signal.SIGSTOP); threading.Timer(3, os.kill, (core, signal.SIGKILL)).start()"  # and then it is lost
+)
+LATER = "threading.Timer(1, os.kill, (me, signal.SIGTERM)).start()"
+WANDB_ENDS = {
+    "the signal comes again while W&B closes a run": f"{SLOW}; os.kill(me, signal.SIGTERM)",
+    "the signal comes while W&B closes a finished run": f"{SLOW}; {LATER}",
+    "W&B dies of the same signal": "os.killpg(0, signal.SIGTERM); signal.pause()",
+    "W&B has died of it": "os.kill(core, signal.SIGKILL); os.waitpid(core, 0); os.kill(me, signal.SIGTERM)",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", WANDB_ENDS)
+def test_a_signal_ends_a_command_with_its_sentence_alone_whatever_becomes_of_wandb(tmp_path, case):
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED.replace("CASE", WANDB_ENDS[case])],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        start_new_session=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (143, "mpt-x: interrupted: repeat the command\n")

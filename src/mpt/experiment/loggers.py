@@ -7,9 +7,10 @@ not: every run has a name and an id of its own.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -71,21 +72,17 @@ def open_loggers(
             logger = _wandb(directory, settings, job, plain(settings) if config is None else config)
             try:
                 yield [logger, *others]
+                wandb.finish(exit_code=0)
             except BaseException as error:
                 # W&B's process may have died of a signal a moment before this one gets it
                 patience = 0.0 if isinstance(error, ValueError) else 1.0
                 interrupted = isinstance(cause(error, patience=patience), Interrupted)
                 if interrupted:
-                    unwind()  # while W&B waits for its process, the signal must not come again
-                with suppress(Exception):
-                    if wandb.run is not None and interrupted:
-                        wandb.run.mark_preempting()
-                    wandb.finish(exit_code=1)
-                if interrupted:  # here, since at the end of this process W&B would print that it lost the other one
-                    with suppress(Exception, SystemExit):  # it exits with the status of its process
-                        wandb.teardown(exit_code=1)
+                    _abandon_wandb()
+                else:
+                    with suppress(Exception):
+                        wandb.finish(exit_code=1)
                 raise
-            wandb.finish(exit_code=0)
 
 
 def log_row(loggers: Sequence[Any], row: Mapping[str, Any]) -> None:
@@ -124,6 +121,21 @@ def _opened_tensorboard(directory: Path, wanted: bool) -> Iterator[list[TensorBo
         yield [logger]
     finally:
         logger.close()
+
+
+def _abandon_wandb() -> None:
+    """End W&B after a signal, of which its own process may have died; it prints nothing about that."""
+    import wandb
+
+    unwind()  # while W&B waits for its process, the signal must not come again
+    with redirect_stderr(io.StringIO()):
+        with suppress(Exception):
+            if wandb.run is not None:
+                wandb.run.mark_preempting()
+        with suppress(Exception):
+            wandb.finish(exit_code=1)
+        with suppress(Exception, SystemExit):  # now, not at the exit of this process; it exits with the other's status
+            wandb.teardown(exit_code=1)
 
 
 @contextmanager
