@@ -7,53 +7,14 @@ import signal
 import pytest
 
 from mpt.run.queue import is_cancelled, queued_runs, record_jobs
-from tests.console import command, read_result
-from tests.slurm.cluster import EPOCHS, MARKS, epochs, jobs_of, shell, start_now, until, until_queued
+from tests.console import read_result
+from tests.slurm.cluster import MARKS, epochs, jobs_of, shell, stop_in_every_way, until
 
 pytestmark = MARKS
-STOPS = {  # how SLURM stops a job that it will start again
-    "limit": ("scancel", "--signal=USR2"),
-    "requeue": ("scontrol", "requeue"),
-    "preemption": ("sbatch", "-p", "urgent", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1"),
-}
 
 
-@pytest.mark.parametrize(
-    ("stop", "logger"), [("limit", "wandb"), ("requeue", "local"), ("preemption", "[wandb,tensorboard]")]
-)
-def test_a_job_that_slurm_stops_goes_on_and_the_sweep_ends_well(tmp_path, start_sweep, whole, stop, logger):
-    (tmp_path / "hold").touch()
-    sweep = start_sweep(f"logger={logger}")
-    until(lambda: epochs(tmp_path) >= 2)
-    name, job = next(iter(jobs_of(tmp_path).items()))
-    assert shell("squeue", "-h", "-j", job, "-o", "%j", cwd=tmp_path).stdout.strip() == name
-    shell(*STOPS[stop], *([job] if stop != "preemption" else []), cwd=tmp_path)
-    until_queued(job, cwd=tmp_path)
-    assert f"queued      {name}" in command("status", "runs", cwd=tmp_path).stdout
-    start_now(job, cwd=tmp_path)
-    assert sweep.wait(200) == 0, (tmp_path / "log").read_text()
-    directory = tmp_path / "runs" / name
-    assert (directory / "ticket.safetensors").read_bytes() == whole
-    assert not list(directory.glob("hpc_ckpt*"))
-    assert len(jobs_of(tmp_path)) == 1
-    logs = "".join(path.read_text() for path in tmp_path.rglob("*_log.err"))
-    assert f"interrupted after epoch 2 of {EPOCHS}" in logs
-    assert "Traceback" not in logs
-
-
-def test_a_cancelled_job_is_interrupted_and_the_repeated_command_goes_on(tmp_path, start_sweep, whole):
-    (tmp_path / "hold").touch()
-    sweep = start_sweep()
-    until(lambda: epochs(tmp_path) >= 2)
-    (job,) = jobs_of(tmp_path).values()
-    shell("scancel", job, cwd=tmp_path)
-    assert sweep.wait(60) == 1
-    assert "its job was cancelled: the same command continues" in (tmp_path / "log").read_text()
-    assert "interrupted " in command("status", "runs", cwd=tmp_path).stdout
-    (tmp_path / "hold").unlink()
-    assert start_sweep().wait(100) == 0, (tmp_path / "log").read_text()
-    (ticket,) = tmp_path.rglob("ticket.safetensors")
-    assert ticket.read_bytes() == whole
+def test_jobs_that_slurm_stops_in_any_way_go_on_with_every_logger_and_the_sweeps_end_well(tmp_path, start_sweep, whole):
+    stop_in_every_way(tmp_path, start_sweep, whole, devices=1)
 
 
 def test_every_task_of_an_array_that_is_cancelled_at_once_is_cancelled(tmp_path, cluster):
@@ -93,6 +54,7 @@ def test_what_slurm_refuses_or_cannot_start_is_said(tmp_path, start_sweep):
     said = (tmp_path / "log").read_text()
     assert "mpt-train: SLURM refuses the job (invalid partition specified: nope" in said
     assert "Traceback" not in said
+    assert "sbatch: " not in said
 
 
 def test_a_study_of_optuna_ends_without_accounting(tmp_path, start_sweep):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console import process
+from tests.console import command, process
 
 MARKS = [
     pytest.mark.slow,
@@ -21,25 +21,42 @@ MARKS = [
 ]
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = Path(__file__).parent / "one-machine.sh"
-EPOCHS = 4
+EPOCHS = 6
 HELD = """
+import os
+import signal
 import time
 from pathlib import Path
 import mpt.backbones
 
+def die(moment):
+    if os.environ.get("SLURM_PROCID") == "1" and Path(moment).exists():
+        Path("died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
 def build(*, num_classes, in_channels, image_size, width):
+    die("die-early")
     net = mpt.backbones.mlp(num_classes=num_classes, in_channels=in_channels, image_size=image_size, width=width)
     net.steps = 0
     def wait(module, images):
         module.steps += module.training
         while module.steps > {steps} and Path("hold").exists():
             time.sleep(0.02)
+        if module.steps > {steps}:
+            die("die-late")
     net.register_forward_pre_hook(wait)
     return net
 """
-HELD_STEPS = 60  # of 23 in an epoch
+HELD_STEPS = 30  # of 23 in an epoch: each process holds in its second one
 RUN = ("model=held", "data=digits", "width=0.125", "batch=64", "trainer.accelerator=cpu")
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.partition=main")
+LOGGERS = {"runs-local": "local", "runs-others": "[wandb,tensorboard]"}  # folder of a sweep -> its loggers
+STOPS = {  # how SLURM stops jobs that it will start again; JOBS stands for their ids
+    "signal": ("scancel", "--signal=USR2", "JOBS"),
+    "requeue": ("scontrol", "requeue", "JOBS"),
+    "preemption": ("sbatch", "-p", "urgent", "-N2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 1"),
+    "limit": ("scontrol", "update", "TimeLimit=2", "JobId=JOBS"),  # SLURM looks every half a minute, and announces it
+}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +82,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def options(cluster):
-    """The options of a run that holds in its third epoch while there is a file ``hold`` in its folder."""
+    """Options of a run whose processes hold in the second epoch that they train while there is a file ``hold``."""
     return ("--config-dir", str(cluster), *RUN, f"epochs={EPOCHS}")
 
 
@@ -81,7 +98,7 @@ def whole(tmp_path_factory, options):
 @pytest.fixture
 def start_sweep(tmp_path, options, started):
     """``start_sweep(*more)``: ``mpt-train -m`` on SLURM, its output in ``log``."""
-    return lambda *more: started(tmp_path, "-m", *options, *SLURM, "runs=runs", *more)
+    return lambda *more, runs="runs": started(tmp_path, "-m", *options, *SLURM, f"runs={runs}", *more)
 
 
 def shell(*words, cwd, check=True):
@@ -105,12 +122,61 @@ def until_queued(job, *, cwd):
     until(lambda: "PENDING" in shell("squeue", "-h", "-r", "-j", job, "-o", "%T", cwd=cwd, check=False).stdout)
 
 
-def start_now(job, *, cwd):
-    """After a requeue SLURM lets two minutes pass: let the job start now."""
+def start_now(job, *, cwd, hold=False):
+    """After a requeue SLURM lets two minutes pass: let the job start now; it holds only with ``hold``."""
     until_queued(job, cwd=cwd)
-    (cwd / "hold").unlink(missing_ok=True)
-    shell("scontrol", "update", f"jobid={job}", "StartTime=now", cwd=cwd)
+    if not hold:
+        (cwd / "hold").unlink(missing_ok=True)
+    shell("scontrol", "update", f"jobid={job}", "StartTime=now", "TimeLimit=60", cwd=cwd)
 
 
-def jobs_of(folder):
-    return json.loads((folder / "runs" / "jobs.json").read_text())
+def jobs_of(folder, runs="runs"):
+    return json.loads((folder / runs / "jobs.json").read_text())
+
+
+def stop_in_every_way(folder, start, whole, *, devices):
+    """Runs with each logger are cancelled, their commands repeated, and their jobs stopped in every way of ``STOPS``.
+
+    Each try trains one epoch more. ``start(*more, runs=...)`` gives a command; ``whole`` is the uninterrupted ticket.
+    """
+    options = (f"trainer.devices={devices}", "hydra.launcher.cpus_per_task=1")  # all jobs at once on eight CPUs
+
+    def begin():
+        return [start(*options, f"logger={logger}", runs=place) for place, logger in LOGGERS.items()]
+
+    def jobs():
+        return [job for place in LOGGERS for job in jobs_of(folder, place).values()]
+
+    def held_after(epoch):
+        until(lambda: all(epochs(folder / place) >= epoch for place in LOGGERS))
+
+    (folder / "hold").touch()
+    sweeps = begin()
+    held_after(1)
+    cancelled = jobs()
+    shell("scancel", *cancelled, cwd=folder)
+    assert [sweep.wait(60) for sweep in sweeps] == [1] * len(LOGGERS), (folder / "log").read_text()
+    assert (folder / "log").read_text().count("its job was cancelled: the same command continues") == len(LOGGERS)
+    for place in LOGGERS:
+        assert "1 interrupted, 0 failed" in command("status", place, cwd=folder).stdout
+    sweeps = begin()
+    for epoch, words in enumerate(STOPS.values(), 2):
+        held_after(epoch)
+        shell(*(word.replace("JOBS", ",".join(jobs())) for word in words), cwd=folder)
+        for job in jobs():
+            until_queued(job, cwd=folder)
+        for place in LOGGERS:
+            (name,) = jobs_of(folder, place)
+            assert f"queued      {name}" in (listed := command("status", place, cwd=folder).stdout)
+            assert " 0 failed" in listed
+        for job in jobs():
+            start_now(job, cwd=folder, hold=epoch <= len(STOPS))
+    assert [sweep.wait(200) for sweep in sweeps] == [0] * len(LOGGERS), (folder / "log").read_text()
+    assert set(jobs()).isdisjoint(cancelled)
+    assert [path.read_bytes() == whole for path in folder.rglob("ticket.safetensors")] == [True] * len(LOGGERS)
+    assert not list(folder.rglob("hpc_ckpt*"))
+    for place in LOGGERS:
+        logs = "".join(path.read_text() for path in (folder / place).rglob("*_log.*"))
+        ends = [f"interrupted after epoch {epoch} of {EPOCHS}" for epoch in range(1, len(STOPS) + 2)]
+        assert [words for words in ends if words not in logs] == []
+        assert "Traceback" not in logs

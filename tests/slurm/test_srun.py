@@ -6,13 +6,14 @@ import json
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from mpt.run.claim import hold_claim
 from tests.console import COMMANDS, read_result
-from tests.slurm.cluster import EPOCHS, MARKS, epochs, jobs_of, shell, start_now, until
+from tests.slurm.cluster import EPOCHS, MARKS, epochs, jobs_of, shell, start_now, stop_in_every_way, until
 
 pytestmark = MARKS
 TASKS = Path(__file__).parent / "tasks.py"
@@ -34,7 +35,7 @@ def wait_for(job, *, cwd):
 def test_a_batch_script_that_is_told_of_its_limit_is_queued_again_and_goes_on(tmp_path, options, whole):
     (tmp_path / "hold").touch()
     job = submit(tmp_path, options, "--requeue", "--signal=USR1@60")
-    until(lambda: epochs(tmp_path) >= 2)
+    until(lambda: epochs(tmp_path) >= 1)
     shell("scancel", "--signal=USR1", job, cwd=tmp_path)
     start_now(job, cwd=tmp_path)
     until(lambda: (tmp_path / "run" / "result.json").exists() and read_result(tmp_path / "run")["status"] == "done")
@@ -47,7 +48,7 @@ def test_a_batch_script_that_is_told_of_its_limit_is_queued_again_and_goes_on(tm
 def test_a_batch_script_that_is_told_nothing_before_sigterm_is_interrupted_and_goes_on(tmp_path, options, whole):
     (tmp_path / "hold").touch()
     job = submit(tmp_path, options)
-    until(lambda: epochs(tmp_path) >= 2)
+    until(lambda: epochs(tmp_path) >= 1)
     shell("scancel", "--signal=TERM", job, cwd=tmp_path)  # as at a limit: SIGKILL is next
     assert wait_for(job, cwd=tmp_path) == 143, (tmp_path / "log").read_text()
     assert read_result(tmp_path / "run")["status"] == "interrupted"
@@ -55,7 +56,7 @@ def test_a_batch_script_that_is_told_nothing_before_sigterm_is_interrupted_and_g
     (tmp_path / "hold").unlink()
     assert wait_for(submit(tmp_path, options), cwd=tmp_path) == 0
     assert (tmp_path / "run" / "ticket.safetensors").read_bytes() == whole
-    assert f"interrupted after epoch 2 of {EPOCHS}: the same command continues" in (tmp_path / "log").read_text()
+    assert f"interrupted after epoch 1 of {EPOCHS}: the same command continues" in (tmp_path / "log").read_text()
 
 
 LAYOUTS = {"1x2": ("-N1", "--ntasks-per-node=2"), "2x1": ("-N2", "--ntasks-per-node=1")}
@@ -113,6 +114,21 @@ def _said(folder, name, *, status):
     answers = [json.loads(path.read_text()) for path in folder.glob(f"{name}.*.json")]
     assert [answer[0] for answer in answers] == [status, status], answers
     return "".join(out + err for _, out, err in answers)
+
+
+@pytest.mark.parametrize(("moment", "layout"), [("early", "1x2"), ("late", "2x1")])
+def test_a_task_of_srun_that_is_killed_ends_the_other_within_half_a_minute(tmp_path, options, moment, layout):
+    (tmp_path / f"die-{moment}").touch()
+    run = ("srun", *LAYOUTS[layout], COMMANDS / "mpt-train", *options, "hydra.run.dir=run")
+    said = shell(*run, cwd=tmp_path, check=False).stderr
+    assert time.time() - (tmp_path / "died").stat().st_mtime < 30
+    assert said.count("mpt-train: ") == said.count("process 2 of 2 of this run has ended") == 1, said
+    assert "Traceback" not in said
+
+
+def test_jobs_of_two_tasks_that_slurm_stops_in_any_way_go_on_with_every_logger(tmp_path, start_sweep, two):
+    whole = (two / "run" / "ticket.safetensors").read_bytes()
+    stop_in_every_way(tmp_path, start_sweep, whole, devices=2)
 
 
 def test_a_job_of_two_tasks_that_is_stopped_in_its_first_epoch_gives_the_ticket_of_an_uninterrupted_one(

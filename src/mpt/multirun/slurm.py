@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,8 @@ def submit(launcher: Any, runs: Sequence[Run], overrides: Sequence[Sequence[str]
         for number, override in enumerate(overrides)
     ]
     try:
-        jobs = executor.map_array(launcher, *zip(*arguments, strict=True))
+        with redirect_stderr(io.StringIO()):  # sbatch's reasons, which the error holds too
+            jobs = executor.map_array(launcher, *zip(*arguments, strict=True))
     except submitit.core.utils.FailedJobError as error:
         raise ValueError(_refusal(str(error))) from error
     record_jobs(folder, {run.directory.name: job.job_id for run, job in zip(runs, jobs, strict=True)})
