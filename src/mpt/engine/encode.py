@@ -7,7 +7,7 @@ The functions of :mod:`mpt.engine.unrolled` consist of five instructions, so tha
     vaddps   s, s, [base + offset]       an input that one output keeps
     vmovups  [sums + place], s           at the end
     lea      base, [inputs + place]      so that the offsets behind it are short
-    prefetcht1 [here + 8192]             once in 64 bytes of code
+    prefetcht1 [here + 8192]             once in 96 bytes of code
 
 and of ``vpaddb`` and ``vpsubb`` where inputs are bytes. Register 0 is ``x``, all others are sums. LLVM would need two
 more registers and 5 to 10 times as long, and its code is larger by a tenth.
@@ -29,14 +29,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mpt.engine.layout import LINE
-
 INPUTS, SUMS = 7, 6  # registers rdi and rsi, which hold the first two arguments on all systems but Windows
 BASES = (0, 1, 2, 8, 9, 10, 11)  # registers that a function may use: rax rcx rdx r8 r9 r10 r11
 GAINS = 3  # instructions from which a move of a base, seven bytes, makes code shorter
 RETURN = b"\xc3"
 LEA = PREFETCH = 7  # bytes
-AHEAD = 8192  # bytes from an instruction to the code that is fetched meanwhile
+SPACE = 96  # bytes of code with one fetch: lines come in pairs often enough
+AHEAD = 8192  # bytes from a fetch to what it fetches
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _body(taps: np.ndarray, signs: np.ndarray, function: np.ndarray, make: Encod
     made[:, width:], kept[:, width:] = plain, True
     kept[first[alone], width:] = False
     ends = np.cumsum(np.count_nonzero(kept, axis=1))
-    kept[:, :PREFETCH] = (np.diff(ends // (LINE - PREFETCH), prepend=0) > 0)[:, None]
+    kept[:, :PREFETCH] = (np.diff(ends // (SPACE - PREFETCH), prepend=0) > 0)[:, None]
     return made[kept].tobytes(), np.count_nonzero(kept, axis=1)
 
 
@@ -206,5 +205,6 @@ def _sums(make: Encoder, many: int, operation: tuple[int, int]) -> bytes:
     """Loads or stores of all sums."""
     sums = np.arange(1, many + 1)
     base, zero = np.full(many, SUMS), np.zeros(many, np.int64)
-    made, there = make.memory(operation, sums, zero, base, (sums - 1) * make.size, zero.astype(bool))
+    short = np.full(many, make.wide)  # 31 vectors are within 128 of the first
+    made, there = make.memory(operation, sums, zero, base, (sums - 1) * make.size // make.unit, short)
     return bytes(made[there])
