@@ -74,7 +74,10 @@ def test_instructions_are_those_of_the_assembler(make):
 
 @pytest.mark.skipif(not Machine.host().encoded, reason="LLVM cannot assemble x86-64 here")
 def test_code_fetches_what_follows_it_evenly():
-    taps, signs = np.stack([np.arange(4000) * 64, np.arange(4000) % 31], axis=1).astype(np.int32), np.ones(4000, np.int8)
+    taps, signs = (
+        np.stack([np.arange(4000) * 64, np.arange(4000) % 31], axis=1).astype(np.int32),
+        np.ones(4000, np.int8),
+    )
     (made,) = functions(taps, signs, [Block("f", 0, 4000, 31)], ENCODERS[1])
     fetch = assemble([f"prefetcht1 {AHEAD}(%rip)"])
     assert len(fetch) == PREFETCH

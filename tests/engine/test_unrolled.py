@@ -115,11 +115,12 @@ def test_vectors_that_begin_anew_in_each_row_need_no_copies():
     assert shifted == 3 + 2 * 2  # of the images, and two for each value between
 
 
-def test_memory_is_at_most_ten_bytes_a_kept_weight():
+@pytest.mark.parametrize(("backbone", "prune"), [("conv6", 0.8), ("cifar_resnet18", 0.95)])
+def test_memory_is_at_most_ten_bytes_a_kept_weight(backbone, prune):
     machine = Machine.host()
     if not machine.encoded:
         pytest.skip("LLVM makes unrolled code here")
-    found = ticket(mpt.backbones.conv6(width=0.5), prune=0.8)
+    found = ticket(getattr(mpt.backbones, backbone)(), prune=prune)
     made = program(fuse(trace(found.network(), shape=(3, 32, 32))), machine=machine, unroll=True)
     size = sum(len(own) for layer in made.layers for _, own in code(layer))
     assert size + len(made.data) <= 10 * found.num_kept + 64 * 1024

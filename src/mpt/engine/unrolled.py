@@ -44,6 +44,7 @@ RATE = {False: 100_000, True: 1_000_000}  # kept weights a second of LLVM, and e
 PATIENCE = 8  # seconds of building that need no announcement
 PART = 24_576  # bytes of code that stay in a cache of 32 KiB next to the kernel's own
 CACHE = 30_000  # bytes of inputs that stay in a cache of 32 KiB
+LEAST = 16  # weights of an output from which a part of its own pays
 TILES = 4  # tiles that take turns
 BAND = 528  # outputs, about, whose sums wait while other blocks take a part: 132 KiB for four tiles
 
@@ -154,7 +155,7 @@ def _parts(
     offsets = np.unique(own)
     read = LINE * len(np.unique((offsets[:, None] + reads.ravel()) // LINE))
     code = max(_size(taps[a:b], many, encoder) for (a, b), many in zip(pairwise(bounds), outputs, strict=True))
-    many = max(1, -(-code // PART), -(-read // CACHE))
+    many = max(1, -(-code // PART), min(-(-read // CACHE), len(own) // sum(outputs) // LEAST))
     cuts = offsets[[len(offsets) * i // many for i in range(1, many)]] if len(offsets) else offsets
     return np.searchsorted(cuts, own, side="right")
 
