@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from mpt.run.claim import hold_claim
-from tests.console import COMMANDS, SMALL, command, fork, read_result
+from tests.console import COMMANDS, SMALL, fork, process, read_result
 
 pytestmark = pytest.mark.slow
 RUN = [*(option for option in SMALL if not option.startswith("trainer.devices")), "hydra.run.dir=run"]
@@ -112,8 +112,8 @@ def test_a_run_that_is_wrong_is_refused_once_by_all(folder, way):
 def test_several_runs_under_torchrun_are_refused_once_and_nothing_is_made(tmp_path):
     done = []
     for rank in (0, 1):
-        about = variables("torchrun 1x2", rank=rank, port=free_port())
-        done.append(command("train", "-m", *RUN[:-1], "seed=0,1", cwd=tmp_path, check=False, environment=about))
+        with mock.patch.dict(os.environ, variables("torchrun 1x2", rank=rank, port=free_port())):
+            done.append(process("train", "-m", *RUN[:-1], "seed=0,1", cwd=tmp_path))
     assert [one.returncode for one in done] == [1, 1]
     assert "so -m cannot share them: leave out torchrun, or -m" in done[0].stderr
     assert done[1].stderr == ""

@@ -18,6 +18,7 @@ import os, sys, time
 from mpt.run import peers
 peers.PATIENCE, peers._ANSWER = 20, 0.5
 others = peers.meet()
+del os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]  # a later run may have other ones
 for line in sys.stdin:
     exec(line)
     print("did it", flush=True)

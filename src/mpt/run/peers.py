@@ -41,7 +41,7 @@ class Peers:
         self._sockets: list[socket.socket] = []  # of this process, all
         self._begin = time.monotonic()
         set_address(team)
-        self._ports = _ports(int(os.environ["MASTER_PORT"]))
+        self._address, self._ports = os.environ["MASTER_ADDR"], _ports(int(os.environ["MASTER_PORT"]))
         self._name = _name_of_run().encode() + b"\n"
         work: Callable[[], None] = self._follow
         if team.rank == 0:
@@ -67,7 +67,7 @@ class Peers:
             if time.monotonic() > self._begin + PATIENCE:
                 raise ValueError(
                     f"the {self.team.size} processes that {self.team.starter} started did not meet at "
-                    f"{os.environ['MASTER_ADDR']}:{self._ports[0]} within {PATIENCE / 60:.0f} minutes: one of them has "
+                    f"{self._address}:{self._ports[0]} within {PATIENCE / 60:.0f} minutes: one of them has "
                     "ended, and what it printed says why, or the machines do not reach each other"
                 )
             time.sleep(0.02)
@@ -144,7 +144,7 @@ class Peers:
     def _connect(self) -> socket.socket | None:
         for port in self._ports:
             with suppress(OSError):
-                connection = socket.create_connection((os.environ["MASTER_ADDR"], port), timeout=_ANSWER)
+                connection = socket.create_connection((self._address, port), timeout=_ANSWER)
                 with suppress(OSError):
                     connection.sendall(f"{self.team.rank} ".encode() + self._name)
                     if _receive(connection) == self._name:
