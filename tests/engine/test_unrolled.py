@@ -125,4 +125,4 @@ def test_memory_is_at_most_ten_bytes_a_kept_weight(backbone, prune):
     size = sum(len(own) for layer in made.layers for _, own in code(layer))
     assert size + len(made.data) <= 10 * found.num_kept + 64 * 1024
     lists = program(fuse(trace(found.network(), shape=(3, 32, 32))), machine=machine)
-    assert len(lists.data) <= 4.1 * found.num_kept + 64 * 1024
+    assert len(lists.data) <= 4.5 * found.num_kept + 64 * 1024
