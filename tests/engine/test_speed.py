@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -49,7 +50,7 @@ def test_tickets_of_one_network_share_what_torch_takes():
 
 
 def test_every_contestant_has_its_turn_in_every_round(monkeypatch):
-    monkeypatch.setattr(speed, "REST", 0)
+    monkeypatch.setattr(speed, "REST", 0.001)
     turns = []
     calls = {name: lambda name=name: (turns.append(name), time.sleep(0.02)) for name in "abc"}
     least, rounds = speed.time_in_turn(calls, seconds=0)
@@ -57,6 +58,20 @@ def test_every_contestant_has_its_turn_in_every_round(monkeypatch):
     assert rounds == speed.ROUNDS
     assert all(t >= 0.02 for t in least["wall"].values())
     assert all(t < 0.01 for t in least["cpu"].values())
+
+
+def test_a_turn_begins_when_other_threads_have_stopped_spinning():
+    ended = []
+
+    def spin():
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+        ended.append(time.perf_counter())
+
+    threading.Thread(target=spin).start()
+    speed.wait_until_idle()
+    assert ended
 
 
 def test_a_difference_is_by_the_largest_logit():

@@ -30,7 +30,9 @@ ENGINES = ("lists", "unrolled")
 LAYOUTS = ("torch", "torch channels-last")
 ROUNDS = 2  # at least
 TURN = 0.02  # seconds of a turn, about, where one call takes less
-REST = 0.03  # seconds between turns, in which another library's idle threads stop spinning
+REST = 0.03  # seconds between turns, at least
+MOST_REST = 2.0  # seconds until idle threads of other libraries have stopped spinning
+IDLE = 0.05  # of a processor that a process at rest may use
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 CHECKED = 16  # images whose logits are compared
 Calls = dict[str, Callable[[], Any]]
@@ -137,7 +139,7 @@ def time_in_turn(calls: Calls, *, seconds: float) -> tuple[dict[str, dict[str, f
         call()
     while rounds < ROUNDS or time.perf_counter() < end:
         for name, call in calls.items():
-            time.sleep(REST)
+            wait_until_idle()
             starts = {clock: now() for clock, now in CLOCKS.items()}
             for _ in range(repeats[name]):
                 call()
@@ -149,6 +151,17 @@ def time_in_turn(calls: Calls, *, seconds: float) -> tuple[dict[str, dict[str, f
             repeats = {name: max(1, round(TURN / t)) for name, t in least["wall"].items()}
         rounds += 1
     return least, rounds
+
+
+def wait_until_idle() -> None:
+    """Sleep until this process uses no processor: other libraries' threads spin for a while when they have no work."""
+    end = time.perf_counter() + MOST_REST
+    while True:
+        used, began = time.process_time(), time.perf_counter()
+        time.sleep(REST)
+        now = time.perf_counter()
+        if time.process_time() - used <= IDLE * (now - began) or now >= end:
+            return
 
 
 def circumstances() -> dict[str, Any]:
