@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mpt.theory.construct import build_ticket
-from mpt.theory.rounding import fitted, moments_of
+from mpt.theory.rounding import PASSES, fineness, fitted, moments_of
 from mpt.theory.target import prepare
 from tests.theory.networks import cnn, images, mlp
 
@@ -59,6 +59,41 @@ def test_a_row_of_few_weights_is_rounded_no_worse_than_to_the_nearest_and_near_t
         float(d @ moment @ d) for d in (built[0], (np.sign(w) * np.round(np.abs(w) / 0.016) * 0.016 - w)[0])
     )
     assert cost[within].min() - 1e-15 <= mine <= min(nearest, 4 * cost[within].min())
+
+
+def test_the_descent_is_that_of_trying_the_other_multiple_of_each_weight_in_turn():
+    generator = np.random.default_rng(2)
+    w, x = generator.normal(0, 0.1, (4, 12)), generator.random((40, 12))
+    moment = x.T @ x / len(x)
+    built = np.round(w / 0.016) * 0.016
+    for row, column in [(i, j) for _ in range(PASSES) for j in range(12) for i in range(4)]:
+        errors = {}
+        for value in (built[row, column] - 0.016, built[row, column], built[row, column] + 0.016):
+            changed = built[row] - w[row]
+            changed[column] = value - w[row, column]
+            errors[value] = changed @ moment @ changed if abs(changed[column]) <= 0.01 else np.inf
+        built[row, column] = min(errors, key=errors.__getitem__)
+    assert (fitted(w, moment, gain=0.016, accuracy=0.01) == np.rint(np.abs(built) / 0.016)).all()
+
+
+def test_no_other_fineness_of_as_many_kept_weights_adds_a_smaller_error():
+    target = prepare(cnn())
+    finer = fineness(target)
+    sizes = np.array([float(layer.weight.abs().sum()) for layer in target.layers.values()])
+    best = np.array([finer[name] for name in target.layers])
+    assert best.min() == 1 == best[sizes.argmax()]
+    for other in best * np.random.default_rng(0).uniform(0.5, 2, (500, len(best))):
+        other *= (best @ sizes) / (other @ sizes)
+        assert (other**-2.0).sum() >= (best**-2.0).sum()
+
+
+def test_a_layer_of_few_weights_is_finer_than_the_accuracy():
+    net = cnn()
+    made = build_ticket(net, accuracy=0.05, fit=images(net, 100))
+    errors, finer = made.certificate.weight_errors, fineness(made.target)
+    assert max(finer.values()) > 1.3
+    assert all(error <= 0.05 / finer[name] for name, error in errors.items())
+    assert all(error > 0.03 / finer[name] for name, error in errors.items())
 
 
 @pytest.mark.parametrize("build", [mlp, cnn])

@@ -43,6 +43,7 @@ class Job:
         failure: probability that this layer cannot be built.
         seed: of the random layers.
         moment: second moment of the layer's inputs, which ``form="binary"`` is rounded for, or None.
+        finer: how many times finer than the accuracy it is rounded then.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Job:
     failure: float
     seed: int
     moment: np.ndarray | None = None
+    finer: float = 1.0
 
     @property
     def values(self) -> np.ndarray:
@@ -61,7 +63,7 @@ class Job:
     @property
     def gain(self) -> np.float32:
         """Of the inner layer of the counting construction."""
-        return counting.gain_of(self.accuracy * (1 if self.moment is None else SHARE))
+        return counting.gain_of(self.accuracy * (1 if self.moment is None else SHARE / self.finer))
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -71,7 +73,7 @@ class Job:
             return counting.counts_of(self.values, gain=gain)
         values = matrix(self.layer)
         flat = values.reshape(len(values), -1)
-        return rows_of(fitted(flat, self.moment, gain=gain, accuracy=self.accuracy).reshape(values.shape))
+        return rows_of(fitted(flat, self.moment, gain=gain, accuracy=self.accuracy / self.finer).reshape(values.shape))
 
     def part(self, place: int) -> str:
         """Name of the random layer at ``place`` of the sequence."""

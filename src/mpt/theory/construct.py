@@ -37,7 +37,7 @@ from mpt.theory.limits import (
     describe_size,
     outermost,
 )
-from mpt.theory.rounding import moments_of
+from mpt.theory.rounding import fineness, moments_of
 from mpt.theory.target import Target, prepare
 from mpt.theory.theorems import check_shares
 from mpt.ticket.check import MAX_ARGUMENTS
@@ -99,7 +99,8 @@ def construct(
         example: a batch of inputs, for a network whose input cannot be guessed.
         fit: inputs (N, ...), as the network takes them: ``form="binary"`` takes a gain of 1.6 times the accuracy
             instead of 2, and rounds weights that two multiples are near to so that outputs there change least. The
-            certificate holds as before; about 1.25 times as many weights are kept.
+            certificate holds as before. Layers of few weights are built finer than the accuracy. About 1.3 times as
+            many weights are kept.
         progress: say on stderr how large the random network is, and count the weights on a terminal.
 
     Returns:
@@ -153,8 +154,9 @@ def build_ticket(
         pieces |= {name: 1 for name, state in seen.items() if state.nonneg}
     failure = delta / len(target.layers)
     moments = {} if fit is None else moments_of(target, check_fit(fit, form=form, shape=low.shape))
+    finer = fineness(target)
     jobs = [
-        Job(name, layer, accuracy, pieces[name], failure, seed, moments.get(name))
+        Job(name, layer, accuracy, pieces[name], failure, seed, moments.get(name), finer[name])
         for name, layer in target.layers.items()
     ]
     layers, hidden, numbers = _build(jobs, form, keep, delta, progress)

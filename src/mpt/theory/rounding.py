@@ -8,6 +8,14 @@ moment ``M = mean x x^T`` of the layer's inputs, a row of errors d = W^ - W adds
 
 to its output. From the nearest multiples, one column after the other takes the multiple that lowers it most, until a
 whole pass changes nothing: coordinate descent, as of *GPTQ* (Frantar et al. 2022), within the accuracy.
+
+A layer of few weights can be finer than the accuracy at little expense. Built f times as fine, layer i keeps
+f_i K_i signs, K_i ~ sum |w|, and adds V_i / f_i^2 to the mean square error of the outputs. If all V are alike,
+
+    sum V / f_i^2 + l sum f_i K_i    is least for    f_i = (max K / K_i)^(1/3)
+
+up to a factor that f = 1 fixes for the largest layer. No f_i K_i exceeds max K. In a classifier of 784-500-10 features
+f is about 4 for the last layer, whose errors would otherwise outweigh those of the first, for 1 sign in 20 more.
 """
 
 from __future__ import annotations
@@ -25,6 +33,12 @@ SHARE = 0.8  # of 2e: the gain with which about one weight in four has a second 
 PASSES = 8
 BATCH = 64  # images at a time
 POSITIONS = 64  # of a convolution's outputs that are counted for each image
+
+
+def fineness(target: Target) -> dict[str, float]:
+    """How many times finer than the accuracy each layer is built: f of the module's text, 1 or more."""
+    sizes = {name: float(layer.weight.abs().sum()) for name, layer in target.layers.items()}
+    return {name: (max(sizes.values()) / size) ** (1 / 3) for name, size in sizes.items()}
 
 
 def moments_of(target: Target, images: Tensor) -> dict[str, np.ndarray]:
