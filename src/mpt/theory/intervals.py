@@ -33,7 +33,8 @@ UNIT = 2.0**-51
 SAME = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
 RELU_FUNCTIONS = (F.relu, torch.relu, torch.relu_)
 MAX_POOLS, AVERAGE_POOLS = (nn.MaxPool2d, nn.AdaptiveMaxPool2d), (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
-POOL_FUNCTIONS = (F.max_pool2d, F.adaptive_max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean)
+MAX_FUNCTIONS = (F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d)
+AVERAGE_FUNCTIONS = (F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean)
 SHAPE_METHODS = ("view", "reshape", "flatten", "contiguous", "squeeze", "unsqueeze", "permute", "transpose")
 
 
@@ -132,8 +133,8 @@ class _Interpreter(fx.Interpreter):
             return relu(state)
         if function is torch.flatten:
             return state.each(lambda x: torch.flatten(x, *args[1:], **kwargs))
-        if function in POOL_FUNCTIONS:
-            slack = _slack(state) if function not in POOL_FUNCTIONS[:2] else 0.0
+        if function in (*MAX_FUNCTIONS, *AVERAGE_FUNCTIONS):
+            slack = _slack(state) if function in AVERAGE_FUNCTIONS else 0.0
             return state.each(lambda x: function(x, *args[1:], **kwargs), slack=slack)
         if function in (F.dropout, F.dropout2d):
             return state
