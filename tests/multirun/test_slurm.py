@@ -14,7 +14,7 @@ pytestmark = MARKS
 
 
 def test_jobs_that_slurm_stops_in_any_way_go_on_with_every_logger_and_the_sweeps_end_well(tmp_path, start_sweep, whole):
-    stop_in_every_way(tmp_path, start_sweep, whole, devices=1)
+    stop_in_every_way(tmp_path, start_sweep, whole, devices=1, loggers=["local", "[wandb,tensorboard]"])
 
 
 def test_every_task_of_an_array_that_is_cancelled_at_once_is_cancelled(tmp_path, cluster):

@@ -50,7 +50,6 @@ def build(*, num_classes, in_channels, image_size, width):
 HELD_STEPS = 30  # of 23 in an epoch: each process holds in its second one
 RUN = ("model=held", "data=digits", "width=0.125", "batch=64", "trainer.accelerator=cpu")
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.partition=main")
-LOGGERS = {"runs-local": "local", "runs-others": "[wandb,tensorboard]"}  # folder of a sweep -> its loggers
 STOPS = {  # how SLURM stops jobs that it will start again; JOBS stands for their ids
     "signal": ("scancel", "--signal=USR2", "JOBS"),
     "requeue": ("scontrol", "requeue", "JOBS"),
@@ -109,7 +108,7 @@ def until(condition, *, seconds=150):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
+        time.sleep(0.2)  # SLURM's commands take their time
 
 
 def epochs(folder):
@@ -134,30 +133,31 @@ def jobs_of(folder, runs="runs"):
     return json.loads((folder / runs / "jobs.json").read_text())
 
 
-def stop_in_every_way(folder, start, whole, *, devices):
-    """Runs with each logger are cancelled, their commands repeated, and their jobs stopped in every way of ``STOPS``.
+def stop_in_every_way(folder, start, whole, *, devices, loggers):
+    """Runs with these loggers are cancelled, their commands repeated, and their jobs stopped in every way of ``STOPS``.
 
     Each try trains one epoch more. ``start(*more, runs=...)`` gives a command; ``whole`` is the uninterrupted ticket.
     """
+    places = [f"runs-{number}" for number in range(len(loggers))]
     options = (f"trainer.devices={devices}", "hydra.launcher.cpus_per_task=1")  # all jobs at once on eight CPUs
 
     def begin():
-        return [start(*options, f"logger={logger}", runs=place) for place, logger in LOGGERS.items()]
+        return [start(*options, f"logger={logger}", runs=place) for place, logger in zip(places, loggers, strict=True)]
 
     def jobs():
-        return [job for place in LOGGERS for job in jobs_of(folder, place).values()]
+        return [job for place in places for job in jobs_of(folder, place).values()]
 
     def held_after(epoch):
-        until(lambda: all(epochs(folder / place) >= epoch for place in LOGGERS))
+        until(lambda: all(epochs(folder / place) >= epoch for place in places))
 
     (folder / "hold").touch()
     sweeps = begin()
     held_after(1)
     cancelled = jobs()
     shell("scancel", *cancelled, cwd=folder)
-    assert [sweep.wait(60) for sweep in sweeps] == [1] * len(LOGGERS), (folder / "log").read_text()
-    assert (folder / "log").read_text().count("its job was cancelled: the same command continues") == len(LOGGERS)
-    for place in LOGGERS:
+    assert [sweep.wait(60) for sweep in sweeps] == [1] * len(places), (folder / "log").read_text()
+    assert (folder / "log").read_text().count("its job was cancelled: the same command continues") == len(places)
+    for place in places:
         assert "1 interrupted, 0 failed" in command("status", place, cwd=folder).stdout
     sweeps = begin()
     for epoch, words in enumerate(STOPS.values(), 2):
@@ -165,17 +165,17 @@ def stop_in_every_way(folder, start, whole, *, devices):
         shell(*(word.replace("JOBS", ",".join(jobs())) for word in words), cwd=folder)
         for job in jobs():
             until_queued(job, cwd=folder)
-        for place in LOGGERS:
+        for place in places:
             (name,) = jobs_of(folder, place)
             assert f"queued      {name}" in (listed := command("status", place, cwd=folder).stdout)
             assert " 0 failed" in listed
         for job in jobs():
             start_now(job, cwd=folder, hold=epoch <= len(STOPS))
-    assert [sweep.wait(200) for sweep in sweeps] == [0] * len(LOGGERS), (folder / "log").read_text()
+    assert [sweep.wait(200) for sweep in sweeps] == [0] * len(places), (folder / "log").read_text()
     assert set(jobs()).isdisjoint(cancelled)
-    assert [path.read_bytes() == whole for path in folder.rglob("ticket.safetensors")] == [True] * len(LOGGERS)
+    assert [path.read_bytes() == whole for path in folder.rglob("ticket.safetensors")] == [True] * len(places)
     assert not list(folder.rglob("hpc_ckpt*"))
-    for place in LOGGERS:
+    for place in places:
         logs = "".join(path.read_text() for path in (folder / place).rglob("*_log.*"))
         ends = [f"interrupted after epoch {epoch} of {EPOCHS}" for epoch in range(1, len(STOPS) + 2)]
         assert [words for words in ends if words not in logs] == []

@@ -128,12 +128,13 @@ def test_a_task_of_srun_that_is_killed_ends_the_other_within_half_a_minute(tmp_p
 
 def test_jobs_of_two_tasks_that_slurm_stops_in_any_way_go_on_with_every_logger(tmp_path, start_sweep, two):
     whole = (two / "run" / "ticket.safetensors").read_bytes()
-    stop_in_every_way(tmp_path, start_sweep, whole, devices=2)
+    stop_in_every_way(tmp_path, start_sweep, whole, devices=2, loggers=["[wandb,tensorboard]"])
 
 
 def test_a_job_of_two_tasks_that_is_stopped_in_its_first_epoch_gives_the_ticket_of_an_uninterrupted_one(
     tmp_path, start_sweep, two
 ):
+    (tmp_path / "hold").touch()  # in its second epoch, if the signal comes late
     sweep = start_sweep("trainer.devices=2")
     until(lambda: list(tmp_path.glob("runs/*/config.yaml")))
     (job,) = jobs_of(tmp_path).values()
