@@ -113,3 +113,24 @@ print(share(lambda: 1))
 @pytest.mark.slow
 def test_a_process_that_does_nothing_for_a_while_is_not_taken_for_dead():
     assert run_two(SLOW) == ([["1"], ["1"]], [0, 0])
+
+
+RESTARTED = """
+import os, sys, time
+from mpt.experiment.team import share
+again = os.environ["TORCHELASTIC_RESTART_COUNT"]
+def slowly():
+    time.sleep(2)
+    return again
+sys.stdout.write(f"{again} heard {share(slowly)}\\n")
+sys.exit(again == "0")
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_torchrun_starts_again_do_not_hear_what_was_said_before():
+    options = ["--standalone", "--nproc-per-node=2", "--max-restarts=1", "--no-python"]
+    command = [sys.executable, "-m", "torch.distributed.run", *options, sys.executable, "-c", RESTARTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0 heard 0"] * 2 + ["1 heard 1"] * 2

@@ -128,4 +128,5 @@ def _store() -> Any:
             "the machines reach each other"
         ) from error
     peers.let_go()
-    return PrefixStore("mpt", store)
+    # torchrun's store outlives processes that it starts again
+    return PrefixStore(f"mpt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
