@@ -28,7 +28,7 @@ from mpt.engine.offsets import SUMS, places
 ARGUMENTS = ["scale", "shift", "lists", "starts", "weights", "in_places", "out_places", "residual_places"]
 COUNTS = ["outputs", "tiles", "chunks", "out_channel", "residual_channel", "bits"]
 PARAMETERS = ", ".join(
-    ["ptr noalias %in", "ptr noalias %out", "ptr noalias %residual"]
+    ["ptr noalias %in", "ptr noalias %out", "ptr noalias %residual", "ptr noalias %sums"]
     + [f"ptr noalias %{name}" for name in ARGUMENTS]
     + [f"i64 %{name}" for name in COUNTS]
     + ["float %floor"]
@@ -44,8 +44,12 @@ def call(
     *,
     vector: int,
     outputs: int,
+    sums: int,
 ) -> None:
-    """The call of a product kernel for the images of a step; ``numbers`` are arrays, or where they are in ``data``."""
+    """The call of a product kernel for the images of a step.
+
+    ``numbers`` are arrays, or where they are in ``data``; ``sums`` is where in ``%work`` the kernel may keep sums.
+    """
     b = step.out.buffer.interleaved
     first = f.do(f"and i64 %first, {-b}")
     last = f.do(f"lshr i64 {f.do(f'add i64 %last, {b - 1}')}, {b.bit_length() - 1}")
@@ -55,6 +59,7 @@ def call(
     numbers = {**numbers, **dict(zip(ARGUMENTS[-3:], found, strict=True))}
     pointers = [address(f, step.source, step.start, first), address(f, step.out.buffer, step.out.start, first)]
     pointers.append(address(f, step.residual.buffer, step.residual.start, first) if step.residual else "null")
+    pointers.append(f.at("i8", "%work", sums))
     starts = {name: number if isinstance(number, int) else data.put(number) for name, number in numbers.items()}
     pointers += [f.at("i8", "%data", starts[name]) if name in starts else "null" for name in ARGUMENTS]
     counts = [outputs, tiles, numbers.pop("chunks", 1), step.out.channel, step.residual.channel if step.residual else 0]

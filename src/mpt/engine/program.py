@@ -21,7 +21,7 @@ from mpt.engine import lanes as bytes_
 from mpt.engine import lists, moves, offsets, pools, unrolled, unrolled_kernel
 from mpt.engine.code import Function, Machine, Module
 from mpt.engine.graph import Node
-from mpt.engine.layout import GROUP, Copy, Pointwise, Pooling, Product, Step, vector
+from mpt.engine.layout import GROUP, LINE, Copy, Pointwise, Pooling, Product, Step, vector
 from mpt.engine.plan import plan
 from mpt.engine.unrolled import Unrolled
 
@@ -62,16 +62,16 @@ def program(nodes: Sequence[Node], *, machine: Machine, unroll: bool = False, pu
 
     Not ``public``, the entry function is for callers in the same module.
     """
-    writer = _Writer(machine, unroll=unroll)
     plans = [plan(nodes, lanes=machine.lanes, padded=unroll)]
     if any(node.shape[1:] == (1, 1) for node in nodes) and not any(node.binary for node in nodes):
         plans.append(plan(nodes, lanes=machine.lanes, padded=unroll, single=True, start=plans[0].bytes))
+    writer = _Writer(machine, unroll=unroll, memory=-(-sum(p.bytes for p in plans) // LINE) * LINE)
     names = [(writer.steps(p.first), writer.steps(p.rest)) for p in plans]
     writer.finish()
     module = writer.module
     module.functions[ENTRY] = _entry(names, math.prod(nodes[0].shape), math.prod(nodes[-1].shape), public=public)
     data = bytearray(b"".join(module.data.parts))
-    return Program(module.text(), data, writer.layers, writer.links, sum(p.bytes for p in plans))
+    return Program(module.text(), data, writer.layers, writer.links, writer.memory + writer.sums)
 
 
 @dataclass
@@ -86,8 +86,9 @@ class _Kernel:
 class _Writer:
     """Steps as calls of kernels, in a function for each part of a plan."""
 
-    def __init__(self, machine: Machine, *, unroll: bool) -> None:
+    def __init__(self, machine: Machine, *, unroll: bool, memory: int) -> None:
         self.module, self.unroll = Module(machine), unroll
+        self.memory, self.sums = memory, 0  # bytes of features, and of the sums behind them
         self.layers, self.links = list[Unrolled](), list[tuple[int, str]]()
         self.kernels: dict[tuple[object, ...], _Kernel] = {}
         self.numbers: dict[tuple[int, int, bytes], Numbers] = {}  # what each product reads, by convolution and offsets
@@ -132,12 +133,15 @@ class _Writer:
                 write, options = bytes_.unrolled_kernel, options | {"signs": conv.threshold is not None}
             else:
                 options |= {"tiles": numbers["tiles"], "band": numbers["band"]}
+                kept = unrolled_kernel.kept(sums=machine.sums, tiles=options["tiles"], band=options["band"])
+                self.sums = max(self.sums, 4 * options["vector"] * kept)
             options |= {"sums": machine.sums}
         key = (name, step.binary, *sorted(options.items()))
         kernel = self.kernels.setdefault(key, _Kernel(f"{name}{len(self.kernels)}", partial(write, **options)))
         if write is lists.kernel:
             kernel.sizes |= offsets.sizes(step, options["vector"])
-        lists.call(f, kernel.name, step, self.module.data, numbers, vector=options["vector"], outputs=outputs)
+        own = {"vector": options["vector"], "outputs": outputs, "sums": self.memory}
+        lists.call(f, kernel.name, step, self.module.data, numbers, **own)
 
     def finish(self) -> None:
         """Write the kernels of products, now that all numbers of tiles are known."""

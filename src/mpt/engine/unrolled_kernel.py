@@ -24,13 +24,19 @@ def entry(f: Function, index: str) -> str:
     return f.load("ptr", f.at("i8", "%lists", f.i64("mul", index, 16)))
 
 
+def kept(*, sums: int, tiles: int, band: int) -> int:
+    """Vectors of sums that a kernel keeps at once; too many for the stack of a small thread."""
+    return tiles * (band * sums if tiles > 1 else sums)
+
+
 def kernel(f: Function, *, vector: int, sums: int, tiles: int, band: int) -> None:
     """The loop over blocks, their parts, and tiles: all of these where blocks have one part, else ``tiles`` in turn.
 
-    ``lists`` is the table of functions, ``starts`` the first function of each band of ``band`` blocks.
+    ``lists`` is the table of functions, ``starts`` the first function of each band of ``band`` blocks. In ``sums`` is
+    room for :func:`kept` vectors.
     """
-    kind, wide = f"<{vector} x float>", band * sums if tiles > 1 else sums
-    results, zero = f.do(f"alloca [{tiles * wide} x {kind}], align 64"), f.do(f"alloca {kind}, align 64")
+    kind, wide = f"<{vector} x float>", kept(sums=sums, tiles=tiles, band=band) // tiles
+    results, zero = "%sums", f.do(f"alloca {kind}, align 64")
     f.store(kind, "zeroinitializer", zero)
     epilogue = Epilogue(f, vector)
 
