@@ -171,3 +171,13 @@ def test_the_processes_of_srun_meet_at_the_first_machine_of_their_step(monkeypat
         monkeypatch.delenv(name)
     set_address(Group("srun", 2, 1, 0))
     assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == (first, str(15_000 + 17 * 7 + 1))
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("a", "abc"), ("a", "65536"), ("a", "-1"), ("a", "0"), ("a", ""), ("", "1")]
+)
+def test_an_address_that_is_none_is_refused_before_anything_listens(monkeypatch, host, port):
+    monkeypatch.setenv("MASTER_ADDR", host)
+    monkeypatch.setenv("MASTER_PORT", port)
+    with pytest.raises(ValueError, match=r"got .* set both, or neither under srun"):
+        peers.Peers(Group("torchrun", 2, 1, 0))

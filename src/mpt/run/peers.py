@@ -41,7 +41,8 @@ class Peers:
         self._sockets: list[socket.socket] = []  # of this process, all
         self._begin = time.monotonic()
         set_address(team)
-        self._address, self._ports = os.environ["MASTER_ADDR"], _ports(int(os.environ["MASTER_PORT"]))
+        self._address, port = _address()
+        self._ports = _ports(port)
         self._name = _name_of_run().encode() + b"\n"
         work: Callable[[], None] = self._follow
         if team.rank == 0:
@@ -180,6 +181,17 @@ def set_address(team: Group) -> None:
     number = 17 * int(slurm_job() or 0) + int(os.environ.get("SLURM_STEP_ID", 0))
     os.environ.setdefault("MASTER_ADDR", first)
     os.environ.setdefault("MASTER_PORT", str(15_000 + number % 15_000))
+
+
+def _address() -> tuple[str, int]:
+    """Host and port at which the processes train together."""
+    host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(
+            "MASTER_ADDR and MASTER_PORT are where the processes of a run meet, a host and a number from 1 to 65535, "
+            f"got {host!r} and {port!r}: set both, or neither under srun"
+        )
+    return host, int(port)
 
 
 def _ports(number: int) -> list[int]:
