@@ -46,13 +46,13 @@ def port(monkeypatch):
 
 
 @contextmanager
-def started(count, port):
+def started(count, port, *, host="127.0.0.1"):
     """As many processes as torchrun would start; they are connected at the latest when they meet."""
     with ExitStack() as stack:
         processes = []
         for rank in range(count):
             variables = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": rank}
-            variables |= {"LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            variables |= {"LOCAL_RANK": rank, "MASTER_ADDR": host, "MASTER_PORT": port}
             processes.append(
                 Process(
                     [sys.executable, "-c", CODE],
@@ -131,6 +131,14 @@ def test_a_first_process_that_never_begins_is_given_up_with_a_sentence(port):
         first.kill()
         second.do(f"others._begin -= 20; {MEET}")
         assert "did not meet at 127.0.0.1:" in last_words(second)
+
+
+def test_a_first_machine_whose_name_nobody_knows_is_said_soon(port):
+    with started(2, port, host="nowhere.invalid") as (_, second):
+        second.do(f"peers.NAMES = 0; {MEET}")
+        words = last_words(second)
+    assert "is at nowhere.invalid, which" in words
+    assert words.endswith("does not know: set MASTER_ADDR to a name or an address that all its machines know")
 
 
 def test_ports_that_others_use_are_passed_by(port):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from mpt.errors import ToldElsewhereError
 from mpt.processes import Group, group, slurm_job
 
 PATIENCE = 600.0  # seconds by which the last process may begin later than the first
+NAMES = 20.0  # seconds in which the name of the first machine must be known
 _PORTS = 10  # that are tried
 _ANSWER = 5.0  # seconds that another port has to answer
 _LINE = 200  # bytes, of a line of these connections, at most
@@ -39,7 +41,7 @@ class Peers:
         self._ready: set[int] = set()  # ranks of those that have come to meet
         self._connected: dict[int, socket.socket] = {}  # rank -> connection
         self._sockets: list[socket.socket] = []  # of this process, all
-        self._begin = time.monotonic()
+        self._begin, self._is_nameless = time.monotonic(), False
         set_address(team)
         self._address, port = _address()
         self._ports = _ports(port)
@@ -65,7 +67,13 @@ class Peers:
                     self._connected[0].sendall(_READY)
                 said = True
             self.check(*others)
-            if time.monotonic() > self._begin + PATIENCE:
+            waited = time.monotonic() - self._begin
+            if self._is_nameless and waited > NAMES:
+                raise ValueError(
+                    f"the first process of this run is at {self._address}, which {socket.gethostname()} does not know: "
+                    "set MASTER_ADDR to a name or an address that all its machines know"
+                )
+            if waited > PATIENCE:
                 raise ValueError(
                     f"the {self.team.size} processes that {self.team.starter} started did not meet at "
                     f"{self._address}:{self._ports[0]} within {PATIENCE / 60:.0f} minutes: one of them has "
@@ -145,7 +153,10 @@ class Peers:
     def _connect(self) -> socket.socket | None:
         for port in self._ports:
             with suppress(OSError):
-                connection = socket.create_connection((self._address, port), timeout=_ANSWER)
+                try:
+                    connection = socket.create_connection((self._address, port), timeout=_ANSWER)
+                finally:
+                    self._is_nameless = isinstance(sys.exception(), socket.gaierror)
                 with suppress(OSError):
                     connection.sendall(f"{self.team.rank} ".encode() + self._name)
                     if _receive(connection) == self._name:
