@@ -126,7 +126,8 @@ def start_now(job, *, cwd, hold=False):
     until_queued(job, cwd=cwd)
     if not hold:
         (cwd / "hold").unlink(missing_ok=True)
-    shell("scontrol", "update", f"jobid={job}", "StartTime=now", "TimeLimit=60", cwd=cwd)
+    shell("scontrol", "update", f"jobid={job}", "TimeLimit=60", cwd=cwd)
+    shell("scontrol", "update", f"jobid={job}", "StartTime=now", cwd=cwd)
 
 
 def jobs_of(folder, runs="runs"):
