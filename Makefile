@@ -32,7 +32,7 @@ test-slurm: .venv/.installed  ## tests on a real SLURM of two virtual nodes: as 
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: SLURM's daemons need root"; \
 	elif ! unshare --mount true 2>/dev/null; then echo "skipped: mount namespaces are not allowed here"; \
 	elif ! tests/slurm/one-machine.sh install; then echo "skipped: SLURM cannot be installed here"; \
-	else MPT_SLURM=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/multirun/test_slurm.py tests/slurm; fi
+	else MPT_SLURM=1 $(BIN)/python -m pytest -n 4 --dist loadfile -m slow tests/multirun/test_slurm.py tests/slurm; fi
 
 # other Pythons: what needs no torch, in a small environment of its own
 LIGHT_TESTS := tests/run tests/analysis tests/commands/test_results.py tests/commands/test_spelling.py tests/test_files.py

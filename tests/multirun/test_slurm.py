@@ -8,13 +8,9 @@ import pytest
 
 from mpt.run.queue import is_cancelled, queued_runs, record_jobs
 from tests.console import read_result
-from tests.slurm.cluster import MARKS, epochs, jobs_of, shell, stop_in_every_way, until
+from tests.slurm.cluster import MARKS, epochs, jobs_of, shell, until
 
 pytestmark = MARKS
-
-
-def test_jobs_that_slurm_stops_in_any_way_go_on_with_every_logger_and_the_sweeps_end_well(tmp_path, start_sweep, whole):
-    stop_in_every_way(tmp_path, start_sweep, whole, devices=1, loggers=["local", "[wandb,tensorboard]"])
 
 
 def test_every_task_of_an_array_that_is_cancelled_at_once_is_cancelled(tmp_path, cluster):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console import command, process
+from tests.console import COMMANDS, command, process, read_result
 
 MARKS = [
     pytest.mark.slow,
@@ -50,6 +50,7 @@ def build(*, num_classes, in_channels, image_size, width):
 HELD_STEPS = 30  # of 23 in an epoch: each process holds in its second one
 RUN = ("model=held", "data=digits", "width=0.125", "batch=64", "trainer.accelerator=cpu")
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.partition=main")
+LAYOUTS = {"1x2": ("-N1", "--ntasks-per-node=2"), "2x1": ("-N2", "--ntasks-per-node=1")}
 STOPS = {  # how SLURM stops jobs that it will start again; JOBS stands for their ids
     "signal": ("scancel", "--signal=USR2", "JOBS"),
     "requeue": ("scontrol", "requeue", "JOBS"),
@@ -92,6 +93,15 @@ def whole(tmp_path_factory, options):
     done = process("train", *options, "hydra.run.dir=run", cwd=folder)
     assert done.returncode == 0, done.stderr
     return (folder / "run" / "ticket.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, options):
+    """The folder of a finished run of two tasks of srun on one node."""
+    folder = tmp_path_factory.mktemp("two")
+    shell("srun", *LAYOUTS["1x2"], COMMANDS / "mpt-train", *options, "hydra.run.dir=run", cwd=folder)
+    assert read_result(folder / "run")["processes"] == 2
+    return folder
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-from tests.slurm.cluster import cluster, options, start_sweep, whole  # noqa: F401
+from tests.slurm.cluster import cluster, options, start_sweep, two, whole  # noqa: F401

@@ -13,7 +13,7 @@ import pytest
 
 from mpt.run.claim import hold_claim
 from tests.console import COMMANDS, read_result
-from tests.slurm.cluster import EPOCHS, MARKS, epochs, jobs_of, shell, start_now, stop_in_every_way, until
+from tests.slurm.cluster import EPOCHS, LAYOUTS, MARKS, epochs, jobs_of, shell, start_now, until
 
 pytestmark = MARKS
 TASKS = Path(__file__).parent / "tasks.py"
@@ -57,18 +57,6 @@ def test_a_batch_script_that_is_told_nothing_before_sigterm_is_interrupted_and_g
     assert wait_for(submit(tmp_path, options), cwd=tmp_path) == 0
     assert (tmp_path / "run" / "ticket.safetensors").read_bytes() == whole
     assert f"interrupted after epoch 1 of {EPOCHS}: the same command continues" in (tmp_path / "log").read_text()
-
-
-LAYOUTS = {"1x2": ("-N1", "--ntasks-per-node=2"), "2x1": ("-N2", "--ntasks-per-node=1")}
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory, options):
-    """The folder of a finished run of two tasks of srun on one node."""
-    folder = tmp_path_factory.mktemp("two")
-    shell("srun", *LAYOUTS["1x2"], COMMANDS / "mpt-train", *options, "hydra.run.dir=run", cwd=folder)
-    assert read_result(folder / "run")["processes"] == 2
-    return folder
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -124,11 +112,6 @@ def test_a_task_of_srun_that_is_killed_ends_the_other_within_half_a_minute(tmp_p
     assert time.time() - (tmp_path / "died").stat().st_mtime < 30
     assert said.count("mpt-train: ") == said.count("process 2 of 2 of this run has ended") == 1, said
     assert "Traceback" not in said
-
-
-def test_jobs_of_two_tasks_that_slurm_stops_in_any_way_go_on_with_every_logger(tmp_path, start_sweep, two):
-    whole = (two / "run" / "ticket.safetensors").read_bytes()
-    stop_in_every_way(tmp_path, start_sweep, whole, devices=2, loggers=["[wandb,tensorboard]"])
 
 
 def test_a_job_of_two_tasks_that_is_stopped_in_its_first_epoch_gives_the_ticket_of_an_uninterrupted_one(
