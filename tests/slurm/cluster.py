@@ -132,12 +132,19 @@ def until_queued(job, *, cwd):
 
 
 def start_now(job, *, cwd, hold=False):
-    """After a requeue SLURM lets two minutes pass: let the job start now; it holds only with ``hold``."""
+    """After a requeue SLURM lets two minutes pass: let the job start now; it holds only with ``hold``.
+
+    A job that is queued again may still be ending, and SLURM sets its start once more when it has: so until it starts.
+    """
     until_queued(job, cwd=cwd)
     if not hold:
         (cwd / "hold").unlink(missing_ok=True)
-    shell("scontrol", "update", f"jobid={job}", "TimeLimit=60", cwd=cwd)
-    shell("scontrol", "update", f"jobid={job}", "StartTime=now", cwd=cwd)
+
+    def has_started():
+        shell("scontrol", "update", f"jobid={job}", "StartTime=now", "TimeLimit=60", cwd=cwd, check=False)
+        return "PENDING" not in shell("squeue", "-h", "-r", "-j", job, "-o", "%T", cwd=cwd, check=False).stdout
+
+    until(has_started)
 
 
 def jobs_of(folder, runs="runs"):
