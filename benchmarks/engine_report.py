@@ -27,8 +27,10 @@ NOTES = """\
   float32. Instructions for int8 matrices (VNNI, AMX) help the int8 models alone.
 - With binary activations and untrained batch-norm, sums of exactly 0 are ties, which float32 torch rounds to either
   sign. The engine computes them exactly, and is compared with torch in float64.
-- The figures of the Intel processor are of an earlier engine: LLVM made its unrolled code, and its inputs were cut
-  neither for lists nor for unrolled code.
+- The rows of the Intel processor at P = .5 are of an earlier engine. Its rows of one thread and of two were measured
+  minutes apart, while its speed drifted by a factor of 1.4: torch's ratio shows it. In turn in one process, two threads
+  were 1.68 to 2.00 times as fast as one with MPT-1/32 (medians of 30 rounds; Conv4, Conv6 and ResNet-18; P = .8, .9 and
+  .95; batch 64), and 1.56 to 1.87 times with MPT-1/1 (Conv4, Conv6).
 """
 Row = dict[str, Any]
 Rows = dict[tuple[Any, ...], Row]
