@@ -188,8 +188,9 @@ def test_a_ratio_below_its_goal_is_marked():
         "threads": 2,
         "batch": 64,
         "wall_ms": {"torch": 1, "torch channels-last": 2, "lists": 1, "unrolled": 1},
+        "one_thread_ms": {"torch": 4, "torch channels-last": 3, "lists": 1.5, "unrolled": 1.9},
     }
-    one = two | {"threads": 1, "wall_ms": {"torch": 4, "torch channels-last": 3, "lists": 1.5, "unrolled": 1.9}}
+    one = two | {"threads": 1, "one_thread_ms": {}}
     assert "| Conv4, P = 0.9 | 3.00 | 1.50< | 1.90 |" in engine_report.page([one, two])
 
 

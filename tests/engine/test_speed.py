@@ -37,6 +37,8 @@ def test_a_row_has_times_ratios_and_differences(threads, clock):
     assert row["rounds"] >= speed.ROUNDS
     assert row["machine"]
     assert (row["wall_ms"] == row["ms"]) == (clock == "wall")
+    both = ["torch", "torch channels-last", "lists", "unrolled"]
+    assert list(row["one_thread_ms"]) == (both if threads == 2 else [])
     assert row["versions"]["torch"] == torch.__version__
 
 

@@ -34,6 +34,7 @@ REST = 0.03  # seconds between turns, at least
 MOST_REST = 2.0  # seconds until idle threads of other libraries have stopped spinning
 IDLE = 0.02  # of a processor that a process at rest may use
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
+ALONE = ", one thread"  # of a contestant beside itself with several
 CHECKED = 16  # images whose logits are compared
 Calls = dict[str, Callable[[], Any]]
 Rivals = Callable[[nn.Module, Tensor, int], Calls]  # dense network, images (N, C, H, W), threads -> contestants
@@ -61,8 +62,9 @@ def compare_speed(
         seconds: of the rounds, about; there are two at least.
 
     Returns:
-        ``ms`` an image by ``clock``, and ``ratio`` to the faster torch, of each contestant; ``wall_ms``; ``error`` of
-        each engine, its largest difference from the logits of torch in float64, by the largest logit; ``built``,
+        ``ms`` an image by ``clock``, and ``ratio`` to the faster torch, of each contestant; ``wall_ms``;
+        ``one_thread_ms``, with several threads, of torch and the engines with one in the same rounds; ``error`` of each
+        engine, its largest difference from the logits of torch in float64, by the largest logit; ``built``,
         seconds of processor time in which each engine was made ready; ``rounds``; :func:`circumstances`.
 
     Raises:
@@ -71,6 +73,7 @@ def compare_speed(
     about = circumstances()
     with _threads_of_torch(threads), torch.no_grad():
         made = [_compiled(ticket, engines, threads=threads, image_size=image_size) for ticket in tickets]
+        alone = [_compiled(t, engines, threads=1, image_size=image_size)[0] if threads > 1 else {} for t in tickets]
         shape = next(iter(made[0][0].values())).shape
         images = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
         nets = [to_dense(ticket.network()).eval() for ticket in tickets]
@@ -82,6 +85,9 @@ def compare_speed(
         shared = list(calls)
         for i, (runs, _) in enumerate(made):
             calls |= {f"{engine} {i}": partial(run, images) for engine, run in runs.items()}
+            calls |= {f"{engine} {i}{ALONE}": partial(run, images) for engine, run in alone[i].items()}
+        if threads > 1:
+            calls |= {f"{layout}{ALONE}": partial(_in_one_thread, calls[layout]) for layout in LAYOUTS}
         least, rounds = time_in_turn(calls, seconds=seconds)
     clock = "cpu" if threads == 1 else "wall"
     case = {"batch": batch, "threads": threads, "image_size": list(shape[1:]), "clock": clock, "rounds": rounds}
@@ -91,7 +97,9 @@ def compare_speed(
         ms, wall = ({name: 1e3 * least[by][key] / batch for name, key in own.items()} for by in (clock, "wall"))
         best = min(ms[layout] for layout in LAYOUTS)
         ratio = {name: best / t for name, t in ms.items()}
-        rows.append({**case, "ms": ms, "ratio": ratio, "wall_ms": wall, "error": errors[i], "built": built, **about})
+        one = {name: 1e3 * least[clock][key + ALONE] / batch for name, key in own.items() if key + ALONE in calls}
+        times = {"ms": ms, "ratio": ratio, "wall_ms": wall, "one_thread_ms": one}
+        rows.append({**case, **times, "error": errors[i], "built": built, **about})
     return rows
 
 
@@ -124,6 +132,12 @@ def _torch_calls(dense: nn.Module, images: Tensor) -> Calls:
     """The dense network in both memory layouts."""
     swapped, last = to_dense(dense).to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
     return dict(zip(LAYOUTS, (lambda: dense(images), lambda: swapped(last)), strict=True))
+
+
+def _in_one_thread(call: Callable[[], Any]) -> None:
+    """A call of torch, which takes as many threads as are set when it begins."""
+    with _threads_of_torch(1):
+        call()
 
 
 def time_in_turn(calls: Calls, *, seconds: float) -> tuple[dict[str, dict[str, float]], int]:
