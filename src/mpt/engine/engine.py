@@ -16,8 +16,6 @@ import ctypes
 import math
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -34,6 +32,7 @@ from mpt.engine.layout import GROUP, LINE
 from mpt.engine.program import ENTRY
 from mpt.engine.recipe import Recipe
 from mpt.engine.trace import trace
+from mpt.engine.workers import Workers
 from mpt.ticket.ticket import Ticket
 
 Images = TypeVar("Images", np.ndarray, Tensor)
@@ -151,7 +150,7 @@ class Run:
         pointer = ctypes.c_void_p
         self._function = self._library.function(ENTRY, pointer, pointer, ctypes.c_int64, pointer, pointer)
         self._memory: SimpleQueue[Tensor] = SimpleQueue()
-        self._workers = ThreadPoolExecutor(threads - 1, "mpt.compile") if threads > 1 else None
+        self._workers = Workers(threads - 1) if threads > 1 else None
 
     def __repr__(self) -> str:
         sizes = [", ".join(map(str, sizes)) for sizes in (self.shape, self.outputs)]
@@ -169,21 +168,7 @@ class Run:
         if self._workers is None or len(x) < 2:
             self._compute(x, logits)
             return logits if isinstance(images, Tensor) else logits.numpy()
-        left = SimpleQueue[slice]()
-        for part in parts(len(x), self.threads):
-            left.put(part)
-
-        def work() -> None:  # who has time takes the next part: another program may hold up a thread
-            with suppress(Empty):
-                while True:
-                    part = left.get_nowait()
-                    self._compute(x[part], logits[part])
-
-        others = [self._workers.submit(work) for _ in range(min(self.threads, len(x)) - 1)]
-        work()
-        for other in others:
-            if not other.cancel():  # it has begun
-                other.result()
+        self._workers.share(lambda part: self._compute(x[part], logits[part]), parts(len(x), self.threads))
         return logits if isinstance(images, Tensor) else logits.numpy()
 
     def _checked(self, images: np.ndarray | Tensor) -> Tensor:
