@@ -129,8 +129,25 @@ def test_a_process_whose_fork_lives_on_has_ended(port):
 def test_a_first_process_that_never_begins_is_given_up_with_a_sentence(port):
     with started(2, port) as (first, second):
         first.kill()
-        second.do(f"others._begin -= 20; {MEET}")
-        assert "did not meet at 127.0.0.1:" in last_words(second)
+        second.do(f"peers.SILENCE = 0; others._begin -= 20; {MEET}")
+        lines = second.communicate(timeout=60)[1].splitlines()
+    assert lines[0] == "waiting for process 1 of 2, 0 minutes at most"
+    assert "did not meet at 127.0.0.1:" in lines[-1]
+
+
+def test_it_is_said_once_who_has_not_begun(port):
+    with started(12, port) as processes:
+        first, second, third, *rest = processes
+        for process in rest:
+            process.kill()
+        for process in (second, third):
+            process.do("while not others._connected: time.sleep(0.01)")
+            assert process.has_done()
+        for process in (first, second):
+            process.do(f"peers.SILENCE = 0; peers.PATIENCE = 1; {MEET}")
+        said = [process.communicate(timeout=60)[1].splitlines() for process in (first, second)]
+    waiting = [[line for line in lines if line.startswith("waiting")] for lines in said]
+    assert waiting == [["waiting for processes 4, 5, 6, 7, 8, 9, 10, 11 and 1 more of 12, 0 minutes at most"], []]
 
 
 def test_a_first_machine_whose_name_nobody_knows_is_said_soon(port):

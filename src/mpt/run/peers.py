@@ -24,8 +24,10 @@ from mpt.errors import ToldElsewhereError
 from mpt.processes import Group, group, slurm_job
 
 PATIENCE = 600.0  # seconds by which the last process may begin later than the first
+SILENCE = 20.0  # seconds after which it is said who has not begun
 NAMES = 20.0  # seconds in which the name of the first machine must be known
 _PORTS = 10  # that are tried
+_NAMED = 8  # processes, of those that are waited for
 _ANSWER = 5.0  # seconds that another port has to answer
 _LINE = 200  # bytes, of a line of these connections, at most
 _HERE, _READY, _GO = b"here\n", b"ready\n", b"go\n"
@@ -60,7 +62,7 @@ class Peers:
             ValueError: one of them has ended, or did not begin in time.
         """
         others = set(range(1, self.team.size)) if self.team.rank == 0 else {0}
-        said = self.team.rank == 0
+        said, is_silent = self.team.rank == 0, self.team.rank < 2
         while not others <= self._ready:
             if not said and 0 in self._connected:
                 with suppress(OSError):  # it has ended
@@ -73,6 +75,9 @@ class Peers:
                     f"the first process of this run is at {self._address}, which {socket.gethostname()} does not know: "
                     "set MASTER_ADDR to a name or an address that all its machines know"
                 )
+            if is_silent and waited > SILENCE and (missing := others - self._connected.keys()):
+                is_silent = False
+                print(self._describe_wait(sorted(missing)), file=sys.stderr, flush=True)
             if waited > PATIENCE:
                 raise ValueError(
                     f"the {self.team.size} processes that {self.team.starter} started did not meet at "
@@ -96,6 +101,13 @@ class Peers:
         """The sentence about a process that has ended."""
         which = f"process {rank + 1} of {self.team.size} of this run"
         return f"{which} has ended: what it printed says why, and the same command continues"
+
+    def _describe_wait(self, ranks: list[int]) -> str:
+        """The line about processes that have not begun."""
+        numbers = ", ".join(str(rank + 1) for rank in ranks[:_NAMED])
+        more = f" and {len(ranks) - _NAMED} more" if len(ranks) > _NAMED else ""
+        whom = f"process{'es' * (len(ranks) > 1)} {numbers}{more} of {self.team.size}"
+        return f"waiting for {whom}, {PATIENCE / 60:.0f} minutes at most"
 
     def _serve(self) -> None:
         """In the first process: accept the others, and hear of what becomes of them."""
