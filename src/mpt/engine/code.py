@@ -33,6 +33,8 @@ class Machine:
         sums: vectors of sums that the registers hold next to the values loaded.
         word: bits of an address.
         encoded: whether unrolled code is written as bytes, by :mod:`mpt.engine.encode`; else LLVM makes it.
+        space: bytes of such code with one fetch: a fetch brings one line of 64 bytes on AMD's, mostly two on Intel's.
+        fused: whether every other addition of such code is ``s = 1 x + s``: AMD's have further units for it.
     """
 
     triple: str
@@ -42,6 +44,8 @@ class Machine:
     sums: int
     word: int = 64
     encoded: bool = False
+    space: int = 96
+    fused: bool = False
 
     @classmethod
     def host(cls, *, lanes: int | None = None, encoded: bool = True) -> Machine:
@@ -60,8 +64,10 @@ class Machine:
         many = lanes == 16 or "neon" in names  # 32 registers
         triple, name = binding.get_process_triple(), binding.get_host_cpu_name()
         encoded = encoded and lanes >= 8 and triple.startswith("x86_64") and "linux" in triple
-        sums = (31 if many else 15) if encoded else (28 if many else 13)
-        return cls(triple, name, flat, lanes, sums, encoded=encoded)
+        sums, is_zen = (31 if many else 15) if encoded else (28 if many else 13), encoded and name.startswith("znver")
+        fused = is_zen and lanes == 16
+        space = 64 if is_zen else 96
+        return cls(triple, name, flat, lanes, sums - fused, encoded=encoded, space=space, fused=fused)
 
     @classmethod
     def of(cls, target: str | None = None, cpu: str | None = None) -> Machine:

@@ -1,23 +1,28 @@
 """Unrolled code as bytes of x86-64, written by NumPy: some 2,000,000 kept weights a second.
 
-The functions of :mod:`mpt.engine.unrolled` consist of five instructions, so that no compiler is needed for them::
+The functions of :mod:`mpt.engine.unrolled` consist of few instructions, so that no compiler is needed for them::
 
     vmovups  x, [base + offset]          an input that several outputs keep
     vaddps   s, s, x                     an output keeps it with +1; vsubps with -1
     vaddps   s, s, [base + offset]       an input that one output keeps
     vmovups  [sums + place], s           at the end
     lea      base, [inputs + place]      so that the offsets behind it are short
-    prefetcht1 [here + 8192]             once in 96 bytes of code
+    prefetcht1 [ahead + offset]          once in 64 or 96 bytes of code, see below
+    add      ahead, 256
 
 and of ``vpaddb`` and ``vpsubb`` where inputs are bytes. Register 0 is ``x``, all others are sums. LLVM would need two
 more registers and 5 to 10 times as long, and its code is larger by a tenth.
+
+Where additions are ``fused``, register 31 is a vector of ones, and every other addition is ``vfmadd231ps s, one, x``
+(``vfnmadd231ps`` for -1), which gives the same sum. AMD's processors compute it on units that additions leave idle.
 
 An offset takes one byte instead of four if it is a multiple of ``unit`` within ``128 unit`` of its base, where ``unit``
 is the bytes of a vector with AVX-512, else 1. There is a base for each remainder of ``unit``; a base moves where at
 least three instructions gain by it.
 
 A processor fetches the code of large layers from its outer cache a line at a time, each when it needs it. Asked for as
-data, 8 KiB ahead, the lines arrive while the additions before them run.
+data, 8 KiB ahead, the lines arrive while the additions before them run. On AMD's each line has to be asked for: code in
+memory then runs at 26 GB/s, but at 6 GB/s if one line in three is left out.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, sections 2.3 (VEX) and 2.7 (EVEX).
 """
@@ -25,41 +30,54 @@ Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-INPUTS, SUMS = 7, 6  # registers rdi and rsi, which hold the first two arguments on all systems but Windows
-BASES = (0, 1, 2, 8, 9, 10, 11)  # registers that a function may use: rax rcx rdx r8 r9 r10 r11
+INPUTS, SUMS, ONES = 7, 6, 2  # registers rdi rsi rdx, which hold the arguments on all systems but Windows
+ONE = 31  # register of a vector of ones, where additions are fused
+BASES = (2, 8, 9, 10, 11)  # registers rdx r8 r9 r10 r11, which a function may use; rax and rcx are for fetches
 GAINS = 3  # instructions from which a move of a base, seven bytes, makes code shorter
 RETURN = b"\xc3"
-LEA = PREFETCH = 7  # bytes
-SPACE = 96  # bytes of code with one fetch: lines come in pairs often enough
-AHEAD = 8192  # bytes from a fetch to what it fetches
+LEA = 7  # bytes
+FETCH = 5  # bytes of a fetch, about: three without an offset, four with one, and a move of three
+MOVE = b"\x48\x01\xc8"  # add rax, rcx
+WINDOW = 256  # bytes that offsets of one byte reach
+AHEAD = 8192  # bytes from a fetch to what it fetches, about
 
 
 @dataclass(frozen=True)
 class Operations:
-    """(prefix, opcode) of each instruction, where prefix 0, 1, 2 stand for none, 66, F3."""
+    """(prefix, opcode) of each instruction, where prefix 0, 1, 2, 5 stand for none, 66, F3, 66 0F38.
+
+    ``fused`` are those that compute ``s = 1 x + s`` and ``s = -1 x + s``.
+    """
 
     add: tuple[int, int]
     subtract: tuple[int, int]
     load: tuple[int, int]
     store: tuple[int, int]
+    fused: tuple[tuple[int, int], tuple[int, int]] | None = None
 
 
 FLOATS = Operations((0, 0x58), (0, 0x5C), (0, 0x10), (0, 0x11))  # vaddps vsubps vmovups
+FUSED = replace(FLOATS, fused=((5, 0xB8), (5, 0xBC)))  # vfmadd231ps vfnmadd231ps
 BYTES = Operations((1, 0xFC), (1, 0xF8), (2, 0x6F), (2, 0x7F))  # vpaddb vpsubb vmovdqu
 ZERO = (1, 0xEF)  # vpxor
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Instructions on vectors of ``size`` bytes, in the encoding of AVX-512 (``wide``: 32 registers) or AVX (16)."""
+    """Instructions on vectors of ``size`` bytes, in the encoding of AVX-512 (``wide``: 32 registers) or AVX (16).
+
+    One instruction in ``space`` bytes of code fetches what follows.
+    """
 
     size: int
     wide: bool
     operations: Operations
+    space: int
 
     @property
     def unit(self) -> int:
@@ -75,15 +93,17 @@ class Encoder:
         if not self.wide:
             second = (~reg & 8) << 4 | (~first & 15) << 3 | (self.size == 32) << 2 | prefix
             return np.stack([np.full_like(reg, 0xC5), second, code], axis=-1).astype(np.uint8)
-        one = (~reg & 8) << 4 | 0x60 | (~reg & 16) | 1
-        two = (~first & 15) << 3 | 4 | prefix
+        one = (~reg & 8) << 4 | 0x60 | (~reg & 16) | 1 + (prefix >> 2)
+        two = (~first & 15) << 3 | 4 | prefix & 3
         three = np.full_like(reg, (self.size // 32) << 5) | (~first & 16) >> 1
         return np.stack([np.full_like(reg, 0x62), one, two, three, code], axis=-1).astype(np.uint8)
 
-    def registers(self, operation: tuple[np.ndarray | int, np.ndarray | int], sums: np.ndarray) -> np.ndarray:
-        """``s = s + x``, (n, bytes)."""
-        last = (0xC0 | (sums & 7) << 3).astype(np.uint8)
-        return np.concatenate([self.head(operation, sums, sums), last[:, None]], axis=1)
+    def registers(
+        self, operation: tuple[np.ndarray | int, np.ndarray | int], reg: np.ndarray, first: np.ndarray
+    ) -> np.ndarray:
+        """An instruction with ``x`` as its last operand, (n, bytes)."""
+        last = (0xC0 | (reg & 7) << 3).astype(np.uint8)
+        return np.concatenate([self.head(operation, reg, first), last[:, None]], axis=1)
 
     def memory(
         self,
@@ -126,18 +146,28 @@ class Block:
 def functions(taps: np.ndarray, signs: np.ndarray, blocks: Sequence[Block], make: Encoder) -> list[bytes]:
     """The code of each of ``blocks``, whose taps follow one another; see :class:`mpt.engine.unrolled.Unrolled`."""
     sizes = [block.stop - block.start for block in blocks]
-    body, lengths = _body(taps, signs, np.repeat(np.arange(len(blocks)), sizes), make)
+    heads, tails = list[bytes](), list[bytes]()
+    one = b""
+    if make.operations.fused:
+        one = _moves(make, make.operations.load, np.array([ONE]), np.array([ONES]), np.array([0]))
+    for block in blocks:
+        loads = _sums(make, block.outputs, make.operations.load)
+        heads.append(_start(make.space) + one + (loads if block.continues else _zeros(make, block.outputs)))
+        tails.append(_sums(make, block.outputs, make.operations.store) + RETURN)
+    around = np.array([len(head) + len(tail) for head, tail in zip(heads, tails, strict=True)])
+    body, lengths = _body(taps, signs, np.repeat(np.arange(len(blocks)), sizes), around, make)
     ends = np.concatenate([[0], np.cumsum(lengths)])[np.cumsum([0, *sizes])].tolist()
-    made = []
-    for i, block in enumerate(blocks):
-        before = _sums(make, block.outputs, make.operations.load) if block.continues else _zeros(make, block.outputs)
-        after = _sums(make, block.outputs, make.operations.store)
-        made.append(before + body[ends[i] : ends[i + 1]] + after + RETURN)
-    return made
+    parts = zip(heads, pairwise(ends), tails, strict=True)
+    return [head + body[start:stop] + tail for head, (start, stop), tail in parts]
 
 
-def _body(taps: np.ndarray, signs: np.ndarray, function: np.ndarray, make: Encoder) -> tuple[bytes, np.ndarray]:
-    """The code of all taps, one after another, and the number of bytes of each."""
+def _body(
+    taps: np.ndarray, signs: np.ndarray, function: np.ndarray, around: np.ndarray, make: Encoder
+) -> tuple[bytes, np.ndarray]:
+    """The code of all taps, one after another, and the number of bytes of each.
+
+    ``around`` is how many further bytes each function has.
+    """
     if not len(taps):
         return b"", np.zeros(0, np.int64)
     offsets, sums = taps[:, 0].astype(np.int64), taps[:, 1] + 1
@@ -146,16 +176,14 @@ def _body(taps: np.ndarray, signs: np.ndarray, function: np.ndarray, make: Encod
     first = np.flatnonzero(new)
     uses = np.diff(first, append=len(taps))
     base, place, short, move = _bases(offsets[first], function[first], make.unit)
-    operations = make.operations
-    add, subtract = operations.add, operations.subtract
-    operation = add[0], np.where(signs > 0, add[1], subtract[1])
-    plain = make.registers(operation, sums)
+    load = make.operations.load
+    operation, before = _additions(signs, sums, make.operations)
+    plain = make.registers(operation, sums, before)
 
     alone = uses == 1  # loaded by the addition itself
-    code = np.where(alone, operation[1][first], operations.load[1])
-    prefix = np.where(alone, add[0], operations.load[0])
-    target = np.where(alone, sums[first], 0)
-    loads, there = make.memory((prefix, code), target, target, base, place, short)
+    prefix, code = (np.where(alone, own[first], other) for own, other in zip(operation, load, strict=True))
+    target, other = (np.where(alone, registers[first], 0) for registers in (sums, before))
+    loads, there = make.memory((prefix, code), target, other, base, place, short)
 
     moves = np.zeros((len(first), LEA), np.uint8)
     moves[:, 0], moves[:, 1] = 0x48 | (base >= 8) << 2, 0x8D
@@ -163,16 +191,60 @@ def _body(taps: np.ndarray, signs: np.ndarray, function: np.ndarray, make: Encod
     moves[:, 3:] = np.ascontiguousarray(move.astype("<i4")).view(np.uint8).reshape(-1, 4)
     moved = np.broadcast_to((move >= 0)[:, None], moves.shape)
 
-    width = PREFETCH + LEA + loads.shape[1]
+    width = LEA + loads.shape[1]
     made = np.empty((len(taps), width + plain.shape[1]), np.uint8)
     kept = np.zeros(made.shape, bool)
-    made[:, :PREFETCH] = [0x0F, 0x18, 0x15, *AHEAD.to_bytes(4, "little")]
-    made[first, PREFETCH:width], kept[first, PREFETCH:width] = np.hstack([moves, loads]), np.hstack([moved, there])
+    made[first, :width], kept[first, :width] = np.hstack([moves, loads]), np.hstack([moved, there])
     made[:, width:], kept[:, width:] = plain, True
     kept[first[alone], width:] = False
-    ends = np.cumsum(np.count_nonzero(kept, axis=1))
-    kept[:, :PREFETCH] = (np.diff(ends // (SPACE - PREFETCH), prepend=0) > 0)[:, None]
+    fetches = _fetches(np.count_nonzero(kept, axis=1), function, around, make.space)
+    made, kept = (np.hstack([a, b]) for a, b in zip(fetches, (made, kept), strict=True))
     return made[kept].tobytes(), np.count_nonzero(kept, axis=1)
+
+
+def _additions(
+    signs: np.ndarray, sums: np.ndarray, operations: Operations
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """The operation of each tap, (prefix, opcode), and its first operand; every other one is fused if any is."""
+    made = [np.where(signs > 0, a, b) for a, b in zip(operations.add, operations.subtract, strict=True)]
+    first = sums.copy()
+    if operations.fused:
+        for own, a, b in zip(made, *operations.fused, strict=True):
+            own[1::2] = np.where(signs > 0, a, b)[1::2]
+        first[1::2] = ONE
+    return (made[0], made[1]), first
+
+
+def _fetches(
+    lengths: np.ndarray, function: np.ndarray, around: np.ndarray, space: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The fetch before each tap, of ``lengths`` bytes: its longest form, (n, bytes), and which bytes it has.
+
+    A function has a fetch for each ``space`` bytes of its own, ``around`` and in its taps, evenly between these.
+    """
+    own = np.bincount(function, lengths, len(around)).astype(np.int64)
+    many = -(-(own + around) // (space - FETCH))
+    after = np.cumsum(lengths) - (np.cumsum(own) - own)[function]  # bytes of the function's taps up to this one's end
+    before, behind = (within * many[function] // own[function] for within in (after - lengths, after))
+    there = behind > before
+    number = np.cumsum(there) - 1
+    number -= (number + 1 - there)[np.searchsorted(function, function)]
+    turn = number % (WINDOW // space)
+    place = (turn - WINDOW // space // 2) * space
+    made = np.empty((len(lengths), len(MOVE) + 4), np.uint8)
+    made[:, :-4], made[:, -4:-2] = list(MOVE), [0x0F, 0x18]
+    made[:, -2], made[:, -1] = np.where(place, 0x50, 0x10), place & 255
+    kept = np.repeat(there[:, None], made.shape[1], axis=1)
+    kept[:, :-4] &= ((turn == 0) & (number > 0))[:, None]
+    kept[:, -1] &= place != 0
+    return made, kept
+
+
+def _start(space: int) -> bytes:
+    """``lea rax, [here + AHEAD]`` and ``mov ecx, step``, for fetches."""
+    step = WINDOW // space * space
+    place = AHEAD + WINDOW // space // 2 * space - LEA
+    return b"\x48\x8d\x05" + place.to_bytes(4, "little") + b"\xb9" + step.to_bytes(4, "little")
 
 
 def _bases(
@@ -204,7 +276,13 @@ def _zeros(make: Encoder, many: int) -> bytes:
 def _sums(make: Encoder, many: int, operation: tuple[int, int]) -> bytes:
     """Loads or stores of all sums."""
     sums = np.arange(1, many + 1)
-    base, zero = np.full(many, SUMS), np.zeros(many, np.int64)
-    short = np.full(many, make.wide)  # 31 vectors are within 128 of the first
-    made, there = make.memory(operation, sums, zero, base, (sums - 1) * make.size // make.unit, short)
+    return _moves(make, operation, sums, np.full(many, SUMS), sums - 1)
+
+
+def _moves(
+    make: Encoder, operation: tuple[int, int], registers: np.ndarray, base: np.ndarray, place: np.ndarray
+) -> bytes:
+    """Loads or stores of registers: the vector ``place``, one of 128, from ``base``."""
+    zero, short = np.zeros_like(registers), np.full(len(registers), make.wide)
+    made, there = make.memory(operation, registers, zero, base, place * make.size // make.unit, short)
     return bytes(made[there])

@@ -23,7 +23,7 @@ from mpt.engine.layout import LINE
 from mpt.files import DamagedError, read_sealed, write_atomically
 
 LIMIT = 2**30  # bytes of the cache: above it, the objects that were not used for the longest time are removed
-VERSION = b"10"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
+VERSION = b"11"  # of all code made here: raise it when a kernel changes, so that objects of older code are not used
 
 
 def target(machine: Machine, *, fast: bool, linked: bool = False) -> Any:

@@ -132,7 +132,7 @@ class _Writer:
             if step.binary:
                 write, options = bytes_.unrolled_kernel, options | {"signs": conv.threshold is not None}
             else:
-                options |= {"tiles": numbers["tiles"], "band": numbers["band"]}
+                options |= {"tiles": numbers["tiles"], "band": numbers["band"], "fused": machine.fused}
                 kept = unrolled_kernel.kept(sums=machine.sums, tiles=options["tiles"], band=options["band"])
                 self.sums = max(self.sums, 4 * options["vector"] * kept)
             options |= {"sums": machine.sums}

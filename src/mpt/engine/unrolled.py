@@ -1,8 +1,8 @@
 """Products as straight-line code: the mask and signs of a layer written out, without a list.
 
-A block is the code of as many outputs as the registers hold sums (31 vectors of 16 with AVX-512). It walks through its
-inputs in the order of memory: each vector of inputs is loaded once, then added to the sums of the outputs that keep it
-with +1, and subtracted from those that keep it with -1::
+A block is the code of as many outputs as the registers hold sums (30 or 31 vectors of 16 with AVX-512). It walks
+through its inputs in the order of memory: each vector of inputs is loaded once, then added to the sums of the outputs
+that keep it with +1, and subtracted from those that keep it with -1::
 
     x = load input + 1088          the offset is part of the instruction
     s3 = s3 + x                    output 3 keeps this weight, with +1
@@ -35,7 +35,7 @@ import numpy as np
 
 from mpt.engine import objects as store
 from mpt.engine.code import Machine
-from mpt.engine.encode import BYTES, FLOATS, Block, Encoder, functions
+from mpt.engine.encode import BYTES, FLOATS, FUSED, Block, Encoder, functions
 from mpt.engine.lanes import parts
 from mpt.engine.layout import GROUP, LINE, Product
 from mpt.engine.offsets import places as places_of
@@ -44,7 +44,7 @@ RATE = {False: 100_000, True: 1_000_000}  # kept weights a second of LLVM, and e
 PATIENCE = 8  # seconds of building that need no announcement
 PART = 24_576  # bytes of code that stay in a cache of 32 KiB next to the kernel's own
 CACHE = 30_000  # bytes of inputs that stay in a cache of 32 KiB
-LEAST = 16  # weights of an output from which a part of its own pays
+LEAST = 24  # weights of an output from which a part of its own pays
 TILES = 4  # tiles that take turns
 BAND = 528  # outputs, about, whose sums wait while other blocks take a part: 132 KiB for four tiles
 
@@ -134,7 +134,8 @@ def _reads(step: Product, kind: str) -> np.ndarray:
 
 def _encoder(kind: str, machine: Machine) -> Encoder:
     real, lanes = "float" in kind, int(kind[1:].split()[0])
-    return Encoder(lanes * (4 if real else 1), machine.lanes == 16, FLOATS if real else BYTES)
+    operations = (FUSED if machine.fused else FLOATS) if real else BYTES
+    return Encoder(lanes * (4 if real else 1), machine.lanes == 16, operations, machine.space)
 
 
 def _size(taps: np.ndarray, outputs: int, encoder: Encoder | None) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from mpt.engine.code import Function
 from mpt.engine.layout import LINE
 from mpt.engine.lists import Epilogue
+from mpt.engine.moves import splat
 
 
 def entry(f: Function, index: str) -> str:
@@ -29,20 +30,20 @@ def kept(*, sums: int, tiles: int, band: int) -> int:
     return tiles * (band * sums if tiles > 1 else sums)
 
 
-def kernel(f: Function, *, vector: int, sums: int, tiles: int, band: int) -> None:
+def kernel(f: Function, *, vector: int, sums: int, tiles: int, band: int, fused: bool) -> None:
     """The loop over blocks, their parts, and tiles: all of these where blocks have one part, else ``tiles`` in turn.
 
     ``lists`` is the table of functions, ``starts`` the first function of each band of ``band`` blocks. In ``sums`` is
-    room for :func:`kept` vectors.
+    room for :func:`kept` vectors. Functions are passed a vector of ones if they are ``fused``, else of zeros.
     """
     kind, wide = f"<{vector} x float>", kept(sums=sums, tiles=tiles, band=band) // tiles
-    results, zero = "%sums", f.do(f"alloca {kind}, align 64")
-    f.store(kind, "zeroinitializer", zero)
+    results, numbers = "%sums", f.do(f"alloca {kind}, align 64")
+    f.store(kind, splat(f, "float", vector, "1.0" if fused else "0.0"), numbers)
     epilogue = Epilogue(f, vector)
 
     def call(function: str, tile: str, own: str) -> None:
         place = f.at("float", "%in", f.index("%in_places", tile))
-        f.say(f"call void {function}(ptr {place}, ptr {own}, ptr {zero})")
+        f.say(f"call void {function}(ptr {place}, ptr {own}, ptr {numbers})")
 
     def end(first: str, tiles: list[str], own: list[str]) -> None:
         to = epilogue.tiles(tiles)
