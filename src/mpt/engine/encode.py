@@ -7,7 +7,7 @@ The functions of :mod:`mpt.engine.unrolled` consist of few instructions, so that
     vaddps   s, s, [base + offset]       an input that one output keeps
     vmovups  [sums + place], s           at the end
     lea      base, [inputs + place]      so that the offsets behind it are short
-    prefetcht1 [ahead + offset]          once in 64 or 96 bytes of code, see below
+    prefetcht1 [ahead + offset]          once in 64 or 96 bytes of code
     add      ahead, 256
 
 and of ``vpaddb`` and ``vpsubb`` where inputs are bytes. Register 0 is ``x``, all others are sums. LLVM would need two
@@ -15,14 +15,13 @@ more registers and 5 to 10 times as long, and its code is larger by a tenth.
 
 Where additions are ``fused``, register 31 is a vector of ones, and every other addition is ``vfmadd231ps s, one, x``
 (``vfnmadd231ps`` for -1), which gives the same sum. AMD's processors compute it on units that additions leave idle.
+With AVX2 the instruction is a byte longer and gains nothing at P = .9.
 
 An offset takes one byte instead of four if it is a multiple of ``unit`` within ``128 unit`` of its base, where ``unit``
 is the bytes of a vector with AVX-512, else 1. There is a base for each remainder of ``unit``; a base moves where at
 least three instructions gain by it.
 
-A processor fetches the code of large layers from its outer cache a line at a time, each when it needs it. Asked for as
-data, 8 KiB ahead, the lines arrive while the additions before them run. On AMD's each line has to be asked for: code in
-memory then runs at 26 GB/s, but at 6 GB/s if one line in three is left out.
+What follows is asked for by :mod:`mpt.engine.fetches`.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, sections 2.3 (VEX) and 2.7 (EVEX).
 """
@@ -35,16 +34,14 @@ from itertools import pairwise
 
 import numpy as np
 
+from mpt.engine.fetches import fetches, start
+
 INPUTS, SUMS, ONES = 7, 6, 2  # registers rdi rsi rdx, which hold the arguments on all systems but Windows
 ONE = 31  # register of a vector of ones, where additions are fused
 BASES = (2, 8, 9, 10, 11)  # registers rdx r8 r9 r10 r11, which a function may use; rax and rcx are for fetches
 GAINS = 3  # instructions from which a move of a base, seven bytes, makes code shorter
 RETURN = b"\xc3"
 LEA = 7  # bytes
-FETCH = 5  # bytes of a fetch, about: three without an offset, four with one, and a move of three
-MOVE = b"\x48\x01\xc8"  # add rax, rcx
-WINDOW = 256  # bytes that offsets of one byte reach
-AHEAD = 8192  # bytes from a fetch to what it fetches, about
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ def functions(taps: np.ndarray, signs: np.ndarray, blocks: Sequence[Block], make
         one = _moves(make, make.operations.load, np.array([ONE]), np.array([ONES]), np.array([0]))
     for block in blocks:
         loads = _sums(make, block.outputs, make.operations.load)
-        heads.append(_start(make.space) + one + (loads if block.continues else _zeros(make, block.outputs)))
+        heads.append(start(make.space) + one + (loads if block.continues else _zeros(make, block.outputs)))
         tails.append(_sums(make, block.outputs, make.operations.store) + RETURN)
     around = np.array([len(head) + len(tail) for head, tail in zip(heads, tails, strict=True)])
     body, lengths = _body(taps, signs, np.repeat(np.arange(len(blocks)), sizes), around, make)
@@ -197,8 +194,8 @@ def _body(
     made[first, :width], kept[first, :width] = np.hstack([moves, loads]), np.hstack([moved, there])
     made[:, width:], kept[:, width:] = plain, True
     kept[first[alone], width:] = False
-    fetches = _fetches(np.count_nonzero(kept, axis=1), function, around, make.space)
-    made, kept = (np.hstack([a, b]) for a, b in zip(fetches, (made, kept), strict=True))
+    asked = fetches(np.count_nonzero(kept, axis=1), function, around, make.space)
+    made, kept = (np.hstack([a, b]) for a, b in zip(asked, (made, kept), strict=True))
     return made[kept].tobytes(), np.count_nonzero(kept, axis=1)
 
 
@@ -213,38 +210,6 @@ def _additions(
             own[1::2] = np.where(signs > 0, a, b)[1::2]
         first[1::2] = ONE
     return (made[0], made[1]), first
-
-
-def _fetches(
-    lengths: np.ndarray, function: np.ndarray, around: np.ndarray, space: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The fetch before each tap, of ``lengths`` bytes: its longest form, (n, bytes), and which bytes it has.
-
-    A function has a fetch for each ``space`` bytes of its own, ``around`` and in its taps, evenly between these.
-    """
-    own = np.bincount(function, lengths, len(around)).astype(np.int64)
-    many = -(-(own + around) // (space - FETCH))
-    after = np.cumsum(lengths) - (np.cumsum(own) - own)[function]  # bytes of the function's taps up to this one's end
-    before, behind = (within * many[function] // own[function] for within in (after - lengths, after))
-    there = behind > before
-    number = np.cumsum(there) - 1
-    number -= (number + 1 - there)[np.searchsorted(function, function)]
-    turn = number % (WINDOW // space)
-    place = (turn - WINDOW // space // 2) * space
-    made = np.empty((len(lengths), len(MOVE) + 4), np.uint8)
-    made[:, :-4], made[:, -4:-2] = list(MOVE), [0x0F, 0x18]
-    made[:, -2], made[:, -1] = np.where(place, 0x50, 0x10), place & 255
-    kept = np.repeat(there[:, None], made.shape[1], axis=1)
-    kept[:, :-4] &= ((turn == 0) & (number > 0))[:, None]
-    kept[:, -1] &= place != 0
-    return made, kept
-
-
-def _start(space: int) -> bytes:
-    """``lea rax, [here + AHEAD]`` and ``mov ecx, step``, for fetches."""
-    step = WINDOW // space * space
-    place = AHEAD + WINDOW // space // 2 * space - LEA
-    return b"\x48\x8d\x05" + place.to_bytes(4, "little") + b"\xb9" + step.to_bytes(4, "little")
 
 
 def _bases(
