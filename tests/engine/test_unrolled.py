@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +96,16 @@ def test_a_block_in_parts_computes_the_same(side, batches):
     assert sum(block.continues for block in layer.blocks) >= 2
     assert all(layer.size(block) <= 1.1 * PART for block in layer.blocks)
     assert_same(compiled(net, (120, side, side), unroll=True), net, batches=batches)
+
+
+@pytest.mark.skipif(not Machine.host().encoded, reason="LLVM makes unrolled code here")
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_amds_processors_fetch_each_line_and_fuse_additions_with_avx512(lanes):
+    machine, about = Machine.host(lanes=lanes), Path("/proc/cpuinfo").read_text()
+    is_zen = "AuthenticAMD" in about and int(re.search(r"cpu family\s*: (\d+)", about)[1]) >= 23
+    assert machine.space == (64 if is_zen else 96)
+    assert machine.fused == (is_zen and machine.lanes == 16)
+    assert machine.sums + machine.fused == (31 if machine.lanes == 16 else 15)
 
 
 def test_offsets_are_short_with_avx512():

@@ -44,7 +44,7 @@ RATE = {False: 100_000, True: 1_000_000}  # kept weights a second of LLVM, and e
 PATIENCE = 8  # seconds of building that need no announcement
 PART = 24_576  # bytes of code that stay in a cache of 32 KiB next to the kernel's own
 CACHE = 30_000  # bytes of inputs that stay in a cache of 32 KiB
-LEAST = 24  # weights of an output from which a part of its own pays
+LEAST = 20  # weights of an output from which a part of its own pays
 TILES = 4  # tiles that take turns
 BAND = 528  # outputs, about, whose sums wait while other blocks take a part: 132 KiB for four tiles
 
