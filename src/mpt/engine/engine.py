@@ -50,7 +50,7 @@ def compile(
 
     Args:
         ticket: a ticket, or the path of its file.
-        unroll: write the weights out as instructions instead of reading lists of them: 1.3 to 2.5 times as fast, and
+        unroll: write the weights out as instructions instead of reading lists of them: 1.1 to 3 times as fast, and
             the first time takes a second for every 1,000,000 kept weights on x86-64 with Linux and AVX2, for every
             100,000 to 200,000 elsewhere.
         threads: how many share the images of a batch; by default as many as torch uses.
