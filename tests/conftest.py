@@ -14,6 +14,11 @@ import pytest
 HAS_TORCH = find_spec("torch") is not None  # make test-light runs without
 
 
+def pytest_collection_modifyitems(items):
+    """Tests with a time limit of their own, the longest, come first, so that none of them begins at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     if HAS_TORCH:

@@ -61,14 +61,8 @@ def test_weights_are_drawn_again_between_steps_and_the_header_says_that_signs_ar
     assert json.loads(shown)["acc"] == read_result(mine / "run")["test_acc"]
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        (),
-        pytest.param(("method.selection=global", "method.ramp=0"), marks=pytest.mark.slow),
-        pytest.param(("optim.accumulate=2",), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("method.selection=global", "method.ramp=0"), ("optim.accumulate=2",)])
 def test_an_interrupted_run_that_is_resumed_ends_in_the_same_file_to_the_byte(mine, monkeypatch, more):
     from mpt.experiment.module import TicketModule
 

@@ -111,7 +111,7 @@ def test_handlers_are_as_before_once_a_command_has_ended():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-RUN = [*[o for o in SMALL if not o.startswith(("epochs", "data.num_images"))], "data.num_images=1280", "epochs=20"]
+RUN = [*[o for o in SMALL if not o.startswith(("epochs", "data.num_images"))], "data.num_images=1280", "epochs=10"]
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_a_limit_that_nothing_announces_before_sigterm_leaves_an_interrupted_run
     log = (tmp_path / "log").read_text()
     assert (killed, process.wait(5)) == (False, 143), log
     assert re.fullmatch(
-        r"mpt-train: interrupted after epoch \d+ of 20: the same command continues", log.splitlines()[-1]
+        r"mpt-train: interrupted after epoch \d+ of 10: the same command continues", log.splitlines()[-1]
     )
     assert read_result(directory)["status"] == "interrupted"
     assert not (directory / "ticket.safetensors").exists()

@@ -27,10 +27,11 @@ SLOW = (
     "squeezenet1_0",
     "vgg11_bn",
 )
+QUICK = ("mobilenet_v3_small", "regnet_y_400mf")
 
 
 @pytest.mark.parametrize(
-    "name", [*PASSING[2:], *(pytest.param(name, marks=pytest.mark.slow) for name in (*PASSING[:2], *SLOW))]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in (*PASSING, *SLOW)]
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_torchvision_classifiers_pass_the_probe(name):

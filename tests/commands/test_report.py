@@ -95,6 +95,7 @@ def test_a_run_that_was_not_asked_for_a_page_imports_nothing_of_it(tmp_path):
     assert (tmp_path / "run" / "ticket.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_watched_page_is_served_until_somebody_interrupts(folder):
     with subprocess.Popen(
         [COMMANDS / "mpt-report", "runs", "watch=true"],

@@ -91,6 +91,7 @@ def test_construct_says_in_json_what_is_certified(folder):
     assert content["digest"] == mpt.Ticket.load(folder / "j.safetensors").digest
 
 
+@pytest.mark.slow
 def test_other_commands_take_a_constructed_ticket(folder):
     command(
         "theory", "construct", "dense.safetensors", "accuracy=0.02", "out=o.safetensors", "certify=false", cwd=folder

@@ -127,7 +127,9 @@ def test_vectors_that_begin_anew_in_each_row_need_no_copies():
     assert shifted == 3 + 2 * 2  # of the images, and two for each value between
 
 
-@pytest.mark.parametrize(("backbone", "prune"), [("conv6", 0.8), ("cifar_resnet18", 0.95)])
+@pytest.mark.parametrize(
+    ("backbone", "prune"), [("conv6", 0.8), pytest.param("cifar_resnet18", 0.95, marks=pytest.mark.slow)]
+)
 def test_memory_is_at_most_ten_bytes_a_kept_weight(backbone, prune):
     machine = Machine.host()
     if not machine.encoded:

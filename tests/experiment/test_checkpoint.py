@@ -298,6 +298,7 @@ def test_weights_that_a_method_draws_again_are_not_compared_with_those_of_the_se
     assert {"features.0.weight", "classifier.4.weight"} <= _frozen(searched).keys()
 
 
+@pytest.mark.slow
 def test_checkpoints_every_so_many_epochs_resume_from_the_last_one(tmp_path, monkeypatch):
     arguments = (*SMALL, "epochs=4", "trainer.checkpoint_every=2")
     command("train", *SMALL, "epochs=4", "hydra.run.dir=whole", cwd=tmp_path)

@@ -83,14 +83,13 @@ def test_a_teacher_changes_the_ticket_and_its_checksum_is_recorded_and_no_checkp
     assert states[0].keys() == states[1].keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         (),
-        pytest.param(
-            ("optim.averaging=ema", "optim.averaging_decay=0.9", "distill_temperature=2"), marks=pytest.mark.slow
-        ),
-        pytest.param(("optim.accumulate=2", "data.augment=augmix", "data.workers=0"), marks=pytest.mark.slow),
+        ("optim.averaging=ema", "optim.averaging_decay=0.9", "distill_temperature=2"),
+        ("optim.accumulate=2", "data.augment=augmix", "data.workers=0"),
     ],
 )
 def test_an_interrupted_run_with_a_teacher_gives_the_same_ticket_to_the_byte(folder, tmp_path, monkeypatch, overrides):

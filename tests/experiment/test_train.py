@@ -249,7 +249,7 @@ def test_global_pruning_ramps_and_only_later_epochs_count(run_here):
     assert ticket.header["method"]["selection"] == "global"
 
 
-@pytest.mark.parametrize("overrides", [CALIBRATED, [*RAMPED, "method.ramp=2"]])
+@pytest.mark.parametrize("overrides", [CALIBRATED, pytest.param([*RAMPED, "method.ramp=2"], marks=pytest.mark.slow)])
 def test_a_run_interrupted_in_an_epoch_and_repeated_has_the_same_masks_and_rows(run_here, monkeypatch, overrides):
     _, whole = run_here(*overrides, "epochs=4", directory="whole")
 
