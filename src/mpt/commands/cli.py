@@ -193,7 +193,6 @@ def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> N
 
         from mpt.files import CONF
         from mpt.run.compose import quote_text, register
-        from mpt.run.once import composed_once
 
     if is_torchrun() and _is_multirun(flags, overrides):
         raise ValueError("torchrun starts the processes of one run, so -m cannot share them: leave out torchrun, or -m")
@@ -202,7 +201,7 @@ def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> N
     # argparse wants all overrides in a row, and Lightning appends some
     sys.argv[1:] = [*flags, *quote_text(overrides, schema)]
     try:
-        with study(overrides), composed_once():
+        with study(overrides):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(_job)()
     except Interrupted as interruption:
         if interruption.signum in (signal.SIGUSR1, signal.SIGUSR2):  # as sbatch --signal announces a time limit
