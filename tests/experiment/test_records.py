@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 
 import pytest
 
 import mpt
-from mpt.experiment.records import FILE, LAYERS
-from tests.console import SMALL, command, read_result
+from mpt.experiment.records import FILE, LAYERS, replay
+from mpt.run.claim import hold_claim
+from tests.console import SMALL, command, compose, read_result
 from tests.recordings import events, offline
 
 METRICS = ("test/acc", "train/loss", "ticket/density", "ticket/flips")
@@ -87,6 +90,28 @@ def test_tensorboard_gets_a_finished_run_once(folder):
     (folder / "run" / FILE).unlink()  # as after a kill between the two: its files are replaced
     again(folder, "logger=tensorboard")
     check_events(folder / "run")
+
+
+def test_a_run_that_has_just_ended_and_notes_its_loggers_a_moment_later_is_not_recorded_again(folder):
+    again(folder, "logger=tensorboard")
+    noted = (folder / "run" / FILE).read_text()
+    (folder / "run" / FILE).unlink()
+    held = threading.Event()
+
+    def end():
+        with hold_claim(folder / "run"):
+            held.set()
+            time.sleep(0.2)
+            (folder / "run" / FILE).write_text(noted)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    held.wait()
+    settings = compose(*SMALL, "logger=tensorboard")
+    assert replay(settings, folder / "run", read_result(folder / "run")).startswith(
+        "recorded before: for TensorBoard in"
+    )
+    thread.join()
 
 
 def test_without_its_checkpoint_a_run_is_recorded_without_scores(folder):

@@ -80,22 +80,30 @@ def replay(settings: Settings, directory: Path, result: Mapping[str, Any]) -> st
     Raises:
         ValueError, OSError: a logger cannot record, or the run's files cannot be read.
     """
-    wanted = asked_for(settings.logger)
-    missing = [kind for kind in wanted if not is_recorded(kind, directory, settings.logger, result["checksum"])]
-    if missing:
-        from mpt.pages.read import ticket_facts  # which a run that trains has no use for
 
+    def lacking() -> list[str]:
+        return [kind for kind in wanted if not is_recorded(kind, directory, settings.logger, result["checksum"])]
+
+    wanted = asked_for(settings.logger)
+    if missing := lacking():
         say(f"recording the finished run {directory.name}")
         check(settings.logger)
-        with hold_claim(directory):
-            rows, ticket = read_metrics(directory), Ticket.load(directory / TICKET)
-            with open_loggers(directory, settings, kinds=missing) as loggers:
-                for row in rows:
-                    log_row(loggers, row)
-                log_end(loggers, directory, ticket, facts=ticket_facts(directory, result), result=result)
-            note_recorded(missing, directory, settings.logger, result["checksum"])
+        with hold_claim(directory, patience=10):
+            if missing := lacking():  # the run may have just ended: it notes its loggers after its result
+                _replay(settings, directory, result, missing)
     words = {kind: "recorded" if kind in missing else "recorded before:" for kind in wanted}
     return "\n".join(f"{words[kind]} {describe(kind, directory, settings.logger)}" for kind in wanted)
+
+
+def _replay(settings: Settings, directory: Path, result: Mapping[str, Any], kinds: Sequence[str]) -> None:
+    from mpt.pages.read import ticket_facts  # which a run that trains has no use for
+
+    rows, ticket = read_metrics(directory), Ticket.load(directory / TICKET)
+    with open_loggers(directory, settings, kinds=kinds) as loggers:
+        for row in rows:
+            log_row(loggers, row)
+        log_end(loggers, directory, ticket, facts=ticket_facts(directory, result), result=result)
+    note_recorded(kinds, directory, settings.logger, result["checksum"])
 
 
 def is_recorded(kind: str, directory: Path, choice: Logger, content: str) -> bool:
