@@ -49,26 +49,48 @@ sys.addaudithook(hear)
 
 def build(*, num_classes, in_channels, image_size, width):
     net = mpt.backbones.conv2(num_classes=num_classes, in_channels=in_channels, image_size=image_size, width=width)
-    def evaluate(module, images):
-        if not module.training and Path("run", "config.yaml").exists():  # after the network was tried
-            interrupt("evaluate", "")
-    net.register_forward_pre_hook(evaluate)
+    def forward(module, images):
+        if Path("run", "config.yaml").exists():  # after the network was tried
+            interrupt("train" if module.training else "evaluate", "")
+    net.register_forward_pre_hook(forward)
     return net
 """
+MOMENTS = [  # moment, file, which time
+    ("train", "", 2),  # of ten steps: in the first epoch
+    ("train", "", 15),  # in a later one
+    ("evaluate", "", 2),
+    ("write", "ticket.safetensors", 1),
+]
+OF_SLURM = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM]  # by which it announces or enforces a limit
+LOGGERS = ["local", "tensorboard", "wandb"]
 ORDERS = [  # moment, file, which time, signal, logger
-    ("evaluate", "", 1, signal.SIGTERM, "local"),
-    ("evaluate", "", 2, signal.SIGINT, "tensorboard"),
-    ("evaluate", "", 3, signal.SIGUSR2, "wandb"),
+    *(
+        (*moment, signum, LOGGERS[(row + column) % 3])
+        for row, moment in enumerate(MOMENTS)
+        for column, signum in enumerate(OF_SLURM)
+    ),
+    ("evaluate", "", 1, signal.SIGINT, "tensorboard"),
     ("write", "last.ckpt", 2, signal.SIGHUP, "wandb"),
     ("replace", "last.ckpt", 1, signal.SIGUSR1, "local"),
     ("sync", "last.ckpt", 3, signal.SIGINT, "wandb"),
-    ("write", "ticket.safetensors", 1, signal.SIGUSR2, "tensorboard"),
     ("replace", "ticket.safetensors", 1, signal.SIGTERM, "wandb"),
     ("sync", "ticket.safetensors", 1, signal.SIGHUP, "local"),
     ("write", "result.json", 1, signal.SIGINT, "local"),
     ("replace", "result.json", 1, signal.SIGUSR1, "wandb"),
     ("sync", "result.json", 1, signal.SIGTERM, "tensorboard"),
 ]
+
+
+TASK = {  # the environment of a batch script's only task, in which Lightning has ideas of its own about signals
+    "SLURM_CONF": "/dev/null",  # no scontrol of this machine may take it for its job
+    "SLURM_JOB_ID": "1",
+    "SLURM_JOB_NAME": "test",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "1",
+    "SLURM_NTASKS": "1",
+    **dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"), "0"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +102,8 @@ def signalling(tmp_path_factory):
     (folder / "signalling.py").write_text(SIGNALLING)
     options = [option for option in SMALL if not option.startswith("model")]
     options += ["model=signalling", "--config-dir", str(folder), "hydra.run.dir=run"]
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])):
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    with mock.patch.dict(os.environ, TASK, PYTHONPATH=path):
         assert start_sweep(folder, *options).wait(200) == 0, (folder / "log").read_text()
         yield options, (folder / "run" / "ticket.safetensors").read_bytes()
 
@@ -104,6 +127,7 @@ def test_a_signal_while_a_run_evaluates_or_writes_is_an_interruption_and_the_sam
     done = about[:2] == ["sync", "result.json"]
     assert ("1 done, " if done else "1 interrupted, 0 failed") in listed, listed
     assert not list(directory.rglob("*.part"))
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
     assert not left_behind(tmp_path)
     assert start_sweep(tmp_path, *options, f"logger={logger}").wait(200) == 0, (tmp_path / "log").read_text()
     assert (directory / "ticket.safetensors").read_bytes() == ticket
