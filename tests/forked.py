@@ -9,10 +9,12 @@ environment, folder, output, session and signals, and ``__main__`` is the script
 from __future__ import annotations
 
 import atexit
+import ctypes
 import importlib
 import multiprocessing
 import multiprocessing.process
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -31,21 +33,29 @@ _context.set_forkserver_preload(PRELOADED)
 class Forked:
     """A started command; the part of :class:`subprocess.Popen` that tests need."""
 
-    def __init__(self, script: Path, function: str, arguments, *, cwd: Path, out: Path, err: Path) -> None:
+    def __init__(
+        self, script: Path, function: str, arguments, *, cwd: Path, out: Path, err: Path, environment=None, mounts=None
+    ) -> None:
         """Start ``function``, as ``module:name``, as ``script *arguments`` in ``cwd``.
 
-        What it prints is added to the files ``out`` and ``err``, which may be one.
+        What it prints is added to the files ``out`` and ``err``, which may be one. ``environment`` is this process's by
+        default, and ``mounts`` the file of a namespace of mounts to enter.
         """
         self.args = [str(script), *map(str, arguments)]
         ready, says_ready = _context.Pipe(duplex=False)
-        environment = dict(os.environ) | {"OMP_NUM_THREADS": "1"}
-        about = (function, self.args, environment, str(cwd), (str(out), str(err)), says_ready)
+        environment = dict(environment or os.environ) | {"OMP_NUM_THREADS": "1"}
+        about = (function, self.args, environment, str(cwd), (str(out), str(err)), mounts, says_ready)
         self._process = _context.Process(target=_begin, args=about)
         self._process.start()
         says_ready.close()
         ready.recv()  # it leads its session: who kills the group now kills it
         ready.close()
         self.pid = self._process.pid
+
+    @property
+    def sentinel(self) -> int:
+        """What :func:`multiprocessing.connection.wait` finds ready once the command has ended."""
+        return self._process.sentinel
 
     @property
     def returncode(self) -> int | None:
@@ -66,9 +76,18 @@ class Forked:
             os.kill(self.pid, number)
 
 
-def _begin(function, argv, environment, cwd, files, says_ready):
+def run_module() -> None:
+    """``python -m MODULE ...``, where ``sys.argv`` is ``[MODULE, MODULE, ...]``."""
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+def _begin(function, argv, environment, cwd, files, mounts, says_ready):
     """In the fork: become the command."""
     os.setsid()
+    if mounts:
+        with mounts.open() as namespace:
+            assert ctypes.CDLL(None).setns(namespace.fileno(), 0) == 0
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python does

@@ -1,4 +1,7 @@
-"""A SLURM for tests, one for each file, and what stops a run of theirs at the right moment."""
+"""A SLURM for tests, one for each file, and what stops a run of theirs at the right moment.
+
+Most tasks on it are forks (:mod:`tests.slurm.forks`), as a Python that imports torch takes seconds of a processor.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,21 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.console import COMMANDS, command, process, read_result
+from mpt.commands.wandb_sync import recordings
+from tests.console import command, process, read_result
+from tests.recordings import Recording, events
+from tests.slurm.forks import forking
 
 MARKS = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),  # on a busy machine
+    pytest.mark.timeout(1800),  # on a busy machine
     pytest.mark.skipif("MPT_SLURM" not in os.environ, reason="make test-slurm runs it on a SLURM of its own"),
 ]
 REPOSITORY = Path(__file__).parents[2]
@@ -49,8 +56,13 @@ def build(*, num_classes, in_channels, image_size, width):
 """
 HELD_STEPS = 30  # of 23 in an epoch: each process holds in its second one
 RUN = ("model=held", "data=digits", "width=0.125", "batch=64", "trainer.accelerator=cpu")
+FORKED = """
+python={python} task={task}
+srun() {{ command srun "${{@/#$python/$task}}"; }}
+"""  # in a batch script of submitit: the tasks are forks
 SLURM = ("hydra/launcher=slurm", "hydra.launcher.partition=main")
 LAYOUTS = {"1x2": ("-N1", "--ntasks-per-node=2"), "2x1": ("-N2", "--ntasks-per-node=1")}
+LOGGERS = ("local", "tensorboard", "wandb")
 STOPS = {  # how SLURM stops jobs that it will start again; JOBS stands for their ids
     "signal": ("scancel", "--signal=USR2", "JOBS"),
     "requeue": ("scontrol", "requeue", "JOBS"),
@@ -72,7 +84,9 @@ def cluster():
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(REPOSITORY)])
     try:
         subprocess.run([SCRIPT, "start", folder], check=True, timeout=60)
-        yield folder
+        with forking(folder) as task:
+            (folder / "forked").write_text(FORKED.format(python=sys.executable, task=task))
+            yield folder
     finally:
         subprocess.run([SCRIPT, "stop", folder], check=False, timeout=60)
         os.environ.clear()
@@ -96,25 +110,30 @@ def whole(tmp_path_factory, options):
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, options):
+def two(tmp_path_factory, cluster, options):
     """The folder of a finished run of two tasks of srun on one node."""
     folder = tmp_path_factory.mktemp("two")
-    shell("srun", *LAYOUTS["1x2"], COMMANDS / "mpt-train", *options, "hydra.run.dir=run", cwd=folder)
+    shell("srun", *LAYOUTS["1x2"], cluster / "task", "mpt-train", *options, "hydra.run.dir=run", cwd=folder)
     assert read_result(folder / "run")["processes"] == 2
     return folder
 
 
 @pytest.fixture
-def start_sweep(tmp_path, options, started):
-    """``start_sweep(*more)``: ``mpt-train -m`` on SLURM, its output in ``log``."""
-    return lambda *more, runs="runs": started(tmp_path, "-m", *options, *SLURM, f"runs={runs}", *more)
+def start_sweep(tmp_path, cluster, options, started):
+    """``start_sweep(*more)``: ``mpt-train -m`` on SLURM, its output in ``log``; its jobs are forks unless ``fresh``."""
+
+    def start(*more, runs="runs", fresh=False):
+        setup = () if fresh else (f"hydra.launcher.setup=['. {cluster / 'forked'}']",)
+        return started(tmp_path, "-m", *options, *SLURM, *setup, f"runs={runs}", *more)
+
+    return start
 
 
 def shell(*words, cwd, check=True):
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=200, check=check)
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=600, check=check)
 
 
-def until(condition, *, seconds=150):
+def until(condition, *, seconds=400):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -126,41 +145,48 @@ def epochs(folder):
     return min((len(path.read_text().splitlines()) for path in files), default=0)
 
 
-def until_queued(job, *, cwd):
-    """Wait until the job that SLURM stopped has ended and is in the queue again."""
-    until(lambda: "PENDING" in shell("squeue", "-h", "-r", "-j", job, "-o", "%T", cwd=cwd, check=False).stdout)
+def states(jobs, *, cwd):
+    """What squeue says of each of ``jobs``."""
+    return shell("squeue", "-h", "-r", "-j", ",".join(jobs), "-o", "%T", cwd=cwd, check=False).stdout.split()
 
 
-def start_now(job, *, cwd, hold=False):
-    """After a requeue SLURM lets two minutes pass: let the job start now; it holds only with ``hold``.
+def until_queued(jobs, *, cwd):
+    """Wait until the jobs that SLURM stopped have ended and are in the queue again."""
+    until(lambda: states(jobs, cwd=cwd) == ["PENDING"] * len(jobs))
+
+
+def start_now(jobs, *, cwd, hold=False):
+    """After a requeue SLURM lets two minutes pass: let the jobs start now; they hold only with ``hold``.
 
     A job that is queued again may still be ending, and SLURM sets its start once more when it has: so until it starts.
     """
-    until_queued(job, cwd=cwd)
+    until_queued(jobs, cwd=cwd)
     if not hold:
         (cwd / "hold").unlink(missing_ok=True)
 
-    def has_started():
-        shell("scontrol", "update", f"jobid={job}", "StartTime=now", "TimeLimit=60", cwd=cwd, check=False)
-        return "PENDING" not in shell("squeue", "-h", "-r", "-j", job, "-o", "%T", cwd=cwd, check=False).stdout
+    def have_started():
+        for job in jobs:
+            shell("scontrol", "update", f"jobid={job}", "StartTime=now", "TimeLimit=60", cwd=cwd, check=False)
+        return "PENDING" not in states(jobs, cwd=cwd)
 
-    until(has_started)
+    until(have_started)
 
 
 def jobs_of(folder, runs="runs"):
     return json.loads((folder / runs / "jobs.json").read_text())
 
 
-def stop_in_every_way(folder, start, whole, *, devices, loggers):
-    """Runs with these loggers are cancelled, their commands repeated, and their jobs stopped in every way of ``STOPS``.
+def stop_in_every_way(folder, start, whole, *, devices, fresh=()):
+    """Runs, one with each of ``LOGGERS``, are cancelled, their commands repeated, their jobs stopped as in ``STOPS``.
 
     Each try trains one epoch more. ``start(*more, runs=...)`` gives a command; ``whole`` is the uninterrupted ticket.
+    The jobs of the loggers ``fresh`` are no forks.
     """
-    places = [f"runs-{number}" for number in range(len(loggers))]
+    places = [f"runs-{name}" for name in LOGGERS]
     options = (f"trainer.devices={devices}", "hydra.launcher.cpus_per_task=1")  # all jobs at once on eight CPUs
 
     def begin():
-        return [start(*options, f"logger={logger}", runs=place) for place, logger in zip(places, loggers, strict=True)]
+        return [start(*options, f"logger={name}", runs=f"runs-{name}", fresh=name in fresh) for name in LOGGERS]
 
     def jobs():
         return [job for place in places for job in jobs_of(folder, place).values()]
@@ -173,24 +199,24 @@ def stop_in_every_way(folder, start, whole, *, devices, loggers):
     held_after(1)
     cancelled = jobs()
     shell("scancel", *cancelled, cwd=folder)
-    assert [sweep.wait(60) for sweep in sweeps] == [1] * len(places), (folder / "log").read_text()
+    assert [sweep.wait(200) for sweep in sweeps] == [1] * len(places), (folder / "log").read_text()
     assert (folder / "log").read_text().count("its job was cancelled: the same command continues") == len(places)
     for place in places:
         assert "1 interrupted, 0 failed" in command("status", place, cwd=folder).stdout
     sweeps = begin()
     for epoch, words in enumerate(STOPS.values(), 2):
         held_after(epoch)
-        shell(*(word.replace("JOBS", ",".join(jobs())) for word in words), cwd=folder)
-        for job in jobs():
-            until_queued(job, cwd=folder)
+        submitted = jobs()
+        shell(*(word.replace("JOBS", ",".join(submitted)) for word in words), cwd=folder)
+        until_queued(submitted, cwd=folder)
         for place in places:
-            (name,) = jobs_of(folder, place)
-            assert f"queued      {name}" in (listed := command("status", place, cwd=folder).stdout)
+            (run,) = jobs_of(folder, place)
+            assert f"queued      {run}" in (listed := command("status", place, cwd=folder).stdout)
             assert " 0 failed" in listed
-        for job in jobs():
-            start_now(job, cwd=folder, hold=epoch <= len(STOPS))
+        start_now(submitted, cwd=folder, hold=epoch <= len(STOPS))
     assert [sweep.wait(200) for sweep in sweeps] == [0] * len(places), (folder / "log").read_text()
-    assert set(jobs()).isdisjoint(cancelled)
+    assert jobs() == submitted
+    assert set(submitted).isdisjoint(cancelled)
     assert [path.read_bytes() == whole for path in folder.rglob("ticket.safetensors")] == [True] * len(places)
     assert not list(folder.rglob("hpc_ckpt*"))
     for place in places:
@@ -198,3 +224,19 @@ def stop_in_every_way(folder, start, whole, *, devices, loggers):
         ends = [f"interrupted after epoch {epoch} of {EPOCHS}" for epoch in range(1, len(STOPS) + 2)]
         assert [words for words in ends if words not in logs] == []
         assert "Traceback" not in logs
+    check_recordings(folder / "runs-tensorboard", folder / "runs-wandb", tries=len(STOPS) + 2)
+
+
+def check_recordings(tensorboard, wandb, *, tries):
+    """Each epoch of runs of so many tries is once where it is looked for.
+
+    A try logs the epochs of earlier ones again. TensorBoard's file is made anew each time; W&B's folders are of one id,
+    and ``mpt-wandb sync`` sends the last one only.
+    """
+    steps = list(range(1, EPOCHS + 1))
+    (run,), (recorded,) = tensorboard.glob("held-*"), wandb.glob("held-*")
+    assert [value.step for value in events(run).Scalars("train/acc")] == steps
+    *_, last = folders = sorted(recorded.glob("wandb/offline-run-*"))
+    assert len(folders) == tries
+    assert set(folders) & set(recordings(wandb)) == {last}
+    assert [item["_step"] for item in Recording(last).history if "train/acc" in item] == steps

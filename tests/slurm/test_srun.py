@@ -19,9 +19,9 @@ pytestmark = MARKS
 TASKS = Path(__file__).parent / "tasks.py"
 
 
-def submit(folder, options, *more):
+def submit(folder, options, *more, command=COMMANDS / "mpt-train"):
     """Submit a batch script of one task, as docs/running.md has it; return the job's id."""
-    (folder / "job.sh").write_text(f"#!/bin/sh\nsrun {COMMANDS / 'mpt-train'} {' '.join(options)} hydra.run.dir=run\n")
+    (folder / "job.sh").write_text(f"#!/bin/sh\nsrun {command} {' '.join(options)} hydra.run.dir=run\n")
     flags = ("--parsable", "--ntasks-per-node=1", "--open-mode=append", "--output=log")
     return shell("sbatch", *flags, *more, "job.sh", cwd=folder).stdout.strip()
 
@@ -37,7 +37,7 @@ def test_a_batch_script_that_is_told_of_its_limit_is_queued_again_and_goes_on(tm
     job = submit(tmp_path, options, "--requeue", "--signal=USR1@60")
     until(lambda: epochs(tmp_path) >= 1)
     shell("scancel", "--signal=USR1", job, cwd=tmp_path)
-    start_now(job, cwd=tmp_path)
+    start_now([job], cwd=tmp_path)
     until(lambda: (tmp_path / "run" / "result.json").exists() and read_result(tmp_path / "run")["status"] == "done")
     assert (tmp_path / "run" / "ticket.safetensors").read_bytes() == whole
     assert "interrupted after epoch" in (tmp_path / "log").read_text()
@@ -45,22 +45,25 @@ def test_a_batch_script_that_is_told_of_its_limit_is_queued_again_and_goes_on(tm
     assert not list((tmp_path / "run").glob("hpc_ckpt*"))
 
 
-def test_a_batch_script_that_is_told_nothing_before_sigterm_is_interrupted_and_goes_on(tmp_path, options, whole):
+def test_a_batch_script_that_is_told_nothing_before_sigterm_is_interrupted_and_goes_on(
+    tmp_path, cluster, options, whole
+):
     (tmp_path / "hold").touch()
-    job = submit(tmp_path, options)
+    forked = f"{cluster / 'task'} mpt-train"
+    job = submit(tmp_path, options, command=forked)
     until(lambda: epochs(tmp_path) >= 1)
     shell("scancel", "--signal=TERM", job, cwd=tmp_path)  # as at a limit: SIGKILL is next
     assert wait_for(job, cwd=tmp_path) == 143, (tmp_path / "log").read_text()
     assert read_result(tmp_path / "run")["status"] == "interrupted"
     assert (tmp_path / "run" / "last.ckpt").is_file()
     (tmp_path / "hold").unlink()
-    assert wait_for(submit(tmp_path, options), cwd=tmp_path) == 0
+    assert wait_for(submit(tmp_path, options, command=forked), cwd=tmp_path) == 0
     assert (tmp_path / "run" / "ticket.safetensors").read_bytes() == whole
     assert f"interrupted after epoch 1 of {EPOCHS}: the same command continues" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_tasks_of_srun_train_one_run_wherever_they_are_and_end_together(tmp_path, options, two, layout):
+def test_the_tasks_of_srun_train_one_run_wherever_they_are_and_end_together(tmp_path, cluster, options, two, layout):
     for name in ("finished", "claimed", "damaged"):
         shutil.copytree(two / "run", tmp_path / name)
     for name in ("claimed", "damaged"):
@@ -80,7 +83,7 @@ def test_the_tasks_of_srun_train_one_run_wherever_they_are_and_end_together(tmp_
     cases = {name: [*options, f"hydra.run.dir={name}", *more] for name, more in cases.items()}
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     with hold_claim(tmp_path / "claimed"):
-        shell("srun", *LAYOUTS[layout], sys.executable, TASKS, "cases.json", cwd=tmp_path)
+        shell("srun", *LAYOUTS[layout], sys.executable, TASKS, cluster / "socket", "cases.json", cwd=tmp_path)
     assert (tmp_path / "new" / "ticket.safetensors").read_bytes() == (two / "run" / "ticket.safetensors").read_bytes()
     _said(tmp_path, "new", status=0)
     assert _said(tmp_path, "finished", status=0).count("this run is finished") == 1
@@ -99,15 +102,15 @@ def test_the_tasks_of_srun_train_one_run_wherever_they_are_and_end_together(tmp_
 
 def _said(folder, name, *, status):
     """What the tasks printed in one case, in which all ended with ``status``."""
-    answers = [json.loads(path.read_text()) for path in folder.glob(f"{name}.*.json")]
-    assert [answer[0] for answer in answers] == [status, status], answers
-    return "".join(out + err for _, out, err in answers)
+    said = "".join(path.read_text() for path in folder.glob(f"{name}.*.said"))
+    assert [int(path.read_text()) for path in folder.glob(f"{name}.*.status")] == [status, status], said
+    return said
 
 
 @pytest.mark.parametrize(("moment", "layout"), [("early", "1x2"), ("late", "2x1")])
-def test_a_task_of_srun_that_is_killed_ends_the_other_within_half_a_minute(tmp_path, options, moment, layout):
+def test_a_task_of_srun_that_is_killed_ends_the_other_within_half_a_minute(tmp_path, cluster, options, moment, layout):
     (tmp_path / f"die-{moment}").touch()
-    run = ("srun", *LAYOUTS[layout], COMMANDS / "mpt-train", *options, "hydra.run.dir=run")
+    run = ("srun", *LAYOUTS[layout], cluster / "task", "mpt-train", *options, "hydra.run.dir=run")
     said = shell(*run, cwd=tmp_path, check=False).stderr
     assert time.time() - (tmp_path / "died").stat().st_mtime < 30
     assert said.count("mpt-train: ") == said.count("process 2 of 2 of this run has ended") == 1, said
@@ -118,11 +121,11 @@ def test_a_job_of_two_tasks_that_is_stopped_in_its_first_epoch_gives_the_ticket_
     tmp_path, start_sweep, two
 ):
     (tmp_path / "hold").touch()  # in its second epoch, if the signal comes late
-    sweep = start_sweep("trainer.devices=2")
+    sweep = start_sweep("trainer.devices=2", fresh=True)
     until(lambda: list(tmp_path.glob("runs/*/config.yaml")))
     (job,) = jobs_of(tmp_path).values()
     shell("scancel", "--signal=USR2", job, cwd=tmp_path)
-    start_now(job, cwd=tmp_path)
+    start_now([job], cwd=tmp_path)
     assert sweep.wait(200) == 0, (tmp_path / "log").read_text()
     (ticket,) = tmp_path.glob("runs/*/ticket.safetensors")
     assert ticket.read_bytes() == (two / "run" / "ticket.safetensors").read_bytes()
