@@ -81,6 +81,7 @@ def cluster():
     (folder / "model" / "held.yaml").write_text("name: held\ntarget: held.build\n")
     (folder / "held.py").write_text(HELD.format(steps=HELD_STEPS))
     os.environ |= {"SLURM_CONF": str(folder / "slurm.conf"), "OMP_NUM_THREADS": "1", "PORT": port}
+    os.environ["JOB"] = str(1 + 100 * (os.getpid() % 600))  # or jobs of two clusters on this machine meet each other
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(REPOSITORY)])
     try:
         subprocess.run([SCRIPT, "start", folder], check=True, timeout=60)

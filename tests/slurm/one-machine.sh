@@ -7,7 +7,8 @@
 #   one-machine.sh stop DIR     cancels all jobs and ends the daemons
 #
 # Partitions: main, and urgent, whose jobs preempt those of main by requeueing them. No accounting, so no sacct.
-# CPUS=4 is what each node claims to have, PORT=17817 the first of three ports. DIR has a short path: sockets lie in it.
+# CPUS=4 is what each node claims to have, PORT=17817 the first of three ports, JOB=1 the id of the first job, from which
+# follows where the tasks of a job meet. DIR has a short path: sockets lie in it.
 set -euo pipefail
 
 die() {
@@ -75,6 +76,7 @@ write_configuration() {
 		AccountingStorageType=accounting_storage/none
 		SelectType=select/cons_tres
 		SelectTypeParameters=CR_CPU
+		FirstJobId=${JOB:-1}
 		SchedulerType=sched/backfill
 		SchedulerParameters=sched_interval=1,sched_min_interval=1000,bf_interval=1,batch_sched_delay=0
 		PreemptType=preempt/partition_prio
