@@ -27,9 +27,12 @@ NOTES = """\
   float32. Instructions for int8 matrices (VNNI, AMX) help the int8 models alone.
 - With binary activations and untrained batch-norm, sums of exactly 0 are ties, which float32 torch rounds to either
   sign. The engine computes them exactly, and is compared with torch in float64.
-- The rows of the Intel processor at P = .5 are of an earlier engine. In turn in one process, two threads were there
-  1.68 to 2.00 times as fast as one with MPT-1/32 (medians of 30 rounds; Conv4, Conv6 and ResNet-18; P = .8, .9 and
-  .95; batch 64), and 1.56 to 1.87 times with MPT-1/1 (Conv4, Conv6).
+- The rows of Zen 4 are of today's engine. Those of the Intel processor are of one that asked for the code that follows
+  in another way, and at P = .5 of one before it; those with vectors of 8 are older. In turn in one process, two threads
+  were on the Intel processor 1.68 to 2.00 times as fast as one with MPT-1/32 (medians of 30 rounds; Conv4, Conv6 and
+  ResNet-18; P = .8, .9 and .95; batch 64), and 1.56 to 1.87 times with MPT-1/1 (Conv4, Conv6).
+- A batch of 64 takes the networks with binary activations some milliseconds: there two threads vary by a fifth from
+  run to run.
 """
 Row = dict[str, Any]
 Rows = dict[tuple[Any, ...], Row]
