@@ -31,6 +31,10 @@ NOTES = """\
   in another way, and at P = .5 of one before it; those with vectors of 8 are older. In turn in one process, two threads
   were on the Intel processor 1.68 to 2.00 times as fast as one with MPT-1/32 (medians of 30 rounds; Conv4, Conv6 and
   ResNet-18; P = .8, .9 and .95; batch 64), and 1.56 to 1.87 times with MPT-1/1 (Conv4, Conv6).
+- Zen 4 with vectors of 8, and torch held to AVX2 (`ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`), batch 1 / 64,
+  times as fast as torch by unrolled code at P = .7, .8, .9 and .95: Conv4 3.7/3.3, 5.4/4.7, 9.4/8.3 and 12.7/11.1,
+  Conv6 4.2/3.0, 6.0/4.3, 10.5/8.1 and 14.5/11.3, ResNet-18 4.6/3.2, 6.4/4.5, 11.6/8.1 and 16.7/11.2; by lists from
+  2.8/2.5 (Conv4, P = .7) to 11.8/8.2 (ResNet-18, P = .95).
 - A batch of 64 takes the networks with binary activations some milliseconds: there two threads vary by a fifth from
   run to run.
 """
