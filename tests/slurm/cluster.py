@@ -23,7 +23,7 @@ from tests.slurm.forks import forking
 
 MARKS = [
     pytest.mark.slow,
-    pytest.mark.timeout(1800),  # on a busy machine
+    pytest.mark.timeout(900),  # on a busy machine
     pytest.mark.skipif("MPT_SLURM" not in os.environ, reason="make test-slurm runs it on a SLURM of its own"),
 ]
 REPOSITORY = Path(__file__).parents[2]
@@ -131,10 +131,10 @@ def start_sweep(tmp_path, cluster, options, started):
 
 
 def shell(*words, cwd, check=True):
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=600, check=check)
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=200, check=check)
 
 
-def until(condition, *, seconds=400):
+def until(condition, *, seconds=150):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -157,9 +157,10 @@ def until_queued(jobs, *, cwd):
 
 
 def start_now(jobs, *, cwd, hold=False):
-    """After a requeue SLURM lets two minutes pass: let the jobs start now; they hold only with ``hold``.
+    """After a requeue SLURM lets 40 seconds pass (one-machine.sh): let the jobs start now; they hold only with ``hold``.
 
     A job that is queued again may still be ending, and SLURM sets its start once more when it has: so until it starts.
+    Where that is taken for its start, the 40 seconds pass.
     """
     until_queued(jobs, cwd=cwd)
     if not hold:
@@ -200,7 +201,7 @@ def stop_in_every_way(folder, start, whole, *, devices, fresh=()):
     held_after(1)
     cancelled = jobs()
     shell("scancel", *cancelled, cwd=folder)
-    assert [sweep.wait(200) for sweep in sweeps] == [1] * len(places), (folder / "log").read_text()
+    assert [sweep.wait(60) for sweep in sweeps] == [1] * len(places), (folder / "log").read_text()
     assert (folder / "log").read_text().count("its job was cancelled: the same command continues") == len(places)
     for place in places:
         assert "1 interrupted, 0 failed" in command("status", place, cwd=folder).stdout
