@@ -146,32 +146,14 @@ def epochs(folder):
     return min((len(path.read_text().splitlines()) for path in files), default=0)
 
 
-def states(jobs, *, cwd):
-    """What squeue says of each of ``jobs``."""
-    return shell("squeue", "-h", "-r", "-j", ",".join(jobs), "-o", "%T", cwd=cwd, check=False).stdout.split()
+def until_queued(job, *, cwd):
+    """Wait until a job that SLURM stopped is in the queue again, from where it starts after ten seconds by itself.
 
-
-def until_queued(jobs, *, cwd):
-    """Wait until the jobs that SLURM stopped have ended and are in the queue again."""
-    until(lambda: states(jobs, cwd=cwd) == ["PENDING"] * len(jobs))
-
-
-def start_now(jobs, *, cwd, hold=False):
-    """After a requeue SLURM lets 40 seconds pass (one-machine.sh): let the jobs start now; they hold only with ``hold``.
-
-    A job that is queued again may still be ending, and SLURM sets its start once more when it has: so until it starts.
-    Where that is taken for its start, the 40 seconds pass.
+    It is not told to start at once: of jobs that were, a few failed before their tasks began.
     """
-    until_queued(jobs, cwd=cwd)
-    if not hold:
-        (cwd / "hold").unlink(missing_ok=True)
-
-    def have_started():
-        for job in jobs:
-            shell("scontrol", "update", f"jobid={job}", "StartTime=now", "TimeLimit=60", cwd=cwd, check=False)
-        return "PENDING" not in states(jobs, cwd=cwd)
-
-    until(have_started)
+    until(
+        lambda: shell("squeue", "-h", "-r", "-j", job, "-o", "%T", cwd=cwd, check=False).stdout.split() == ["PENDING"]
+    )
 
 
 def jobs_of(folder, runs="runs"):
@@ -210,12 +192,13 @@ def stop_in_every_way(folder, start, whole, *, devices, fresh=()):
         held_after(epoch)
         submitted = jobs()
         shell(*(word.replace("JOBS", ",".join(submitted)) for word in words), cwd=folder)
-        until_queued(submitted, cwd=folder)
-        for place in places:
+        for place, job in zip(places, submitted, strict=True):
+            until_queued(job, cwd=folder)
             (run,) = jobs_of(folder, place)
             assert f"queued      {run}" in (listed := command("status", place, cwd=folder).stdout)
             assert " 0 failed" in listed
-        start_now(submitted, cwd=folder, hold=epoch <= len(STOPS))
+            shell("scontrol", "update", f"jobid={job}", "TimeLimit=60", cwd=folder)
+    (folder / "hold").unlink()
     assert [sweep.wait(200) for sweep in sweeps] == [0] * len(places), (folder / "log").read_text()
     assert jobs() == submitted
     assert set(submitted).isdisjoint(cancelled)
