@@ -130,7 +130,8 @@ def sentence(error: Any) -> str:
     if is_out_of_memory(error):
         asked = re.search(r"tried to allocate ([\d.,]+ ?\w+)|allocate ([\d.,]+ \w+) for", str(error), re.IGNORECASE)
         more = f" ({asked[1] or asked[2]} more were needed)" if asked else ""
-        return f"the memory is full{more}: lower batch, width or data.image_size, or raise optim.accumulate"
+        remedy = "lower batch, width or the size of the images; a search can raise optim.accumulate"
+        return f"the memory is full{more}: {remedy}"
     if _is_too_deep(error):
         return "a configuration file or an option is nested too deep, or holds itself: write it without"
     package, text = _package(error), str(error) or type(error).__name__

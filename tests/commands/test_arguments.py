@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from mpt.commands.arguments import for_sweeper, path_and_overrides, split
-from mpt.commands.schemas import EvalSettings, InfoSettings
+from mpt.commands.arguments import check_ending, for_sweeper, path_and_overrides, paths_and_overrides, split
+from mpt.commands.schemas import EvalSettings, InfoSettings, PredictSettings
 from mpt.run.settings import Settings
 
 
@@ -55,3 +57,23 @@ def test_what_only_some_runs_of_a_sweep_have_goes_to_its_sweeper():
     assert for_sweeper(["-m"], ["hydra/sweeper=optuna", "method.period=4"])[1] == "method.period=4"
     with pytest.raises(ValueError, match="adds lines to a sweep"):
         for_sweeper([], ["add.method=mine"])
+
+
+def test_several_paths_keep_their_order_and_may_hold_equals_signs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a=b").mkdir()
+    words = ["t", "a=b", "--config-dir", ".", "top=2", "t", "b"]
+    paths, overrides = paths_and_overrides("mpt-predict TICKET PICTURE", words, PredictSettings, several=True)
+    assert paths == ["t", "a=b", "t", "b"]
+    assert overrides[0] == "top=2"
+    with pytest.raises(ValueError, match="name one ticket file, got none"):
+        paths_and_overrides("mpt-predict TICKET PICTURE", ["", "b"], PredictSettings, several=True)
+    with pytest.raises(ValueError, match="name one ticket file, got 2"):
+        path_and_overrides("mpt-eval TICKET", ["t", "b"], EvalSettings)
+
+
+def test_an_output_of_another_kind_is_refused(tmp_path):
+    check_ending(Path("/dev/stdout"), ".svg")
+    check_ending(tmp_path / "x.obj", ".o", ".obj")
+    with pytest.raises(ValueError, match=r"out= must end in \.o or \.obj here, got 'x\.so'"):
+        check_ending(tmp_path / "x.so", ".o", ".obj")

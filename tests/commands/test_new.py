@@ -48,6 +48,11 @@ def test_a_new_method_or_model_passes_its_test_and_is_found_by_name(tmp_path, ki
         (("new", "method", "My-Method"), "the name of a method is that of a Python module"),
         (("new", "model", "class"), "the name of a model is that of a Python module"),
         (("new", "method", "taken"), "taken.py is there already"),
+        (("new", "method", "edge_popup"), "edge_popup is a method or a Python module already"),
+        (("new", "model", "conv2"), "conv2 is a model or a Python module already"),
+        (("new", "method", "random"), "choose another name, as my_random"),
+        (("new", "model", "torch"), "choose another name, as my_torch"),
+        (("new", "method", "größe"), "the name of a method is that of a Python module"),
     ],
 )
 def test_what_cannot_be_written_is_refused_in_one_sentence(tmp_path, arguments, sentence):

@@ -28,6 +28,8 @@ def test_advice_names_only_options_that_the_command_has():
     assert advice("sparsity", {"batch"}) == ""
     assert advice("cuda", {"batch"}) == ""
     assert advice("out", {"out"}) == "write out="
+    assert advice("dry-run", {"batch"}) == advice("cfg", {"batch"}) == ""
+    assert advice("dry-run", {"hydra.run.dir"}) == "write --dry-run"
 
 
 def test_every_synonym_leads_to_an_option_and_is_none_itself():

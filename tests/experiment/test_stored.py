@@ -50,6 +50,15 @@ def test_the_same_data_keep_all_stored_settings_but_those_of_the_command_line(ti
     assert (data.image_size, data.num_classes, data.num_images) == (8, 4, 200)
 
 
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_a_normalization_other_than_that_of_the_search_is_refused(ticket, key):
+    with pytest.raises(
+        ValueError, match=rf"^data\.{key} has no effect, because images are normalized as in the search"
+    ):
+        keep(ticket, "data=synthetic", f"data.{key}=[0.1,0.1,0.1]")
+    assert getattr(keep(ticket_of({}), "data=synthetic", f"data.{key}=[0.1,0.1,0.1]"), key) == [0.1, 0.1, 0.1]
+
+
 def test_other_data_keep_the_image_size_alone(ticket):
     data = keep(ticket, "data=cifar10")
     assert (data.name, data.image_size, data.num_images) == ("cifar10", 8, Data(name="cifar10").num_images)

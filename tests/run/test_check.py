@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
+from mpt.commands.schemas import ConstructSettings, EvalSettings
 from mpt.run.check import check_given, check_keys, check_values
 from mpt.run.settings import Data, Settings, dials
 from tests.console import compose
@@ -126,6 +127,24 @@ def test_an_option_that_has_its_condition_is_accepted():
     overrides = ["binary_activations=true", "spline_t=2", "optim.averaging=ema", "optim.averaging_decay=0.5"]
     overrides += ["method.gains=learned", "optim.gain_lr=0.1"]
     check_given(compose(*overrides), {override.partition("=")[0] for override in overrides})
+
+
+@pytest.mark.parametrize(
+    "key", ["crop", "flip", "augment", "noise_std", "noise_probability", "train_size", "val_size", "resized_crop"]
+)
+def test_what_trains_nothing_takes_no_option_of_training_images(key):
+    data = Data(name="image_folder", root=".", noise_std=0.1)
+    with pytest.raises(ValueError, match=rf"^data\.{key} .*: leave it out$"):
+        check_given(EvalSettings(data=data), {f"data.{key}"})
+
+
+def test_what_sees_training_images_takes_their_number():
+    data, keys = Data(name="digits"), {"data.train_size", "data.val_size"}
+    check_given(EvalSettings(data=data, control="random_mask"), keys)
+    check_given(ConstructSettings(accuracy=0.1, data=data), keys)
+    for others in ({"fit": 0}, {"form": "real"}):
+        with pytest.raises(ValueError, match="looks at test images alone"):
+            check_given(ConstructSettings(accuracy=0.1, data=data, **others), keys)
 
 
 def test_several_loggers_are_composed():

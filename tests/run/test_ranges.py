@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mpt.run.ranges import PRUNE, SEED, above, at_least, fraction, is_devices, one_of
+from mpt.run.ranges import PRUNE, SEED, STRATEGIES, above, at_least, fraction, is_devices, one_of
 
 
 def test_ranges_have_the_ends_that_their_words_say():
@@ -26,3 +26,9 @@ def test_devices_are_a_number_or_a_list(value):
 @pytest.mark.parametrize("value", [0, -2, "abc", True, [], [-1], ["a"], {"a": 1}, 1.5, None, ""])
 def test_other_values_are_no_devices(value):
     assert not is_devices(value)
+
+
+def test_a_strategy_starts_its_processes_by_the_command():
+    assert all(map(STRATEGIES.accepts, ("auto", "ddp", "ddp_find_unused_parameters_true")))
+    others = ("ddp_spawn", "ddp_fork", "ddp_notebook_find_unused_parameters_true", "ddpx", "single_device", "")
+    assert not any(map(STRATEGIES.accepts, others))

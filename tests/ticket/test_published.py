@@ -297,6 +297,7 @@ def test_no_code_of_a_file_is_run_and_other_files_are_refused(tmp_path, capsys):
         (b"\x10\x00\0\0\0\0\0\0{}", "needs no import"),
         (b"<html>404</html>", "is no checkpoint but a web page"),
         (b"PK\x03\x04 cut", "truncated or damaged: take the original file"),
+        (bytes(range(255, 0, -1)) * 9, "truncated or damaged: take the original file"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path, content, sentence):

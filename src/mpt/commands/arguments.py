@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mpt.commands.spelling import DASHES, check_flag, check_spelling
+from mpt.files import is_stream
 
 _WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
@@ -38,6 +39,8 @@ def split(arguments: list[str], schema: type, command: str) -> tuple[list[str], 
         if equals and name in (*_WITH_VALUE, "--info", "-i"):
             argument, rest = name, [value, *rest]
         following = rest[0] if rest else None
+        if name in ("--config-path", "-cp"):
+            raise ValueError(f"{name} would replace mpt's own options: name your folder with --config-dir instead")
         check_flag(argument, following, (*_WITH_VALUE, *_ALONE), schema=schema, command=command)
         flags.append(argument)
         if argument in _WITH_VALUE:
@@ -108,7 +111,15 @@ def _quote(text: str) -> str:
 def path_and_overrides(
     usage: str, arguments: list[str], schema: type, *, what: str = "ticket file"
 ) -> tuple[Path, list[str]]:
-    """The one path, which is ``what``, and the overrides.
+    """The one path, which is ``what``, and the overrides, as :func:`paths_and_overrides` finds them."""
+    paths, overrides = paths_and_overrides(usage, arguments, schema, what=what)
+    return _one(paths, usage, what), overrides
+
+
+def paths_and_overrides(
+    usage: str, arguments: list[str], schema: type, *, what: str = "ticket file", several: bool = False
+) -> tuple[list[str], list[str]]:
+    """The paths, one or ``several``, and the overrides.
 
     ``--json`` means ``json=true``, and ``--config-dir`` adds a search path.
     """
@@ -123,13 +134,14 @@ def path_and_overrides(
                 schema=schema,
                 command=name,
             )
-    path, overrides = path_first(usage, arguments, what=what)
+    paths, overrides = _sorted(arguments)
+    _one(paths[:1] if several else paths, usage, what)
     check_spelling(["--config-dir"] if folder else [], overrides, schema, command=name)
     if given := Counter(override.partition("=")[0] for override in overrides):
         key, times = given.most_common(1)[0]
         if times > 1:
             raise ValueError(f"{key} is given {times} times: give it once")
-    return path, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
+    return paths, overrides + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
 
 
 def options_alone(usage: str, arguments: list[str], schema: type) -> list[str]:
@@ -155,6 +167,12 @@ def with_output(arguments: list[str]) -> list[str]:
     return [*arguments[:at], f"out={arguments[at + 1]}", *arguments[at + 2 :]]
 
 
+def check_ending(out: Path, *endings: str) -> None:
+    """Raise ValueError if ``out`` ends as a file of another kind than ``endings``, and is no device or pipe."""
+    if out.suffix not in endings and not is_stream(out):
+        raise ValueError(f"out= must end in {' or '.join(endings)} here, got {out.name!r}")
+
+
 def _config_dir(arguments: list[str]) -> tuple[list[str], Path | None]:
     """The arguments without ``--config-dir DIR``, and DIR, a folder of the user's configuration files."""
     for flag in ("--config-dir", "-cd"):
@@ -178,13 +196,24 @@ def _make_importable(folder: Path) -> None:
 
 def path_first(usage: str, arguments: list[str], *, what: str = "ticket file") -> tuple[Path, list[str]]:
     """The one path among ``arguments``, which is ``what``, and the overrides."""
-    paths = [argument for argument in arguments if not _is_override(argument)]
+    paths, overrides = _sorted(arguments)
+    return _one(paths, usage, what), overrides
+
+
+def _sorted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The paths among ``arguments``, and the overrides."""
+    overrides = [argument for argument in arguments if _is_override(argument)]
+    return [argument for argument in arguments if not _is_override(argument)], overrides
+
+
+def _one(paths: list[str], usage: str, what: str) -> Path:
+    """The one path; ValueError if there is none, or another."""
     if len(paths) != 1 or not paths[0]:
         raise ValueError(f"name one {what}, got {len(paths) if any(paths) else 'none'} (usage: {usage})")
-    return Path(paths[0]), [argument for argument in arguments if _is_override(argument)]
+    return Path(paths[0])
 
 
 def _is_override(argument: str) -> bool:
     """True for ``data.root=x``; False for a path that contains an equals sign, ``runs/a=b/ticket.safetensors``."""
     key = argument.partition("=")[0]
-    return "=" in argument and "/" not in key and not Path(argument).is_file()
+    return "=" in argument and "/" not in key and not os.path.exists(argument)

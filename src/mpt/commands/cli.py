@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mpt.commands.arguments import for_sweeper, options_alone, path_and_overrides, path_first, split, with_output
+from mpt.commands.arguments import (
+    for_sweeper,
+    options_alone,
+    path_and_overrides,
+    path_first,
+    paths_and_overrides,
+    split,
+    with_output,
+)
 from mpt.commands.command import VARIABLE, command, help_text
 from mpt.commands.spelling import check_spelling
 from mpt.commands.study import study
@@ -71,14 +79,14 @@ def predict(arguments: list[str]) -> None:
     """``mpt-predict TICKET PICTURE|FOLDER...``: the classes that a ticket sees in pictures."""
     from mpt.commands.schemas import PredictSettings
 
-    pictures = [argument for argument in arguments if not argument.startswith("-") and "=" not in argument][1:]
-    rest = [argument for argument in arguments if argument not in pictures]
     usage = "mpt-predict TICKET PICTURE|FOLDER... [json=true] [top=3]"
-    path, overrides = path_and_overrides(usage, rest, PredictSettings)
+    (path, *pictures), overrides = paths_and_overrides(usage, arguments, PredictSettings, several=True)
+    if "" in pictures:
+        raise ValueError("an empty word names no picture: check the variable that it comes from, or leave it out")
     with importing():
         from mpt.commands.predict import run
 
-    print(run(path, [Path(picture) for picture in pictures], overrides))
+    print(run(Path(path), [Path(picture) for picture in pictures], overrides))
 
 
 @command("mpt-ticket", "ticket")

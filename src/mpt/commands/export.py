@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mpt.commands.arguments import check_ending
 from mpt.commands.schemas import CompileSettings, ExportSettings
 from mpt.commands.ticket import new_file
 from mpt.engine.code import Machine
@@ -22,6 +23,7 @@ def compile_(path: Path, overrides: list[str]) -> str:
     if settings.out and is_stream(Path(settings.out)):
         raise ValueError(f"out={settings.out} cannot take two files, an object and its header: give out=NAME.o")
     out = new_file(settings.out, path, ending=".o")
+    check_ending(out, ".o", ".obj")
     header, ticket = new_file(str(out.with_suffix(".h")), path, ending=".h"), Ticket.load(path)
     machine = Machine.of(settings.target, settings.cpu)
     object_, text = standalone(ticket, machine=machine, unroll=settings.unroll, image_size=settings.image_size)
@@ -38,6 +40,7 @@ def export(path: Path, overrides: list[str]) -> str:
     """Write the ticket at ``path`` as an ONNX file; return the lines to print."""
     settings = settings_of(compose("export", overrides, ExportSettings), ExportSettings)
     out = new_file(settings.out, path, ending=".onnx")
+    check_ending(out, ".onnx")
     ticket = Ticket.load(path)
     content = to_onnx(ticket, weights=settings.weights, image_size=settings.image_size)
     write_atomically(out, content)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import keyword
+from importlib.util import find_spec
 from pathlib import Path
 
-from mpt.files import write_atomically
+from mpt.files import CONF, write_atomically
 
 METHOD = '''"""{title}: your own search method, which overrides the formulas in which it differs from biprop."""
 
@@ -91,17 +92,19 @@ def new(arguments: list[str]) -> str:
     """Write the module, the YAML file and the test of a new method or model into the current folder; say what to do.
 
     Raises:
-        ValueError: no kind or name, a name that Python cannot import, or a file that is there already.
+        ValueError: no kind or name, a name that Python cannot import or knows already, or a file that is there.
     """
     if len(arguments) != 2 or arguments[0] not in TEMPLATES:
         raise ValueError(f"say what to write: mpt new method NAME, or mpt new model NAME, got {' '.join(arguments)!r}")
     kind, name = arguments
-    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
+    if not (name.isascii() and name.isidentifier()) or keyword.iskeyword(name) or name != name.lower():
         raise ValueError(f"the name of a {kind} is that of a Python module, lower-case as in my_{kind}, got {name!r}")
     title = "".join(word.capitalize() for word in name.split("_"))
     paths = Path(f"{name}.py"), Path("conf", kind, f"{name}.yaml"), Path(f"test_{name}.py")
     if there := [path for path in paths if path.exists()]:
         raise ValueError(f"{there[0]} is there already: choose another name, or remove it")
+    if (CONF / kind / f"{name}.yaml").is_file() or find_spec(name):  # which would be found in the place of the new one
+        raise ValueError(f"{name} is a {kind} or a Python module already: choose another name, as my_{name}")
     for path, template in zip(paths, TEMPLATES[kind], strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, template.format(name=name, title=title))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from mpt.commands.arguments import check_ending
 from mpt.commands.schemas import PageSettings
 from mpt.pages.build import FILE, build, write_page
 from mpt.pages.library import check_installed
@@ -22,9 +23,14 @@ def report(folder: Path, overrides: list[str]) -> str:
     found = states(folder)
     if settings.port and not settings.watch:
         raise ValueError(f"port={settings.port} has an effect only with watch=true: leave it out, or add that")
+    if settings.out and settings.watch:
+        raise ValueError(
+            f"out={settings.out} has no effect with watch=true, which serves the page: leave one of them out"
+        )
     if settings.figure and [state.directory for state in found] == [folder]:
         raise ValueError(f"figure={settings.figure} is of several runs, and {folder} is one: leave it out")
     out = Path(settings.out) if settings.out else folder / FILE
+    check_ending(out, ".html", ".htm")
     if not out.parent.is_dir():
         raise ValueError(f"there is no folder {out.parent}: create it, or give another file with out=")
     if settings.watch:

@@ -60,7 +60,9 @@ def _parser(prog: str, description: str, examples: Sequence[str]) -> _Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    parser.add_argument("runs", metavar="DIR", type=Path, help="folder of runs, or a .csv or .parquet of mpt-results")
+    parser.add_argument(
+        "runs", metavar="DIR", type=_folder, help="folder of runs, or a .csv or .parquet of mpt-results"
+    )
     parser.add_argument(
         *("--where", "-w"),
         action="append",
@@ -69,6 +71,12 @@ def _parser(prog: str, description: str, examples: Sequence[str]) -> _Parser:
         help="use only runs with these values; may be repeated",
     )
     return parser
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty word names no folder, which would be this one: write . for it")
+    return Path(text)
 
 
 def _results(arguments: list[str]) -> None:
@@ -141,7 +149,7 @@ def _plot(arguments: list[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="file to write [NAME.svg; a table is printed]"
     )
-    parser.add_argument("--style", choices=("screen", "paper"), default="screen", help="paper: 3.3 inches, 8 points")
+    parser.add_argument("--style", choices=("screen", "paper"), help="paper: 3.3 inches, 8 points [screen]")
     parser.add_argument(
         "--title", metavar="TEXT", help="title instead of the one that says data and seeds; '' for none"
     )
@@ -168,12 +176,16 @@ def _write_figure(options: argparse.Namespace, free: dict[str, Any]) -> None:
     from mpt.analysis.plotting import check_output, get_figure, plot, save
 
     output = options.output or Path(f"{options.figure or 'figure'}.svg")
-    check_output(output, tuple(NO_DATE))
+    if check_output(output, tuple(NO_DATE)) != ".png" and options.dpi:
+        raise ValueError(
+            f"--dpi is of pictures of dots, and {output} is one of lines: leave it out, or give -o FILE.png"
+        )
+    style = options.style or "screen"
     table = load_rows(options.runs, get_figure(options.figure, **free).rows, notify=_print_left_out)
     _print_undrawn(options.figure, table)
-    look = {"published": options.published, "style": options.style, "title": options.title}
+    look = {"published": options.published, "style": style, "title": options.title}
     drawing = plot(table, figure=options.figure, where=_parse_where(options.where), **look, **free)
-    save(drawing, output, dpi=options.dpi or (300 if options.style == "paper" else 150))
+    save(drawing, output, dpi=options.dpi or (300 if style == "paper" else 150))
     _say(output)(f"{output}: {drawing.caption}")  # type: ignore[attr-defined]
 
 
@@ -214,6 +226,9 @@ def _write_tables(options: argparse.Namespace, tables: Sequence[str]) -> None:
     from mpt.analysis.table import load
     from mpt.files import write_atomically
 
+    for name in ("published", "style", "title", "dpi"):
+        if getattr(options, name) not in (None, False):
+            raise ValueError(f"--{name} is of figures, and {options.figure} is a table: leave it out")
     if options.output:
         check_output(options.output, (".md",))
     text = markdown(tables, select(load(options.runs, notify=_print_left_out), _parse_where(options.where)))
@@ -275,9 +290,10 @@ def _table_names(name: str) -> tuple[str, ...]:
     from mpt.analysis.papers import TABLES
 
     first, dash, last = name.removeprefix("table").partition("-")
-    if not name.startswith("table") or not first.isdigit() or (dash and not last.isdigit()):
+    if not name.startswith("table") or not first.isdecimal() or (dash and not last.isdecimal()):
         return ()
-    numbers = [f"table{number}" for number in range(int(first), int(last or first) + 1)]
+    end = min(int(last or first), int(first) + len(TABLES))
+    numbers = [f"table{number}" for number in range(int(first), end + 1)]
     missing = [table for table in numbers if table not in TABLES]
     if missing or not numbers:
         raise ValueError(f"there is no table {name!r}: take one of {', '.join(TABLES)}, or several as table8-11")

@@ -149,7 +149,9 @@ def advice(name: str, known: Collection[str], *, value: str = "") -> str:
 
 
 def _applies(words: str, known: Collection[str]) -> bool:
-    """False if ``words`` advise an option that the command does not have."""
+    """False if ``words`` advise an option, or a flag of a run, that the command does not have."""
+    if any(flag in words for flag in ("--cfg", "--dry-run")):
+        return "hydra.run.dir" in known
     option = words.partition("write ")[2].partition("=")
     return not option[1] or option[0] in known
 

@@ -209,6 +209,8 @@ def figure(overrides: list[str]) -> str:
     check_output(out, tuple(NO_DATE))
     if settings.csv and not Path(settings.csv).parent.is_dir():
         raise ValueError(f"there is no folder {Path(settings.csv).parent} for csv={settings.csv}: create it first")
+    if settings.csv and Path(settings.csv).is_dir():
+        raise ValueError(f"csv={settings.csv} is a folder: name a file in it")
     if settings.runs and settings.table:
         raise ValueError("runs computes a table and table reads one: give runs or table, not both")
     if settings.runs:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mpt.commands.arguments import check_ending
 from mpt.commands.evaluate import render
 from mpt.commands.schemas import ImportSettings, ReportSettings, TicketSettings
 from mpt.data import ImageData, Images
@@ -108,8 +109,7 @@ def backbone_of(ticket: Ticket, settings: TicketSettings, *, size: int | None = 
 def draw(path: Path, overrides: list[str]) -> str:
     """Draw the ticket at ``path`` as an SVG file; the line to print."""
     ticket, out = Ticket.load(path), new_file(_out(overrides), path, ending=".svg")
-    if out.suffix != ".svg" and not is_stream(out):
-        raise ValueError(f"out= must end in .svg here, got {out.name!r}")
+    check_ending(out, ".svg")
     write_atomically(out, draw_ticket(ticket))
     return f"drawing   {out}"
 

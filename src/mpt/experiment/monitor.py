@@ -109,7 +109,7 @@ class Monitor(L.Callback):
                 f"lower optim.lr, which was {self.lr:g}, or look for an extreme value among the other options"
             )
         metrics |= self.ticket
-        pl_module.log_dict(metrics, logger=False, sync_dist=trainer.world_size > 1)  # for other callbacks
+        pl_module.log_dict(metrics, logger=False, sync_dist=True)  # for other callbacks
         training, now = max(self.trained - self.started, 1e-9), time.perf_counter()
         row = {
             "epoch": trainer.current_epoch + 1,

@@ -44,8 +44,11 @@ def keep_stored_data(ticket: Ticket, composed: DictConfig, keys: set[str], *, sp
         splits: whether to keep ``train_size`` and ``val_size`` too.
 
     Raises:
-        ValueError: the ticket asks for synthetic data that would take more than a gigabyte.
+        ValueError: the command line normalizes images otherwise than the search, or the ticket asks for synthetic data
+            that would take more than a gigabyte.
     """
+    if "normalization" in ticket.header and (given := sorted({"data.mean", "data.std"} & keys)):
+        raise ValueError(f"{given[0]} has no effect, because images are normalized as in the search: leave it out")
     stored = data_settings(ticket.header)
     same, excluded = composed.data.name == stored.get("name"), ("name", *(() if splits else ("train_size", "val_size")))
     for key, value in stored.items():

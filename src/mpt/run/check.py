@@ -97,11 +97,28 @@ def check_given(settings: Any, keys: Collection[str]) -> None:
         if given and not has_effect(settings):
             raise ValueError(f"{given[0]} has an effect only with {words}: leave it out, or choose that")
     if not of_a_run:
+        _check_measured(settings, keys)
         return
     _check_labels(settings, keys)
     logger = settings.logger
     if "logger.name" in keys and logger.name != "local" and not getattr(logger, logger.name):
         raise ValueError(f"logger.name only names a choice: write logger={logger.name}")
+
+
+_OF_TRAINING = ("crop", "flip", "augment", "noise_std", "noise_probability", "resized_crop")
+
+
+def _check_measured(settings: Any, keys: Collection[str]) -> None:
+    """Raise ValueError for an option of training images that a command which trains nothing does not use."""
+    if given := [name for name in _OF_TRAINING if f"data.{name}" in keys]:
+        raise ValueError(f"data.{given[0]} changes images in training, and this command trains nothing: leave it out")
+    fits = getattr(settings, "form", None) == "binary" and settings.fit > 0
+    if not (fits or getattr(settings, "control", None)) and (
+        given := [name for name in ("train_size", "val_size") if f"data.{name}" in keys]
+    ):
+        raise ValueError(
+            f"data.{given[0]} chooses training images, and this command looks at test images alone: leave it out"
+        )
 
 
 def _check_labels(settings: Settings, keys: Collection[str]) -> None:

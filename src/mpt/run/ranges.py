@@ -67,7 +67,10 @@ MEANS = Range(lambda v: all(0 <= x <= 1 for x in v), "numbers from 0 to 1, one a
 SPREADS = Range(lambda v: all(1e-6 <= x < math.inf for x in v), "numbers of at least 1e-06, one a channel")
 PROBABILITY = Range(lambda v: 0 <= v <= 1, "a probability in [0, 1]")
 SEED = Range(lambda v: 0 <= v < 2**63, "from 0 to 2^63 - 1")
-STRATEGIES = Range(lambda v: v == "auto" or v.startswith("ddp"), "auto, ddp or another of Lightning's names with ddp")
+STRATEGIES = Range(  # Lightning's others share other work, or send the run to its processes as a pickle
+    lambda v: v in ("auto", "ddp") or v.startswith("ddp_find"),
+    "auto, ddp or another of Lightning's names that begin with ddp_find",
+)
 REPORTS = Range(lambda v: v is True or v is False or v == "html", "true, false or html")
 
 

@@ -81,7 +81,7 @@ def read_published(path: str | Path) -> Published:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise many kinds on a broken file, or one that would run code
         reason = "truncated or damaged: take the original file"
-        if "weights_only" in str(error):  # torch's advice is to run the code in the file
+        if "weights_only" in str(error) and "Unsupported operand" not in str(error):  # torch advises to run the code
             reason = "of objects that would run code: save its state_dict alone"
         raise ValueError(f"{path} cannot be read as a checkpoint of plain tensors, because it is {reason}") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
