@@ -58,6 +58,9 @@ def test_only_regular_files_of_bounded_size_in_utf8_are_read(tmp_path):
             read_text(tmp_path / name, most=10)
     with pytest.raises(FileNotFoundError):
         read_text(tmp_path / "nothing")
+    with pytest.raises(IsADirectoryError) as caught:
+        read_text(tmp_path)
+    assert str(caught.value.filename) == str(tmp_path)
 
 
 @pytest.mark.parametrize(

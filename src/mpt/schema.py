@@ -32,7 +32,7 @@ def read_text(path: Path, *, most: int = MAX_BYTES) -> str:
         OSError: it cannot be read.
         ValueError: it is not a regular file, larger than ``most`` bytes, or not UTF-8.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a fifo must not wait
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a fifo
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             raise ValueError("it is not a regular file")

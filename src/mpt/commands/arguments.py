@@ -216,4 +216,12 @@ def _one(paths: list[str], usage: str, what: str) -> Path:
 def _is_override(argument: str) -> bool:
     """True for ``data.root=x``; False for a path that contains an equals sign, ``runs/a=b/ticket.safetensors``."""
     key = argument.partition("=")[0]
-    return "=" in argument and "/" not in key and not os.path.exists(argument)
+    return "=" in argument and "/" not in key and not _exists(argument)
+
+
+def _exists(argument: str) -> bool:
+    """Whether there is a file or folder of this name, which may be too long for one."""
+    try:
+        return Path(argument).exists()
+    except OSError:
+        return False
