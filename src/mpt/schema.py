@@ -70,6 +70,8 @@ def parse(text: str | bytes, *, finite: bool = True) -> Any:
         value = json.loads(text, parse_constant=constant, parse_float=number, parse_int=_whole)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON ({error})") from error
     check_depth(value)
     return value
 

@@ -116,9 +116,30 @@ def dangling(root):
     (root / "train" / "ant" / "gone.jpg").symlink_to("nowhere.jpg")
 
 
+def class_away(root):
+    (root / "train" / "yak").symlink_to("nowhere")
+
+
+def to_device(root):
+    (root / "train" / "ant" / "zero.png").symlink_to("/dev/zero")
+
+
+def capital(root):
+    for split in ("train", "test"):
+        (root / split).rename(root / split.title())
+
+
+def validation(root):
+    (root / "test").rename(root / "validation")
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (class_away, r"train/yak is a link to nothing: remove it"),
+        (to_device, r"zero\.png is a pipe or device and no file: remove it"),
+        (capital, r"holds Test/, Train/, which look like splits: name them train/ and test/ or val/"),
+        (validation, r"holds train/, validation/, which look like splits"),
         (flat, r"test holds 2 pictures and no class folders: sort them into test/<class>/"),
         (loose, r"train holds 1 picture outside its class folders, such as loose\.png"),
         (pipe, r"pipe\.png is a pipe or device and no file: remove it"),
@@ -140,6 +161,15 @@ def test_class_folders_without_a_split_need_a_size_and_then_give_every_class_its
     assert not set(train.files) & set(test.files)
     assert listings(whole, name="image_folder", test_size=0.2)[1].files == test.files  # the same each time
     assert train.checksum() != test.checksum()
+
+
+def test_folders_that_look_like_splits_are_no_classes_to_draw_from(root):
+    validation(root)
+    train, _, names = listings(root, name="image_folder", test_size=0.5)  # of train/, which is there
+    assert (train.folder, names) == (root / "train", NAMES)
+    (root / "train").rename(root / "Training")
+    with pytest.raises(ValueError, match="holds Training/, validation/, which look like splits"):
+        listings(root, name="image_folder", test_size=0.2)
 
 
 def test_a_drawn_split_is_loaded_and_another_size_is_another_input(whole, tmp_path):

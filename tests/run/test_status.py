@@ -11,9 +11,11 @@ from mpt.analysis.table import read_runs
 from mpt.files import checksum
 from mpt.run import status
 from mpt.run.claim import hold_claim
+from mpt.run.config import write_config
 from mpt.run.result import Result, write_result
+from mpt.run.settings import plain
 from mpt.signals import Interrupted
-from tests.console import command, compose
+from tests.console import SMALL, command, compose
 
 
 def make_run(folder, name, *, result=None, epochs=0, ticket=False):
@@ -126,6 +128,17 @@ def test_a_damaged_result_is_named_and_the_listing_goes_on(tmp_path, content):
     assert first.split() == ["done", "a"]
     assert second.startswith("failed      b  (result.json ")
     assert "1 done" in total
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "ticket.safetensors", "ticket.json", "report.json", "claim"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/full")])
+def test_what_is_no_file_in_the_place_of_one_is_refused_before_the_run(tmp_path, name, make):
+    settings = compose(*SMALL)
+    write_config(tmp_path, plain(settings))
+    assert status.finished_result(settings, tmp_path) is None
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"/{name} is not a regular file: remove it"):
+        status.finished_result(settings, tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 2])

@@ -22,6 +22,7 @@ from mpt.data.pictures import EXTENSIONS
 from mpt.words import count
 
 _TEST = {"image_folder": ("test", "val"), "imagenet": ("val",)}  # ImageNet's test folder has no labels
+_SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev")  # as people call them
 _OF_THE_SYSTEM = ("__MACOSX",)
 _ENDINGS = " ".join(sorted(EXTENSIONS))
 
@@ -80,6 +81,11 @@ def listings(root: Path, *, name: str, test_size: float | None = None) -> tuple[
         if test_size is not None:
             raise ValueError(f"data.test_size draws test pictures, but {root} holds {test.name}/ already: leave it out")
         return _two_splits(train, test)
+    splits = [folder for folder in _folders(root) if folder.casefold() in _SPLITS]
+    if len(splits) > 1 and not {*splits} <= {"train", "test", "val"} and not (train and test_size):
+        held = ", ".join(f"{_readable(folder)}/" for folder in splits)
+        names = f"train/ and {' or '.join(f'{split}/' for split in _TEST[name])}"
+        raise ValueError(f"the image folder {root} holds {held}, which look like splits: name them {names}")
     if test_size is not None and not test:
         return _drawn(train or root, test_size)
     classes = [] if train or test else _folders(root)
@@ -152,7 +158,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
                 yield from _walk(path, (*above, key))
         elif path.suffix.lower() in EXTENSIONS:
             if not entry.is_file():
-                kind = "a link to nothing" if entry.is_symlink() else "a pipe or device and no file"
+                kind = "a pipe or device and no file" if path.exists() else "a link to nothing"
                 raise ValueError(f"{path} is {kind}: remove it")
             yield path
 
@@ -180,6 +186,9 @@ def _folders(folder: Path) -> list[str]:
 def _class_folders(split: Path) -> list[str]:
     """The names of the class folders in ``split``, sorted."""
     names = _folders(split)
+    for entry in _entries(split):
+        if entry.is_symlink() and not Path(entry.path).exists():  # a class that is away
+            raise ValueError(f"{_readable(entry.path)} is a link to nothing: remove it")
     loose = [e.name for e in _entries(split) if not e.is_dir() and Path(e.name).suffix.lower() in EXTENSIONS]
     if loose and not names:
         raise ValueError(

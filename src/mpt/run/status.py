@@ -15,13 +15,13 @@ from typing import Any
 from mpt.errors import is_mendable, sentence
 from mpt.files import checksum, write_atomically
 from mpt.processes import slurm_job
-from mpt.run.claim import is_claimed
+from mpt.run.claim import NAME, is_claimed
 from mpt.run.config import FILE as CONFIG
 from mpt.run.config import read_config
 from mpt.run.name import identity
 from mpt.run.progress import CHECKPOINT, finished_epochs
 from mpt.run.queue import queued_runs
-from mpt.run.result import FILE, is_complete, read_result, write_result
+from mpt.run.result import FILE, METRICS_FILE, is_complete, read_result, write_result
 from mpt.run.settings import Settings, plain
 from mpt.schema import is_text, printable, read_object
 from mpt.signals import INTERRUPTED, Interrupted
@@ -31,6 +31,7 @@ STATES = ("done", "running", "queued", "interrupted", "failed", "missing")
 TRIES = "tries.json"  # of a run: how often a job was stopped before it had finished an epoch
 LIST = "sweep.json"  # in the folder of a sweep: every run that any of its commands asked for
 TICKET = "ticket.safetensors"
+_WRITTEN = (METRICS_FILE, TICKET, "ticket.json", "report.json", "best.ckpt", NAME)  # by a run, when and as it ends
 _NO_RUNS = ("wandb", "tensorboard", "multirun", "submitit")  # folders in or next to a run that hold no run
 _ERROR = 10_000  # characters of a process's error that are read
 
@@ -73,11 +74,15 @@ def finished_result(settings: Settings, directory: Path) -> dict[str, Any] | Non
         changes = ", ".join(f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:5])
         raise ValueError(f"{directory} holds a run with other settings ({changes}): choose another directory")
     content, damage = examine(directory)
-    if not (directory / TICKET).is_file():
-        return None
-    if damage and not (directory / CHECKPOINT).is_file():
+    measured = (directory / TICKET).is_file()
+    if measured and damage and not (directory / CHECKPOINT).is_file():
         raise ValueError(f"{directory}: {damage}, and there is no {CHECKPOINT}: remove the directory to run it again")
-    return content if content.get("status") == "done" and not damage else None
+    if measured and content.get("status") == "done" and not damage:
+        return content
+    for path in (directory / name for name in _WRITTEN):
+        if path.exists() and not path.is_file():  # a pipe would stop the run, and a folder end it when it is trained
+            raise ValueError(f"{path} is not a regular file: remove it, because the run writes one there")
+    return None
 
 
 def result(directory: Path) -> dict[str, Any]:
@@ -98,7 +103,7 @@ def examine(directory: Path) -> tuple[dict[str, Any], str]:
     except FileNotFoundError:
         return {}, ""
     except ValueError as error:
-        return {}, f"{FILE} {error}"
+        return {}, f"{FILE} {str(error).removeprefix('it ')}"
     path = directory / TICKET
     if content["status"] != "done" or not path.is_file():
         return content, ""
