@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpt.analysis.papers import EFFICIENT, TABLES, markdown, published
+from mpt.analysis.papers import EFFICIENT, TABLES, markdown, published, table_names
 from tests.analysis.conftest import curve
 
 
@@ -93,3 +93,11 @@ def test_table_8_shows_the_runs_of_table_1_s_sweep(table):
     rows = table(*curve({0.8: 0.9}, model="cifar_resnet18", sweep="table1"))
     assert "cifar_resnet18" in markdown(["table8"], rows)
     assert markdown(["table8", "table9"], rows).count("**Table") == 2
+
+
+def test_a_name_of_several_tables_is_bounded_by_those_that_there_are():
+    assert table_names("table8-11") == ("table8", "table9", "table10", "table11")
+    assert table_names("fig2") == table_names("table²") == ()
+    for name in ("table1-99999999999", "table5", "table4-1"):
+        with pytest.raises(ValueError, match="there is no table"):
+            table_names(name)

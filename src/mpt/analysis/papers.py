@@ -60,6 +60,19 @@ TABLES = {
 }
 
 
+def table_names(name: str) -> tuple[str, ...]:
+    """``table1`` -> (``table1``,); ``table8-11`` -> all four; a name of another form -> ()."""
+    first, dash, last = name.removeprefix("table").partition("-")
+    if not name.startswith("table") or not first.isdecimal() or (dash and not last.isdecimal()):
+        return ()
+    end = min(int(last or first), int(first) + len(TABLES))
+    numbers = [f"table{number}" for number in range(int(first), end + 1)]
+    missing = [table for table in numbers if table not in TABLES]
+    if missing or not numbers:
+        raise ValueError(f"there is no table {name!r}: take one of {', '.join(TABLES)}, or several as table8-11")
+    return tuple(numbers)
+
+
 def published(tables: Sequence[str] = (), *, paper: str = MULTI_PRIZE) -> pd.DataFrame:
     """Rows of published.csv in the columns of our own tables, optionally only of ``tables`` such as ``table 1``.
 

@@ -125,7 +125,7 @@ def _say(output: Path | None) -> Callable[[object], None]:
 
 def _plot(arguments: list[str]) -> None:
     from mpt.analysis.figures import FIGURES
-    from mpt.analysis.papers import TABLES
+    from mpt.analysis.papers import TABLES, table_names
 
     parser = _parser(
         "mpt-plot",
@@ -163,7 +163,7 @@ def _plot(arguments: list[str]) -> None:
     if not options.figure and not options.x:
         raise ValueError("say what to draw: --figure NAME or --x COLUMN (mpt-plot --help lists the figures)")
     _require_pandas()
-    tables = _table_names(options.figure) if options.figure else ()
+    tables = table_names(options.figure) if options.figure else ()
     if tables:
         _write_tables(options, tables)
     else:
@@ -180,12 +180,11 @@ def _write_figure(options: argparse.Namespace, free: dict[str, Any]) -> None:
         raise ValueError(
             f"--dpi is of pictures of dots, and {output} is one of lines: leave it out, or give -o FILE.png"
         )
-    style = options.style or "screen"
     table = load_rows(options.runs, get_figure(options.figure, **free).rows, notify=_print_left_out)
     _print_undrawn(options.figure, table)
-    look = {"published": options.published, "style": style, "title": options.title}
+    look = {"published": options.published, "style": options.style or "screen", "title": options.title}
     drawing = plot(table, figure=options.figure, where=_parse_where(options.where), **look, **free)
-    save(drawing, output, dpi=options.dpi or (300 if style == "paper" else 150))
+    save(drawing, output, dpi=options.dpi or (300 if options.style == "paper" else 150))
     _say(output)(f"{output}: {drawing.caption}")  # type: ignore[attr-defined]
 
 
@@ -283,21 +282,6 @@ def _print_left_out(runs: Runs) -> None:
     """Print the counts of a folder to stderr if its figure or verdicts leave out some runs."""
     if runs.unfinished or runs.failed or runs.unreadable:
         print(runs, file=sys.stderr)
-
-
-def _table_names(name: str) -> tuple[str, ...]:
-    """``table1`` -> (``table1``,); ``table8-11`` -> all four; a name of another form -> ()."""
-    from mpt.analysis.papers import TABLES
-
-    first, dash, last = name.removeprefix("table").partition("-")
-    if not name.startswith("table") or not first.isdecimal() or (dash and not last.isdecimal()):
-        return ()
-    end = min(int(last or first), int(first) + len(TABLES))
-    numbers = [f"table{number}" for number in range(int(first), end + 1)]
-    missing = [table for table in numbers if table not in TABLES]
-    if missing or not numbers:
-        raise ValueError(f"there is no table {name!r}: take one of {', '.join(TABLES)}, or several as table8-11")
-    return tuple(numbers)
 
 
 def _parse_where(conditions: Sequence[str]) -> dict[str, list[str]]:
