@@ -25,7 +25,7 @@ GROUND = {
 }  # at the top, below every room
 ALLOWED = {  # room -> the rooms and ground-floor files that it may import besides itself, from the bottom up
     "backbones": {"files"},
-    "search": {"files", "streams"},
+    "search": {"files", "streams", "words"},
     "data": {"files", "phases", "schema", "streams", "words"},
     "run": {"errors", "files", "processes", "schema", "signals", "words"},
     "analysis": {"run", "files", "schema"},

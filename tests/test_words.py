@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpt.words import count, duration, size
+from mpt.words import count, duration, first_names, size
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,10 @@ def test_a_size_has_its_unit(number, words):
 )
 def test_a_duration_has_one_unit(seconds, words):
     assert duration(seconds) == words
+
+
+def test_names_that_are_too_many_are_counted():
+    names = [f"layer{i}" for i in range(10)]
+    assert first_names(names[:2]) == "layer0, layer1"
+    assert first_names(names, most=3) == "layer0, layer1, layer2 and 7 more"
+    assert first_names(names).endswith("layer7 and 2 more")

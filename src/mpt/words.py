@@ -1,4 +1,4 @@
-"""Numbers in sentences. Imports nothing."""
+"""Numbers and names in sentences. Imports nothing."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return count(max(1, round(seconds)), "second")
+
+
+def first_names(names: list[str], most: int = 8) -> str:
+    """The first ``most`` names as text, followed by the number of names left out."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -10,10 +10,11 @@ import mpt
 from mpt.search import quick
 from mpt.search.epochs import current_masks
 from mpt.search.fast import loops, threshold
-from mpt.search.layers import ticket_layers
+from mpt.search.layers import BESIDE_LARGE, LAYERWISE, ticket_layers
 from tests.own_methods import PerChannel
 
 SELECTIONS = ("layerwise", "global", "calibrated")
+SIZES = (1, 2, 7, 16, 127, 128, 129, 1000, 1728, loops.CHUNK + 384, loops.LARGE - 1)
 
 
 class Own(mpt.Biprop):
@@ -22,7 +23,7 @@ class Own(mpt.Biprop):
 
 
 def make(method, *, layout=torch.channels_last):
-    """A network of a small and two large layers."""
+    """A network of two small and two large layers."""
     backbone = nn.Sequential(
         *(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 96, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
         *(nn.Linear(384, 160), nn.ReLU(), nn.Linear(160, 10)),
@@ -130,7 +131,7 @@ def test_a_hint_may_be_wrong(hint, chosen, monkeypatch):
     monkeypatch.setitem(threshold._hints, scores.data_ptr(), value)
     chosen.clear()
     assert_same(step(one), expected)
-    assert len(chosen) == (2 if hint == "right" else 3)
+    assert len(chosen) == (4 if hint == "right" else 5)  # of four layers
 
 
 def test_scores_that_are_not_numbers_are_refused_with_advice():
@@ -165,3 +166,41 @@ def test_a_few_equal_scores_are_dropped_by_layer_and_flat_index(layout, selectio
     assert max(found) > 1
     monkeypatch.setattr(quick, "arrays", lambda layer, *, least=0: None)
     assert_same(step(other), actual)
+
+
+class Branches(nn.ModuleList):
+    def forward(self, x):
+        return torch.stack([layer(x[:, : layer.in_features]) for layer in self])
+
+
+def make_of(*sizes):
+    """A network of a ticket layer of each size."""
+    backbone = Branches([nn.Linear(size, 1, bias=False) for size in sizes])
+    return mpt.convert(backbone, mpt.Biprop(prune=0.8), seed=0, example=torch.ones(2, max(sizes))).train()
+
+
+def test_a_small_layer_is_chosen_for_as_a_large_one_beside_it():
+    beside, alone = make_of(*SIZES, loops.LARGE), make_of(*SIZES)
+    for one, other in zip(beside, alone, strict=False):
+        assert one.selection is BESIDE_LARGE
+        assert other.selection is LAYERWISE
+        assert LAYERWISE.choose(other) is None
+        other.scores.data.copy_(one.scores.data)
+        other.weight.data.copy_(one.weight.data)
+        assert one.num_kept == one.scores.numel() or BESIDE_LARGE.choose(one) is not None
+        for dtype in (torch.float32, torch.bfloat16):
+            fast, slow = one.ticket_weight(dtype).to(dtype), other.ticket_weight().to(dtype)
+            assert torch.equal(fast.view(torch.uint8), slow.view(torch.uint8))
+        slope = torch.randn(one.weight.shape, generator=torch.Generator().manual_seed(0))
+        for net in (one, other):
+            net.ticket_weight().backward(slope)
+        assert torch.equal(one.scores.grad, other.scores.grad)
+
+
+def test_equal_scores_are_left_to_the_mask_in_a_small_layer_too(chosen):
+    layer = make_of(1728, loops.LARGE)[0]
+    with torch.no_grad():
+        layer.scores.fill_(0.5)
+    kept = layer.ticket_weight().detach() != 0
+    assert chosen
+    assert kept.flatten().nonzero().flatten().tolist() == list(range(layer.num_kept))

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from mpt.experiment.optim import lr_factors
 from mpt.run.settings import Optim
-from mpt.search.layers import TicketLayer, first_names, ticket_layers
+from mpt.search.layers import TicketLayer, ticket_layers
 from mpt.search.refusal import patterns_of
+from mpt.words import first_names
 
 FEW = 3.0  # expected crossings below which a layer is named
 _MOST = 0.1  # of a layer's weights

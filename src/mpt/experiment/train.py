@@ -53,12 +53,12 @@ from mpt.run.result import write_result
 from mpt.run.settings import Settings, plain
 from mpt.run.status import forget_failure, record_failure, record_rank_failure
 from mpt.search.fast.memory import freed_memory_kept
-from mpt.search.layers import first_names, ticket_layers
+from mpt.search.layers import ticket_layers
 from mpt.search.methods import Method
 from mpt.ticket.facts import write_facts
 from mpt.ticket.report import blank, image_of, report_file
 from mpt.ticket.ticket import Ticket
-from mpt.words import count
+from mpt.words import count, first_names
 
 
 class Start(NamedTuple):

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 
 from mpt.search.activations import BinaryActivation, MaxPool2d
 from mpt.search.conversion import Sign, Signs
-from mpt.search.layers import first_names, kind_of
+from mpt.search.layers import kind_of
 from mpt.search.parameters import BATCH_NORMS
 from mpt.search.probe import evaluation_mode, inputs_of
 from mpt.search.trace import Trace
+from mpt.words import first_names
 
 NORM_OF_DIMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 

@@ -31,6 +31,7 @@ from mpt.search.draw import draw
 from mpt.search.epochs import attach_selection, hooks_of
 from mpt.search.formulas import check_formulas
 from mpt.search.layers import (
+    BESIDE_LARGE,
     LAYERWISE,
     TICKET_LAYERS,
     TicketLayer,
@@ -42,6 +43,7 @@ from mpt.search.layers import (
 from mpt.search.methods import Method
 from mpt.search.parameters import check_patterns, drop_biases, freeze, set_batchnorm
 from mpt.search.probe import evaluation_mode, inputs_of, unreached, unread
+from mpt.search.quick import least_size
 from mpt.search.reading import attach_reading, detach_reading
 from mpt.search.refusal import layers_of_their_own, refuse
 from mpt.search.scales import start_at_one
@@ -180,6 +182,7 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
     if not layers:
         raise ValueError("nothing to search: the backbone has no convolution or linear layer, or all are left out")
     _check_convertible(net, layers)
+    selection = LAYERWISE if least_size(list(layers.values())) > 1 else BESIDE_LARGE
     owners: dict[int, Any] = {}  # by the identity of the weight: layers that share it share scores and gains
     for name, layer in layers.items():
         if layer.weight.is_inference():
@@ -194,7 +197,7 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
         gain = _zeros(channel_shape(layer.weight.shape, layer.channels), layer) if method.gains == "learned" else None
         layer.register_parameter("log_gain", gain if owner is layer else owner.log_gain)
         layer.method, layer.num_kept = method, method.num_kept(layer.weight.numel(), layer=name)  # type: ignore[assignment]
-        layer.selection, layer.place, layer.frozen_ticket = LAYERWISE, 0, None  # type: ignore[assignment]
+        layer.selection, layer.place, layer.frozen_ticket = selection, 0, None  # type: ignore[assignment]
 
 
 def _zeros(shape: Sequence[int], like: Any) -> nn.Parameter:

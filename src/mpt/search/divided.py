@@ -8,9 +8,10 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import first_names, ticket_layers
+from mpt.search.layers import ticket_layers
 from mpt.search.parameters import BATCH_NORMS
 from mpt.search.probe import evaluation_mode
+from mpt.words import first_names
 
 
 class DividedGains(UserWarning):

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from mpt.search.activations import recompute_signs
 from mpt.search.fast.choice import Choice
+from mpt.search.fast.loops import LARGE
 from mpt.search.layer_ticket import LayerTicket, TicketWeight
 from mpt.search.mask import select
 from mpt.search.quick import autocast_dtype, choose_own
@@ -33,7 +34,13 @@ class Selection:
     """Decides which weights are kept: here, each layer selects its own number of them.
 
     :mod:`mpt.search.selection` has the selections that look beyond one layer.
+
+    Attributes:
+        least: the least number of weights for which :meth:`choose` looks.
     """
+
+    def __init__(self, *, least: int = LARGE) -> None:
+        self.least = least
 
     def mask(self, layer: TicketLayer) -> Tensor:
         """Mask of the current scores of ``layer``, bool, of the shape of its weight."""
@@ -46,7 +53,7 @@ class Selection:
         """What :meth:`mask` keeps of a large layer, in fewer passes; None where these cannot tell."""
         if layer.num_kept == layer.scores.numel():
             return None
-        return choose_own(layer, kept=layer.num_kept)
+        return choose_own(layer, kept=layer.num_kept, least=self.least)
 
     def open(self) -> AbstractContextManager[None]:
         """Inside, no score changes, so layers that select together do so only once."""
@@ -60,7 +67,7 @@ class Selection:
         )
 
 
-LAYERWISE = Selection()
+LAYERWISE, BESIDE_LARGE = Selection(), Selection(least=1)  # loops that a large layer loads pay for small ones too
 
 
 class TicketLayer(nn.Module):
@@ -117,8 +124,7 @@ class TicketLayer(nn.Module):
             return self.frozen_ticket.ticket_weight
         sampled, factor = self.method.sample(self.scores) if self.training else None, self._factor()
         dtype = dtype if factor is None else None
-        with torch.no_grad():
-            choice = self.selection.choose(self) if sampled is None else None
+        choice = self.selection.choose(self) if sampled is None else None
         mask, slope = sampled or (choice or self._select(), None if self.pattern is None else self.pattern == 0)
         weight: Tensor = TicketWeight.apply(self.scores, self.weight, self.method, mask, slope, self.channels, dtype)
         return weight if factor is None else weight * factor
@@ -247,11 +253,6 @@ PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 def kind_of(layer: nn.Module) -> type[nn.Module] | None:
     """The torch class, among those that can be searched, that ``layer`` belongs to; None if it belongs to none."""
     return next((kind for kind in TICKET_LAYERS if isinstance(layer, kind)), None)
-
-
-def first_names(names: list[str], most: int = 8) -> str:
-    """The first ``most`` names as text, followed by the number of names left out."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def unwrap(net: nn.Module) -> nn.Module:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mpt.search.layers import first_names, searched_tensors, ticket_layers
+from mpt.search.layers import searched_tensors, ticket_layers
 from mpt.search.methods import Method
+from mpt.words import first_names
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # in one, two and three dimensions, synchronised, and subclasses
 

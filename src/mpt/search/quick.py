@@ -1,7 +1,8 @@
 """Which layers compute their ticket weight by the two passes of :mod:`mpt.search.fast.choice`, and their choices.
 
-They are large layers on a CPU whose method has biprop's mask, gain and ticket weight. All others, and layers in which
-many scores equal the threshold, select a mask and apply the formulas of their method one after the other.
+They are layers on a CPU whose method has biprop's mask, gain and ticket weight, in a network that has a large one. All
+others, and layers in which many scores equal the threshold, select a mask and apply the formulas of their method one
+after the other.
 """
 
 from __future__ import annotations
@@ -36,16 +37,14 @@ def _has_biprops_formulas(kind: Any) -> bool:
     return all(getattr(kind, name) is getattr(Biprop, name) for name in FORMULAS)
 
 
-def arrays(layer: Searched, *, least: int = loops.LARGE) -> tuple[np.ndarray, np.ndarray] | None:
+def arrays(layer: Searched, *, least: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Scores and weights of ``layer``, (n,) each, if the two passes give its ticket weight; None otherwise."""
     found = loops.in_one_order(layer.scores, layer.weight) if _fits(layer, least=least) else None
     return (found[0], found[1]) if found else None
 
 
-def _fits(layer: Searched, *, least: int = loops.LARGE) -> bool:
+def _fits(layer: Searched, *, least: int) -> bool:
     """Whether the two passes give the ticket weight of ``layer``."""
-    if torch.compiler.is_compiling():  # which traces the formulas
-        return False
     kind: Any = type(layer.method)
     if layer.pattern is not None or layer.method.gains == "channel" or not _has_biprops_formulas(kind):
         return False
@@ -57,9 +56,9 @@ def least_size(layers: Sequence[Searched]) -> int:
     return 1 if any(layer.weight.numel() >= loops.LARGE for layer in layers) else loops.LARGE
 
 
-def choose_own(layer: Searched, *, kept: int) -> Choice | None:
-    """:func:`choose_kept` for one layer; its signs last until the next call."""
-    if not _fits(layer):
+def choose_own(layer: Searched, *, kept: int, least: int) -> Choice | None:
+    """:func:`choose_kept` for one layer of ``least`` weights or more; its signs last until the next call."""
+    if not _fits(layer, least=least):
         return None
     address, n = layer.scores.data_ptr(), layer.scores.numel()
     hint = threshold.take_hint(address)
@@ -67,12 +66,17 @@ def choose_own(layer: Searched, *, kept: int) -> Choice | None:
         choice = choose_at(address, layer.weight.data_ptr(), n, hint, absolute=layer.method.score_abs)
         if choice and choice.ones == kept:  # as nearly always
             return choice
-    choices = choose_kept([layer], kept=kept, signs=[None])
+    choices = choose_kept([layer], kept=kept, signs=[None], least=least)
     return choices[0] if choices else None
 
 
 def choose_kept(
-    layers: Sequence[Searched], *, kept: int, signs: Sequence[np.ndarray | None], alone: set[int] | None = None
+    layers: Sequence[Searched],
+    *,
+    kept: int,
+    signs: Sequence[np.ndarray | None],
+    alone: set[int] | None = None,
+    least: int | None = None,
 ) -> list[Choice] | None:
     """What each of ``layers`` keeps if they keep ``kept`` weights together; None if the two passes cannot tell.
 
@@ -84,8 +88,9 @@ def choose_kept(
         signs: the memory for each layer's signs, or None for a single layer, whose signs last until the next call.
         alone: places of layers to expect to be without any of the largest scores; wrong ones cost time. It becomes the
             places of the layers that are.
+        least: number of weights of each; by default any, if one of ``layers`` is large.
     """
-    found = [arrays(layer, least=least_size(layers)) for layer in layers]
+    found = [arrays(layer, least=least_size(layers) if least is None else least) for layer in layers]
     if not all(found):
         return None
     pairs, alone = [pair for pair in found if pair], set() if alone is None else alone

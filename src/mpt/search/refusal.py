@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import TicketLayer, first_names, kind_of
+from mpt.search.layers import TicketLayer, kind_of
+from mpt.words import first_names
 
 _MANY = 3  # names that are spelled out; of more, patterns
 

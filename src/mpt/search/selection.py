@@ -47,6 +47,7 @@ class Together(Selection):
     """
 
     def __init__(self, net: nn.Module, method: Method) -> None:
+        super().__init__()
         self.method, self.names, self.layers = method, list[str](), list[TicketLayer]()
         places: dict[int, int] = {}  # by the identity of the scores
         for name, layer in ticket_layers(net).items():

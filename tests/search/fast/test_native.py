@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from mpt.search.fast import loops, native
 from mpt.search.fast.choice_loop import spread
@@ -21,3 +22,11 @@ def test_every_task_is_done_once_and_the_table_comes_back(threads, monkeypatch):
 def test_bits_are_those_of_a_float32(x):
     assert np.array(native.bits(x), np.int64).astype(np.uint32).view(np.float32) == np.float32(x)
     assert (native.bits(x) < 0) == bool(np.signbit(x))
+
+
+def test_bits_of_a_bfloat16_are_rounded_as_torch_rounds_them():
+    near = torch.arange(0x3F7E_0000, 0x3F82_0000, 0x1000, dtype=torch.int32)  # around 1, halves among them
+    some = torch.cat([near, near - 1, near + 1]).view(torch.float32)
+    wide = torch.cat([some, -some, torch.tensor([0.0, 1e-40, 3.3e38]), torch.randn(100, generator=torch.Generator())])
+    expected = wide.to(torch.bfloat16).view(torch.int16).tolist()
+    assert [native.bfloat16_bits(x) for x in wide.tolist()] == expected

@@ -37,32 +37,39 @@ class Choice(NamedTuple):
 
     Attributes:
         signs: ``m sign(w)``, int8, (n,) in the order of memory.
+        address: of the signs.
         ones: number of weights kept.
         sums: ``sum(m |w|)`` of each chunk, in float64 with NumPy's bits.
     """
 
     signs: np.ndarray
+    address: int
     ones: int
-    sums: np.ndarray
+    sums: ctypes.Array[ctypes.c_double]
 
     def gain(self) -> Tensor:
         """The mean magnitude of the kept weights, 0-d float32."""
-        total = float(np.add.accumulate(self.sums)[-1])  # one by one, as NumPy adds chunks
+        total = 0.0
+        for one in self.sums:  # one by one, as NumPy adds chunks; sum() would compensate errors
+            total += one
         return torch.tensor(total / self.ones, dtype=torch.float32)
 
     def ticket_weight(self, weight: Tensor, gain: Tensor, *, dtype: torch.dtype) -> Tensor:
         """``g m sign(w)``, like ``weight`` but of ``dtype``: float32, or float32 rounded to a dtype of 16 bits."""
         wide, n = dtype == torch.float32, self.signs.size
         out = empty_like(weight, dtype=torch.float32 if wide else torch.int16)  # NumPy has no bfloat16
-        plus = native.bits(gain.item()) if wide else int(gain.to(dtype).view(torch.int16))
-        numbers = self.signs.ctypes.data, out.data_ptr(), n, plus, plus ^ (1 << 31 if wide else 1 << 15), wide
+        if dtype == torch.bfloat16:
+            plus = native.bfloat16_bits(gain.item())
+        else:
+            plus = native.bits(gain.item()) if wide else int(gain.to(dtype).view(torch.int16))
+        numbers = self.address, out.data_ptr(), n, plus, plus ^ (1 << 31 if wide else 1 << 15), wide
         native.call(_loop("spread"), math.ceil(n / TASK), TASK, *numbers)
         return out if wide else out.view(dtype)
 
     def without(self, places: np.ndarray, weight: np.ndarray) -> Choice:
         """The choice without the kept weights at ``places`` of the memory, in whose signs they are removed."""
         self.signs[places] = 0
-        for chunk in np.unique(places // CHUNK):
+        for chunk in np.unique(places // CHUNK).tolist():
             part = slice(CHUNK * chunk, CHUNK * (chunk + 1))
             self.sums[chunk] = _sum(self.signs[part], weight[part])
         return self._replace(ones=self.ones - len(places))
@@ -86,9 +93,10 @@ def choose_at(
     scores: int, weight: int, n: int, threshold: np.float32, *, absolute: bool, signs: np.ndarray | None = None
 ) -> Choice | None:
     """:func:`choose` with the addresses of ``n`` scores and weights, float32 without gaps and in one order."""
-    signs, sums = _scratch_signs(n) if signs is None else signs, np.empty(math.ceil(n / CHUNK))
-    numbers = n, native.bits(threshold), absolute, sums.ctypes.data, 0, 0
-    table = native.call(_loop("keep"), math.ceil(n / TASK), TASK, scores, weight, signs.ctypes.data, *numbers)
+    signs, address = _scratch_signs(n) if signs is None else (signs, signs.ctypes.data)
+    sums = (ctypes.c_double * math.ceil(n / CHUNK))()
+    numbers = n, native.bits(threshold), absolute, ctypes.addressof(sums), 0, 0
+    table = native.call(_loop("keep"), math.ceil(n / TASK), TASK, scores, weight, address, *numbers)
     ones, less = table[-2:]
     if ones + less < n:
         return None
@@ -96,7 +104,7 @@ def choose_at(
     if rest % PAIRWISE or rest.bit_count() > 1:  # NumPy divides it in another way than the loop
         last = np.ctypeslib.as_array((ctypes.c_float * rest).from_address(weight + 4 * (n - rest)))
         sums[-1] = _sum(signs[n - rest :], last)
-    return Choice(signs, ones, sums)
+    return Choice(signs, address, ones, sums)
 
 
 @cache
@@ -120,12 +128,12 @@ def equals(scores: np.ndarray, threshold: np.float32, *, absolute: bool) -> np.n
     return np.concatenate([size * place + found[:count] for place, (found, count) in enumerate(parts)])
 
 
-def _scratch_signs(n: int) -> np.ndarray:
-    """Memory for ``n`` signs, the same in each call of a thread, so that it stays in the processor's cache."""
+def _scratch_signs(n: int) -> tuple[np.ndarray, int]:
+    """Memory for ``n`` signs and its address, the same in each call of a thread: it stays in the processor's cache."""
     if getattr(_scratch, "signs", np.empty(0)).size < n:
         _scratch.signs = np.empty(n, np.int8)
-    signs: np.ndarray = _scratch.signs[:n]
-    return signs
+        _scratch.address = _scratch.signs.ctypes.data
+    return _scratch.signs[:n], _scratch.address
 
 
 def find(scores: np.ndarray, threshold: np.float32, absolute: bool, most: int) -> tuple[np.ndarray, int]:

@@ -39,6 +39,12 @@ def bits(x: np.float32 | float) -> int:
     return number
 
 
+def bfloat16_bits(x: np.float32 | float) -> int:
+    """The 16 bits of a finite float32 rounded to bfloat16, to even where it lies halfway, as torch rounds."""
+    wide = bits(x)
+    return (wide + 0x7FFF + (wide >> 16 & 1)) >> 16
+
+
 @cache
 def compiled(loop: Callable[[int], None]) -> Any:
     """``loop`` as a C function of an address; ctypes gives up Python's lock while it runs."""
