@@ -38,6 +38,7 @@ ENTRIES = {
         {"name": "x"},
         {"name": "x", "prune": 1.0},
         {"name": "x", "prune": 0.5, "init": "os.system"},
+        {"name": "x", "prune": 0.5, "selection": "x" * 900},
         {"name": "x", "prune": 0.5, "prune_layers": {"a": 2}},
         {"name": "x", "prune": 0.5, "scale_fan": 3},
     ],

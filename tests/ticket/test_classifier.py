@@ -119,6 +119,15 @@ def test_one_picture_of_any_form_gives_a_list_of_one(root):
         classify(grey)
 
 
+@pytest.mark.parametrize("side", [1, 16])
+def test_a_header_with_another_size_than_the_network_takes_is_named(side):
+    data = load("synthetic", image_size=8, num_classes=3)
+    ticket = ticket_for(data, name="synthetic")
+    ticket.header["data"]["image_size"] = side
+    with pytest.raises(ValueError, match=f"cannot take images of {side}x{side} pixels, the size that its header names"):
+        ticket.classifier()(np.zeros((20, 20, 3), np.uint8))
+
+
 def test_what_is_no_picture_is_refused(root, tmp_path):
     data = load("synthetic", image_size=8, num_classes=3)
     ticket = ticket_for(data, name="synthetic")

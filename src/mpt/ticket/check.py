@@ -147,6 +147,8 @@ def _is_image(channels: Any, side: Any) -> bool:
 def _is_method(value: Any) -> bool:
     if not isinstance(value, dict) or not is_text(value.get("name")) or not is_number(value.get("prune")):
         return False
+    if any(isinstance(option, str) and len(option) > 200 for option in value.values()):  # which an error would quote
+        return False
     own = value.get("prune_layers")
     prunes = [value["prune"], *(own.values() if isinstance(own, dict) else ())]
     known = value.get("init") in (None, *INITIALIZERS) and value.get("scale_fan") in (None, *SCALE_FANS)

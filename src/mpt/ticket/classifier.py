@@ -152,7 +152,11 @@ class Classifier:
         images = Images(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.zeros(len(pixels), dtype=torch.long))
         data = ImageData("pictures", images, images, self.class_names, self.mean, self.std, crop=0, flip=False)
         loader = Loader(images, data=data, batch=self.batch, train=False, device=self.device, channels_last=True)
-        logits = torch.cat([self.net(part.images) for part in loader])
+        try:
+            logits = torch.cat([self.net(part.images) for part in loader])
+        except RuntimeError:
+            self._check_side()
+            raise  # one picture fits
         names = self.class_names or tuple(map(str, range(logits.shape[-1])))
         if logits.shape != (len(pixels), len(names)):
             shape = tuple(logits.shape)
@@ -160,6 +164,15 @@ class Classifier:
         rows = logits.double().softmax(dim=1).tolist()
         indices = logits.argmax(dim=1).tolist()
         return iter([Prediction(names[i], i, tuple(row)) for i, row in zip(indices, rows, strict=True)])
+
+    def _check_side(self) -> None:
+        try:
+            self.net(torch.zeros(1, self.channels, self.side, self.side, device=self.device))
+        except RuntimeError as error:
+            raise ValueError(
+                f"the ticket's network cannot take images of {self.side}x{self.side} pixels, the size that its header "
+                f"names ({str(error).strip().splitlines()[0]}): take the original file"
+            ) from error
 
 
 def _separate(pictures: Any) -> Iterable[Any]:
