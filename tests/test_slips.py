@@ -235,6 +235,8 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("ticket info T --cfg job", "there is no flag --cfg: mpt-ticket info --help"),
     ("eval T data=digits data.flip=true", "data.flip changes images in training"),
     ("eval T data=digits data.train_size=10", "looks at test images alone"),
+    ("theory bounds T num_classes=3", "num_classes belongs to a network that model= names"),
+    ("theory bounds T in_channels=1", "in_channels belongs to a network that model= names"),
     ("theory figure csv=/", "csv=/ is a folder"),
     ("train trainer.strategy=ddp_spawn", "trainer.strategy must be auto, ddp or"),
     ("report . port=8080", "port=8080 has an effect only with watch=true"),

@@ -76,7 +76,11 @@ def test_the_order_of_a_table_does_not_depend_on_directory_names(tmp_path):
 def test_a_file_that_is_not_a_table_is_refused_and_so_is_another_suffix_for_a_table(tmp_path):
     (tmp_path / "broken.parquet").write_text("no")
     (tmp_path / "empty.csv").write_text("")
-    for name, sentence in (("broken.parquet", "cannot be read"), ("empty.csv", "cannot be read"), ("x.txt", "neither")):
+    for name, sentence in (
+        ("broken.parquet", "because it is damaged, or no table: "),
+        ("empty.csv", "cannot be read"),
+        ("x.txt", "neither"),
+    ):
         (tmp_path / name).touch()
         with pytest.raises(ValueError, match=sentence):
             load(tmp_path / name)

@@ -144,7 +144,11 @@ def read_table(path: Path) -> pd.DataFrame:
             raise ValueError(f"it has {columns:,} columns, and a table of runs has at most {MAX_COLUMNS:,}")
         table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+        if isinstance(error, OSError) and error.errno:  # the file is not at fault
+            raise
+        ours = str(error).startswith("it has")
+        reason = str(error) if ours else "it is damaged, or no table: write it again with mpt-results"
+        raise ValueError(f"{path} cannot be read as a table, because {reason}") from error
     if table.empty:
         raise ValueError(f"{path} has no rows")
     _check_cells(table, path)

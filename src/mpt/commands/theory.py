@@ -43,6 +43,8 @@ def bounds(path: Path | None, overrides: list[str]) -> str:
         net = build_backbone(settings.model, data, width=settings.width, seed=0)
         name, radius = settings.model.name, settings.radius
     else:
+        if given := sorted({"num_classes", "in_channels"} & given_keys(overrides)):
+            raise ValueError(f"{given[0]} belongs to a network that model= names, and {path} has its own: leave it out")
         ticket = Ticket.load(path)
         channels, side = image_of(ticket, size=settings.image_size)
         net, name = _trained(ticket, path, backbone_of(ticket, settings, size=side)), str(path)
@@ -115,6 +117,8 @@ def construct(path: Path, overrides: list[str]) -> str:
     net = _trained(ticket, path, backbone_of(ticket, settings))
     low, high = input_box(ticket, channels=channels, side=side)
     fits = settings.form == "binary" and settings.fit > 0
+    if not (settings.certify or fits) and (given := sorted(key for key in keys if key.partition(".")[0] == "data")):
+        raise ValueError(f"{given[0]} names images, which certify=false without fit looks at none of: leave it out")
     data = load_for(ticket, settings.data) if known and (settings.certify or fits) else None  # before anything is built
     made = build_ticket(
         net,

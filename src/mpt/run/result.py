@@ -95,7 +95,10 @@ def read_result(directory: Path) -> dict[str, Any]:
         OSError: there is none, or it cannot be read.
         ValueError: it is damaged, or a value is not of its key's type; a clause that follows ``result.json``.
     """
-    content = read_json(directory / FILE, most=MAX_RESULT)
+    try:
+        content = read_json(directory / FILE, most=MAX_RESULT)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("it ")) from error
     if not isinstance(content, dict) or not is_text(content.get("status")):
         raise ValueError("is not the result of a run")
     if "checksum" in content and content["checksum"] != _checksum(content):

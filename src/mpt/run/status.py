@@ -103,7 +103,7 @@ def examine(directory: Path) -> tuple[dict[str, Any], str]:
     except FileNotFoundError:
         return {}, ""
     except ValueError as error:
-        return {}, f"{FILE} {str(error).removeprefix('it ')}"
+        return {}, f"{FILE} {error}"
     path = directory / TICKET
     if content["status"] != "done" or not path.is_file():
         return content, ""
