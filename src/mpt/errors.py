@@ -126,7 +126,7 @@ def sentence(error: Any) -> str:
     """What went wrong, as one line of text."""
     if isinstance(error, OSError) and error.strerror:
         remedy = _REMEDIES.get(error.errno or 0, "")
-        return f"{error.filename or 'a file'}: {error.strerror}{remedy and f': {remedy}'}"
+        return f"{error.filename or 'the output, or a file'}: {error.strerror}{remedy and f': {remedy}'}"
     if is_out_of_memory(error):
         asked = re.search(r"tried to allocate ([\d.,]+ ?\w+)|allocate ([\d.,]+ \w+) for", str(error), re.IGNORECASE)
         more = f" ({asked[1] or asked[2]} more were needed)" if asked else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -33,3 +34,25 @@ def test_help_and_version_do_not_start_the_work(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "mpt-train" in out
     assert out.splitlines()[-1].startswith("mpt-train ")
+
+
+CLOSED = """
+import os, sys
+from mpt.commands.command import start
+def work(arguments):
+    with open("x", "w") as file:
+        print("printed", flush=True)
+        os.system("echo from a child")
+        os.write(2, f"{file.fileno() > 2}".encode())
+        file.write("written")
+start("mpt-x", work)
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_the_null_device_and_no_file_takes_its_place(tmp_path, closed):
+    line = f'"{sys.executable}" -c "$CODE" {closed}'
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, env={"CODE": CLOSED}, check=True)
+    assert (tmp_path / "x").read_text() == "written"
+    assert done.stderr == (b"" if "2>" in closed else b"True")
+    assert done.stdout == (b"printed\nfrom a child\n" if closed == "2>&-" else b"")

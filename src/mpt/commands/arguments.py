@@ -136,6 +136,8 @@ def paths_and_overrides(
             )
     paths, overrides = _sorted(arguments)
     _one(paths[:1] if several else paths, usage, what)
+    if "" in paths:
+        raise ValueError("an empty word names no picture: check the variable that it comes from, or leave it out")
     check_spelling(["--config-dir"] if folder else [], overrides, schema, command=name)
     if given := Counter(override.partition("=")[0] for override in overrides):
         key, times = given.most_common(1)[0]

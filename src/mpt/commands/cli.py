@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -81,8 +82,6 @@ def predict(arguments: list[str]) -> None:
 
     usage = "mpt-predict TICKET PICTURE|FOLDER... [json=true] [top=3]"
     (path, *pictures), overrides = paths_and_overrides(usage, arguments, PredictSettings, several=True)
-    if "" in pictures:
-        raise ValueError("an empty word names no picture: check the variable that it comes from, or leave it out")
     with importing():
         from mpt.commands.predict import run
 
@@ -206,6 +205,7 @@ def _hydra(schema: type, name: str, flags: list[str], overrides: list[str]) -> N
         raise ValueError("torchrun starts the processes of one run, so -m cannot share them: leave out torchrun, or -m")
     register(schema)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises to us instead of printing
+    logging.raiseExceptions = False  # nor does its log, where a reader leaves
     # argparse wants all overrides in a row, and Lightning appends some
     sys.argv[1:] = [*flags, *quote_text(overrides, schema)]
     try:

@@ -6,7 +6,9 @@ import atexit
 import functools
 import gc
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from mpt.errors import run_command
 from mpt.files import version
@@ -43,6 +45,7 @@ def command(name: str, text: str, *, quick: bool = False) -> Callable[[Command],
 
 def start(name: str, function: Command) -> None:
     """Run the console command ``name``, or answer a shell that completes its command line."""
+    _open_closed_streams()
     if VARIABLE not in os.environ:
         atexit.register(gc.freeze)  # or Python would look through all that the packages made once more: a second
         run_command(name, function)
@@ -50,6 +53,17 @@ def start(name: str, function: Command) -> None:
     from mpt.commands.completion import answer
 
     print(answer(name, function, variable=VARIABLE))
+
+
+def _open_closed_streams() -> None:
+    """Let a stream that the parent closed (``>&-``) be the null device: the next open file would take its place."""
+    for number, stream, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, stream) is None:
+            null = Path(os.devnull).open(mode)  # noqa: SIM115
+            if null.fileno() == number:  # the lowest that is free
+                os.set_inheritable(number, True)
+            setattr(sys, stream, null)
+            setattr(sys, f"__{stream}__", null)
 
 
 def help_text(text: str, arguments: list[str]) -> str:
