@@ -152,3 +152,10 @@ def test_a_full_disk_is_said_with_the_file_and_what_to_do(tmp_path):
         f"{tmp_path / 'x'}: No space left on device: free some space and repeat the command"
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_has_no_seal_and_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "x")
+    with pytest.raises(DamagedError, match="/x is not a regular file"):
+        check_seal(tmp_path / "x")

@@ -171,6 +171,9 @@ def check_seal(path: str | Path, *, needed: bool = True) -> int:
         OSError: the file cannot be read.
         DamagedError: the digest is missing, or the content is not the one that was written.
     """
+    place = Path(path)
+    if place.exists() and not place.is_file() and not place.is_dir():  # opening a pipe would wait for its writer
+        raise DamagedError(f"{path} is not a regular file")
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size - len(_SEAL) - _DIGITS
         end = os.pread(file.fileno(), len(_SEAL) + _DIGITS, size) if size >= 0 else b""

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from mpt.data.images import Files, Images, combine_moments, measure_mean_std, moments
-from mpt.files import check_seal, read_sealed, replacing, write_atomically
+from mpt.files import DamagedError, check_seal, read_sealed, replacing, write_atomically
 from mpt.phases import counted
 from mpt.schema import is_number, parse
 
@@ -123,7 +123,7 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        _say_damaged(error)
+        _say_damaged(error if isinstance(error, (OSError, DamagedError)) else f"{path} holds no array")
         return None
     if array.shape != shape or array.dtype != np.uint8:
         _say_damaged(f"{path} holds {array.dtype} {array.shape} instead of uint8 {shape}")
@@ -132,6 +132,8 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _say_damaged(reason: object) -> None:
+    if isinstance(reason, OSError) and reason.strerror:
+        reason = f"{reason.filename}: {reason.strerror}"
     print(f"{reason}: the kept pictures are made again", file=sys.stderr, flush=True)
 
 
