@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -58,6 +59,18 @@ def test_a_damaged_file_is_made_again_with_a_line_that_names_it(load, tmp_path, 
     assert errors.count(f"{ending} ") == errors.count("the kept pictures are made again") == 2
     load()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ending", [".npy", ".json"])
+def test_a_pipe_in_the_place_of_a_kept_file_is_replaced(load, tmp_path, capsys, ending):
+    first = load()
+    for path in (tmp_path / "cache").glob(f"*{ending}"):
+        path.unlink()
+        os.mkfifo(path)
+    capsys.readouterr()
+    assert torch.equal(load().train.pixels, first.train.pixels)
+    assert capsys.readouterr().err.count("is not a regular file: the kept pictures are made again") == 2
+    assert all(path.is_file() for path in (tmp_path / "cache").glob(f"*{ending}"))
 
 
 def test_a_cache_below_a_file_is_not_told_as_damage(tmp_path, capsys):

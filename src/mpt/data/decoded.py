@@ -145,6 +145,7 @@ def _store(
         cache.mkdir(parents=True, exist_ok=True)
         about_path.unlink(missing_ok=True)  # no description may ever stand next to another array
         if array_path is not None:
+            array_path.unlink(missing_ok=True)  # a pipe in its place would be written to
             with replacing(array_path, seal=True) as file:
                 np.lib.format.write_array(file, pixels)
         write_atomically(about_path, json.dumps(about), seal=True)
