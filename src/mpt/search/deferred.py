@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mpt.search.methods import Method
@@ -22,12 +23,21 @@ class Waiting(NamedTuple):
     grad: Tensor  # dL/db, in the dtype of the ticket weight
     weight: Tensor
     scores: Tensor
-    gain: Tensor
+    gain: Tensor | float
 
     def gradient(self) -> Tensor:
         """dL/ds."""
         grad = self.grad.to(self.weight.dtype)
-        return self.method.score_gradient(grad, self.weight, self.scores, self.gain)
+        return self.method.score_gradient(grad, self.weight, self.scores, as_tensor(self.gain))
+
+    def has_one_gain(self) -> bool:
+        """Whether the gain is one number."""
+        return not isinstance(self.gain, Tensor) or self.gain.dim() == 0
+
+
+def as_tensor(gain: Tensor | float) -> Tensor:
+    """A gain that may be that of a choice, a number that is not rounded yet."""
+    return gain if isinstance(gain, Tensor) else torch.tensor(gain, dtype=torch.float32)
 
 
 _open: dict[int, list[Waiting]] = {}  # identity of scores -> at most one

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mpt.search.deferred import Waiting, defer
+from mpt.search.deferred import Waiting, as_tensor, defer
 from mpt.search.fast.choice import Choice
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class TicketWeight(torch.autograd.Function):
     ) -> Tensor:
         ctx.method = method
         if isinstance(mask, Choice):
-            gain = mask.gain()
-            ctx.save_for_backward(scores, weight, gain, slope)
-            return mask.ticket_weight(weight, gain, dtype=dtype or weight.dtype)
+            ctx.gain = mask.gain()
+            ctx.save_for_backward(scores, weight, None, slope)
+            return mask.ticket_weight(weight, ctx.gain, dtype=dtype or weight.dtype)
         source = method.source(weight, scores)
         gain = method.layer_gain(source, mask, axis=axis)
         ctx.save_for_backward(scores, weight, gain, slope)
@@ -69,11 +69,12 @@ class TicketWeight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         scores, weight, gain, slope = ctx.saved_tensors
+        gain = ctx.gain if gain is None else gain  # that of a choice
         searched, trained = ctx.needs_input_grad[:2]  # a search needs the first, fine-tuning the second
         if searched and not trained and slope is None and not torch.compiler.is_compiling():
             source = ctx.method.source(weight, scores)
             return defer(Waiting(ctx.method, grads[0], source, scores, gain)), None, None, None, None, None, None
-        grad = grads[0].to(weight.dtype)
+        grad, gain = grads[0].to(weight.dtype), as_tensor(gain)
         source = ctx.method.source(weight, scores) if searched else weight
         ds = ctx.method.score_gradient(grad, source, scores, gain) if searched else None
         ds = ds if ds is None or slope is None else ds * slope

@@ -71,11 +71,11 @@ class OnePass(torch.optim.Optimizer):
         """Move the scores that fit; give the others their gradient."""
         layers: dict[Rule, list[Layer]] = {}
         for p, one in waiting:
-            factor, gain = one.method.score_grad, one.gain
-            magnitude = float(gain) if factor == "gain" and gain.dim() == 0 else 1.0
+            factor, one_gain = one.method.score_grad, one.has_one_gain()
+            magnitude = float(one.gain) if factor == "gain" and one_gain else 1.0
             state = self.state[p]
             layer = Layer(one.grad, one.weight, p, tuple(state[name] for name in self.kind.moments), magnitude)
-            if p.grad is None and (gain.dim() == 0 or factor != "gain") and fits(layer, self.kind):
+            if p.grad is None and (one_gain or factor != "gain") and fits(layer, self.kind):
                 rule = Rule(self.update(group, state), factor != "weight", one.method.score_abs)
                 layers.setdefault(rule, []).append(layer)
             else:

@@ -163,3 +163,14 @@ def test_freed_memory_is_used_again_inside_and_returned_outside(error):
     assert sum(inside[30:]) < 16  # the first few may find the freed memory a little too small
     assert behind < 16
     assert after < 16
+
+
+@pytest.mark.skipif(_glibc() is None, reason="another C library")
+def test_nothing_is_lent_while_the_c_library_keeps_freed_memory(like):
+    with freed_memory_kept():
+        kept = empty_like(like, dtype=torch.bfloat16)
+        assert (kept.shape, kept.dtype) == (like.shape, torch.bfloat16)
+        assert id(like) not in memory._loans
+    lent = empty_like(like, dtype=torch.bfloat16)
+    assert (lent.shape, lent.dtype) == (like.shape, torch.bfloat16)
+    assert len(memory._loans[id(like)][1]) == 1

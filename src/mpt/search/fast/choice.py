@@ -47,24 +47,20 @@ class Choice(NamedTuple):
     ones: int
     sums: ctypes.Array[ctypes.c_double]
 
-    def gain(self) -> Tensor:
-        """The mean magnitude of the kept weights, 0-d float32."""
+    def gain(self) -> float:
+        """The mean magnitude of the kept weights, to be rounded to float32."""
         total = 0.0
         for one in self.sums:  # one by one, as NumPy adds chunks; sum() would compensate errors
             total += one
-        return torch.tensor(total / self.ones, dtype=torch.float32)
+        return total / self.ones
 
-    def ticket_weight(self, weight: Tensor, gain: Tensor, *, dtype: torch.dtype) -> Tensor:
+    def ticket_weight(self, weight: Tensor, gain: float, *, dtype: torch.dtype) -> Tensor:
         """``g m sign(w)``, like ``weight`` but of ``dtype``: float32, or float32 rounded to a dtype of 16 bits."""
-        wide, n = dtype == torch.float32, self.signs.size
-        out = empty_like(weight, dtype=torch.float32 if wide else torch.int16)  # NumPy has no bfloat16
-        if dtype == torch.bfloat16:
-            plus = native.bfloat16_bits(gain.item())
-        else:
-            plus = native.bits(gain.item()) if wide else int(gain.to(dtype).view(torch.int16))
+        out, wide, n = empty_like(weight, dtype=dtype), dtype == torch.float32, self.signs.size
+        plus = native.bits(gain) if wide else _short_bits(gain, dtype)
         numbers = self.address, out.data_ptr(), n, plus, plus ^ (1 << 31 if wide else 1 << 15), wide
         native.call(_loop("spread"), math.ceil(n / TASK), TASK, *numbers)
-        return out if wide else out.view(dtype)
+        return out
 
     def without(self, places: np.ndarray, weight: np.ndarray) -> Choice:
         """The choice without the kept weights at ``places`` of the memory, in whose signs they are removed."""
@@ -112,6 +108,13 @@ def _loop(name: str) -> Callable[[int], None]:
     from mpt.search.fast import choice_loop
 
     return getattr(choice_loop, name)  # type: ignore[no-any-return]
+
+
+def _short_bits(gain: float, dtype: torch.dtype) -> int:
+    """The 16 bits of a float32 rounded to ``dtype``."""
+    if dtype == torch.bfloat16:
+        return native.bfloat16_bits(gain)
+    return int(torch.tensor(gain, dtype=torch.float32).to(dtype).view(torch.int16))
 
 
 def _sum(signs: np.ndarray, weight: np.ndarray) -> float:

@@ -7,7 +7,8 @@ it hands the memory out again. That takes longer than the formulas of the search
   lives. It lends that memory again once nothing uses it: no autograd graph, view, optimizer or user. Each loan is a
   NumPy array over the memory, which the storage of the tensor over it keeps alive. So the loan has ended when the weak
   reference to the array is dead.
-* :func:`freed_memory_kept` tells the C library to keep all freed memory while a network is trained.
+* :func:`freed_memory_kept` tells the C library to keep all freed memory while a network is trained. Then a loan would
+  only take longer.
 """
 
 from __future__ import annotations
@@ -37,12 +38,16 @@ class Loan(NamedTuple):
     user: weakref.ref[np.ndarray]
 
 
+_keeping = False  # whether the C library keeps freed memory
+
 # identity of a tensor -> the tensor, and the loans of tensors like it, oldest first
 _loans: dict[int, tuple[weakref.ref[Tensor], list[Loan]]] = {}
 
 
 def empty_like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """:func:`torch.empty_like`; for a large tensor on the CPU, in memory from an earlier loan if that has ended."""
+    if _keeping:
+        return torch.empty_like(x, dtype=dtype)
     dtype = dtype or x.dtype
     plain = type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.numel() >= LARGE
     if not plain or torch.compiler.is_compiling():
@@ -52,9 +57,10 @@ def empty_like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
         loans = list[Loan]()
         _loans[id(x)] = weakref.ref(x, partial(_forget, id(x))), loans
     memory = _free(loans, x, dtype)
-    array = memory.numpy()
+    array = (memory.view(torch.int16) if dtype == torch.bfloat16 else memory).numpy()  # NumPy has no bfloat16
     loans.append(Loan(memory, weakref.ref(array)))
-    return torch.from_numpy(array)
+    lent = torch.from_numpy(array)
+    return lent.view(dtype) if dtype == torch.bfloat16 else lent
 
 
 def _forget(key: int, owner: weakref.ref[Tensor]) -> None:
@@ -93,11 +99,14 @@ def freed_memory_kept() -> Iterator[None]:
     if libc is None:
         yield
         return
+    global _keeping
     libc.mallopt(_MMAP_MAX, 0)
     libc.mallopt(_TRIM_THRESHOLD, -1)  # never
+    _keeping = True
     try:
         yield
     finally:
+        _keeping = False
         libc.mallopt(_MMAP_MAX, 65536)
         libc.mallopt(_MMAP_THRESHOLD, _LARGEST)
         libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST)
