@@ -39,16 +39,19 @@ def _has_biprops_formulas(kind: Any) -> bool:
 
 def arrays(layer: Searched, *, least: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Scores and weights of ``layer``, (n,) each, if the two passes give its ticket weight; None otherwise."""
-    found = loops.in_one_order(layer.scores, layer.weight) if _fits(layer, least=least) else None
+    tensors = _tensors(layer, least=least)
+    found = loops.in_one_order(*tensors) if tensors else None
     return (found[0], found[1]) if found else None
 
 
-def _fits(layer: Searched, *, least: int) -> bool:
-    """Whether the two passes give the ticket weight of ``layer``."""
-    kind: Any = type(layer.method)
-    if layer.pattern is not None or layer.method.gains == "channel" or not _has_biprops_formulas(kind):
-        return False
-    return loops.support((layer.scores, layer.weight), least=least)
+def _tensors(layer: Searched, *, least: int) -> tuple[Tensor, Tensor] | None:
+    """Scores and weight of ``layer`` if the two passes give its ticket weight; None otherwise."""
+    method = layer.method
+    kind: Any = type(method)
+    if layer.pattern is not None or method.gains == "channel" or not _has_biprops_formulas(kind):
+        return None
+    tensors = layer.scores, layer.weight
+    return tensors if loops.support(tensors, least=least) else None
 
 
 def least_size(layers: Sequence[Searched]) -> int:
@@ -58,12 +61,13 @@ def least_size(layers: Sequence[Searched]) -> int:
 
 def choose_own(layer: Searched, *, kept: int, least: int) -> Choice | None:
     """:func:`choose_kept` for one layer of ``least`` weights or more; its signs last until the next call."""
-    if not _fits(layer, least=least):
+    tensors = _tensors(layer, least=least)
+    if tensors is None:
         return None
-    address, n = layer.scores.data_ptr(), layer.scores.numel()
+    address, n = tensors[0].data_ptr(), tensors[0].numel()
     hint = threshold.take_hint(address)
     if hint is not None:
-        choice = choose_at(address, layer.weight.data_ptr(), n, hint, absolute=layer.method.score_abs)
+        choice = choose_at(address, tensors[1].data_ptr(), n, hint, absolute=layer.method.score_abs)
         if choice and choice.ones == kept:  # as nearly always
             return choice
     choices = choose_kept([layer], kept=kept, signs=[None], least=least)
