@@ -166,11 +166,14 @@ def test_freed_memory_is_used_again_inside_and_returned_outside(error):
 
 
 @pytest.mark.skipif(_glibc() is None, reason="another C library")
-def test_nothing_is_lent_while_the_c_library_keeps_freed_memory(like):
+def test_only_the_largest_are_lent_memory_while_the_c_library_keeps_what_is_freed(like):
+    largest = torch.zeros(memory.LARGEST)
     with freed_memory_kept():
         kept = empty_like(like, dtype=torch.bfloat16)
         assert (kept.shape, kept.dtype) == (like.shape, torch.bfloat16)
         assert id(like) not in memory._loans
+        empty_like(largest)
+        assert len(memory._loans[id(largest)][1]) == 1
     lent = empty_like(like, dtype=torch.bfloat16)
     assert (lent.shape, lent.dtype) == (like.shape, torch.bfloat16)
     assert len(memory._loans[id(like)][1]) == 1

@@ -7,8 +7,8 @@ it hands the memory out again. That takes longer than the formulas of the search
   lives. It lends that memory again once nothing uses it: no autograd graph, view, optimizer or user. Each loan is a
   NumPy array over the memory, which the storage of the tensor over it keeps alive. So the loan has ended when the weak
   reference to the array is dead.
-* :func:`freed_memory_kept` tells the C library to keep all freed memory while a network is trained. Then a loan would
-  only take longer.
+* :func:`freed_memory_kept` tells the C library to keep all freed memory while a network is trained. Then only the
+  largest tensors are lent memory, which stays where it is from step to step.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from mpt.search.fast.loops import LARGE
 
+LARGEST = 10 * LARGE  # entries; below, the C library is quicker than a loan where it keeps freed memory
 MOST = 2  # loans per tensor; older memory that is still in use is left to its user
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # mallopt's parameters, malloc.h
 _LARGEST = 32 * 2**20  # bytes; glibc's own thresholds grow to this and, where memory is returned, to twice as much
@@ -46,7 +47,7 @@ _loans: dict[int, tuple[weakref.ref[Tensor], list[Loan]]] = {}
 
 def empty_like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """:func:`torch.empty_like`; for a large tensor on the CPU, in memory from an earlier loan if that has ended."""
-    if _keeping:
+    if _keeping and x.numel() < LARGEST:
         return torch.empty_like(x, dtype=dtype)
     dtype = dtype or x.dtype
     plain = type(x) in (Tensor, nn.Parameter) and x.is_cpu and x.numel() >= LARGE
