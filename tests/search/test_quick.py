@@ -109,6 +109,22 @@ def test_a_layer_without_any_of_the_largest_scores_keeps_its_first_largest(small
     assert [int(mask.sum()) for mask in current_masks(one).values()][min(small)] == 1
 
 
+@pytest.mark.parametrize("small", [{1}, {0, 1}, {3}])
+@pytest.mark.parametrize("score_abs", [True, False])
+def test_a_layer_that_a_calibrated_threshold_would_empty_keeps_all_of_its_largest(small, score_abs, monkeypatch):
+    method = mpt.Biprop(prune=0.9, selection="calibrated", score_abs=score_abs)
+    one, other = make(method), make(method)
+    for net in (one, other):
+        for place in small:
+            scores = list(ticket_layers(net).values())[place].scores.data.mul_(1e-6)
+            scores.clamp_(max=scores.flatten().topk(3).values[-1].item(), min=-1e-9)  # three equal ones
+    first = step(one)
+    assert len(one[0].selection._choices()) == 4
+    monkeypatch.setattr(quick, "arrays", lambda layer, *, least=0: None)
+    assert_same(step(other), first)
+    assert [int(mask.sum()) for mask in current_masks(one).values()][min(small)] == 3
+
+
 @pytest.mark.parametrize("expected", [{1}, {0, 1, 2}, {3}])
 def test_layers_expected_to_be_without_the_largest_scores_may_be_others(expected, monkeypatch):
     method = mpt.Biprop(prune=0.5, selection="global")

@@ -142,11 +142,15 @@ def _choose_largest(
     layer: Searched, pair: tuple[np.ndarray, np.ndarray], signs: np.ndarray | None
 ) -> tuple[np.float32, Choice | None]:
     """The largest importance of ``layer`` and the choice that keeps its first weight of that importance."""
-    scores, absolute = pair[0], layer.method.score_abs
-    largest = np.float32(max(scores.max(), -scores.min()) if absolute else scores.max())
-    choice = choose(*pair, largest, absolute=absolute, signs=signs)
+    largest = _largest(layer, pair[0])
+    choice = choose(*pair, largest, absolute=layer.method.score_abs, signs=signs)
     alone = _without_surplus([layer], [choice] if choice else [], [pair], 1, largest)
     return largest, alone[0] if alone else None
+
+
+def _largest(layer: Searched, scores: np.ndarray) -> np.float32:
+    """The largest importance of ``layer``."""
+    return np.float32(max(scores.max(), -scores.min()) if layer.method.score_abs else scores.max())
 
 
 def _choose_together(
@@ -199,13 +203,15 @@ def _ranks(scores: Tensor, places: np.ndarray) -> np.ndarray:
 
 
 def choose_above(layer: Searched, limit: Tensor, *, signs: np.ndarray, least: int) -> Choice | None:
-    """The weights of ``layer`` whose importance exceeds ``limit``, 0-d; None if that is none, or as above."""
+    """The weights of ``layer`` whose importance exceeds ``limit``, 0-d, or all of its largest; None as above."""
     pair = arrays(layer, least=least)
     if pair is None:
         return None
-    cut = np.nextafter(limit.numpy()[()], np.float32(np.inf))  # the smallest number that exceeds it
-    choice = choose(*pair, cut, absolute=layer.method.score_abs, signs=signs)
-    return choice if choice and choice.ones else None
+    cut, absolute = np.nextafter(limit.numpy()[()], np.float32(np.inf)), layer.method.score_abs
+    choice = choose(*pair, cut, absolute=absolute, signs=signs)  # cut: the smallest number that exceeds limit
+    if choice and not choice.ones:
+        choice = choose(*pair, _largest(layer, pair[0]), absolute=absolute, signs=signs)
+    return choice
 
 
 def autocast_dtype(weight: Tensor) -> torch.dtype | None:
