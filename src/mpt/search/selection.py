@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mpt.search.fast.choice import Choice
+from mpt.search.fast.choice import Choice, empty_signs
 from mpt.search.fast.memory import entries
 from mpt.search.layers import Selection, TicketLayer, ticket_layers
 from mpt.search.mask import kth_largest, select_jointly
@@ -108,7 +108,7 @@ class Together(Selection):
 
     def _signs(self) -> list[np.ndarray]:
         """Memory for the signs of each layer."""
-        return [np.empty(layer.weight.numel(), np.int8) for layer in self.layers]
+        return [empty_signs(layer.weight.numel()) for layer in self.layers]
 
     def _before_forward(self, net: nn.Module, _: Any) -> None:
         self._hold(True)

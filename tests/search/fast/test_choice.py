@@ -7,7 +7,7 @@ import torch
 import mpt
 from mpt.search import mask as masks
 from mpt.search.fast import loops
-from mpt.search.fast.choice import MOST_EQUAL, Choice, choose, equals
+from mpt.search.fast.choice import MOST_EQUAL, Choice, choose, empty_signs, equals, unpack
 
 SIZES = [1, 127, 128, 8191, 8192, 8193, 3 * loops.CHUNK + 777, 2 * loops.PART + 3 * loops.CHUNK + 5]
 
@@ -66,11 +66,12 @@ def test_scores_that_are_not_numbers_leave_no_choice(place):
 
 def test_a_choice_may_have_memory_of_its_own():
     scores, weight = draw(1000)
-    own = np.empty(1000, np.int8)
+    own = empty_signs(1000)
     first = choose(scores.numpy(), weight.numpy(), np.float32(0.5), absolute=True, signs=own)
     again = choose(scores.numpy(), weight.numpy(), np.float32(1.5), absolute=True)
     assert isinstance(first, Choice)
-    assert np.count_nonzero(first.signs) == first.ones > again.ones == np.count_nonzero(again.signs)
+    counts = [np.count_nonzero(unpack(choice.signs, 1000)) for choice in (first, again)]
+    assert counts[0] == first.ones > again.ones == counts[1]
     assert first.signs is own
 
 
@@ -88,6 +89,6 @@ def test_weights_can_be_dropped_among_equal_scores(absolute, n):
     mask = (scores.abs() if absolute else scores) >= 0.9
     mask[places[1:]] = False
     assert torch.equal(torch.tensor(fewer.gain()), mpt.Biprop(prune=0.5).gain(weight, mask))
-    assert np.array_equal(fewer.signs != 0, mask.numpy())
+    assert np.array_equal(unpack(fewer.signs, n) != 0, mask.numpy())
     scores[: MOST_EQUAL + 1] = 0.9
     assert equals(scores.numpy(), np.float32(0.9), absolute=absolute) is None or n < MOST_EQUAL

@@ -11,11 +11,11 @@ from mpt.search.fast.choice_loop import spread
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_task_is_done_once_and_the_table_comes_back(threads, monkeypatch):
     monkeypatch.setattr(loops, "threads", lambda: threads)
-    signs, out = np.array([1, 0, -1] * 1000, np.int8), np.full(3000, 9, np.uint32)
-    table = native.call(spread, 43, 70, signs.ctypes.data, out.ctypes.data, 3000, 5, 7, True)
-    assert np.array_equal(out, np.array([5, 0, 7] * 1000))
-    assert 43 < table[0] <= 43 + threads  # each thread asked once more
-    assert list(table)[1:3] == [43, 70]
+    signs, out = np.array([1 | 4 << 16] * 200, np.uint32), np.full(3200, 9, np.uint32)
+    table = native.call(spread, 50, 64, signs.ctypes.data, out.ctypes.data, 3200, 5, 7, True)
+    assert np.array_equal(out, np.array([5, 0, 7, *[0] * 13] * 200))
+    assert 50 < table[0] <= 50 + threads  # each thread asked once more
+    assert list(table)[1:3] == [50, 64]
 
 
 @pytest.mark.parametrize("x", [0.0, -0.0, 1.5, -np.inf, np.float32(0.1)])

@@ -1,8 +1,8 @@
 """From scores to the ticket weight of a large layer in two passes over memory, on the CPU.
 
     pass      computes                                           bytes per weight
-    choose    m sign(w), the number kept and sum(m |w|)          reads 8, writes 1
-    spread    g m sign(w) in the dtype that the layer needs      reads 1, writes 4, or 2 in bfloat16
+    choose    m sign(w), the number kept and sum(m |w|)          reads 8, writes 1/4
+    spread    g m sign(w) in the dtype that the layer needs      reads 1/4, writes 4, or 2 in bfloat16
 
 :func:`choose` takes any threshold. If it keeps the right number of weights, these are the right weights: no other mask
 keeps every weight that is at least as important as the least important one it keeps, and as many. So a threshold may
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from mpt.search.fast import loops, native
-from mpt.search.fast.loops import CHUNK, PAIRWISE
+from mpt.search.fast.loops import CHUNK, LANES, PAIRWISE
 from mpt.search.fast.memory import empty_like
 
 TASK = 4 * CHUNK  # entries that a thread takes at a time
@@ -36,7 +36,8 @@ class Choice(NamedTuple):
     """The weights that a layer keeps.
 
     Attributes:
-        signs: ``m sign(w)``, int8, (n,) in the order of memory.
+        signs: ``m sign(w)`` in the order of memory, 2 bits each: uint32, (ceil(n / 16),), in whose low halves those are
+            1 that are +1, and in whose high halves those that are -1.
         address: of the signs.
         ones: number of weights kept.
         sums: ``sum(m |w|)`` of each chunk, in float64 with NumPy's bits.
@@ -56,7 +57,7 @@ class Choice(NamedTuple):
 
     def ticket_weight(self, weight: Tensor, gain: float, *, dtype: torch.dtype) -> Tensor:
         """``g m sign(w)``, like ``weight`` but of ``dtype``: float32, or float32 rounded to a dtype of 16 bits."""
-        out, wide, n = empty_like(weight, dtype=dtype), dtype == torch.float32, self.signs.size
+        out, wide, n = empty_like(weight, dtype=dtype), dtype == torch.float32, weight.numel()
         plus = native.bits(gain) if wide else _short_bits(gain, dtype)
         numbers = self.address, out.data_ptr(), n, plus, plus ^ (1 << 31 if wide else 1 << 15), wide
         native.call(_loop("spread"), math.ceil(n / TASK), TASK, *numbers)
@@ -64,10 +65,11 @@ class Choice(NamedTuple):
 
     def without(self, places: np.ndarray, weight: np.ndarray) -> Choice:
         """The choice without the kept weights at ``places`` of the memory, in whose signs they are removed."""
-        self.signs[places] = 0
+        bits = np.left_shift(np.uint32(0x10001), (places % LANES).astype(np.uint32))
+        np.bitwise_and.at(self.signs, places // LANES, ~bits)
         for chunk in np.unique(places // CHUNK).tolist():
-            part = slice(CHUNK * chunk, CHUNK * (chunk + 1))
-            self.sums[chunk] = _sum(self.signs[part], weight[part])
+            part = weight[CHUNK * chunk : CHUNK * (chunk + 1)]
+            self.sums[chunk] = _sum(self.signs[CHUNK * chunk // LANES :], part)
         return self._replace(ones=self.ones - len(places))
 
 
@@ -80,7 +82,7 @@ def choose(
         scores, weight: (n,) float32, from :func:`mpt.search.fast.loops.arrays`.
         threshold: of the scores.
         absolute: take ``|scores|``.
-        signs: int8, (n,), to write to; without it, memory that the next call in this thread uses again.
+        signs: from :func:`empty_signs`, to write to; without it, memory that the next call in this thread uses again.
     """
     return choose_at(scores.ctypes.data, weight.ctypes.data, scores.size, threshold, absolute=absolute, signs=signs)
 
@@ -99,7 +101,7 @@ def choose_at(
     rest = n % CHUNK
     if rest % PAIRWISE or rest.bit_count() > 1:  # NumPy divides it in another way than the loop
         last = np.ctypeslib.as_array((ctypes.c_float * rest).from_address(weight + 4 * (n - rest)))
-        sums[-1] = _sum(signs[n - rest :], last)
+        sums[-1] = _sum(signs[(n - rest) // LANES :], last)
     return Choice(signs, address, ones, sums)
 
 
@@ -118,8 +120,20 @@ def _short_bits(gain: float, dtype: torch.dtype) -> int:
 
 
 def _sum(signs: np.ndarray, weight: np.ndarray) -> float:
-    """``sum(m |w|)`` of a chunk, or of the rest behind the last whole one."""
-    return float(np.add.reduce(np.abs(weight) * (signs != 0), dtype=np.float64))
+    """``sum(m |w|)`` of a chunk, or of the rest behind the last whole one, whose signs are the first of ``signs``."""
+    return float(np.add.reduce(np.abs(weight) * (unpack(signs, weight.size) != 0), dtype=np.float64))
+
+
+def empty_signs(n: int) -> np.ndarray:
+    """Memory for the signs of ``n`` weights, uint32."""
+    return np.empty(math.ceil(n / LANES), np.uint32)
+
+
+def unpack(signs: np.ndarray, n: int) -> np.ndarray:
+    """The first ``n`` of ``signs`` as int8, (n,): 1, 0 and -1."""
+    words = signs[: math.ceil(n / LANES), None]
+    plus, minus = ((words >> np.arange(start, start + LANES, dtype=np.uint32)) & 1 for start in (0, LANES))
+    return (plus.astype(np.int8) - minus.astype(np.int8)).reshape(-1)[:n]
 
 
 def equals(scores: np.ndarray, threshold: np.float32, *, absolute: bool) -> np.ndarray | None:
@@ -133,10 +147,11 @@ def equals(scores: np.ndarray, threshold: np.float32, *, absolute: bool) -> np.n
 
 def _scratch_signs(n: int) -> tuple[np.ndarray, int]:
     """Memory for ``n`` signs and its address, the same in each call of a thread: it stays in the processor's cache."""
-    if getattr(_scratch, "signs", np.empty(0)).size < n:
-        _scratch.signs = np.empty(n, np.int8)
+    words = math.ceil(n / LANES)
+    if getattr(_scratch, "signs", np.empty(0)).size < words:
+        _scratch.signs = empty_signs(n)
         _scratch.address = _scratch.signs.ctypes.data
-    return _scratch.signs[:n], _scratch.address
+    return _scratch.signs[:words], _scratch.address
 
 
 def find(scores: np.ndarray, threshold: np.float32, absolute: bool, most: int) -> tuple[np.ndarray, int]:

@@ -31,6 +31,7 @@ LARGE = 32_768  # weights; below, importing numba costs more than a short run co
 PART = 131_072  # least weights per thread: about 0.1 ms of work, more than starting a thread costs
 CHUNK = 8192  # entries that NumPy casts to float64 at a time: it sums a chunk pairwise and adds chunks one by one
 PAIRWISE = 128  # entries that NumPy's pairwise sum adds in eight running sums
+LANES = 16  # entries that are compared at a time, and whose signs share a word
 BLOCK = 64  # entries that `around` counts at a time
 FITTING = (torch.float32, torch.bool)
 F32, F64 = np.float32, np.float64
