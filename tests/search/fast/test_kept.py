@@ -40,6 +40,16 @@ def test_the_second_time_nothing_is_compiled(compile_twice, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_loop_is_compiled_again_when_a_file_beside_it_has_changed(compile_twice, tmp_path, monkeypatch, capsys):
+    (beside := tmp_path / "fast").mkdir()
+    monkeypatch.setattr(kept, "__file__", str(beside / "kept.py"))
+    (beside / "addresses.py").write_text("x = 1")
+    assert [compile_twice(), compile_twice()] == [0, 1]
+    (beside / "addresses.py").write_text("x = 11")
+    assert [compile_twice(), compile_twice()] == [0, 1]
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("ending", [".nbi", ".nbc"])
 def test_a_damaged_file_is_made_again_with_a_line_that_names_it(compile_twice, tmp_path, capsys, ending):
     compile_twice()

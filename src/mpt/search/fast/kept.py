@@ -53,8 +53,7 @@ class KeptLoop(_numba.FunctionCache):  # type: ignore[misc]
 
     def __init__(self, loop: Any) -> None:
         super().__init__(loop)
-        stamp = self._impl.locator.get_source_stamp()
-        self._cache_file = SealedFiles(self._cache_path, self._impl.filename_base, stamp)
+        self._cache_file = SealedFiles(self._cache_path, self._impl.filename_base, _stamp(loop))
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
@@ -70,6 +69,16 @@ class KeptLoop(_numba.FunctionCache):  # type: ignore[misc]
             reason = error.strerror or error
             _say(f"compiled loops cannot be kept in {self._cache_path} ({reason}): they are compiled at each start")
             self.disable()
+
+
+def _stamp(loop: Any) -> tuple[tuple[str, float, int], ...]:
+    """Names, times and sizes of the files beside that of ``loop`` and beside this one, whose functions are in its code.
+
+    Numba alone would look at the loop's own file.
+    """
+    folders = {Path(loop.__code__.co_filename).parent, Path(__file__).parent}
+    files = [(path.name, path.stat()) for folder in sorted(folders) for path in sorted(folder.glob("*.py"))]
+    return tuple((name, about.st_mtime, about.st_size) for name, about in files)
 
 
 def _say(line: str) -> None:
