@@ -32,7 +32,9 @@ def read_text(path: Path, *, most: int = MAX_BYTES) -> str:
         OSError: it cannot be read.
         ValueError: it is not a regular file, larger than ``most`` bytes, or not UTF-8.
     """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:  # a fifo
+    with open(
+        path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+    ) as file:  # or a pipe would wait
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
             raise ValueError("it is not a regular file")

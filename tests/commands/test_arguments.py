@@ -77,3 +77,10 @@ def test_an_output_of_another_kind_is_refused(tmp_path):
     check_ending(tmp_path / "x.obj", ".o", ".obj")
     with pytest.raises(ValueError, match=r"out= must end in \.o or \.obj here, got 'x\.so'"):
         check_ending(tmp_path / "x.so", ".o", ".obj")
+
+
+def test_a_folder_named_as_an_option_hides_no_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data=digits").mkdir()
+    path, overrides = path_and_overrides("mpt-eval TICKET", ["t", "data=digits"], EvalSettings)
+    assert (path, overrides) == (Path("t"), ["data=digits"])

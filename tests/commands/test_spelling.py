@@ -36,6 +36,7 @@ def test_a_misspelt_option_is_refused_with_a_suggestion(override, sentence):
         *("optim.arguments={betas:[0,1]}", "optim.arguments.betas=[0,1]", "optim.schedule._target_=x"),
         *("model.anything=1", "method.exponents=2", "hydra.run.dir=x", "hydra/launcher=slurm", "model@x=conv2"),
         *("data@data=cifar10", "+model.groups=32", "++prune=1", "+hydra.job.num=1"),
+        *("++hydra.run.dir=x", "++hydra.verbose=true", "++hydra.searchpath=[]", "++hydra.sweep.subdir=x"),
     ],
 )
 def test_options_that_are_right_or_that_only_hydra_can_check_pass(override):

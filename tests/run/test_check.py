@@ -129,13 +129,16 @@ def test_an_option_that_has_its_condition_is_accepted():
     check_given(compose(*overrides), {override.partition("=")[0] for override in overrides})
 
 
-@pytest.mark.parametrize(
-    "key", ["crop", "flip", "augment", "noise_std", "noise_probability", "train_size", "val_size", "resized_crop"]
-)
+@pytest.mark.parametrize("key", ["crop", "flip", "augment", "noise_std", "noise_probability", "train_size", "val_size"])
 def test_what_trains_nothing_takes_no_option_of_training_images(key):
     data = Data(name="image_folder", root=".", noise_std=0.1)
     with pytest.raises(ValueError, match=rf"^data\.{key} .*: leave it out$"):
         check_given(EvalSettings(data=data), {f"data.{key}"})
+
+
+def test_what_crops_test_images_too_is_an_option_of_all_commands():
+    data = Data(name="image_folder", root=".", resized_crop=True)
+    check_given(EvalSettings(data=data), {"data.resized_crop"})
 
 
 def test_what_sees_training_images_takes_their_number():

@@ -146,14 +146,22 @@ def epochs(folder):
     return min((len(path.read_text().splitlines()) for path in files), default=0)
 
 
-def until_queued(job, *, cwd):
-    """Wait until a job that SLURM stopped is in the queue again, from where it starts after ten seconds by itself.
+def once_queued(jobs, *, cwd):
+    """Each of ``jobs`` that SLURM stopped, once it is in the queue again, from where it starts after 15 seconds.
 
     It is not told to start at once: of jobs that were, a few failed before their tasks began.
     """
-    until(
-        lambda: shell("squeue", "-h", "-r", "-j", job, "-o", "%T", cwd=cwd, check=False).stdout.split() == ["PENDING"]
-    )
+    left = list(jobs)
+
+    def queued():
+        said = shell("squeue", "-h", "-r", "-j", ",".join(left), "-o", "%A %T", cwd=cwd, check=False).stdout
+        return [job for job in left if f"{job} PENDING" in said.splitlines()]
+
+    while left:
+        until(queued)
+        for job in queued()[:1]:
+            yield job
+            left.remove(job)
 
 
 def jobs_of(folder, runs="runs"):
@@ -192,8 +200,8 @@ def stop_in_every_way(folder, start, whole, *, devices, fresh=()):
         held_after(epoch)
         submitted = jobs()
         shell(*(word.replace("JOBS", ",".join(submitted)) for word in words), cwd=folder)
-        for place, job in zip(places, submitted, strict=True):
-            until_queued(job, cwd=folder)
+        for job in once_queued(submitted, cwd=folder):
+            place = places[submitted.index(job)]
             (run,) = jobs_of(folder, place)
             assert f"queued      {run}" in (listed := command("status", place, cwd=folder).stdout)
             assert " 0 failed" in listed

@@ -9,7 +9,7 @@
 # Partitions: main, and urgent, whose jobs preempt those of main by requeueing them. No accounting, so no sacct.
 # CPUS=4 is what each node claims to have, PORT=17817 the first of three ports, JOB=1 the id of the first job, from which
 # follows where the tasks of a job meet. DIR has a short path: sockets lie in it. A job that is queued again starts after
-# ten seconds (cred_expire) instead of 120.
+# 15 seconds (cred_expire) instead of 120.
 set -euo pipefail
 
 die() {
@@ -60,7 +60,7 @@ write_configuration() {
 		SlurmUser=root
 		SlurmdUser=root
 		AuthType=auth/munge
-		AuthInfo=socket=$DIR/munge/socket,cred_expire=10
+		AuthInfo=socket=$DIR/munge/socket,cred_expire=15
 		CredType=cred/munge
 		StateSaveLocation=$DIR/state
 		SlurmdSpoolDir=$DIR/spool/%n

@@ -13,7 +13,7 @@ import pytest
 
 from mpt.run.claim import hold_claim
 from tests.console import COMMANDS, read_result
-from tests.slurm.cluster import EPOCHS, LAYOUTS, MARKS, epochs, jobs_of, shell, until, until_queued
+from tests.slurm.cluster import EPOCHS, LAYOUTS, MARKS, epochs, jobs_of, once_queued, shell, until
 
 pytestmark = MARKS
 TASKS = Path(__file__).parent / "tasks.py"
@@ -37,7 +37,7 @@ def test_a_batch_script_that_is_told_of_its_limit_is_queued_again_and_goes_on(tm
     job = submit(tmp_path, options, "--requeue", "--signal=USR1@60")
     until(lambda: epochs(tmp_path) >= 1)
     shell("scancel", "--signal=USR1", job, cwd=tmp_path)
-    until_queued(job, cwd=tmp_path)
+    assert list(once_queued([job], cwd=tmp_path)) == [job]
     (tmp_path / "hold").unlink()
     until(lambda: (tmp_path / "run" / "result.json").exists() and read_result(tmp_path / "run")["status"] == "done")
     assert (tmp_path / "run" / "ticket.safetensors").read_bytes() == whole
@@ -126,7 +126,7 @@ def test_a_job_of_two_tasks_that_is_stopped_in_its_first_epoch_gives_the_ticket_
     until(lambda: list(tmp_path.glob("runs/*/config.yaml")))
     (job,) = jobs_of(tmp_path).values()
     shell("scancel", "--signal=USR2", job, cwd=tmp_path)
-    until_queued(job, cwd=tmp_path)
+    assert list(once_queued([job], cwd=tmp_path)) == [job]
     (tmp_path / "hold").unlink()
     assert sweep.wait(200) == 0, (tmp_path / "log").read_text()
     (ticket,) = tmp_path.glob("runs/*/ticket.safetensors")

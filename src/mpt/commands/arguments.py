@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mpt.commands.spelling import DASHES, check_flag, check_spelling
+from mpt.commands.spelling import DASHES, check_flag, check_spelling, option_names
 from mpt.files import is_stream
 
 _WITH_VALUE = (
@@ -134,7 +134,7 @@ def paths_and_overrides(
                 schema=schema,
                 command=name,
             )
-    paths, overrides = _sorted(arguments)
+    paths, overrides = _sorted(arguments, option_names(schema))
     _one(paths[:1] if several else paths, usage, what)
     if "" in paths:
         raise ValueError("an empty word names no picture: check the variable that it comes from, or leave it out")
@@ -153,7 +153,7 @@ def options_alone(usage: str, arguments: list[str], schema: type) -> list[str]:
         if argument.startswith(tuple(DASHES)):
             following = next(iter(arguments[place + 1 :]), None)
             check_flag(argument, following, ("--json", "--config-dir", "-cd"), schema=schema, command=usage)
-        elif not _is_override(argument):
+        elif not _is_override(argument, option_names(schema)):
             raise ValueError(f"{usage} takes options name=value alone here, got {argument}")
     check_spelling(["--config-dir"] if folder else [], arguments, schema, command=usage)
     return arguments + ([f"hydra.searchpath=['file://{folder.resolve()}']"] if folder else [])
@@ -202,10 +202,10 @@ def path_first(usage: str, arguments: list[str], *, what: str = "ticket file") -
     return _one(paths, usage, what), overrides
 
 
-def _sorted(arguments: list[str]) -> tuple[list[str], list[str]]:
+def _sorted(arguments: list[str], options: Collection[str] = ()) -> tuple[list[str], list[str]]:
     """The paths among ``arguments``, and the overrides."""
-    overrides = [argument for argument in arguments if _is_override(argument)]
-    return [argument for argument in arguments if not _is_override(argument)], overrides
+    overrides = [argument for argument in arguments if _is_override(argument, options)]
+    return [argument for argument in arguments if not _is_override(argument, options)], overrides
 
 
 def _one(paths: list[str], usage: str, what: str) -> Path:
@@ -215,10 +215,10 @@ def _one(paths: list[str], usage: str, what: str) -> Path:
     return Path(paths[0])
 
 
-def _is_override(argument: str) -> bool:
+def _is_override(argument: str, options: Collection[str]) -> bool:
     """True for ``data.root=x``; False for a path that contains an equals sign, ``runs/a=b/ticket.safetensors``."""
     key = argument.partition("=")[0]
-    return "=" in argument and "/" not in key and not _exists(argument)
+    return "=" in argument and "/" not in key and (key in options or not _exists(argument))
 
 
 def _exists(argument: str) -> bool:

@@ -6,10 +6,12 @@ import atexit
 import functools
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mpt.commands import end
 from mpt.errors import run_command
 from mpt.files import version
 from mpt.phases import shown
@@ -48,7 +50,11 @@ def start(name: str, function: Command) -> None:
     _open_closed_streams()
     if VARIABLE not in os.environ:
         atexit.register(gc.freeze)  # or Python would look through all that the packages made once more: a second
-        run_command(name, function)
+        try:
+            run_command(name, function)
+        finally:
+            if signal.getsignal(signal.SIGINT) is end:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # what Ctrl-C cuts short from here on needs no word
         return
     from mpt.commands.completion import answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -103,7 +104,8 @@ def new(arguments: list[str]) -> str:
     paths = Path(f"{name}.py"), Path("conf", kind, f"{name}.yaml"), Path(f"test_{name}.py")
     if there := [path for path in paths if path.exists()]:
         raise ValueError(f"{there[0]} is there already: choose another name, or remove it")
-    if (CONF / kind / f"{name}.yaml").is_file() or find_spec(name):  # which would be found in the place of the new one
+    # what is there would be found in the place of the new one
+    if (CONF / kind / f"{name}.yaml").is_file() or name in sys.modules or find_spec(name):
         raise ValueError(f"{name} is a {kind} or a Python module already: choose another name, as my_{name}")
     for path, template in zip(paths, TEMPLATES[kind], strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)

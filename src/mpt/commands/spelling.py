@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib.util import find_spec
@@ -17,8 +18,12 @@ _KEY = re.compile(r"(\+{0,2}|~)([A-Za-z_]\w*)(\.\w+)?([\w.]*)")  # 2: the option
 _CONFIGURATION = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc")
 _PLACE = re.compile(r"file://([^]'\",]+)")
 _PACKAGE = re.compile(r"pkg://(\w+)")
-_OPENED = re.compile(r"\++hydra\.(\w+)")
-_GROWING = ("job", "launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")  # what Hydra takes more keys in
+_OPENED = re.compile(r"\++hydra\.(\w+)(?:\.(\w+))?")
+_HYDRA = (  # what Hydra has; it takes others in silence
+    *("callbacks", "env", "help", "hydra_help", "hydra_logging", "job", "job_logging", "launcher", "mode"),
+    *("output_subdir", "overrides", "run", "runtime", "searchpath", "sweep", "sweeper", "verbose"),
+)
+_FOLDERS = {"run": (None, "dir"), "sweep": (None, "dir", "subdir")}
 _SCALAR = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|\{.*", re.IGNORECASE)
 _LEAST = {"hydra.launcher.n_jobs": "-1 for all cores, or at least 1"}  # numbers that must not be 0, and which may be
 _LEAST |= dict.fromkeys(("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs"), "at least 1")
@@ -120,9 +125,12 @@ def _check_forms(overrides: Sequence[str], schema: type, command: str) -> None:
             raise ValueError(f"{key} has no value: write {key}=VALUE, without spaces")
         if key == "hydra.searchpath" and (gone := [p for p in _PLACE.findall(value) if not Path(p).is_dir()]):
             raise ValueError(f"{key} names {gone[0]}: there is no such folder")
-        if key == "hydra.searchpath" and (gone := [p for p in _PACKAGE.findall(value) if not find_spec(p)]):
+        if key == "hydra.searchpath" and (
+            gone := [p for p in _PACKAGE.findall(value) if p not in sys.modules and not find_spec(p)]
+        ):
             raise ValueError(f"{key} names {gone[0]}: there is no such package")
-        if key.startswith("+") and (opened := _OPENED.match(key)) and opened[1] not in _GROWING:
+        opened = _OPENED.match(key)
+        if opened and (opened[1] not in _HYDRA or opened[2] not in _FOLDERS.get(opened[1], (opened[2],))):
             raise ValueError(f"there is no option {key.lstrip('+')}: --help lists them")
         if key in _LEAST and re.fullmatch(r"0|-\d+", value) and not (value == "-1" and "-1" in _LEAST[key]):
             raise ValueError(f"{key} must be {_LEAST[key]}, got {value}")

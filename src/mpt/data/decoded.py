@@ -101,7 +101,7 @@ def _read_about(path: Path, checksum: str) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        _say_damaged(error)
+        _say_damaged(error if isinstance(error, (OSError, DamagedError)) else f"{path} holds no description")
         return None
     if not isinstance(about, dict) or about.get("checksum") != checksum:
         return None

@@ -82,7 +82,8 @@ def listings(root: Path, *, name: str, test_size: float | None = None) -> tuple[
             raise ValueError(f"data.test_size draws test pictures, but {root} holds {test.name}/ already: leave it out")
         return _two_splits(train, test)
     splits = [folder for folder in _folders(root) if folder.casefold() in _SPLITS]
-    if len(splits) > 1 and not {*splits} <= {"train", "test", "val"} and not (train and test_size):
+    odd = {*splits} - {"train", "test", "val"} and any(folder.casefold().startswith("train") for folder in splits)
+    if len(splits) > 1 and odd and not (train and test_size):
         held = ", ".join(f"{_readable(folder)}/" for folder in splits)
         names = f"train/ and {' or '.join(f'{split}/' for split in _TEST[name])}"
         raise ValueError(f"the image folder {root} holds {held}, which look like splits: name them {names}")

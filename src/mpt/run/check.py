@@ -105,7 +105,7 @@ def check_given(settings: Any, keys: Collection[str]) -> None:
         raise ValueError(f"logger.name only names a choice: write logger={logger.name}")
 
 
-_OF_TRAINING = ("crop", "flip", "augment", "noise_std", "noise_probability", "resized_crop")
+_OF_TRAINING = ("crop", "flip", "augment", "noise_std", "noise_probability")
 
 
 def _check_measured(settings: Any, keys: Collection[str]) -> None:

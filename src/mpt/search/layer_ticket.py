@@ -41,8 +41,8 @@ class LayerTicket(NamedTuple):
 class TicketWeight(torch.autograd.Function):
     """Computes the ticket weight from frozen weights and a mask; the backward passes the gradient straight through.
 
-    Both follow the formulas of the method. The mask of a large layer may be a choice instead, which gives the same
-    ticket weight, rounded to ``dtype`` if that is given.
+    Both follow the formulas of the method. The mask may be a choice instead (:mod:`mpt.search.quick`), which gives the
+    same ticket weight, rounded to ``dtype`` if that is given.
     """
 
     @staticmethod

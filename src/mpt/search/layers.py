@@ -39,8 +39,7 @@ class Selection:
         least: the least number of weights for which :meth:`choose` looks.
     """
 
-    def __init__(self, *, least: int = LARGE) -> None:
-        self.least = least
+    least: int = LARGE
 
     def mask(self, layer: TicketLayer) -> Tensor:
         """Mask of the current scores of ``layer``, bool, of the shape of its weight."""
@@ -50,7 +49,7 @@ class Selection:
         return select(values, kept=layer.num_kept, absolute=absolute)
 
     def choose(self, layer: TicketLayer) -> Choice | None:
-        """What :meth:`mask` keeps of a large layer, in fewer passes; None where these cannot tell."""
+        """What :meth:`mask` keeps, in fewer passes; None where these cannot tell."""
         if layer.num_kept == layer.scores.numel():
             return None
         return choose_own(layer, kept=layer.num_kept, least=self.least)
@@ -67,7 +66,8 @@ class Selection:
         )
 
 
-LAYERWISE, BESIDE_LARGE = Selection(), Selection(least=1)  # loops that a large layer loads pay for small ones too
+LAYERWISE, BESIDE_LARGE = Selection(), Selection()
+BESIDE_LARGE.least = 1  # loops that a large layer loads pay for small ones too
 
 
 class TicketLayer(nn.Module):

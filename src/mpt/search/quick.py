@@ -46,6 +46,8 @@ def arrays(layer: Searched, *, least: int) -> tuple[np.ndarray, np.ndarray] | No
 
 def _tensors(layer: Searched, *, least: int) -> tuple[Tensor, Tensor] | None:
     """Scores and weight of ``layer`` if the two passes give its ticket weight; None otherwise."""
+    if torch.compiler.is_compiling():  # which traces the formulas
+        return None
     method = layer.method
     kind: Any = type(method)
     if layer.pattern is not None or method.gains == "channel" or not _has_biprops_formulas(kind):

@@ -13,7 +13,7 @@ With ``selection=layerwise`` each layer selects its own number of weights. For t
                  in its buffer ``threshold``, so checkpoints hold it too. A layer that would keep nothing gets a lower
                  number
 
-A large layer on a CPU has a choice (:mod:`mpt.search.quick`) in place of its mask, under the same rules.
+On a CPU a layer may have a choice (:mod:`mpt.search.quick`) in place of its mask, under the same rules.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ class Together(Selection):
     """
 
     def __init__(self, net: nn.Module, method: Method) -> None:
-        super().__init__()
         self.method, self.names, self.layers = method, list[str](), list[TicketLayer]()
         places: dict[int, int] = {}  # by the identity of the scores
         for name, layer in ticket_layers(net).items():

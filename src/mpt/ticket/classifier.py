@@ -169,6 +169,8 @@ class Classifier:
         try:
             self.net(torch.zeros(1, self.channels, self.side, self.side, device=self.device))
         except RuntimeError as error:
+            if "memory" in str(error):
+                raise
             raise ValueError(
                 f"the ticket's network cannot take images of {self.side}x{self.side} pixels, the size that its header "
                 f"names ({str(error).strip().splitlines()[0]}): take the original file"

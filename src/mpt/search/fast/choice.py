@@ -1,4 +1,4 @@
-"""From scores to the ticket weight of a large layer in two passes over memory, on the CPU.
+"""From scores to the ticket weight of a layer in two passes over memory, on the CPU.
 
     pass      computes                                           bytes per weight
     choose    m sign(w), the number kept and sum(m |w|)          reads 8, writes 1/4

@@ -77,8 +77,8 @@ def _stamp(loop: Any) -> tuple[tuple[str, float, int], ...]:
     Numba alone would look at the loop's own file.
     """
     folders = {Path(loop.__code__.co_filename).parent, Path(__file__).parent}
-    files = [(path.name, path.stat()) for folder in sorted(folders) for path in sorted(folder.glob("*.py"))]
-    return tuple((name, about.st_mtime, about.st_size) for name, about in files)
+    paths = [path for folder in sorted(folders) for path in sorted(folder.glob("*.py")) if path.is_file()]
+    return tuple((path.name, path.stat().st_mtime, path.stat().st_size) for path in paths)
 
 
 def _say(line: str) -> None:

@@ -29,7 +29,7 @@ from mpt.search.fast.loops import LARGE
 LARGEST = 10 * LARGE  # entries; below, the C library is quicker than a loan where it keeps freed memory
 MOST = 2  # loans per tensor; older memory that is still in use is left to its user
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # mallopt's parameters, malloc.h
-_LARGEST = 32 * 2**20  # bytes; glibc's own thresholds grow to this and, where memory is returned, to twice as much
+_MOST_BYTES = 32 * 2**20  # bytes; glibc's own thresholds grow to this and, where memory is returned, to twice as much
 
 
 class Loan(NamedTuple):
@@ -46,7 +46,10 @@ _loans: dict[int, tuple[weakref.ref[Tensor], list[Loan]]] = {}
 
 
 def empty_like(x: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-    """:func:`torch.empty_like`; for a large tensor on the CPU, in memory from an earlier loan if that has ended."""
+    """:func:`torch.empty_like`; for a large tensor on the CPU, in memory from an earlier loan if that has ended.
+
+    While the C library keeps freed memory, large means :data:`LARGEST`.
+    """
     if _keeping and x.numel() < LARGEST:
         return torch.empty_like(x, dtype=dtype)
     dtype = dtype or x.dtype
@@ -109,8 +112,8 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         _keeping = False
         libc.mallopt(_MMAP_MAX, 65536)
-        libc.mallopt(_MMAP_THRESHOLD, _LARGEST)
-        libc.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST)
+        libc.mallopt(_MMAP_THRESHOLD, _MOST_BYTES)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * _MOST_BYTES)
         libc.malloc_trim(0)
 
 
