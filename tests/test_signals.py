@@ -72,21 +72,6 @@ def test_a_command_that_waits_in_c_is_ended():
     assert ended(script(body), signal.SIGTERM) == (143, "mpt-x: interrupted: repeat the command\n")
 
 
-@pytest.mark.parametrize(("name", "ours"), [("mpt-x", True), ("mpt", True), ("mpt-x.py", False), ("other", False)])
-def test_ctrl_c_before_a_command_begins_is_answered_in_a_script_of_ours_alone(tmp_path, name, ours):
-    (tmp_path / name).write_text(f"import mpt.commands, time\n{READY}\n")
-    process = subprocess.Popen(
-        [sys.executable, tmp_path / name],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_signals,
-    )
-    status, text = ended(process, signal.SIGINT)
-    assert (text == f"{name}: interrupted: repeat the command\n") == ours
-    assert (status == 130) == ours
-
-
 def test_what_the_parent_ignores_stays_ignored_as_with_nohup():
     process = subprocess.Popen(
         [sys.executable, "-c", f"{HEAD}\nrun_command('mpt-x', lambda _: os.kill(os.getpid(), signal.SIGHUP))"],

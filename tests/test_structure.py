@@ -21,8 +21,10 @@ GROUND = {
     "processes",
     "schema",
     "signals",
+    "startup",
     "streams",
 }  # at the top, below every room
+SHARED = GROUND - {"startup"}  # which is the commands' alone
 ALLOWED = {  # room -> the rooms and ground-floor files that it may import besides itself, from the bottom up
     "backbones": {"files"},
     "search": {"files", "streams", "words"},
@@ -33,8 +35,8 @@ ALLOWED = {  # room -> the rooms and ground-floor files that it may import besid
     "engine": {"ticket", "search", "files"},
     "theory": {"ticket", "analysis", "data", "search", "backbones", "files", "phases", "words"},
     "pages": {"engine", "ticket", "analysis", "run", "files", "schema", "words"},
-    "experiment": {"pages", "ticket", "run", "data", "search", "backbones", *GROUND},
-    "multirun": {"experiment", "pages", "run", "data", *GROUND},
+    "experiment": {"pages", "ticket", "run", "data", "search", "backbones", *SHARED},
+    "multirun": {"experiment", "pages", "run", "data", *SHARED},
     "commands": {
         "multirun",
         "experiment",

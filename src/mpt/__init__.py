@@ -5,6 +5,9 @@ Each public name is imported on first use, so that ``import mpt`` takes almost n
 
 from __future__ import annotations
 
+import mpt.startup  # noqa: F401  # before all others, which can be interrupted
+
+# isort: split
 import importlib
 import sys
 from types import ModuleType

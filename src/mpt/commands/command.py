@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from mpt.commands import end
 from mpt.errors import run_command
 from mpt.files import version
 from mpt.phases import shown
+from mpt.startup import end
 
 Command = Callable[[list[str]], None]
 VARIABLE = "_MPT_COMPLETE"  # set by a shell that asks how a command line goes on
