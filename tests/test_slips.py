@@ -194,6 +194,8 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("finetune ticket=", "name one ticket file, got none"),
     ("predict T", "picture"),
     ("predict T x.png topk=3", "write top=3"),
+    ("predict T x.png top=3 json=true", "top is of the table, and json=true prints all there is instead"),
+    ("eval T data=digits per_class=true json=True", "per_class is of the table"),
     ("ticket", "info|report|draw|bench|import|pack|unpack"),
     ("ticket show T", "info|report|draw|bench|import|pack|unpack", "got show"),
     ("ticket info T json=true", "no option json"),

@@ -56,6 +56,8 @@ def test_a_folder_that_holds_no_runs_has_a_page_and_a_line_that_says_so(tmp_path
         (["runs", "figure=fig7"], "there is no figure 'fig7'"),
         (["runs", "port=0"], "port must be from 1 to 65535"),
         (["runs", "port=8080"], "port=8080 has an effect only with watch=true: leave it out, or add that"),
+        (["runs", "speed=false"], "speed is of the page of a single run, and runs is no single run: leave it out"),
+        (["runs/one", "speed=true", "watch=true"], "the page that watch=true serves times nothing: leave it out"),
         (["runs/one", "figure=fig2"], "figure=fig2 is of several runs, and runs/one is one: leave it out"),
         (["runs", "wach=true"], "wach"),
         (["runs", "watch=maybe"], "watch"),

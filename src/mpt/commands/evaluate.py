@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,6 +35,7 @@ def evaluate(path: Path, overrides: list[str]) -> str:
     keep_stored_data(ticket, composed, keys)
     settings = settings_of(composed, EvalSettings)
     check_given(settings, keys)
+    check_shown("per_class", keys, json_=settings.json)
     if "seed" in keys and not settings.control:
         raise ValueError("seed draws a control: give control=, or leave seed out")
     say(f"reading the data {settings.data.name}")
@@ -93,6 +95,12 @@ def _check_engine(settings: EvalSettings) -> None:
 def _compiled(ticket: Ticket, settings: EvalSettings, data: ImageData) -> nn.Module:
     """The ticket compiled by the engine that ``settings`` name."""
     return _Compiled(compile(ticket, unroll=settings.engine == "unrolled", image_size=data.image_size))
+
+
+def check_shown(option: str, keys: Collection[str], *, json_: str | None) -> None:
+    """Raise ValueError if ``option``, which is of the table, is given where JSON takes the place of the table."""
+    if option in keys and (json_ or "").lower() == "true":
+        raise ValueError(f"{option} is of the table, and json=true prints all there is instead: leave one of them out")
 
 
 def render(content: dict[str, Any], table: str, *, json_: str | None) -> str:

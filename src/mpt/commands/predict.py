@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from mpt.commands.evaluate import render
+from mpt.commands.evaluate import check_shown, render
 from mpt.commands.schemas import PredictSettings
 from mpt.commands.ticket import backbone_of
 from mpt.data.listing import find_pictures as find_pictures_in
 from mpt.data.pictures import EXTENSIONS
 from mpt.experiment.evaluate import best_device
 from mpt.phases import track
-from mpt.run.compose import compose, settings_of
+from mpt.run.compose import compose, given_keys, settings_of
 from mpt.schema import MAX_TEXT, printable
 from mpt.ticket.ticket import Ticket
 
@@ -31,6 +31,7 @@ class Picture(NamedTuple):
 def run(path: Path, pictures: Sequence[Path], overrides: list[str]) -> str:
     """The classes that the ticket at ``path`` sees in ``pictures``: a table, or JSON."""
     settings = settings_of(compose("predict", overrides, PredictSettings), PredictSettings)
+    check_shown("top", given_keys(overrides), json_=settings.json)
     content = predict(
         path,
         pictures,

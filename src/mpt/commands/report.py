@@ -10,7 +10,7 @@ from mpt.commands.schemas import PageSettings
 from mpt.pages.build import FILE, build, write_page
 from mpt.pages.library import check_installed
 from mpt.phases import stop
-from mpt.run.compose import compose, settings_of
+from mpt.run.compose import compose, given_keys, settings_of
 from mpt.run.status import states
 from mpt.signals import describe_with
 from mpt.words import size
@@ -27,8 +27,12 @@ def report(folder: Path, overrides: list[str]) -> str:
         raise ValueError(
             f"out={settings.out} has no effect with watch=true, which serves the page: leave one of them out"
         )
-    if settings.figure and [state.directory for state in found] == [folder]:
+    alone = [state.directory for state in found] == [folder]
+    if settings.figure and alone:
         raise ValueError(f"figure={settings.figure} is of several runs, and {folder} is one: leave it out")
+    if "speed" in given_keys(overrides) and (settings.watch or not alone):
+        why = "the page that watch=true serves times nothing" if settings.watch else f"{folder} is no single run"
+        raise ValueError(f"speed is of the page of a single run, and {why}: leave it out")
     out = Path(settings.out) if settings.out else folder / FILE
     check_ending(out, ".html", ".htm")
     if not out.parent.is_dir():
