@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import mpt
 from mpt.search.attention import SplitAttention, split_attention
 
 QUERIES, KEYS = 5, 7
@@ -74,3 +75,50 @@ def test_dropout_acts_in_training_alone():
     assert torch.equal(split(*x)[0], split(*x)[0])
     split.train()
     assert not torch.equal(split(*x)[0], split(*x)[0])
+
+
+class Twice(nn.Module):
+    """One attention used twice, by two names, and a second one with the same weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.tied, self.head = attention(), attention(), nn.Linear(16, 3)
+        self.again = self.first
+        self.tied.in_proj_weight, self.tied.out_proj.weight = self.first.in_proj_weight, self.first.out_proj.weight
+
+    def forward(self, x):
+        for module in (self.first, self.again, self.tied):
+            x = x + module(x, x, x)[0]
+        return self.head(x)
+
+
+def test_attention_that_is_shared_stays_shared():
+    backbone, x = Twice(), torch.randn(QUERIES, 3, 16)
+    expected = backbone(x)
+    split_attention(backbone)
+    torch.testing.assert_close(backbone(x), expected)
+    assert backbone.first is backbone.again
+    net = mpt.convert(Twice(), mpt.Biprop(prune=0.5), example=x).eval()
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        assert getattr(net.first, name).scores is getattr(net.tied, name).scores
+    assert torch.equal(mpt.Ticket.from_network(net).network(Twice())(x), net(x))
+
+
+def test_code_that_reads_the_projections_past_the_attention_reads_ticket_weights():
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = attention(), nn.Linear(16, 3)
+
+        def forward(self, x):
+            query = nn.functional.linear(x, self.attention.in_proj_weight[:16])
+            return self.head(self.attention(query, x, x)[0])
+
+    backbone, x = Reading(), torch.randn(QUERIES, 3, 16)
+    net = mpt.convert(backbone, mpt.Biprop(prune=0.5), example=x)
+    assert torch.equal(net.attention.in_proj_weight[16:32], net.attention.k_proj.ticket_weight())
+    net(x).sum().backward()
+    assert all(parameter.grad.any() for parameter in net.parameters() if parameter.requires_grad)
+    split = SplitAttention(backbone.attention)
+    assert torch.equal(split.in_proj_weight, backbone.attention.in_proj_weight)
+    assert SplitAttention(attention(kdim=12, vdim=20)).in_proj_weight is None

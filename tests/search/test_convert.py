@@ -107,8 +107,10 @@ def test_a_weight_tied_to_something_else_is_refused():
         def forward(self, x):
             return self.head(self.embedding(x.long()))
 
-    with pytest.raises(ValueError, match=r"embedding\.weight is tied"):
+    with pytest.raises(ValueError, match=r"embedding\.weight is tied to .*\(head\): .* dense=\['head'\]$"):
         mpt.convert(Tied(), mpt.Biprop(prune=0.5), seed=0, example=torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"embedding\.weight, 1\.embedding\.weight are tied .*'0\.head', '1\.head'"):
+        mpt.convert(nn.ModuleList([Tied(), Tied()]), mpt.Biprop(prune=0.5), seed=0, example=torch.zeros(2, 3))
 
 
 def test_a_seed_that_is_no_whole_number_is_refused(mlp):

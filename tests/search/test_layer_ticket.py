@@ -13,6 +13,8 @@ from tests import reference
 LAYERS = {
     "conv": (lambda: nn.Conv2d(4, 6, 3), (2, 4, 7, 7), 0),
     "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2), (2, 4, 7, 7), 0),
+    "transposed1d": (lambda: nn.ConvTranspose1d(4, 6, 3), (2, 4, 5), 1),
+    "transposed3d": (lambda: nn.ConvTranspose3d(4, 6, 3), (2, 4, 5, 5, 5), 1),
     "transposed": (lambda: nn.ConvTranspose2d(4, 6, 3), (2, 4, 5, 5), 1),
     "linear": (lambda: nn.Linear(12, 9), (2, 12), 0),
 }

@@ -23,6 +23,8 @@ LAYERS = {
     "depthwise": (lambda: nn.Conv2d(6, 6, 3, groups=6), (3, 6, 9, 9)),
     "conv3d": (lambda: nn.Conv3d(2, 3, 3, stride=2), (2, 2, 7, 7, 7)),
     "transpose": (lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), (3, 4, 5, 5)),
+    "transpose1d": (lambda: nn.ConvTranspose1d(4, 6, 3, stride=2, dilation=2, groups=2), (3, 4, 5)),
+    "transpose3d": (lambda: nn.ConvTranspose3d(2, 3, 3, stride=2, padding=1, output_padding=1), (2, 2, 4, 4, 4)),
     "linear": (lambda: nn.Linear(5, 7), (3, 4, 5)),
 }
 

@@ -136,3 +136,72 @@ def test_patterns_match_all_names_and_no_other(names, others, patterns):
     assert patterns_of(names, others=others) == patterns
     assert all(any(fnmatchcase(name, pattern) for pattern in patterns) for name in names)
     assert not any(fnmatchcase(name, pattern) for name in others for pattern in patterns)
+
+
+def with_weight(weight):
+    layer = nn.Linear(4, 4)
+    layer.weight = weight
+    return layer
+
+
+def with_buffer():
+    layer = nn.Linear(4, 4)
+    del layer.weight
+    layer.register_buffer("weight", torch.ones(4, 4))
+    return layer
+
+
+class Scored(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 4)
+        self.scores = nn.Parameter(torch.zeros(4, 4))
+
+
+class Doubled(nn.Linear):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+def watched():
+    """A layer with a hook that takes no other values than its own."""
+    layer = Noisy(4, 4)
+    layer.register_forward_hook(lambda *_: 1 / 0)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda: parametrizations.weight_norm(nn.Linear(4, 4)), "the weight of 1, 2 is parametrized"),
+        (lambda: parametrizations.orthogonal(nn.Linear(4, 4)), "the weight of 1, 2 is parametrized"),
+        (lambda: parametrizations.weight_norm(nn.Linear(4, 4), "bias", dim=None), "the bias of 1, 2 is parametrized"),
+        (with_buffer, "the weight of 1, 2 is a buffer"),
+        (lambda: with_weight(None), "the weight of 1, 2 is missing"),
+        (lambda: nn.Linear(4, 4, dtype=torch.complex64), "the weight of 1, 2 is of torch.complex64, where a search"),
+        (lambda: with_weight(nn.Parameter(torch.ones(4, 4, dtype=torch.int8), requires_grad=False)), "of torch.int8"),
+        (lambda: with_weight(nn.Parameter(torch.ones(4, 4).to(torch.float8_e4m3fn))), "of torch.float8_e4m3fn"),
+        (lambda: with_weight(nn.Parameter(torch.ones(0, 4))), "the weight of 1, 2 has no entry"),
+        (Scored, "a part of 1, 2 is called scores, as a part of ticket layers is"),
+        (lambda: Doubled(4, 4), "1, 2 (Doubled) each compute in their own way"),
+        (watched, "1, 2 (Noisy) each compute in their own way"),
+    ],
+)
+def test_layers_without_a_weight_to_search_are_named_at_once(build, reason):
+    backbone = nn.Sequential(nn.Linear(4, 4), build(), build())
+    with pytest.raises(ValueError) as caught:
+        mpt.convert(backbone, mpt.Biprop(prune=0.5), example=torch.ones(2, 4))
+    assert reason in str(caught.value)
+    assert "dense=['1', '2'], which searches the other 1 of 3 layers" in str(caught.value)
+
+
+def test_a_layer_that_is_read_in_vain_is_named_once():
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.aux = nn.Linear(4, 4), nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+        def forward(self, x):
+            return self.fc(x)
+
+    with pytest.raises(ValueError, match=r"^aux\.0, aux\.1: converted, but"):
+        mpt.convert(Unused(), mpt.Biprop(prune=0.5), example=torch.ones(2, 4))

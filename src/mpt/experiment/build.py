@@ -27,6 +27,7 @@ from mpt.search.dead import DeadLayers
 from mpt.search.divided import DividedGains
 from mpt.search.methods import Method
 from mpt.search.probe import evaluation_mode
+from mpt.search.unsearched import UnsearchedLayers
 from mpt.streams import stream_key
 from mpt.words import count
 
@@ -102,6 +103,7 @@ def _is_open(parameters: Mapping[str, inspect.Parameter]) -> bool:
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
+_WARNINGS = DeadLayers, DividedGains, UnsearchedLayers  # that are printed
 _BYTES_PER_WEIGHT = 24  # frozen weight, score, gradients of both, momentum, ticket weight: 4 bytes each
 
 
@@ -152,7 +154,7 @@ def convert(
     example = torch.zeros(2, data.channels, side, side)
     check_fit(backbone, example, num_classes=data.num_classes, name=name)
     with warnings.catch_warnings(record=True) as caught:
-        for category in (DeadLayers, DividedGains):
+        for category in _WARNINGS:
             warnings.simplefilter("always", category)
         net = mpt.convert(
             backbone,
@@ -166,7 +168,7 @@ def convert(
             example=example,
         )
     for warning in caught:
-        if not issubclass(warning.category, (DeadLayers, DividedGains)):
+        if not issubclass(warning.category, _WARNINGS):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         elif is_first():
             print(f"warning: {warning.message}", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class SplitAttention(nn.Module):
         self.num_heads, self.head_dim = attention.num_heads, attention.head_dim
         self.dropout, self.batch_first = attention.dropout, attention.batch_first
         whole = attention.in_proj_weight
+        self._qkv_same_embed_dim = whole is not None
         own = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
         weights = own if whole is None else whole.chunk(3)
         biases = (None,) * 3 if attention.in_proj_bias is None else attention.in_proj_bias.chunk(3)
@@ -65,6 +67,20 @@ class SplitAttention(nn.Module):
         shares = shares.mean(1) if average_attn_weights else shares
         return out, shares if is_batch else shares[0]
 
+    @property
+    def in_proj_weight(self) -> Tensor | None:
+        """For code that reads it, as torch's has it: what the first three layers compute with, (3 E, E)."""
+        layers: list[Any] = [self.q_proj, self.k_proj, self.v_proj]
+        weights = [layer.ticket_weight() if hasattr(layer, "ticket_weight") else layer.weight for layer in layers]
+        return torch.cat(weights) if self._qkv_same_embed_dim else None
+
+    def layers_of(self) -> dict[str, list[nn.Linear]]:
+        """The layers that have the weight of each name of torch's module."""
+        whole, own = [self.q_proj, self.k_proj, self.v_proj], ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        each = {key: [layer] for key, layer in zip(own, whole, strict=True)}
+        first = {"in_proj_weight": whole} if self._qkv_same_embed_dim else each
+        return {**first, "out_proj.weight": [self.out_proj]}
+
     def _projections(self, *inputs: Tensor) -> list[tuple[nn.Module, Tensor]]:
         return list(zip((self.q_proj, self.k_proj, self.v_proj), inputs, strict=True))
 
@@ -77,16 +93,26 @@ class SplitAttention(nn.Module):
 def split_attention(net: nn.Module, *, keep: Collection[str] = ()) -> list[str]:
     """Replace each ``nn.MultiheadAttention`` of ``net`` but those named in ``keep``, in place; return their names.
 
-    Those with extra keys (``add_bias_kv``, ``add_zero_attn``) stay, as do subclasses, which may compute in another way.
+    What is shared stays shared: one that is used twice, and weights that two have. Those with extra keys
+    (``add_bias_kv``, ``add_zero_attn``) stay, as do subclasses, which may compute in another way.
     """
     found = {
         name: module
-        for name, module in net.named_modules()
+        for name, module in net.named_modules(remove_duplicate=False)
         if type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
     }
-    names = [name for name in found if name and name not in keep]
+    kept = {id(found[name]) for name in keep if name in found}
+    names = [name for name, module in found.items() if name and id(module) not in kept]
+    made, owners = dict[int, SplitAttention](), dict[int, list[nn.Linear]]()
     for name in names:
-        net.set_submodule(name, SplitAttention(found[name]))
+        attention = found[name]
+        if id(attention) not in made:
+            split = made[id(attention)] = SplitAttention(attention)
+            for key, layers in split.layers_of().items():
+                weight = attention.get_parameter(key)
+                for layer, owner in zip(layers, owners.setdefault(id(weight), layers), strict=True):
+                    layer.weight = owner.weight
+        net.set_submodule(name, made[id(attention)])
     return names
 
 

@@ -3,7 +3,7 @@
     net   = convert(backbone, Biprop(prune=0.8), seed=0)     a converted copy; the backbone stays as it is
     dense = to_dense(net)                                    plain torch layers that carry the ticket's weights
 
-Conversion copies the backbone and changes the class of each Conv1d/2d/3d, ConvTranspose2d and Linear in the copy. So a
+Conversion copies the backbone and changes the class of each Conv1d/2d/3d, ConvTranspose1d/2d/3d and Linear in it. So a
 layer stays whatever it was: grouped, strided, dilated, padded, shared, hooked. Everything except the scores is frozen,
 as prize 2 of the paper requires, unless ``trained`` names it.
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mpt.search.activations import BinaryActivation
 from mpt.search.attention import split_attention
+from mpt.search.backbone import copy_of, detached
 from mpt.search.binarize import binarize, binary_inputs, refuse_real_inputs
 from mpt.search.conversion import Conversion
 from mpt.search.dead import warn_of_dead_layers
@@ -34,21 +35,22 @@ from mpt.search.layers import (
     BESIDE_LARGE,
     LAYERWISE,
     TICKET_LAYERS,
-    TicketLayer,
     kind_of,
     one_selection,
     ticket_layers,
     unwrap,
 )
 from mpt.search.methods import Method
-from mpt.search.parameters import check_patterns, drop_biases, freeze, set_batchnorm
+from mpt.search.parameters import check_patterns, child, drop_biases, freeze, set_batchnorm
 from mpt.search.probe import evaluation_mode, inputs_of, unreached, unread
 from mpt.search.quick import least_size
 from mpt.search.reading import attach_reading, detach_reading
-from mpt.search.refusal import layers_of_their_own, refuse
+from mpt.search.refusal import layers_of_their_own, patterns_of, refuse
 from mpt.search.scales import start_at_one
 from mpt.search.steps import attach_updates
+from mpt.search.unsearched import warn_of_unsearched
 from mpt.search.weight import channel_shape
+from mpt.words import first_names
 
 
 def convert(
@@ -89,12 +91,13 @@ def convert(
     Warns:
         DeadLayers: layers whose scores will hardly learn, and why (:mod:`mpt.search.dead`).
         DividedGains: gains for each channel that a batch-norm divides out (:mod:`mpt.search.divided`).
+        UnsearchedLayers: modules whose weights cannot be searched and stay frozen (:mod:`mpt.search.unsearched`).
     """
-    backbone = unwrap(backbone)
-    net = _copy(backbone)
+    net = copy_of(backbone)
+    names = [name for name, _ in net.named_parameters()]
     signs, inputs, reads = binarize(net, example, t=spline_t) if binary_activations else None, None, tuple[str, ...]()
     split = split_attention(net) if method.searched else []
-    own = [name for name, _ in backbone.named_parameters() if name.rpartition(".")[0] not in split]
+    own = [name for name in names if name.rpartition(".")[0] not in split]
     own += [name for name, _ in net.named_parameters() if name.startswith(tuple(f"{module}." for module in split))]
     check_patterns("dense", dense, list(plain_layers(net)))
     if method.searched:
@@ -120,17 +123,9 @@ def convert(
     if inputs is not None:
         warn_of_dead_layers(net, inputs)
         warn_of_divided_gains(net, inputs)
+    if method.searched:
+        warn_of_unsearched(net)
     return net
-
-
-def _copy(backbone: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(backbone)
-    except RuntimeError as error:  # some keep a tensor of their last forward pass
-        raise ValueError(
-            f"{type(backbone).__name__} cannot be copied ({str(error).partition('.')[0]}): convert it before its first "
-            "forward pass, or run that under torch.no_grad()"
-        ) from error
 
 
 def _search_layers(
@@ -154,11 +149,15 @@ def _search_layers(
         inputs = inputs_of(net, example) if searchable else None
     add_ticket_layers(net, method, left_out=[*left_out, *own])
     # before biases go: attention that reads a layer's weight reads its bias too
-    reads = unreached(net, inputs) if inputs is not None else []
+    try:
+        reads = unreached(net, inputs) if inputs is not None else []
+    except ValueError:
+        refuse(own, [], searchable=searchable, dense=dense)  # what is broken may be why it does not run
+        raise
     missing = []
     if inputs is not None and reads:
         attach_reading(net, reads)
-        missing = [*unreached(net, inputs), *unread(net, reads, inputs)]
+        missing = list(dict.fromkeys([*unreached(net, inputs), *unread(net, reads, inputs)]))
     refuse(own, missing, searchable=searchable, dense=dense)
     return inputs, tuple(reads)
 
@@ -180,7 +179,10 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
     """Turn the layers of ``net`` into ticket layers in place, with scores of 0 and unchanged weights."""
     layers = {name: layer for name, layer in plain_layers(net).items() if name not in left_out}
     if not layers:
-        raise ValueError("nothing to search: the backbone has no convolution or linear layer, or all are left out")
+        kinds = ", ".join(kind.__name__ for kind in TICKET_LAYERS)
+        raise ValueError(
+            f"nothing to search: {type(net).__name__} has none of torch's layers {kinds}, or all are left out"
+        )
     _check_convertible(net, layers)
     selection = LAYERWISE if least_size(list(layers.values())) > 1 else BESIDE_LARGE
     owners: dict[int, Any] = {}  # by the identity of the weight: layers that share it share scores and gains
@@ -210,7 +212,7 @@ def to_dense(net: nn.Module) -> nn.Module:
     net = unwrap(net)
     with one_selection(net):
         weights = {name: layer.ticket().ticket_weight.clone() for name, layer in ticket_layers(net).items()}
-    dense = copy.deepcopy(net)
+    dense = copy.deepcopy(net, detached(net))
     shared: dict[int, nn.Parameter] = {}
     for hooks in hooks_of(dense):
         hooks.remove()
@@ -242,21 +244,23 @@ def plain_layers(net: nn.Module) -> dict[str, Any]:
 
 
 def _check_convertible(net: nn.Module, layers: dict[str, Any]) -> None:
-    """Refuse by name any layer that conversion would break: already converted, without a shape, or of a tied weight."""
-    own = {id(parameter) for layer in layers.values() for parameter in layer.parameters(recurse=False)}
-    for name, layer in layers.items():
-        if isinstance(layer, TicketLayer):
-            raise ValueError(f"layer {name!r} is a ticket layer already: convert the plain backbone")
-        if isinstance(layer, nn.modules.lazy.LazyModuleMixin):
-            raise ValueError(f"layer {name!r} has no shape yet: run the backbone once before converting it")
+    """Refuse by name all layers that conversion would break: that compute in their own way, or of a tied weight."""
     refuse(layers_of_their_own(layers), [], searchable=list(layers), dense=())
-    for name, module in net.named_modules():
-        if name not in layers and module not in layers.values():
-            tied = [key for key, value in module.named_parameters(recurse=False) if id(value) in own]
-            if tied:
-                raise ValueError(
-                    f"{name}.{tied[0]} is tied to the weight of a searched layer: leave that layer out with dense=(...)"
-                )
+    owners = {id(value): name for name, layer in layers.items() for value in layer.parameters(recurse=False)}
+    ties = {
+        child(name, key): owners[id(value)]
+        for name, module in net.named_modules()
+        if name not in layers and module not in layers.values()
+        for key, value in module.named_parameters(recurse=False)
+        if id(value) in owners
+    }
+    if ties:
+        verb, tied = "are" if len(ties) > 1 else "is", list(dict.fromkeys(ties.values()))
+        patterns = patterns_of(tied, others=[name for name in layers if name not in tied])
+        raise ValueError(
+            f"{first_names(list(ties))} {verb} tied to parameters of searched layers ({first_names(tied)}): leave "
+            f"those layers out with dense={patterns}"
+        )
 
 
 def _check_prune_layers(method: Method, names: list[str]) -> None:

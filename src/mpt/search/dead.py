@@ -23,6 +23,7 @@ from mpt.search.parameters import BATCH_NORMS
 from mpt.search.probe import evaluation_mode
 from mpt.search.refusal import patterns_of
 from mpt.search.scales import scales_near_zero
+from mpt.search.trace import numbers_in, run, tensors_in
 
 NEGLIGIBLE = 1e-4
 _LEAST, _MOST, _NUMBERS = 4, 64, 2**13  # rows of a batch (batch-norm over fewer passes no gradient), numbers in it
@@ -44,8 +45,13 @@ def warn_of_dead_layers(net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     signal = _signal(inputs)
     if signal is None or not any(layer.method.learn_scores for layer in ticket_layers(net).values()):
         return
-    with evaluation_mode(net), _batch_statistics(net):
-        r = _relative_gradients(net, signal)
+    with evaluation_mode(net), _batch_statistics(net) as norms:
+        try:
+            r = _relative_gradients(net, signal)
+        except ValueError:  # it may take batches of one size, or no batch-norm of one row
+            signal = _signal(inputs, rows=0) or inputs
+            norms.close()
+            r = _relative_gradients(net, signal)
         if not _weak(r):
             return
         scales = scales_near_zero(net, signal)
@@ -89,7 +95,7 @@ def _relative_gradients(net: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str,
         for name, layer in layers.items():
             hook = layer.register_forward_pre_hook(lambda *_, name=name: calls.setdefault(name))
             hooks.callback(hook.remove)
-        loss = _loss(net(*inputs))
+        loss = _loss(run(net, inputs))
         if loss is None or not loss.requires_grad:
             return {}
         gradients = torch.autograd.grad(loss, list(scores.values()), allow_unused=True)
@@ -107,49 +113,52 @@ def _norm(x: Tensor) -> float:
 
 def _loss(output: Any) -> Tensor | None:
     """A random linear function of the output, 0-d: its gradient reaches all that the output depends on."""
-    tensors = [x for x in _flat(output) if x.is_floating_point()]
     generator = torch.Generator().manual_seed(1)
-    terms = [(x * torch.randn(x.shape, generator=generator).to(x)).float().mean() for x in tensors]
+    terms = [(x * torch.randn(x.shape, generator=generator).to(x)).float().mean() for x in numbers_in(output)]
     return torch.stack(terms).sum() if terms else None
 
 
-def _flat(x: Any) -> Iterator[Tensor]:
-    if isinstance(x, Tensor):
-        yield x
-    elif isinstance(x, (dict, list, tuple)):
-        for each in x.values() if isinstance(x, dict) else x:
-            yield from _flat(each)
+def _signal(inputs: tuple[Any, ...], *, rows: int = _MOST) -> tuple[Any, ...] | None:
+    """``inputs`` with noise in place of constants; a single one with enough rows, unless ``rows`` is 0.
 
-
-def _signal(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    """``inputs`` with noise in place of constants; a single one with enough rows. None if they hold no signal."""
-    generator, signal = torch.Generator().manual_seed(0), []
+    None if they hold no signal.
+    """
+    generator, signal = torch.Generator().manual_seed(0), list[Any]()
     for x in inputs:
-        constant = bool((x == x.flatten()[0]).all()) if x.numel() else True
+        if not isinstance(x, Tensor):
+            if any(_is_constant(y) for y in tensors_in(x)):
+                return None
+            signal.append(x)
+            continue
+        constant, most = _is_constant(x), len(x) if x.dim() else 0
         if constant and not x.is_floating_point():
             return None
-        rows = len(x) if x.dim() else 0
-        if len(inputs) == 1 and x.dim() > 1:
-            rows = max(_LEAST, min(_MOST, _NUMBERS // max(1, x[0].numel())))
-        if constant or len(x) < rows:
-            x = torch.randn((rows, *x.shape[1:]), generator=generator).to(x)
-        signal.append(x[:rows] if x.dim() else x)
+        if rows and len(inputs) == 1 and x.dim() > 1:
+            most = max(_LEAST, min(rows, _NUMBERS // max(1, x[0].numel())))
+        if constant or (len(x) if x.dim() else 0) < most:
+            whole = x.is_floating_point()
+            shape = (most, *x.shape[1:]) if x.dim() else ()
+            x = torch.randn(shape, generator=generator).to(x) if whole else torch.cat([x] * (most // len(x) + 1))
+        signal.append(x[:most] if x.dim() else x)
     return tuple(signal)
 
 
+def _is_constant(x: Tensor) -> bool:
+    return bool((x == x.flatten()[0]).all()) if x.numel() else True
+
+
 @contextmanager
-def _batch_statistics(net: nn.Module) -> Iterator[None]:
-    """Inside, batch-norm normalises by the batch; afterwards its running statistics are as before."""
+def _batch_statistics(net: nn.Module) -> Iterator[ExitStack]:
+    """Inside, batch-norm normalises by the batch, until what it gives is closed; its running statistics stay."""
     norms = [module for module in net.modules() if isinstance(module, BATCH_NORMS)]
-    before = {id(buffer): buffer.clone() for norm in norms for buffer in norm.buffers(recurse=False)}
-    try:
+    buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+    with ExitStack() as stack:
+        for buffer, before in [(buffer, buffer.clone()) for buffer in buffers]:
+            stack.callback(buffer.copy_, before)
         for norm in norms:
+            stack.callback(norm.eval)
             norm.train()
-        yield
-    finally:
-        for norm in norms:
-            for buffer in norm.buffers(recurse=False):
-                buffer.copy_(before[id(buffer)])
+        yield stack
 
 
 @contextmanager

@@ -196,34 +196,30 @@ class TicketConv3d(_TicketConv, nn.Conv3d):
     """:class:`torch.nn.Conv3d` with a ticket weight; (N, C, D, H, W) -> (N, C', D', H', W')."""
 
 
-class TicketConvTranspose2d(TicketLayer, nn.ConvTranspose2d):
-    """:class:`torch.nn.ConvTranspose2d` with a ticket weight; (N, C, H, W) -> (N, C', H', W').
-
-    In several groups, output channels that have one index within their groups share a gain.
-    """
+class _TicketConvTranspose(TicketLayer):
+    """In several groups, output channels that have one index within their groups share a gain."""
 
     channels = 1
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        padding = self._output_padding(
-            x,
-            output_size,
-            self.stride,  # type: ignore[arg-type]
-            self.padding,  # type: ignore[arg-type]
-            self.kernel_size,  # type: ignore[arg-type]
-            2,
-            self.dilation,  # type: ignore[arg-type]
-        )
-        return F.conv_transpose2d(
-            x,
-            self._computing_weight(),
-            self.bias,
-            self.stride,
-            self.padding,  # type: ignore[arg-type]
-            padding,
-            self.groups,
-            self.dilation,
-        )
+        own: Any = self
+        stride, padding, dilation, dims = own.stride, own.padding, own.dilation, len(own.kernel_size)
+        extra = own._output_padding(x, output_size, stride, padding, own.kernel_size, dims, dilation)
+        transposed: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+        out: Tensor = transposed(x, self._computing_weight(), self.bias, stride, padding, extra, own.groups, dilation)
+        return out
+
+
+class TicketConvTranspose1d(_TicketConvTranspose, nn.ConvTranspose1d):
+    """:class:`torch.nn.ConvTranspose1d` with a ticket weight; (N, C, L) -> (N, C', L')."""
+
+
+class TicketConvTranspose2d(_TicketConvTranspose, nn.ConvTranspose2d):
+    """:class:`torch.nn.ConvTranspose2d` with a ticket weight; (N, C, H, W) -> (N, C', H', W')."""
+
+
+class TicketConvTranspose3d(_TicketConvTranspose, nn.ConvTranspose3d):
+    """:class:`torch.nn.ConvTranspose3d` with a ticket weight; (N, C, D, H, W) -> (N, C', D', H', W')."""
 
 
 class TicketLinear(TicketLayer, nn.Linear):
@@ -244,7 +240,9 @@ TICKET_LAYERS: dict[type[nn.Module], type[TicketLayer]] = {
     nn.Conv1d: TicketConv1d,
     nn.Conv2d: TicketConv2d,
     nn.Conv3d: TicketConv3d,
+    nn.ConvTranspose1d: TicketConvTranspose1d,
     nn.ConvTranspose2d: TicketConvTranspose2d,
+    nn.ConvTranspose3d: TicketConvTranspose3d,
     nn.Linear: TicketLinear,
 }
 PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mpt.search.layer_ticket import LayerTicket
 from mpt.search.layers import TicketLayer, kind_of, ticket_layers
+from mpt.search.trace import numbers_in, run
 
 _SIZES = (32, 64, 224, 28, 16, 8, 96, 128, 299)  # image sides to try if the backbone does not state its own
 
@@ -50,7 +51,7 @@ def unread(net: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...]) -> 
             layer: Any = net.get_submodule(name)
             ticket = layer.frozen_ticket
             layer.frozen_ticket = ticket._replace(ticket_weight=torch.full_like(ticket.ticket_weight, torch.nan))
-            finite += [name] if _finite(net(*inputs)) else []
+            finite += [name] if _is_finite(net, inputs) else []
             layer.frozen_ticket = ticket
     return finite
 
@@ -97,9 +98,17 @@ class _WatchedTicket:
 
 
 def inputs_of(net: nn.Module, example: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
-    """``example`` as a tuple, or the first guess that ``net`` accepts; None, and a warning, if it accepts none."""
-    if example is not None:
+    """``example`` as a tuple, or the first guess that ``net`` accepts; None, and a warning, if it accepts none.
+
+    ValueError if ``example`` is neither a tensor nor a tuple.
+    """
+    if isinstance(example, (Tensor, tuple)):
         return example if isinstance(example, tuple) else (example,)
+    if example is not None:
+        raise ValueError(
+            f"example is a tensor, or a tuple of what the backbone's forward takes, got a {type(example).__name__}: if "
+            "the forward takes that as one argument, give (example,)"
+        )
     for shape in _guesses(net):
         parameter = next(net.parameters())
         guess = torch.ones(shape, device=parameter.device, dtype=parameter.dtype)
@@ -128,7 +137,7 @@ def _guesses(net: nn.Module) -> Iterator[tuple[int, ...]]:
     channels: Any = getattr(net, "in_channels", None) or getattr(first, "in_channels", 3)
     if isinstance(first, nn.Linear):
         yield (2, first.in_features)
-    dims = {nn.Conv1d: 1, nn.Conv3d: 3}.get(kind_of(first), 2)  # type: ignore[arg-type]
+    dims = getattr(first, "weight", torch.empty(())).dim() - 2 if hasattr(first, "in_channels") else 2
     for size in sizes:
         yield (2, channels, *(size,) * dims)
 
@@ -147,23 +156,27 @@ def _nan_weights(layers: list[TicketLayer]) -> Iterator[None]:
 
 
 def _finite(output: object) -> bool:
-    if isinstance(output, Tensor):
-        return not output.is_floating_point() or bool(torch.isfinite(output).all())
-    if isinstance(output, dict):
-        return all(_finite(value) for value in output.values())
-    return all(_finite(value) for value in output) if isinstance(output, (list, tuple)) else True
+    return all(bool(torch.isfinite(x).all()) for x in numbers_in(output))
+
+
+def _is_finite(net: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether the output is finite; a network that refuses NaN has met one."""
+    try:
+        return _finite(net(*inputs))
+    except Exception:  # whatever a backbone raises
+        return False
 
 
 def _bypassed(net: nn.Module, layers: dict[str, TicketLayer], inputs: tuple[Tensor, ...]) -> list[str]:
     """Names of the layers whose weight changes the output past them."""
     with _nan_weights(list(layers.values())):
-        if _finite(net(*inputs)):
+        if _is_finite(net, inputs):
             return []
-    if not _finite(net(*inputs)):
+    if not _finite(run(net, inputs)):
         return []  # the network's output is not finite anyway, which says nothing about its weights
     names = []
     for name, layer in layers.items():
         with _nan_weights([layer]):
-            if not _finite(net(*inputs)):
+            if not _is_finite(net, inputs):
                 names.append(name)
     return names

@@ -44,11 +44,11 @@ def attach_reading(net: nn.Module, names: Iterable[str]) -> None:
         parents.setdefault(parent, []).append(name)
     for parent, children in parents.items():
         module = net.get_submodule(parent)
-        module.reading = Reading(module, children)  # type: ignore[assignment]
+        module._reading = Reading(module, children)  # type: ignore[assignment]
 
 
 def detach_reading(net: nn.Module) -> None:
     """Undo :func:`attach_reading`."""
     for module in net.modules():
-        if "reading" in module.__dict__:
-            module.__dict__.pop("reading").remove()
+        if "_reading" in module.__dict__:
+            module.__dict__.pop("_reading").remove()

@@ -2,7 +2,7 @@
 
 * A layer that computes in its own way: a subclass of a torch layer whose output differs from that of the torch layer
   with the same weight (weight standardisation, padding that follows the input). Conversion would drop the difference.
-* A layer whose weight is parametrized, so that it is no parameter.
+* A layer whose weight is no parameter of floating-point numbers: parametrized, a buffer, complex.
 * A layer that the network never calls, or whose weight it reads past the layer (:mod:`mpt.search.probe`).
 """
 
@@ -20,20 +20,40 @@ from torch import Tensor, nn
 from mpt.search.layers import TicketLayer, kind_of
 from mpt.words import first_names
 
+_DTYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64
 _MANY = 3  # names that are spelled out; of more, patterns
 
 
 def layers_of_their_own(layers: dict[str, Any]) -> dict[str, str]:
-    """The layers that conversion would break, by name, with the reason: ``parametrized``, or the name of the class."""
+    """The layers that conversion would break, by name, with the reason: a sentence about ``{}``, or a class's name."""
     reasons = {}
     for name, layer in layers.items():
-        if isinstance(layer, (TicketLayer, nn.modules.lazy.LazyModuleMixin)):
+        if isinstance(layer, TicketLayer):
             continue  # refused by other words
-        if hasattr(layer, "parametrizations") or not isinstance(layer.weight, nn.Parameter):
-            reasons[name] = "parametrized"
+        if reason := _broken_parameter(layer):
+            reasons[name] = reason
         elif not _computes_as_torch(layer):
             reasons[name] = type(layer).__name__
     return reasons
+
+
+def _broken_parameter(layer: Any) -> str | None:
+    """What is wrong with the weight or the bias of ``layer``, as a sentence about ``{}``."""
+    parametrized = [*layer.parametrizations] if hasattr(layer, "parametrizations") else []
+    for key in (*parametrized, "weight", "bias"):
+        value = getattr(layer, key, None)
+        if key in parametrized:
+            return f"the {key} of {{}} is parametrized"
+        if not isinstance(value, nn.Parameter) and (value is not None or key == "weight"):
+            computed = "computed from other tensors (weight_norm, spectral_norm, pruning)"
+            kind = "missing" if value is None else "a buffer" if key in layer._buffers else computed
+            return f"the {key} of {{}} is {kind}"
+    if layer.weight.dtype not in _DTYPES:
+        return f"the weight of {{}} is of {layer.weight.dtype}, where a search takes {', '.join(map(str, _DTYPES))}"
+    if not layer.weight.numel():
+        return "the weight of {} has no entry"
+    taken = {"scores", "threshold", "pattern", "log_gain"} & {*layer._parameters, *layer._buffers, *layer._modules}
+    return f"a part of {{}} is called {min(taken)}, as a part of ticket layers is" if taken else None
 
 
 def _computes_as_torch(layer: Any) -> bool:
@@ -42,7 +62,7 @@ def _computes_as_torch(layer: Any) -> bool:
     Random numbers decide: a copy on the CPU with random parameters, on inputs of odd and even sides.
     """
     kind: Any = kind_of(layer)
-    methods = ("forward", "_conv_forward")
+    methods = ("forward", "_conv_forward", "__call__", "_call_impl")
     if all(getattr(type(layer), method, None) is getattr(kind, method, None) for method in methods):
         return True
     generator = torch.Generator().manual_seed(0)
@@ -59,10 +79,9 @@ def _computes_as_torch(layer: Any) -> bool:
 
 
 def _same(own: nn.Module, plain: nn.Module, x: Tensor) -> bool:
-    expected = plain(x)
     try:
-        out = own(x)
-    except Exception:  # whatever a layer of somebody else raises
+        expected, out = plain(x), own(x)
+    except Exception:  # whatever a layer of somebody else raises, or its hooks
         return False
     return isinstance(out, Tensor) and out.shape == expected.shape and torch.allclose(out, expected, 1e-4, 1e-4)
 
@@ -101,16 +120,15 @@ def refuse(own: dict[str, str], unreached: Sequence[str], *, searchable: Sequenc
 
 
 def _reasons(own: dict[str, str], unreached: Sequence[str]) -> list[str]:
-    reasons, parametrized = [], [name for name, reason in own.items() if reason == "parametrized"]
-    by_class: dict[str, list[str]] = {}
+    reasons, by_reason = [], dict[str, list[str]]()
     for name, reason in own.items():
-        by_class.setdefault(reason, []).append(name)
-    for reason, names in by_class.items():
-        if reason != "parametrized":
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        if "{}" in reason:
+            reasons.append(reason.format(first_names(names)))
+        else:
             each = "computes" if len(names) == 1 else "each compute"
             reasons.append(f"{first_names(names)} ({reason}) {each} in {'its' if len(names) == 1 else 'their'} own way")
-    if parametrized:
-        reasons.append(f"the weight of {first_names(parametrized)} is parametrized")
     if unreached:
         reasons.append(
             f"{first_names(list(unreached))}: converted, but never called in a forward pass, nor read by the "

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
+from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -86,7 +88,7 @@ class Trace(TorchFunctionMode):
                 hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._running.append(name)))
                 hooks.append(module.register_forward_hook(self._after_call))
             with self:
-                self.net(*inputs)
+                run(self.net, inputs)
         finally:
             for module in in_place:
                 module.inplace = True  # type: ignore[assignment]
@@ -142,7 +144,7 @@ class Trace(TorchFunctionMode):
 
 
 def tensors_in(x: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples and dictionaries."""
+    """The tensors in nested lists, tuples, dictionaries and dataclasses."""
     if isinstance(x, Tensor):
         yield x
     elif isinstance(x, dict):
@@ -150,3 +152,35 @@ def tensors_in(x: Any) -> Iterator[Tensor]:
     elif isinstance(x, (list, tuple)):
         for each in x:
             yield from tensors_in(each)
+    elif isinstance(x, SimpleNamespace):
+        yield from tensors_in(vars(x))
+    elif is_dataclass(x) and not isinstance(x, type):
+        yield from tensors_in([getattr(x, field.name) for field in fields(x)])
+
+
+def numbers_in(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors of ``output``, dense and real: a complex one as its two parts."""
+    for x in tensors_in(output):
+        x = x if x.layout == torch.strided else x.to_dense()
+        x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+        if x.is_floating_point():
+            yield x
+
+
+def run(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """``net(*inputs)``; ValueError if it fails, but for want of memory."""
+    try:
+        return net(*inputs)
+    except Exception as error:  # whatever a backbone raises
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
+        shapes = ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in tensors_in(list(inputs)))
+        raise ValueError(
+            f"{type(net).__name__} cannot compute with the example, {shapes or 'without a tensor'} ({reason_of(error)})"
+            ": give example=<one batch as its forward takes it>, a tuple for several arguments"
+        ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what ``error`` says, or its class."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

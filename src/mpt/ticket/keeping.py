@@ -27,7 +27,9 @@ from mpt.search.layers import (
     TicketConv1d,
     TicketConv2d,
     TicketConv3d,
+    TicketConvTranspose1d,
     TicketConvTranspose2d,
+    TicketConvTranspose3d,
     TicketLayer,
     TicketLinear,
     ticket_layers,
@@ -135,6 +137,14 @@ class KeepingConvTranspose2d(KeepingLayer, TicketConvTranspose2d):
     """:class:`TicketConvTranspose2d` that keeps its ticket weight in evaluation."""
 
 
+class KeepingConvTranspose1d(KeepingLayer, TicketConvTranspose1d):
+    """:class:`TicketConvTranspose1d` that keeps its ticket weight in evaluation."""
+
+
+class KeepingConvTranspose3d(KeepingLayer, TicketConvTranspose3d):
+    """:class:`TicketConvTranspose3d` that keeps its ticket weight in evaluation."""
+
+
 class KeepingLinear(KeepingLayer, TicketLinear):
     """:class:`TicketLinear` that keeps its ticket weight in evaluation."""
 
@@ -144,6 +154,8 @@ KEEPING_LAYERS = {
     TicketConv2d: KeepingConv2d,
     TicketConv3d: KeepingConv3d,
     TicketConvTranspose2d: KeepingConvTranspose2d,
+    TicketConvTranspose1d: KeepingConvTranspose1d,
+    TicketConvTranspose3d: KeepingConvTranspose3d,
     TicketLinear: KeepingLinear,
 }
 

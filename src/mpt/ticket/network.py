@@ -7,7 +7,6 @@ only methods of :mod:`mpt.search.methods`; nothing that a file names is imported
 
 from __future__ import annotations
 
-import copy
 import math
 import threading
 import warnings
@@ -26,10 +25,11 @@ from torch.overrides import TorchFunctionMode
 from mpt import backbones
 from mpt.search import methods
 from mpt.search.attention import split_attention
+from mpt.search.backbone import copy_of
 from mpt.search.binarize import apply_signs
 from mpt.search.conversion import Conversion, Signs
 from mpt.search.convert import add_ticket_layers, plain_layers
-from mpt.search.layers import TicketLayer, searched_tensors, unwrap
+from mpt.search.layers import TicketLayer, searched_tensors
 from mpt.search.methods import EdgePopup, Method
 from mpt.search.parameters import child, strip
 from mpt.search.reading import attach_reading
@@ -51,7 +51,7 @@ def build_network(
 ) -> nn.Module:
     """The network of a ticket with this content; see :meth:`mpt.Ticket.network`."""
     with _Unfilled():
-        plain = copy.deepcopy(unwrap(backbone)) if backbone is not None else build_backbone(header, layers, others)
+        plain = copy_of(backbone) if backbone is not None else build_backbone(header, layers, others)
     net = _assemble(plain, header, layers, others)
     _load_layers(net, layers)
     _load_others(net, others)

@@ -156,7 +156,7 @@ def positions(net: nn.Module, image: Tensor) -> dict[str, int]:
     counts: dict[str, int] = {}
 
     def count(name: str, layer: nn.Module, x: Tensor, out: Tensor) -> None:
-        positions_of = x if isinstance(layer, nn.ConvTranspose2d) else out
+        positions_of = x if isinstance(layer, nn.modules.conv._ConvTransposeNd) else out
         counts[name] = counts.get(name, 0) + math.prod(positions_of.shape[2:])
 
     hooks = [
