@@ -16,9 +16,9 @@ def test_kept_signs_are_counted_and_magnitudes_summed_as_numpy_does(rest):
     signs, sums = empty_signs(n), np.empty(-(-n // CHUNK))
     addresses = scores.ctypes.data, weight.ctypes.data, signs.ctypes.data
     numbers = n, native.bits(0.5), True, sums.ctypes.data, 0, 0
-    *_, ones, less = native.call(keep, 2, 2 * CHUNK, *addresses, *numbers)
+    *_, ones, strange = native.call(keep, 2, 2 * CHUNK, *addresses, *numbers)
     mask = np.abs(scores) >= 0.5
-    assert (ones, less) == (mask.sum(), n - mask.sum())
+    assert (ones, strange) == (mask.sum(), 0)
     assert np.array_equal(unpack(signs, n), mask * np.where(weight >= 0, 1, -1))
     kept = np.abs(weight) * mask
     assert sums.tolist() == [
@@ -34,9 +34,9 @@ def test_words_that_are_not_full_have_no_other_bits(n, absolute):
     signs, sums = np.full_like(empty_signs(n), 0xFFFFFFFF), np.empty(-(-n // CHUNK))
     addresses = scores.ctypes.data, weight.ctypes.data, signs.ctypes.data
     numbers = n, native.bits(0.0), absolute, sums.ctypes.data, 0, 0
-    *_, ones, less = native.call(keep, 1, 2 * CHUNK, *addresses, *numbers)
+    *_, ones, strange = native.call(keep, 1, 2 * CHUNK, *addresses, *numbers)
     mask = (np.abs(scores) if absolute else scores) >= 0
-    assert (ones, less) == (mask.sum(), n - mask.sum())
+    assert (ones, strange) == (mask.sum(), 0)
     expected = mask * np.where(weight >= 0, 1, -1)
     assert np.array_equal(unpack(signs, len(signs) * LANES), np.pad(expected, (0, len(signs) * LANES - n)))
 

@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mpt.search.fast.loops import LANES
+from mpt.search.fast.loops import LANES, PAIRWISE
 
 
 def _pointer(kind):
@@ -80,27 +80,9 @@ def add_at(context, address, amount):
     return types.int64(types.int64, types.int64), generate
 
 
-@intrinsic
-def sum_in_eights(context, values):
-    """The sum of 128 float64 as NumPy adds them: eight running sums, then these in pairs."""
-
-    def generate(context, builder, signature, arguments):
-        eight = ir.VectorType(ir.DoubleType(), 8)
-        first = builder.bitcast(arguments[0], eight.as_pointer())
-        running = builder.load(first, align=8)
-        for i in range(1, 16):
-            running = builder.fadd(running, builder.load(builder.gep(first, [ir.IntType(64)(i)]), align=8))
-        parts = [builder.extract_element(running, ir.IntType(32)(i)) for i in range(8)]
-        while len(parts) > 1:
-            parts = [builder.fadd(*parts[i : i + 2]) for i in range(0, len(parts), 2)]
-        return parts[0]
-
-    return types.float64(types.CPointer(types.float64)), generate
-
-
-def _at(builder, address, kind):
-    """The pointer to a vector of ``kind`` at an int64 address."""
-    return builder.inttoptr(address, ir.VectorType(kind, LANES).as_pointer())
+def _at(builder, address, kind, offset=0):
+    """The pointer to a vector of ``kind`` at an int64 address and ``offset`` bytes behind it."""
+    return builder.inttoptr(builder.add(address, ir.IntType(64)(offset)), ir.VectorType(kind, LANES).as_pointer())
 
 
 def _splat(builder, x):
@@ -114,44 +96,58 @@ def _as_bits(builder, flags):
     return builder.zext(builder.bitcast(flags, ir.IntType(LANES)), ir.IntType(32))
 
 
+def _count(builder, flags):
+    """How many flags of a vector are set, int64."""
+    return builder.zext(builder.ctpop(builder.bitcast(flags, ir.IntType(LANES))), ir.IntType(64))
+
+
 def _as_flags(builder, bits):
     """The low bits of an int32 as the flags of a vector."""
     return builder.bitcast(builder.trunc(bits, ir.IntType(LANES)), ir.VectorType(ir.IntType(1), LANES))
 
 
 @intrinsic
-def compare(context, address, bits, bound):
-    """Compare 16 float32 at ``address``, of each only the ``bits``, with ``bound``: in the low half of the result those
-    are 1 that are at least that, in the high half those that are less."""
+def keep_block(context, scores, weight, signs, bits, threshold, counts):
+    """Keep those of 128 weights whose score, of which only the ``bits`` count, is at least ``threshold``.
+
+    Returns the sum of their magnitudes as NumPy adds float64: eight running sums, then these in pairs. Writes eight
+    words of 16 signs to ``signs``, and adds the numbers of weights kept and of scores that are NaN to ``counts``.
+    """
 
     def generate(context, builder, signature, arguments):
-        words = builder.load(_at(builder, arguments[0], ir.IntType(32)), align=4)
-        values = builder.bitcast(
-            builder.and_(words, _splat(builder, arguments[1])), ir.VectorType(ir.FloatType(), LANES)
-        )
-        least = _splat(builder, arguments[2])
-        above, below = (_as_bits(builder, builder.fcmp_ordered(sign, values, least)) for sign in (">=", "<"))
-        return builder.or_(above, builder.shl(below, ir.IntType(32)(LANES)))
+        scores, weight, signs, bits, threshold, counts = arguments
+        bits, threshold = _splat(builder, bits), _splat(builder, threshold)
+        zero = ir.Constant(threshold.type, None)
+        total = ir.Constant(ir.VectorType(ir.DoubleType(), LANES // 2), None)
+        found = [ir.IntType(64)(0)] * 2
+        for word in range(PAIRWISE // LANES):
+            score, one = (
+                builder.load(_at(builder, address, ir.IntType(32), 4 * LANES * word), align=4)
+                for address in (scores, weight)
+            )
+            score = builder.bitcast(builder.and_(score, bits), threshold.type)
+            kept = builder.fcmp_ordered(">=", score, threshold)
+            plus = builder.and_(kept, builder.fcmp_ordered(">=", builder.bitcast(one, zero.type), zero))
+            minus = builder.shl(_as_bits(builder, builder.xor(kept, plus)), ir.IntType(32)(LANES))
+            out = builder.inttoptr(builder.add(signs, ir.IntType(64)(4 * word)), ir.IntType(32).as_pointer())
+            builder.store(builder.or_(_as_bits(builder, plus), minus), out, align=4)
+            flags = kept, builder.fcmp_unordered("uno", score, score)
+            found = [builder.add(x, _count(builder, some)) for x, some in zip(found, flags, strict=True)]
+            magnitude = builder.and_(one, ir.Constant(one.type, [0x7FFFFFFF] * LANES))
+            magnitude = builder.bitcast(builder.select(kept, magnitude, ir.Constant(one.type, None)), zero.type)
+            for half in (range(LANES // 2), range(LANES // 2, LANES)):
+                places = ir.Constant(ir.VectorType(ir.IntType(32), LANES // 2), list(half))
+                total = builder.fadd(total, builder.fpext(builder.shuffle_vector(magnitude, zero, places), total.type))
+        for place, x in enumerate(found):
+            count = builder.inttoptr(builder.add(counts, ir.IntType(64)(8 * place)), ir.IntType(64).as_pointer())
+            builder.store(builder.add(builder.load(count), x), count)
+        parts = [builder.extract_element(total, ir.IntType(32)(i)) for i in range(LANES // 2)]
+        while len(parts) > 1:
+            parts = [builder.fadd(*parts[i : i + 2]) for i in range(0, len(parts), 2)]
+        return parts[0]
 
-    return types.uint32(types.int64, types.uint32, types.float32), generate
-
-
-@intrinsic
-def copy_magnitudes(context, address, bits, out):
-    """Write ``|x|`` of 16 float32 at ``address`` to ``out`` as float64 where a bit is 1, and else 0."""
-
-    def generate(context, builder, signature, arguments):
-        address, bits, out = arguments
-        words = builder.load(_at(builder, address, ir.IntType(32)), align=4)
-        kept = builder.select(_as_flags(builder, bits), words, ir.Constant(words.type, [0] * LANES))
-        positive = builder.and_(kept, _splat(builder, ir.IntType(32)(0x7FFFFFFF)))
-        values = builder.fpext(
-            builder.bitcast(positive, ir.VectorType(ir.FloatType(), LANES)), ir.VectorType(ir.DoubleType(), LANES)
-        )
-        builder.store(values, _at(builder, out, ir.DoubleType()), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.uint32, types.int64), generate
+    numbers = types.int64, types.int64, types.int64, types.uint32, types.float32, types.int64
+    return types.float64(*numbers), generate
 
 
 @intrinsic
@@ -169,13 +165,3 @@ def write_signs(context, signs, out, plus, minus):
         return context.get_dummy_value()
 
     return types.void(types.uint32, types.int64, plus, minus), generate
-
-
-@intrinsic
-def count_ones(context, x):
-    """How many bits of ``x`` are 1."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.uint32(types.uint32), generate

@@ -95,8 +95,8 @@ def choose_at(
     sums = (ctypes.c_double * math.ceil(n / CHUNK))()
     numbers = n, native.bits(threshold), absolute, ctypes.addressof(sums), 0, 0
     table = native.call(_loop("keep"), math.ceil(n / TASK), TASK, scores, weight, address, *numbers)
-    ones, less = table[-2:]
-    if ones + less < n:
+    ones, strange = table[-2:]
+    if strange:
         return None
     rest = n % CHUNK
     if rest % PAIRWISE or rest.bit_count() > 1:  # NumPy divides it in another way than the loop

@@ -8,14 +8,11 @@ from numba import carray
 from mpt.search.fast.addresses import (
     add_at,
     as_float,
-    compare,
-    copy_magnitudes,
-    count_ones,
     doubles_at,
     floats_at,
     halves_at,
+    keep_block,
     longs_at,
-    sum_in_eights,
     words_at,
     write_signs,
 )
@@ -23,7 +20,7 @@ from mpt.search.fast.loops import CHUNK, F32, F64, LANES, PAIRWISE
 
 
 def keep(address):
-    """Write ``m sign(w)``, count the scores above (or at) and below the threshold, write ``sum(m |w|)`` of each chunk.
+    """Write ``m sign(w)``, count the scores at or above the threshold, and write ``sum(m |w|)`` of each chunk.
 
     Signs are 2 bits each: a word of 32 bits has 16 of them, in its low half which are 1, in its high half which are -1.
     A sum has the bits of ``np.add.reduce(m |w|, dtype=np.float64)`` of a chunk of 8192 entries, or of a last one of
@@ -33,47 +30,45 @@ def keep(address):
         3  address of the scores, float32           7  the threshold's bits
         4  address of the weights, float32          8  whether the magnitude of a score counts
         5  address of the signs, uint32, written    9  address of the sums, float64, written
-        10, 11  the numbers of scores above and below, added to
+        10, 11  the numbers of scores that are kept, and that are NaN, added to
     """
     table = carray(longs_at(address), 12)
     tasks, size, n = table[1], table[2], table[6]
     threshold, bits = as_float(np.uint32(table[7])), np.uint32(0x7FFFFFFF if table[8] != 0 else 0xFFFFFFFF)
-    values, sums = np.zeros(PAIRWISE, F64), np.empty(CHUNK // PAIRWISE, F64)
-    last = np.zeros((2, LANES), F32)  # scores and weights of the last word, which may be of fewer
+    sums, counts = np.empty(CHUNK // PAIRWISE, F64), np.empty(2, np.int64)
+    last, words = np.empty((2, PAIRWISE), F32), np.empty(PAIRWISE // LANES, np.uint32)  # of a block that is not whole
     task = add_at(address, 1)
     while task < tasks:
         count = min(size, n - task * size)
         scores, weight = table[3] + 4 * task * size, table[4] + 4 * task * size
-        signs = carray(words_at(table[5] + 4 * (task * size // LANES)), (count + LANES - 1) // LANES)
+        signs = table[5] + 4 * (task * size // LANES)
         totals = carray(doubles_at(table[9] + 8 * (task * size // CHUNK)), (count + CHUNK - 1) // CHUNK)
-        ones, less = 0, 0
-        for first in range(0, count, PAIRWISE):
-            for start in range(first, min(first + PAIRWISE, count), LANES):
-                some, weights, valid = scores + 4 * start, weight + 4 * start, np.uint32(0xFFFFFFFF)
-                if start + LANES > count:
-                    for i in range(count - start):
-                        last[0, i], last[1, i] = floats_at(some)[i], floats_at(weights)[i]
-                    some, weights = last.ctypes.data, last.ctypes.data + 4 * LANES
-                    valid = np.uint32(0x10001) * np.uint32((1 << (count - start)) - 1)
-                found = compare(some, bits, threshold) & valid
-                kept = found & np.uint32(0xFFFF)
-                plus = kept & compare(weights, np.uint32(0xFFFFFFFF), F32(0))
-                signs[start // LANES] = plus | (kept ^ plus) << np.uint32(16)
-                ones += count_ones(kept)
-                less += count_ones(found >> np.uint32(16))
-                copy_magnitudes(weights, kept, values.ctypes.data + 8 * (start - first))
-            if first + PAIRWISE <= count:
-                chunk = first // CHUNK
-                block, blocks = (first - CHUNK * chunk) // PAIRWISE, min(CHUNK, count - CHUNK * chunk) // PAIRWISE
-                sums[block] = sum_in_eights(doubles_at(values.ctypes.data))
-                if block + 1 == blocks:
-                    while blocks > 1:
-                        blocks //= 2
-                        for i in range(blocks):
-                            sums[i] = sums[2 * i] + sums[2 * i + 1]
-                    totals[chunk] = sums[0]
-        add_at(address + 80, ones)
-        add_at(address + 88, less)
+        counts[:] = 0
+        for first in range(0, count // PAIRWISE * PAIRWISE, PAIRWISE):
+            chunk = first // CHUNK
+            block, blocks = (first - CHUNK * chunk) // PAIRWISE, min(CHUNK, count - CHUNK * chunk) // PAIRWISE
+            sums[block] = keep_block(
+                scores + 4 * first, weight + 4 * first, signs + 4 * (first // LANES), bits, threshold, counts.ctypes.data
+            )
+            if block + 1 == blocks:
+                while blocks > 1:
+                    blocks //= 2
+                    for i in range(blocks):
+                        sums[i] = sums[2 * i] + sums[2 * i + 1]
+                totals[chunk] = sums[0]
+        rest = count % PAIRWISE
+        if rest > 0:
+            first = count - rest
+            last[:] = F32(np.nan)  # which keeps nothing
+            last[0, :rest] = carray(floats_at(scores + 4 * first), rest)
+            last[1, :rest] = carray(floats_at(weight + 4 * first), rest)
+            weights = last.ctypes.data + 4 * PAIRWISE
+            keep_block(last.ctypes.data, weights, words.ctypes.data, bits, threshold, counts.ctypes.data)
+            counts[1] -= PAIRWISE - rest
+            written = carray(words_at(signs + 4 * (first // LANES)), (rest + LANES - 1) // LANES)
+            written[:] = words[: written.size]
+        add_at(address + 80, counts[0])
+        add_at(address + 88, counts[1])
         task = add_at(address, 1)
 
 

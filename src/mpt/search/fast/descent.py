@@ -66,10 +66,8 @@ def descend(layers: Sequence[Layer], rule: Rule) -> None:
     for window in windows:
         if window.absolute == rule.absolute:
             numbers[[places[address] for address in window.addresses], 1:] = window.ends
-    table, (tasks, starts) = (
-        np.array([_row(layer) for layer in layers]),
-        _tasks(tuple(layer.scores.numel() for layer in layers)),
-    )
+    tasks, starts = _tasks(tuple(layer.scores.numel() for layer in layers))
+    table = np.array([_row(layer) for layer in layers])
     counts, inside = np.empty((len(tasks), 3), np.int64), np.empty((len(tasks), CANDIDATES), np.float32)
     arrays = [x.ctypes.data for x in (tasks, table, numbers, counts, inside)]
     scalars = len(tasks), len(layers), CANDIDATES, rule.signs_only, rule.absolute, *rule.update.numbers()
@@ -77,9 +75,8 @@ def descend(layers: Sequence[Layer], rule: Rule) -> None:
     for window in windows:
         if window.absolute == rule.absolute:
             members = [places[address] for address in window.addresses]
-            parts = [slice(starts[place], starts[place + 1]) for place in members]
-            n = sum(layers[place].scores.numel() for place in members)
-            _count(window, [counts[part] for part in parts], [inside[part] for part in parts], n)
+            rows = np.concatenate([np.arange(starts[place], starts[place + 1]) for place in members])
+            _count(window, counts[rows], inside, rows, n=sum(layers[place].scores.numel() for place in members))
 
 
 def _row(layer: Layer) -> list[int]:
@@ -100,14 +97,19 @@ def _tasks_of(place: int, n: int) -> np.ndarray:
     return np.stack([np.full_like(starts, place), starts, np.minimum(starts + TASK, n)], axis=1)
 
 
-def _count(window: threshold.Window, counts: list[np.ndarray], inside: list[np.ndarray], n: int) -> None:
-    """Tell what the tasks of some layers counted, unless a score was NaN or a task had too many candidates."""
-    found = [row for part in counts for row in part.tolist()]
-    above, below, within = (sum(row[i] for row in found) for i in range(3))
-    if above + below + within == n and max(row[2] for row in found) < CANDIDATES:
-        rows = (row for part in inside for row in part)
-        if kept := [row[: counted[2]] for row, counted in zip(rows, found, strict=True) if counted[2]]:
-            threshold.note_counts(window, above, np.concatenate(kept), n)
+def _count(window: threshold.Window, counts: np.ndarray, inside: np.ndarray, rows: np.ndarray, *, n: int) -> None:
+    """Tell what the tasks of ``n`` scores counted, unless a score was NaN or a task had too many candidates.
+
+    Args:
+        window: of the scores.
+        counts: of each task, (t, 3).
+        inside: the candidates of all tasks; those of these are in its ``rows``, (t,).
+    """
+    above, below, within = counts.sum(axis=0).tolist()
+    most = int(counts[:, 2].max())
+    if above + below + within == n and most < CANDIDATES:
+        candidates = inside[rows, :most][np.arange(most) < counts[:, 2:]]
+        threshold.note_counts(window, above, candidates, n)
 
 
 @cache
