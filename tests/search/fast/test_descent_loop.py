@@ -17,7 +17,8 @@ def test_scores_are_counted_after_the_step_and_only_as_many_kept_as_there_is_roo
     tasks = np.array([[0, 0, 2 * BLOCK], [0, 2 * BLOCK, n]])
     counts, inside = np.zeros((2, 3), np.int64), np.zeros((2, 101), np.float32)
     arrays = [x.ctypes.data for x in (tasks, layers, numbers, counts, inside)]
-    native.call(descend, 2, *arrays, 2, 1, 101, False, True, *Sgd(0.5, 0.5, 0.0, nesterov=False).numbers())
+    update = False, True, *Sgd(0.5, 0.5, 0.0, nesterov=False).numbers()
+    native.call(descend, 2, *arrays, 2, 1, 101, 0, 0, 0, 0, 0, *update)
     assert np.array_equal(scores, np.linspace(-1, 1, n, dtype=np.float32) - np.float32(0.25))
     for (_, start, stop), (above, below, within), kept in zip(tasks, counts, inside, strict=True):
         moved = np.abs(scores[start:stop])

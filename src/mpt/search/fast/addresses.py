@@ -151,6 +151,22 @@ def keep_block(context, scores, weight, signs, bits, threshold, counts):
 
 
 @intrinsic
+def compare(context, address, bits, low, high):
+    """Compare 16 float32 at ``address``, of each only the ``bits``: in the low half of the result those are 1 that are
+    at least ``high``, in the high half those that are less than ``low``."""
+
+    def generate(context, builder, signature, arguments):
+        address, bits, low, high = arguments
+        words = builder.and_(builder.load(_at(builder, address, ir.IntType(32)), align=4), _splat(builder, bits))
+        values = builder.bitcast(words, ir.VectorType(ir.FloatType(), LANES))
+        above = _as_bits(builder, builder.fcmp_ordered(">=", values, _splat(builder, high)))
+        below = _as_bits(builder, builder.fcmp_ordered("<", values, _splat(builder, low)))
+        return builder.or_(above, builder.shl(below, ir.IntType(32)(LANES)))
+
+    return types.uint32(types.int64, types.uint32, types.float32, types.float32), generate
+
+
+@intrinsic
 def write_signs(context, signs, out, plus, minus):
     """Write 16 numbers of the type of ``plus`` to ``out``: ``plus`` where a bit of the low half of ``signs`` is 1,
     ``minus`` where one of the high half is, and else 0."""
@@ -165,3 +181,13 @@ def write_signs(context, signs, out, plus, minus):
         return context.get_dummy_value()
 
     return types.void(types.uint32, types.int64, plus, minus), generate
+
+
+@intrinsic
+def count_ones(context, x):
+    """How many bits of ``x`` are 1."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint32(types.uint32), generate

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -61,22 +62,45 @@ def fits(layer: Layer, kind: type[Update]) -> bool:
 def descend(layers: Sequence[Layer], rule: Rule) -> None:
     """Move scores and moments of ``layers``, all of which fit, by a step with the gradient of ``rule``."""
     places = {layer.scores.data_ptr(): place for place, layer in enumerate(layers)}
-    windows = threshold.windows(list(places))
+    windows = [one for one in threshold.windows(list(places)) if one.absolute == rule.absolute]
+    members = tuple(tuple(places[address] for address in one.addresses) for one in windows)
+    plan = _plan(tuple(layer.scores.numel() for layer in layers), members)
     numbers = np.array([[layer.magnitude, math.inf, math.inf] for layer in layers], np.float32)
-    for window in windows:
-        if window.absolute == rule.absolute:
-            numbers[[places[address] for address in window.addresses], 1:] = window.ends
-    tasks, starts = _tasks(tuple(layer.scores.numel() for layer in layers))
-    table = np.array([_row(layer) for layer in layers])
-    counts, inside = np.empty((len(tasks), 3), np.int64), np.empty((len(tasks), CANDIDATES), np.float32)
-    arrays = [x.ctypes.data for x in (tasks, table, numbers, counts, inside)]
-    scalars = len(tasks), len(layers), CANDIDATES, rule.signs_only, rule.absolute, *rule.update.numbers()
-    native.call(_loop(), len(tasks), *arrays, *scalars)
-    for window in windows:
-        if window.absolute == rule.absolute:
-            members = [places[address] for address in window.addresses]
-            rows = np.concatenate([np.arange(starts[place], starts[place + 1]) for place in members])
-            _count(window, counts[rows], inside, rows, n=sum(layers[place].scores.numel() for place in members))
+    for window, own in zip(windows, members, strict=True):
+        numbers[[*own], 1:] = window.ends
+    table, tasks = np.array([_row(layer) for layer in layers]), len(plan.tasks)
+    spans = np.array([(one.kept, *span) for one, span in zip(windows, plan.spans, strict=True)], np.int64)
+    counts, inside = np.empty((tasks, 3), np.int64), np.empty((tasks, CANDIDATES), np.float32)
+    found = np.empty((len(windows), 2))
+    written = [x.ctypes.data for x in (table, numbers, counts, inside)]
+    of_windows = [x.ctypes.data for x in (spans, plan.order, found)]
+    scalars = tasks, len(layers), CANDIDATES, len(windows)
+    update = rule.signs_only, rule.absolute, *rule.update.numbers()
+    native.call(_loop(), tasks, plan.address, *written, *scalars, *of_windows, 0, *update)
+    for window, own, (within, value) in zip(windows, members, found.tolist(), strict=True):
+        if within:
+            n = sum(layers[place].scores.numel() for place in own)
+            threshold.expect(window, value, inside=int(within), n=n)
+
+
+class _Plan(NamedTuple):
+    """The tasks of layers, (t, 3) int64, and which of them belong to a window."""
+
+    tasks: np.ndarray
+    address: int  # of the tasks
+    order: np.ndarray  # the indices of tasks, one window after the other
+    spans: list[tuple[int, int]]  # of each window, in order
+
+
+@lru_cache(maxsize=8)
+def _plan(sizes: tuple[int, ...], members: tuple[tuple[int, ...], ...]) -> _Plan:
+    """The tasks of layers of these sizes, in windows of these places of layers."""
+    some = [_tasks_of(place, size) for place, size in enumerate(sizes)]
+    ends = np.cumsum([0, *map(len, some)]).tolist()
+    parts = [[index for place in own for index in range(ends[place], ends[place + 1])] for own in members]
+    bounds = np.cumsum([0, *map(len, parts)]).tolist()
+    tasks, order = np.concatenate(some), np.array([index for part in parts for index in part], np.int64)
+    return _Plan(tasks, tasks.ctypes.data, order, list(pairwise(bounds)))
 
 
 def _row(layer: Layer) -> list[int]:
@@ -85,31 +109,9 @@ def _row(layer: Layer) -> list[int]:
     return [*addresses, *moments, *[0] * (2 - len(moments)), layer.grad.dtype == torch.bfloat16]
 
 
-@lru_cache(maxsize=8)
-def _tasks(sizes: tuple[int, ...]) -> tuple[np.ndarray, list[int]]:
-    """The tasks of layers of these sizes, and the place of the first of each layer and of the end."""
-    tasks = [_tasks_of(place, size) for place, size in enumerate(sizes)]
-    return np.concatenate(tasks), [0, *np.cumsum([len(some) for some in tasks]).tolist()]
-
-
 def _tasks_of(place: int, n: int) -> np.ndarray:
     starts = np.arange(0, n, TASK)
     return np.stack([np.full_like(starts, place), starts, np.minimum(starts + TASK, n)], axis=1)
-
-
-def _count(window: threshold.Window, counts: np.ndarray, inside: np.ndarray, rows: np.ndarray, *, n: int) -> None:
-    """Tell what the tasks of ``n`` scores counted, unless a score was NaN or a task had too many candidates.
-
-    Args:
-        window: of the scores.
-        counts: of each task, (t, 3).
-        inside: the candidates of all tasks; those of these are in its ``rows``, (t,).
-    """
-    above, below, within = counts.sum(axis=0).tolist()
-    most = int(counts[:, 2].max())
-    if above + below + within == n and most < CANDIDATES:
-        candidates = inside[rows, :most][np.arange(most) < counts[:, 2:]]
-        threshold.note_counts(window, above, candidates, n)
 
 
 @cache

@@ -67,7 +67,7 @@ def near_last(scores: list[np.ndarray], kept: int, *, absolute: bool) -> np.floa
     return threshold
 
 
-def _next_reach(last: Window, threshold: np.floating, inside: int, n: int) -> float:
+def _next_reach(last: Window, threshold: float | np.floating, inside: int, n: int) -> float:
     floor = last.reach * max(0.5 if inside <= n / 16 else 1 / 16, n / 1000 / inside) if inside else 0.0
     return max(4 * abs(float(threshold) - last.middle), floor)
 
@@ -83,16 +83,14 @@ def windows(addresses: Sequence[int]) -> list[Window]:
     return found
 
 
-def note_counts(window: Window, above: int, candidates: np.ndarray, n: int) -> None:
-    """Remember the threshold to expect next of ``n`` scores, of which ``above`` exceed ``window``, and move the window.
+def expect(window: Window, threshold: float, *, inside: int, n: int) -> None:
+    """Remember that ``threshold`` is to be expected next of ``n`` scores, ``inside`` of which are in ``window``.
 
-    ``candidates`` are the scores inside; nothing happens if the threshold is not among them.
+    The window moves there.
     """
-    if 1 <= window.kept - above <= candidates.size:
-        inside, threshold = candidates.size, introselect(candidates, window.kept - above)
-        reach, key = _next_reach(window, threshold, inside, n), window.addresses[0]
-        _windows[key] = window._replace(middle=float(threshold), reach=reach)
-        _hints[key] = np.float32(threshold)
+    key = window.addresses[0]
+    _windows[key] = window._replace(middle=threshold, reach=_next_reach(window, threshold, inside, n))
+    _hints[key] = np.float32(threshold)
 
 
 def _within(scores: list[np.ndarray], kept: int, window: Window, *, absolute: bool) -> tuple[np.float32 | None, int]:
