@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import ctypes
 import math
+import operator
 import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -50,10 +51,7 @@ class Choice(NamedTuple):
 
     def gain(self) -> float:
         """The mean magnitude of the kept weights, to be rounded to float32."""
-        total = 0.0
-        for one in self.sums:  # one by one, as NumPy adds chunks; sum() would compensate errors
-            total += one
-        return total / self.ones
+        return reduce(operator.add, self.sums[:]) / self.ones  # one by one, as NumPy; sum() would compensate errors
 
     def ticket_weight(self, weight: Tensor, gain: float, *, dtype: torch.dtype) -> Tensor:
         """``g m sign(w)``, like ``weight`` but of ``dtype``: float32, or float32 rounded to a dtype of 16 bits."""

@@ -48,7 +48,12 @@ def keep(address):
             chunk = first // CHUNK
             block, blocks = (first - CHUNK * chunk) // PAIRWISE, min(CHUNK, count - CHUNK * chunk) // PAIRWISE
             sums[block] = keep_block(
-                scores + 4 * first, weight + 4 * first, signs + 4 * (first // LANES), bits, threshold, counts.ctypes.data
+                scores + 4 * first,
+                weight + 4 * first,
+                signs + 4 * (first // LANES),
+                bits,
+                threshold,
+                counts.ctypes.data,
             )
             if block + 1 == blocks:
                 while blocks > 1:

@@ -80,12 +80,12 @@ def descend(address):
                 _move_sgd(address, slopes, scores, moment)
             else:
                 _move_adam(address, slopes, scores, moment, carray(floats_at(layers[layer, 4] + 4 * start), size))
-            for first16 in range(0, size, LANES):
-                outside = compare(layers[layer, 2] + 4 * (start + first16), bits, low, high)
+            for part in range(0, size, LANES):
+                outside = compare(layers[layer, 2] + 4 * (start + part), bits, low, high)
                 above += count_ones(outside & np.uint32(0xFFFF))
                 below += count_ones(outside >> np.uint32(LANES))
                 if (outside | outside >> np.uint32(LANES)) & np.uint32(0xFFFF) != np.uint32(0xFFFF):
-                    for i in range(first16, first16 + LANES):
+                    for i in range(part, part + LANES):
                         value = abs(scores[i]) if absolute else scores[i]
                         inside[task, min(copied, room)] = value  # overwritten by the next unless it is in the window
                         copied += (value >= low) & (value < high)
