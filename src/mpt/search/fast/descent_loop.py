@@ -109,15 +109,39 @@ def _find_thresholds(address, tasks, counts, inside):
             below += counts[task, 1]
             within += counts[task, 2]
             most = max(most, counts[task, 2])
-        found[window] = 0
+        found[window, 0], found[window, 1] = 0.0, 0.0
         # not with a NaN, nor where a task had too many candidates
         if above + below + within == n and most < table[9] and 1 <= kept - above <= within:
             candidates, size = np.empty(within, np.float32), 0
             for task in members:
-                candidates[size : size + counts[task, 2]] = inside[task, : counts[task, 2]]
-                size += counts[task, 2]
-            place = within - (kept - above)
-            found[window, 0], found[window, 1] = within, np.partition(candidates, place)[place]
+                for i in range(counts[task, 2]):
+                    candidates[size] = inside[task, i]
+                    size += 1
+            found[window, 0], found[window, 1] = within, _select(candidates, within - (kept - above))
+
+
+@register_jitable
+def _select(x, place):
+    """The entry of ``x``, which is reordered, that sorting would put at ``place``: Hoare's quickselect."""
+    low, high = 0, x.size - 1
+    while low < high:
+        pivot, i, j = x[(low + high) // 2], low, high
+        while i <= j:
+            while x[i] < pivot:
+                i += 1
+            while x[j] > pivot:
+                j -= 1
+            if i <= j:
+                x[i], x[j] = x[j], x[i]
+                i += 1
+                j -= 1
+        if place <= j:
+            high = j
+        elif place >= i:
+            low = i
+        else:
+            break
+    return x[place]
 
 
 @register_jitable
