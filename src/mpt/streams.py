@@ -15,7 +15,7 @@ import numpy as np
 def stream_key(seed: int, stream: str) -> tuple[int, int]:
     """Key of a Philox generator, two 64-bit words: the seed, and a hash of the stream's name that never changes."""
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed}")
+        raise ValueError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed!r}")
     digest = hashlib.blake2b(stream.encode(), digest_size=8).digest()
     return int(seed), int.from_bytes(digest, "little")
 

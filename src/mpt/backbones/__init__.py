@@ -8,7 +8,7 @@ rebuilds the network from it. Only the targets listed here are ever built from a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -19,28 +19,34 @@ from mpt.backbones.mlp import MLP
 from mpt.backbones.resnet import ResNet
 from mpt.backbones.vgg import VGGSmall
 from mpt.backbones.zoo import timm_classifier, torchvision_classifier
+from mpt.values import typed
 
 
+@typed
 def conv2(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
     """Two convolutions (64 64), one pool; 4,300,992 weights by default."""
     return _conv(2, width=width, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
+@typed
 def conv4(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
     """Four convolutions (64 64 128 128), two pools; 2,425,024 weights by default."""
     return _conv(4, width=width, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
+@typed
 def conv6(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
     """Six convolutions (64 64 128 128 256 256), three pools; 2,261,184 weights by default."""
     return _conv(6, width=width, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
+@typed
 def conv8(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> nn.Module:
     """Eight convolutions (64 64 128 128 256 256 512 512), four pools; 5,275,840 weights by default."""
     return _conv(8, width=width, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
+@typed
 def mlp(
     *,
     hidden: Sequence[int] = (300, 100),
@@ -50,13 +56,15 @@ def mlp(
     image_size: int = 28,
 ) -> nn.Module:
     """Fully-connected layers with ``hidden`` features and ReLU between them; 266,200 weights by default."""
-    if isinstance(hidden, int):
-        raise ValueError(f"hidden lists the features of each hidden layer, as in [{hidden}], got {hidden}")
+    if isinstance(hidden, (int, str)) or not isinstance(hidden, Iterable):
+        example = hidden if isinstance(hidden, int) else 300
+        raise ValueError(f"hidden lists the features of each hidden layer, as in [{example}], got {hidden!r}")
     arguments: dict[str, Any] = {"hidden": list(hidden), "width": width, "num_classes": num_classes}
     arguments |= {"in_channels": in_channels, "image_size": image_size}
     return _with_origin(MLP(**arguments), "mlp", arguments)
 
 
+@typed
 def vgg_small(
     *,
     width: float = 1.0,
@@ -79,6 +87,7 @@ def vgg_small(
 
 
 def _resnet(builder: str, **shape: Any) -> Callable[..., nn.Module]:
+    @typed
     def build(*, width: float = 1.0, num_classes: int = 10, in_channels: int = 3) -> nn.Module:
         arguments: dict[str, Any] = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
         return _with_origin(ResNet(**shape, **arguments), builder, arguments)
@@ -101,6 +110,7 @@ wide_resnet18_2 = _resnet("wide_resnet18_2", kind="preactivation", blocks=(2, 2,
 wide_resnet34 = _resnet("wide_resnet34", kind="basic", blocks=(3, 4, 6, 3), channels=_WIDE, imagenet_stem=True)
 
 
+@typed
 def torchvision(*, name: str, num_classes: int = 10, in_channels: int = 3, **arguments: Any) -> nn.Module:
     """The torchvision classifier ``name``, untrained, without auxiliary heads; other arguments go to torchvision."""
     net = torchvision_classifier(name=name, num_classes=num_classes, in_channels=in_channels, arguments=arguments)
@@ -109,6 +119,7 @@ def torchvision(*, name: str, num_classes: int = 10, in_channels: int = 3, **arg
     )
 
 
+@typed
 def timm(*, name: str, num_classes: int = 10, in_channels: int = 3, **arguments: Any) -> nn.Module:
     """The timm model ``name``, untrained (extra ``timm``); other arguments go to ``timm.create_model``."""
     net = timm_classifier(name=name, num_classes=num_classes, in_channels=in_channels, arguments=arguments)
@@ -131,6 +142,8 @@ def expanded(
     Raises:
         ValueError: the network has no such layer, or ``of`` is itself expanded.
     """
+    if not isinstance(of, (nn.Module, Mapping)) or not isinstance(hidden, Mapping):
+        raise ValueError(f"of is a network or its origin, and hidden a mapping of its layers, got {of!r}, {hidden!r}")
     if not isinstance(of, nn.Module) and of.get("target") == "mpt.backbones.expanded":
         raise ValueError("of names an expanded network: name the network that it was made of")
     widths = {name: [width] if isinstance(width, int) else list(width) for name, width in hidden.items()}
@@ -151,6 +164,8 @@ TARGETS = {f"mpt.backbones.{builder.__name__}": builder for builder in _BUILDERS
 
 def build(origin: dict[str, Any]) -> nn.Module:
     """Build the network that ``origin`` describes; ValueError if its target is not in ``TARGETS``."""
+    if not isinstance(origin, dict):
+        raise ValueError(f"origin is the dictionary of a backbone, with target and arguments, got {origin!r}")
     target, arguments = origin.get("target"), origin.get("arguments")
     if target not in TARGETS or not isinstance(arguments, dict):
         raise ValueError(

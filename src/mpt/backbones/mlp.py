@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from mpt.backbones.conv import scaled
+from mpt.values import check_counts
 
 
 class MLP(nn.Module):
@@ -29,6 +30,7 @@ class MLP(nn.Module):
         super().__init__()
         if not all(isinstance(features, int) and features >= 1 for features in hidden):
             raise ValueError(f"hidden lists the features of each hidden layer, each at least 1, got {list(hidden)}")
+        check_counts(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         self.in_channels, self.image_size = in_channels, image_size
         layers: list[nn.Module] = []
         before = in_channels * image_size**2

@@ -21,6 +21,7 @@ from mpt.data.augment import crop_and_flip
 from mpt.data.images import Files, ImageData, Images
 from mpt.data.workers import Task, Workers, per_image
 from mpt.streams import stream_generator
+from mpt.values import typed
 
 
 class Batch(NamedTuple):
@@ -71,6 +72,7 @@ class Loader:
         ValueError: ``batch`` is not divisible by ``world`` times ``accumulate``.
     """
 
+    @typed
     def __init__(
         self,
         images: Images | Files,
@@ -86,6 +88,11 @@ class Loader:
         device: torch.device | str = "cpu",
         channels_last: bool = False,
     ) -> None:
+        if not isinstance(images, Images | Files) or not isinstance(data, ImageData):
+            given = f"{type(images).__name__} and {type(data).__name__}"
+            raise ValueError(f"a loader takes a split and its data set, as Loader(data.train, data=data), got {given}")
+        if batch < 1:
+            raise ValueError(f"batch is the number of images per step and must be at least 1, got {batch}")
         if batch % (world * accumulate):
             parts = f" and {accumulate} parts" if accumulate > 1 else ""
             raise ValueError(

@@ -31,6 +31,7 @@ from mpt.data.images import (
     split_once,
 )
 from mpt.data.memory import check_memory, memory
+from mpt.values import typed
 from mpt.words import count
 
 # name -> (torchvision class, megabytes to download, channel mean, channel std, crop padding, flip)
@@ -47,6 +48,7 @@ _LEAST_STD = 1e-4  # of pixels in [0, 1]: less would blow them up until the loss
 AUGMENTS = ("none", "augmix")
 
 
+@typed
 def load(
     name: str,
     *,
@@ -104,6 +106,7 @@ def load(
     """
     if image_size is not None and image_size < 1:
         raise ValueError(f"data.image_size is a side in pixels and must be at least 1, got {image_size}")
+    mean, std = _tuple("mean", mean), _tuple("std", std)
     if name == "digits":
         data = _digits()
     elif name in _TORCHVISION:
@@ -111,7 +114,7 @@ def load(
     elif name in FOLDERS:
         normalization: Normalization | None = _IMAGENET if name == "imagenet" else None
         if mean is not None and std is not None:
-            normalization = tuple(map(float, mean)), tuple(map(float, std))
+            normalization = mean, std
         data = load_folder(
             _root(name, root),
             name=name,
@@ -131,7 +134,7 @@ def load(
         raise ValueError(f"data must be one of {', '.join(NAMES)}, got {name!r}")
     _check_resized(data, image_size)
     train, test = (resize(split, image_size=image_size) for split in (data.train, data.test))
-    options: dict[str, Any] = {"crop": crop, "flip": flip, "mean": _tuple(mean), "std": _tuple(std), "workers": workers}
+    options: dict[str, Any] = {"crop": crop, "flip": flip, "mean": mean, "std": std, "workers": workers}
     data = dataclasses.replace(data, train=train, test=test, **{k: v for k, v in options.items() if v is not None})
     _check_normalisation(data)
     data = dataclasses.replace(
@@ -156,8 +159,11 @@ def _root(name: str, root: str | Path | None) -> Path:
     return Path(root).expanduser()
 
 
-def _tuple(values: Sequence[float] | None) -> tuple[float, ...] | None:
-    return None if values is None else tuple(float(value) for value in values)
+def _tuple(option: str, values: Sequence[float] | None) -> tuple[float, ...] | None:
+    try:
+        return None if values is None else tuple(map(float, values))
+    except (TypeError, ValueError):
+        raise ValueError(f"data.{option} is a list of numbers, one per channel, got {values!r}") from None
 
 
 def _check_normalisation(data: ImageData) -> None:

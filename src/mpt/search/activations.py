@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from mpt.search.weight import signs
+from mpt.values import check_number
+
+SPLINE_T = "half the width of the sign's spline gradient and must be above 0"
 
 
 class BinaryActivation(nn.Module):
@@ -33,8 +36,7 @@ class BinaryActivation(nn.Module):
 
     def __init__(self, t: float = 1.0) -> None:
         super().__init__()
-        if not 0 < t < float("inf"):
-            raise ValueError(f"spline_t is half the width of the sign's spline gradient and must be above 0, got {t}")
+        check_number("spline_t", SPLINE_T, t, above=0)
         self.t = t
 
     def forward(self, x: Tensor) -> Tensor:

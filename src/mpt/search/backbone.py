@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from mpt.search.layers import TicketLayer, unwrap
+from mpt.search.layers import TicketLayer
+from mpt.search.wrapped import unwrap
 from mpt.search.trace import reason_of, tensors_in
 from mpt.words import first_names
 

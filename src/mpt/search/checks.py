@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
 from mpt.search.mask import check_prune
+from mpt.values import check_choice, check_number, check_whole
 
 SELECTIONS = ("layerwise", "global", "threshold", "calibrated")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """ValueError unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def check_number(
-    name: str, meaning: str, value: float, *, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
-) -> None:
-    """ValueError unless ``value`` is a finite number, at least ``least``, above ``above`` and at most ``most``.
-
-    ``meaning`` says what it is and must be.
-    """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or not (least <= value <= most and value > above):
-        raise ValueError(f"{name} is {meaning}, got {value!r}")
-
-
-def check_whole(name: str, meaning: str, value: int, *, least: int) -> None:
-    """ValueError unless ``value`` is a whole number of at least ``least``; ``meaning`` says what it is."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is {meaning} and must be a whole number of at least {least}, got {value!r}")
 
 
 def check_prune_layers(prune_layers: Mapping[str, float], *, selection: str) -> None:
@@ -49,6 +25,8 @@ def check_prune_layers(prune_layers: Mapping[str, float], *, selection: str) -> 
             "take selection=layerwise or leave prune_layers out"
         )
     for pattern, prune in prune_layers.items():
+        if not isinstance(pattern, str):
+            raise ValueError(f"prune_layers has names or patterns of layers as keys, got {pattern!r}")
         check_prune(prune, name=f"prune_layers[{pattern!r}]")
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mpt.search.activations import BinaryActivation
+from mpt.search.activations import SPLINE_T, BinaryActivation
 from mpt.search.attention import split_attention
 from mpt.search.backbone import copy_of, detached
 from mpt.search.binarize import binarize, binary_inputs, refuse_real_inputs
@@ -38,7 +38,6 @@ from mpt.search.layers import (
     kind_of,
     one_selection,
     ticket_layers,
-    unwrap,
 )
 from mpt.search.methods import Method
 from mpt.search.parameters import check_patterns, child, drop_biases, freeze, set_batchnorm
@@ -50,6 +49,8 @@ from mpt.search.scales import start_at_one
 from mpt.search.steps import attach_updates
 from mpt.search.unsearched import warn_of_unsearched
 from mpt.search.weight import channel_shape
+from mpt.search.wrapped import unwrap
+from mpt.values import check_flag, check_number
 from mpt.words import first_names
 
 
@@ -93,6 +94,7 @@ def convert(
         DividedGains: gains for each channel that a batch-norm divides out (:mod:`mpt.search.divided`).
         UnsearchedLayers: modules whose weights cannot be searched and stay frozen (:mod:`mpt.search.unsearched`).
     """
+    _check_arguments(method, learn_batchnorm=learn_batchnorm, binary_activations=binary_activations, spline_t=spline_t)
     net = copy_of(backbone)
     names = [name for name, _ in net.named_parameters()]
     signs, inputs, reads = binarize(net, example, t=spline_t) if binary_activations else None, None, tuple[str, ...]()
@@ -128,6 +130,14 @@ def convert(
     return net
 
 
+def _check_arguments(method: Method, *, spline_t: float, **flags: bool) -> None:
+    if not isinstance(method, Method):
+        raise ValueError(f"method is an instance, such as mpt.Biprop(prune=0.8), got {method!r}")
+    for name, flag in flags.items():
+        check_flag(name, flag)
+    check_number("spline_t", SPLINE_T, spline_t, above=0)
+
+
 def _search_layers(
     net: nn.Module, method: Method, example: Tensor | tuple[Tensor, ...] | None, *, dense: Sequence[str]
 ) -> tuple[tuple[Tensor, ...] | None, tuple[str, ...]]:
@@ -140,6 +150,7 @@ def _search_layers(
         ValueError: some layers cannot be searched. All are named.
     """
     layers = plain_layers(net)
+    _check_shapes(layers)
     left_out = _matching(dense, layers)
     searchable = [name for name in layers if name not in left_out]
     own = layers_of_their_own({name: layers[name] for name in searchable})
@@ -241,6 +252,13 @@ def to_dense(net: nn.Module) -> nn.Module:
 def plain_layers(net: nn.Module) -> dict[str, Any]:
     """The layers of ``net`` that a method can search, by name; a shared layer comes once."""
     return {name: layer for name, layer in net.named_modules() if kind_of(layer)}
+
+
+def _check_shapes(layers: dict[str, Any]) -> None:
+    """Refuse by name a layer without a weight."""
+    for name, layer in layers.items():
+        if not layer.weight.numel():
+            raise ValueError(f"layer {name!r} has no weights, its shape is {list(layer.weight.shape)}: leave it out")
 
 
 def _check_convertible(net: nn.Module, layers: dict[str, Any]) -> None:

@@ -11,12 +11,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from mpt.search.checks import check_whole
 from mpt.search.conversion import Conversion
-from mpt.search.layers import one_selection, ticket_layers, unwrap
+from mpt.search.layers import one_selection, ticket_layers
 from mpt.search.methods import Method
 from mpt.search.selection import KINDS, Calibrated, Together
 from mpt.search.steps import Updates
+from mpt.search.wrapped import unwrap
+from mpt.values import check_whole
 
 
 def attach_selection(net: nn.Module, method: Method) -> None:

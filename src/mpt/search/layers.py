@@ -25,6 +25,7 @@ from mpt.search.fast.loops import LARGE
 from mpt.search.layer_ticket import LayerTicket, TicketWeight
 from mpt.search.mask import select
 from mpt.search.quick import autocast_dtype, choose_own
+from mpt.search.wrapped import unwrap
 
 if TYPE_CHECKING:
     from mpt.search.methods import Method
@@ -245,19 +246,11 @@ TICKET_LAYERS: dict[type[nn.Module], type[TicketLayer]] = {
     nn.ConvTranspose3d: TicketConvTranspose3d,
     nn.Linear: TicketLinear,
 }
-PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
 
 
 def kind_of(layer: nn.Module) -> type[nn.Module] | None:
     """The torch class, among those that can be searched, that ``layer`` belongs to; None if it belongs to none."""
     return next((kind for kind in TICKET_LAYERS if isinstance(layer, kind)), None)
-
-
-def unwrap(net: nn.Module) -> nn.Module:
-    """The network inside wrappers of ``torch.compile`` and data parallelism, which prefix the names of its layers."""
-    while "_orig_mod" in net._modules or isinstance(net, PARALLEL):
-        net = net._orig_mod if "_orig_mod" in net._modules else net.module  # type: ignore[assignment]
-    return net
 
 
 def ticket_layers(net: nn.Module) -> dict[str, TicketLayer]:
@@ -287,7 +280,7 @@ def frozen(net: nn.Module) -> Iterator[nn.Module]:
 
     A forward in training mode is not affected. Contexts nest: inside two of them the outer one's ticket weights hold.
     """
-    layers = [layer for layer in ticket_layers(net).values() if layer.frozen_ticket is None]
+    layers = [layer for layer in ticket_layers(unwrap(net)).values() if layer.frozen_ticket is None]
     try:
         with one_selection(net):
             for layer in layers:

@@ -30,12 +30,14 @@ from torch import Tensor
 from mpt.search.fast import cuda, loops
 from mpt.search.fast.memory import entries
 from mpt.search.fast.threshold import introselect, near_last
+from mpt.values import check_number
 
 
 def check_prune(prune: float, *, name: str = "prune") -> None:
     """Raise ValueError unless ``prune``, the fraction removed, lies in [0, 1)."""
-    if not isinstance(prune, (int, float)) or not 0 <= prune < 1:  # also refuses NaN
-        raise ValueError(f"{name} is the fraction removed and must be in [0, 1), got {prune}")
+    check_number(name, "the fraction removed and must be in [0, 1)", prune, least=0)
+    if prune >= 1:
+        raise ValueError(f"{name} is the fraction removed and must be in [0, 1), got {prune!r}")
 
 
 def num_kept(n: int, *, prune: float) -> int:

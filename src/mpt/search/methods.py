@@ -33,8 +33,9 @@ from torch import Tensor
 
 from mpt.search import mask as masks
 from mpt.search import weight as weights
-from mpt.search.checks import check_choice, check_number, check_prune_layers, check_selection, own_prune
+from mpt.search.checks import check_prune_layers, check_selection, own_prune
 from mpt.search.initializers import INITIALIZERS, SCALE_FANS, SCORE_INITS, SCORE_STARTS
+from mpt.values import check_choice, check_number
 
 RAMP = 10  # epochs over which the fraction removed rises in global pruning, as in the authors' update
 

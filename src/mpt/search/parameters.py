@@ -98,6 +98,8 @@ def check_patterns(option: str, patterns: Sequence[str], names: Sequence[str]) -
     if isinstance(patterns, str):
         raise ValueError(f"{option} is a list of names, got the text {patterns!r}")
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise ValueError(f"{option} is a list of names or patterns, got {pattern!r} in it")
         if not names:
             raise ValueError(
                 f"{option} names {pattern!r}, and the network has nothing that it could name: leave it out"

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from mpt.search import weight as weights
-from mpt.search.checks import check_number, check_whole
 from mpt.search.initializers import random_weight
 from mpt.search.mask import select_jointly
 from mpt.search.methods import Biprop
 from mpt.streams import stream_generator
+from mpt.values import check_number, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mpt.search import weight as weights
-from mpt.search.checks import check_number
 from mpt.search.methods import Biprop
+from mpt.values import check_number
 
 MAX_COATS = 15  # of one layer
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from mpt.search.checks import own_prune
 from mpt.search.conversion import Conversion
-from mpt.search.layers import TicketLayer, one_selection, searched_tensors, ticket_layers, unwrap
+from mpt.search.layers import TicketLayer, one_selection, searched_tensors, ticket_layers
+from mpt.search.wrapped import unwrap
 from mpt.words import first_names
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from mpt import backbones
 from mpt.files import version
 from mpt.phases import counted
-from mpt.search.layers import unwrap
 from mpt.search.methods import Biprop, EdgePopup, Method
+from mpt.search.wrapped import unwrap
 from mpt.theory import build, real
 from mpt.theory.build import Job
 from mpt.theory.certificate import Certificate, certify_layers

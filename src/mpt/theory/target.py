@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from mpt.search.activations import BinaryActivation
-from mpt.search.layers import ticket_layers, unwrap
+from mpt.search.layers import ticket_layers
+from mpt.search.wrapped import unwrap
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 LAST = (nn.Softmax, nn.LogSoftmax)
@@ -80,6 +81,10 @@ def prepare(network: nn.Module) -> Target:
     layers = {name: layer for name, layer in net.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))}
     if not layers:
         raise ValueError(f"{type(network).__name__} has no Linear or Conv2d layer: there is nothing to construct")
+    if "" in layers:
+        raise ValueError("the target is one layer: hand it over as torch.nn.Sequential(layer)")
+    if empty := [name for name, layer in layers.items() if not layer.weight.numel()]:
+        raise ValueError(f"layer {empty[0]} of the target has no weights: leave it out")
     others = [n for n, m in net.named_modules() if isinstance(m, nn.modules.conv._ConvNd) and n not in layers]
     if others:
         raise ValueError(f"layer {others[0]} is {type(net.get_submodule(others[0])).__name__}: only Linear and Conv2d")

@@ -77,6 +77,11 @@ class Classifier:
             raise ValueError("the ticket does not say how images are normalised: it cannot classify pictures by itself")
         if not isinstance(batch, int) or batch < 1:
             raise ValueError(f"batch is the number of pictures per forward and must be at least 1, got {batch!r}")
+        try:
+            net.to(device)
+        except (RuntimeError, TypeError, AssertionError) as error:
+            first = str(error).partition("\n")[0]
+            raise ValueError(f"device={device!r} cannot be used, take device='cpu': {first}") from error
         self.channels, self.side = image
         self.mean, self.std = (tuple(header["normalization"][key]) for key in ("mean", "std"))
         if len(self.mean) != self.channels or self.channels not in MODES:

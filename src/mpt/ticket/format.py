@@ -44,12 +44,15 @@ from mpt.files import kind_of, write_atomically
 from mpt.schema import parse
 from mpt.ticket.check import FORMAT, check_header, check_tensors
 from mpt.ticket.compact import MAX_HEADER, compact, expand
+from mpt.values import path_of
 
+EXAMPLE = "runs/x/ticket.safetensors"
 PLAIN = 2  # the first format for a gain for each layer; gains for channels, and several masks, need the third
 
 
 def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor], *, format: int = FORMAT) -> None:
     """Write a ticket file, whole or not at all; ValueError for a content that ``format`` cannot hold."""
+    path = path_of("the place of a ticket", path, example=EXAMPLE)
     write_atomically(path, encode(header, tensors, format=format))
 
 
@@ -72,12 +75,22 @@ def encode(header: dict[str, Any], tensors: dict[str, Tensor], *, format: int = 
             f"format {FORMAT}"
         )
     check_header(header)
+    _check_plain(header)
     digest = digest_of(header, tensors)
     if format == PLAIN:
         return to_bytes(tensors, {"ticket": json.dumps({"digest": digest, "header": header}, sort_keys=True)})
     stored = compact(header, tensors)
     about = {"digest": digest, "header": {"format": FORMAT}, "stored": digest_of({}, stored)}
     return to_bytes(stored, {"ticket": json.dumps(about, sort_keys=True)})
+
+
+def _check_plain(header: dict[str, Any]) -> None:
+    """ValueError by name of the entry that JSON cannot hold: a tensor, a path, NaN."""
+    for key, value in header.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"{key} of a ticket must be plain JSON, text, finite numbers and lists: {error}") from None
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -87,7 +100,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated, altered, from a newer mpt, or not a ticket; the sentence says which.
     """
-    path = Path(path)
+    path = path_of("a ticket", path, example=EXAMPLE)
     if path.is_dir():
         inside = [file.name for file in sorted(path.glob("*.safetensors"))] or ["ticket.safetensors"]
         raise ValueError(f"{path} is a folder: name the ticket file in it, as in {path / inside[-1]}")
@@ -96,7 +109,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise FileNotFoundError(
                 "a command takes a ticket from a file: mpt.Ticket.load('hf://user/name').save('ticket.safetensors')"
             )
-        raise FileNotFoundError(f"there is no ticket at {path}: name a ticket file, as in runs/x/ticket.safetensors")
+        raise FileNotFoundError(f"there is no ticket at {path}: name a ticket file, as in {EXAMPLE}")
     kind = kind_of(path)
     try:
         with safe_open(path, framework="pt") as file:

@@ -20,9 +20,9 @@ from mpt.schema import printable
 from mpt.search.checks import own_prune
 from mpt.search.conversion import Conversion
 from mpt.search.initializers import random_weight
-from mpt.search.layers import unwrap
 from mpt.search.methods import Dense
 from mpt.search.table import LayerTable
+from mpt.search.wrapped import unwrap
 from mpt.ticket import format as files
 from mpt.ticket import hub
 from mpt.ticket.check import FORMAT

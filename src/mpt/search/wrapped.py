@@ -1,0 +1,32 @@
+"""The network itself, out of what wraps it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+PARALLEL = nn.DataParallel, nn.parallel.DistributedDataParallel
+
+
+def unwrap(net: nn.Module) -> nn.Module:
+    """The network inside wrappers of ``torch.compile`` and data parallelism, which prefix the names of its layers.
+
+    Every function that takes a network asks for it here: ValueError unless ``net`` is one.
+    """
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"a network is needed, a torch module, got {_describe(net)}")
+    while "_orig_mod" in net._modules or isinstance(net, PARALLEL):
+        net = net._orig_mod if "_orig_mod" in net._modules else net.module  # type: ignore[assignment]
+    return net
+
+
+def _describe(value: Any) -> str:
+    """What ``value`` is, and how a network is made of it."""
+    if hasattr(value, "network"):
+        return f"{type(value).__name__}: write .network() behind it"
+    if isinstance(value, type) or callable(value):
+        return f"{getattr(value, '__name__', 'a function')}: call it, and hand over what it builds"
+    if isinstance(value, str):
+        return f"the text {value[:100]!r}: mpt.backbones builds networks, and mpt.Ticket.load(FILE).network()"
+    return type(value).__name__
