@@ -42,6 +42,38 @@ def test_errors_of_hydra_omegaconf_and_yaml_are_known_without_importing_them():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+OWN = {  # what the file own_code.py of a user holds, and the sentence of an error in it
+    "def build():\n    return {}['key']": "line 2 of own_code.py, in build: KeyError: 'key': mend it there; --trace",
+    "def build():\n    raise RuntimeError": "line 2 of own_code.py, in build: RuntimeError: mend it there; --trace",
+    "import json\ndef build():\n    json.loads(None)": "line 3 of own_code.py, in build: TypeError: the JSON object",
+    "import sys\ndef build():\n    sys.exit()": "line 3 of own_code.py, in build: it ends the program (sys.exit)",
+    "def build():\n    raise ValueError('norm must be above 0')": "norm must be above 0",
+}
+
+
+@pytest.mark.parametrize("code", OWN)
+def test_an_error_in_code_of_the_users_own_is_named_with_its_line(tmp_path, capsys, monkeypatch, code):
+    file = tmp_path / "own_code.py"
+    file.write_text(code)
+    own = {}
+    exec(compile(code, file, "exec"), own)
+    monkeypatch.setattr(sys, "argv", ["mpt-x"])
+    with pytest.raises(SystemExit) as ended:
+        run_command("mpt-x", lambda arguments: own["build"]())
+    assert str(ended.value).startswith(f"mpt-x: {OWN[code]}")
+    assert "\n" not in str(ended.value)
+
+
+def test_an_error_in_code_of_mpt_is_none_that_the_user_can_mend():
+    error = raised(lambda: json.loads(None))
+    error.__traceback__ = error.__traceback__.tb_next.tb_next  # without this file
+    assert not is_mendable(error)
+
+
+def test_a_file_that_is_not_utf_8_is_named_as_such():
+    assert sentence(raised(lambda: b"\xff".decode())).startswith("a file of text is not UTF-8: save it as UTF-8")
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -87,8 +119,8 @@ def test_a_command_ends_with_one_sentence_or_with_the_status_of_an_interrupt(mon
 
 def test_our_own_mistakes_keep_their_traceback(monkeypatch):
     monkeypatch.delenv("MPT_TRACEBACK", raising=False)
-    with mock.patch.object(sys, "argv", ["mpt-x"]), pytest.raises(ZeroDivisionError):
-        run_command("mpt-x", lambda arguments: 1 / 0)
+    with mock.patch.object(sys, "argv", ["mpt-x"]), pytest.raises(TypeError):
+        run_command("mpt-x", sentence.__get__(1))  # called with an argument too many
 
 
 def test_a_flag_shows_the_traceback_and_is_hidden_from_the_command(monkeypatch):

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ _WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we s
         r"{key} must be a whole number, got {v}",
     ),
     (r"Value '(?P<v>.*)' is not a valid bool", r"{key} must be true or false, got {v}"),
+    (r"Config group override must be a string", r"sweeps, recipe and each group take the name of a choice, as text"),
     (
         r"is not a ListConfig|Cannot merge \w+ with ListConfig",
         r"{key} is a list: write it in brackets, as in {key}=[{given}]",
@@ -97,9 +99,23 @@ class ToldElsewhereError(ValueError):
 
 
 def is_mendable(error: BaseException) -> bool:
-    """True if the user can mend ``error``: a ValueError, an OSError, or an error of Hydra, OmegaConf or YAML."""
+    """True if the user can mend ``error``: a ValueError, an OSError, one of Hydra, OmegaConf, YAML or own code."""
+    return _has_sentence(error) or (isinstance(error, (Exception, SystemExit)) and _own_place(error) is not None)
+
+
+def _has_sentence(error: BaseException) -> bool:
     ours = isinstance(error, (ValueError, OSError)) or _package(error) in ("hydra", "omegaconf", "yaml")
     return ours or is_out_of_memory(error) or _is_too_deep(error)
+
+
+def _own_place(error: BaseException) -> str | None:
+    """Where code of the user's own, such as a method or a network, raised or called what raised; None if none did."""
+    installed = [Path(__file__).parent, *map(Path, sysconfig.get_paths().values())]
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        file = Path(frame.f_code.co_filename)
+        if file.suffix == ".py" and not any(file.is_relative_to(folder) for folder in installed):
+            return f"line {line} of {file.name}, in {frame.f_code.co_name}"
+    return None
 
 
 def _is_too_deep(error: BaseException) -> bool:
@@ -134,12 +150,22 @@ def sentence(error: Any) -> str:
         return f"the memory is full{more}: {remedy}"
     if _is_too_deep(error):
         return "a configuration file or an option is nested too deep, or holds itself: write it without"
+    if not _has_sentence(error) and (place := _own_place(error)):
+        return f"{place}: {_of_own_code(error)}: mend it there; --traceback shows how it was called"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a file of text is not UTF-8: save it as UTF-8 (it has the byte 0x{error.object[error.start]:02x})"
     package, text = _package(error), str(error) or type(error).__name__
     if package in ("hydra", "omegaconf"):
         return _of_composition(error)
     if package == "yaml":
         return f"a configuration file is not valid YAML: {_one_line(text)}"
     return _one_line(text)
+
+
+def _of_own_code(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return "it ends the program (sys.exit), which is not for code that mpt calls"
+    return f"{type(error).__name__}{': ' if str(error) else ''}{_one_line(str(error))}"
 
 
 def _one_line(text: str) -> str:
@@ -218,7 +244,7 @@ def run_command(name: str, function: Callable[[list[str]], None]) -> None:
             ended = cause(error)
             if isinstance(ended, Interrupted):
                 _interrupt(name, ended)
-            if not isinstance(error, Exception) or not is_mendable(error):
+            if not isinstance(error, (Exception, SystemExit)) or not is_mendable(error):
                 raise
             give_up(name, error)
 

@@ -50,12 +50,10 @@ def test_options_that_are_right_or_that_only_hydra_can_check_pass(override):
         (["--config-dir=mine", "--config-name=my"], ["prun=1"]),
         (["-cn", "mine"], ["prun=1"]),
         (["-cd=mine"], ["prun=1"]),
-        (["-sc"], ["install=bash"]),
-        (["--shell-completion"], ["query=bash"]),
         ([], ["hydra.searchpath=[x]", "prun=1"]),
     ],
 )
-def test_hydra_checks_options_of_custom_configuration_files_and_of_shells(flags, overrides):
+def test_hydra_checks_options_of_custom_configuration_files(flags, overrides):
     check_spelling(flags, overrides)
 
 

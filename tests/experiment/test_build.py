@@ -10,7 +10,7 @@ from torch import nn
 
 import mpt
 from mpt import data
-from mpt.experiment.build import build_backbone, build_method, check_bf16_strides, check_side
+from mpt.experiment.build import build_backbone, build_method, check_bf16_strides, check_side, convert
 from mpt.experiment.train import search
 from mpt.run.name import run_name
 from mpt.run.settings import Choice
@@ -195,3 +195,39 @@ def test_a_network_that_does_not_fit_is_refused_before_memory_is_taken(width, wo
 def test_images_whose_first_layer_does_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"a layer of conv6 on images of .* data\.image_size=\d+ fits"):
         check_side(10**6, name="conv6")
+
+
+PLAIN = {"dense": [], "trained": [], "learn_batchnorm": False, "binary_activations": False, "spline_t": 1.0}
+
+
+class Wrong(nn.Module):
+    """A network whose forward is not right."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.layer, self.wrong = nn.Linear(4, 2), forward
+
+    def forward(self, x):
+        return self.wrong(self.layer(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double(), "net must be built in float32 .* are of torch.float64"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 2, device="meta")), "net must be built .* hold no numbers"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(5, 2)), "net cannot take images of 2x2 pixels .*data.image_size"),
+        (Wrong(lambda x: x[:1]), "one logit for each of 2 classes: for 2 images it gave"),
+        (Wrong(lambda x: x.detach()), "no gradient reaches the scores, because the network detaches its output"),
+    ],
+)
+def test_a_network_that_does_not_suit_the_images_is_refused_with_the_cause(network, sentence):
+    images = data.load("synthetic", num_images=8, num_classes=2, image_size=2, channels=1)
+    with pytest.raises(ValueError, match=sentence):
+        convert(network, mpt.Biprop(prune=0.5), images, seed=0, name="net", **PLAIN)
+
+
+def test_an_error_in_the_forward_of_a_network_is_no_matter_of_the_size_of_images():
+    images = data.load("synthetic", num_images=8, num_classes=2, image_size=2, channels=1)
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        convert(Wrong(lambda x: x.nope), mpt.Biprop(prune=0.5), images, seed=0, name="net", **PLAIN)

@@ -24,7 +24,7 @@ def ticket():
         ({"width": 600}, "layer 'features.0' is"),
         ({"width": 1e9}, "cannot be built"),
         ({"width": -1}, "width multiplies the channels"),
-        ({"width": "x"}, "cannot be built"),
+        ({"width": "x"}, "width must be a number"),
         ({"image_size": 10**6}, "another backbone"),
         ({"unknown": 1}, "cannot be built"),
     ],

@@ -15,7 +15,7 @@ _WITH_VALUE = (
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 )
 _ALONE = (
-    *("--dry-run", "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--shell-completion", "-sc"),
+    *("--dry-run", "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help"),
     *("--info", "-i", "--help", "-h", "--version", "--traceback"),
 )
 _OF_A_SWEEP = ("hydra.launcher.", "hydra.sweeper.", "hydra.sweep.")
@@ -41,6 +41,8 @@ def split(arguments: list[str], schema: type, command: str) -> tuple[list[str], 
         following = rest[0] if rest else None
         if name in ("--config-path", "-cp"):
             raise ValueError(f"{name} would replace mpt's own options: name your folder with --config-dir instead")
+        if name in ("--shell-completion", "-sc"):
+            raise ValueError(f"{name} completes nothing: mpt completion bash prints what completes commands")
         check_flag(argument, following, (*_WITH_VALUE, *_ALONE), schema=schema, command=command)
         flags.append(argument)
         if argument in _WITH_VALUE:

@@ -15,7 +15,7 @@ from mpt.run.settings import Settings, dials, group_class
 
 DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"  # what word processors make of a hyphen
 _KEY = re.compile(r"(\+{0,2}|~)([A-Za-z_]\w*)(\.\w+)?([\w.]*)")  # 2: the option, or its group; 3: the option in it
-_CONFIGURATION = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--shell-completion", "-sc")
+_CONFIGURATION = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")
 _PLACE = re.compile(r"file://([^]'\",]+)")
 _PACKAGE = re.compile(r"pkg://(\w+)")
 _OPENED = re.compile(r"\++hydra\.(\w+)(?:\.(\w+))?")
@@ -24,7 +24,7 @@ _HYDRA = (  # what Hydra has; it takes others in silence
     *("output_subdir", "overrides", "run", "runtime", "searchpath", "sweep", "sweeper", "verbose"),
 )
 _FOLDERS = {"run": (None, "dir"), "sweep": (None, "dir", "subdir")}
-_SCALAR = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false|\{.*", re.IGNORECASE)
+_SCALAR = re.compile(r"[-+]?([\d._]+(e[-+]?\d+)?|nan|inf)|true|false|\{.*", re.IGNORECASE)
 _LEAST = {"hydra.launcher.n_jobs": "-1 for all cores, or at least 1"}  # numbers that must not be 0, and which may be
 _LEAST |= dict.fromkeys(("hydra.sweeper.n_trials", "hydra.sweeper.n_jobs"), "at least 1")
 _UNUSED = {  # options of Hydra that a run of mpt does not follow
@@ -70,7 +70,7 @@ def check_spelling(
     """Raise ValueError for an option that ``schema`` does not have, such as ``prun=0.5``, or that has no value.
 
     Hydra checks the rest: ``model.x``, ``hydra.x``, and every option if a flag or ``hydra.searchpath`` names the user's
-    configuration files or if a shell learns completion.
+    configuration files.
     """
     _check_forms(overrides, schema, command)
     if any(flag.partition("=")[0] in _CONFIGURATION for flag in flags):
@@ -158,9 +158,8 @@ def _refuse_word(word: str, following: Sequence[str], schema: type, command: str
     for folder in [*sorted(path for path in CONF.iterdir() if path.is_dir()), HOME / "sweeps"]:
         if folder.name in {*options, "sweeps"} and (folder / f"{word}.yaml").is_file():
             raise ValueError(f"{word} is a choice of {folder.name}: write {folder.name}={word}")
-    if "model" in options and (
-        near := nearest(f"cifar_{word}", [path.stem for path in (CONF / "model").glob("*.yaml")])
-    ):
+    networks = {path.stem.removeprefix("cifar_"): path.stem for path in (CONF / "model").glob("*.yaml")}
+    if "model" in options and (near := networks.get(nearest(word.removeprefix("cifar_"), list(networks)) or "")):
         raise ValueError(
             f"{word} has no equals sign: for a network write model={near} or model=torchvision model.name={word}"
         )
@@ -182,7 +181,7 @@ def _check_known(override: str, sign: str, name: str, options: dict[str, type | 
             )
         if name == "logger" and re.match(r"\[.*(\[|\{|\bnull\b|\b\d+\b)", value):
             raise ValueError(f"logger takes names of choices, as in logger=[wandb,tensorboard], got {value}")
-        if name not in ("recipe", "sweeps") and (value == "null" or _SCALAR.fullmatch(value)):
+        if (value == "null" and name != "recipe") or _SCALAR.fullmatch(value):
             raise ValueError(f"{name} takes the name of a choice, got {value}: --help lists the choices")
     if sign == "+" and group in options and group not in (("model", "method") if inner else ()):
         raise ValueError(f"{name} has a value already: write {name}={value}, without +")

@@ -20,7 +20,7 @@ import mpt
 from mpt.backbones.zoo import check_name
 from mpt.data import ImageData
 from mpt.data.memory import check_memory, memory
-from mpt.errors import is_out_of_memory
+from mpt.errors import is_mendable, is_out_of_memory
 from mpt.processes import is_first
 from mpt.run.settings import Choice, spell
 from mpt.search.dead import DeadLayers
@@ -59,7 +59,8 @@ def build_backbone(
     values |= {"width": width, "name": name} | ({"binary_activations": True} if binary_activations else {})
     if "in_channels" not in parameters and data.channels != 3:
         raise ValueError(
-            f"{name} takes images of 3 channels and {data.name} has {data.channels}: choose another model or other data"
+            f"the images of {data.name} have {data.channels} and not 3 channels, and {choice.target} takes no argument "
+            "in_channels: choose another model or other data"
         )
     accepted = {*parameters, *(["num_classes"] if _is_open(parameters) else [])}  # torchvision's builders pass it on
     arguments = {key: value for key, value in values.items() if key in accepted} | options
@@ -195,6 +196,12 @@ def check_fit(backbone: nn.Module, example: torch.Tensor, *, num_classes: int, n
             logits = backbone(example)
     except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, AttributeError, KeyError) as error:
         if is_out_of_memory(error):
+            raise
+        kinds = {str(parameter.dtype) for parameter in backbone.parameters()} - {"torch.float32"}
+        if kinds or any(parameter.is_meta for parameter in backbone.parameters()):
+            what = f"are of {kinds.pop()}" if kinds else "hold no numbers (device meta)"
+            raise ValueError(f"{name} must be built in float32 on the CPU, and weights of it {what}") from error
+        if isinstance(error, (TypeError, AttributeError, KeyError)) and is_mendable(error):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(

@@ -151,7 +151,8 @@ class Composer:
             except (ArithmeticError, TypeError, ValueError) as error:
                 raise ValueError(f"{override} lists no values ({error}): write them out, as in {key}=0,1,2") from error
             if empty:
-                raise ValueError(f"{override} stands for no value: a glob names choices, as in model=glob(conv*)")
+                how = "a glob names choices, as in model=glob(conv*)" if "glob(" in override else f"write {key}=0,1,2"
+                raise ValueError(f"{override} stands for no value: {how}")
             self.cache[override] = parsed
         return self.cache[override]
 

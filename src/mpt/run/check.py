@@ -177,6 +177,8 @@ def _check_together(settings: Settings) -> None:
 def _check_named(group: DictConfig, name: str) -> None:
     for key in ("name", "target"):
         if key not in group or OmegaConf.is_missing(group, key):
+            if key == "target":
+                raise ValueError(f"the file of the chosen {name} has no target: add one, as in target: module.function")
             raise ValueError(f"{name}.{key} is not set: set it, for instance {name}.{key}=resnet18")
         if not isinstance(group[key], str):
             raise ValueError(f"{name}.{key} must be text, got {group[key]!r}")

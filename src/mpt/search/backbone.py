@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mpt.search.layers import TicketLayer
-from mpt.search.wrapped import unwrap
 from mpt.search.trace import reason_of, tensors_in
+from mpt.search.wrapped import unwrap
 from mpt.words import first_names
 
 RESERVED = ("conversion", "updates")  # where a converted network keeps its record

@@ -96,8 +96,13 @@ def _relative_gradients(net: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str,
             hook = layer.register_forward_pre_hook(lambda *_, name=name: calls.setdefault(name))
             hooks.callback(hook.remove)
         loss = _loss(run(net, inputs))
-        if loss is None or not loss.requires_grad:
+        if loss is None:
             return {}
+        if not loss.requires_grad:
+            raise ValueError(
+                "no gradient reaches the scores, because the network detaches its output from them, or computes it "
+                "under torch.no_grad: leave that out"
+            )
         gradients = torch.autograd.grad(loss, list(scores.values()), allow_unused=True)
     by_scores = {
         key: 0.0 if gradient is None else _norm(gradient) / max(_norm(scores[key]), 1e-30)

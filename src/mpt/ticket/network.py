@@ -33,7 +33,6 @@ from mpt.search.layers import TicketLayer, searched_tensors
 from mpt.search.methods import EdgePopup, Method
 from mpt.search.parameters import child, strip
 from mpt.search.reading import attach_reading
-from mpt.search.wrapped import unwrap
 from mpt.ticket.keeping import keep_ticket_weights
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.pack import unsearched
