@@ -22,7 +22,6 @@ NO_NETWORKS = {
     "weights": ({}, "got dict$"),
 }
 FUNCTIONS = {
-    "convert": lambda net: mpt.convert(net, mpt.Biprop(prune=0.5)),
     "to_dense": mpt.to_dense,
     "layer_table": mpt.layer_table,
     "start_epoch": lambda net: mpt.start_epoch(net, 0),
