@@ -43,7 +43,7 @@ def keep(address):
         scores, weight = table[3] + 4 * task * size, table[4] + 4 * task * size
         signs = table[5] + 4 * (task * size // LANES)
         totals = carray(doubles_at(table[9] + 8 * (task * size // CHUNK)), (count + CHUNK - 1) // CHUNK)
-        counts[:] = 0
+        counts[0], counts[1] = 0, 0
         for first in range(0, count // PAIRWISE * PAIRWISE, PAIRWISE):
             chunk = first // CHUNK
             block, blocks = (first - CHUNK * chunk) // PAIRWISE, min(CHUNK, count - CHUNK * chunk) // PAIRWISE
@@ -64,14 +64,14 @@ def keep(address):
         rest = count % PAIRWISE
         if rest > 0:
             first = count - rest
-            last[:] = F32(np.nan)  # which keeps nothing
-            last[0, :rest] = carray(floats_at(scores + 4 * first), rest)
-            last[1, :rest] = carray(floats_at(weight + 4 * first), rest)
+            for i in range(PAIRWISE):
+                last[0, i] = floats_at(scores + 4 * first)[i] if i < rest else F32(np.nan)  # which keeps nothing
+                last[1, i] = floats_at(weight + 4 * first)[i] if i < rest else F32(0)
             weights = last.ctypes.data + 4 * PAIRWISE
             keep_block(last.ctypes.data, weights, words.ctypes.data, bits, threshold, counts.ctypes.data)
             counts[1] -= PAIRWISE - rest
-            written = carray(words_at(signs + 4 * (first // LANES)), (rest + LANES - 1) // LANES)
-            written[:] = words[: written.size]
+            for i in range((rest + LANES - 1) // LANES):
+                words_at(signs + 4 * (first // LANES))[i] = words[i]
         add_at(address + 80, counts[0])
         add_at(address + 88, counts[1])
         task = add_at(address, 1)
