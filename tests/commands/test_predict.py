@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -60,6 +61,13 @@ def test_files_and_folders_of_no_class_have_no_accuracy(folder):
         content = predict(root / "ticket", pictures)
         assert content["acc"] is None
         assert "accuracy" not in table(content)
+
+
+def test_a_class_whose_name_is_not_utf_8_is_known_in_the_folder(tmp_path):
+    folder = tmp_path / os.fsdecode(b"b\xff")
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "0.png")
+    assert [picture.class_name for picture in find_pictures([tmp_path], class_names=["ant", "b\\xff"])] == ["b\\xff"]
 
 
 def test_hidden_files_and_other_files_are_no_pictures(tmp_path):

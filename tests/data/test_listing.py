@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -54,8 +55,9 @@ def test_links_to_folders_and_files_are_followed_and_a_circle_ends(root, tmp_pat
 
 
 def test_what_the_system_leaves_is_neither_a_class_nor_a_picture(root):
-    for folder in (".git", "__MACOSX", ".thumbnails"):
+    for folder in (".git", "__MACOSX", ".thumbnails", "@eaDir", "lost+found", "System Volume Information"):
         picture(root / "train" / folder / "x.png")
+        picture(root / "train" / "ant" / folder / "x.png")
     (root / "train" / "ant" / "._0.png").write_bytes(b"\0\5\x16\7")
     (root / "train" / "ant" / ".hidden.png").write_bytes(b"")
     (root / "train" / ".DS_Store").write_bytes(b"x")
@@ -71,13 +73,6 @@ def test_names_that_are_not_utf_8_are_read_and_a_class_name_is_escaped(root, tmp
     assert read.class_names == ("ant", "bee", "d\\xe9")
     assert len(read.train) == 12
     assert len(str(checksum(root, name="image_folder"))) == 16
-
-
-def test_a_class_without_test_pictures_is_said(root, tmp_path, capsys):
-    for file in (root / "test" / "cow").iterdir():
-        file.unlink()
-    data.load("image_folder", root=root, cache=tmp_path / "cache", progress=False)
-    assert "no pictures of 1 class (cow): the test accuracy is over the other 2" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_read_is_named_and_no_class_is_lost(root):
@@ -129,6 +124,27 @@ def capital(root):
         (root / split).rename(root / split.title())
 
 
+def same_split(root):
+    shutil.rmtree(root / "test")
+    (root / "test").symlink_to("train")
+
+
+def same_class(root):
+    (root / "train" / "yak").symlink_to("ant")
+
+
+def unknown_classes(root):
+    for name in ("Ant", "Bee", "yak"):
+        picture(root / "test" / name / "0.png")
+
+
+def empty_classes(root):
+    for name in ("fly", "yak"):
+        (root / "train" / name).mkdir()
+        (root / "train" / name / "0.jfif").write_bytes(b"")
+    (root / "train" / "yak" / "README").write_bytes(b"")
+
+
 def validation(root):
     (root / "test").rename(root / "validation")
 
@@ -138,6 +154,13 @@ def validation(root):
     [
         (class_away, r"train/yak is a link to nothing: remove it"),
         (to_device, r"zero\.png is a pipe or device and no file: remove it"),
+        (same_split, r"test/ant and .*train/ant, .* and .*, .* and .*: one folder by two names"),
+        (same_class, r"train/yak and .*train/ant: one folder by two names, so its pictures would count twice"),
+        (unknown_classes, r"classes 'Ant', 'Bee', 'yak' in test/ that are missing from train/, which has 'ant', 'bee'"),
+        (
+            empty_classes,
+            r"folders fly, yak of .*train hold no pictures \(.*\), but 3 files with other .* \(none, \.jfif\)",
+        ),
         (capital, r"holds Test/, Train/, which look like splits: name them train/ and test/ or val/"),
         (validation, r"holds train/, validation/, which look like splits"),
         (flat, r"test holds 2 pictures and no class folders: sort them into test/<class>/"),
@@ -199,3 +222,8 @@ def test_training_pictures_alone_can_be_split(root):
         listed(root)
     assert listed(root, test_size=0.25) == (9, 3, NAMES)
     assert isinstance(find_pictures(root)[0], Path)
+
+
+def test_a_folder_around_the_pictures_is_pointed_to(root):
+    with pytest.raises(FileNotFoundError, match=rf"test/<class>/ or val/<class>/: give data\.root={root}$"):
+        listed(root.parent)

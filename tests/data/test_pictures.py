@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mpt.data import pictures
-from mpt.data.pictures import common_side, decode, square
+from mpt.data.pictures import common_side, decode, fit_central_crop, fit_square, middle_box, square
 
 
 def save(path, mode="RGB", *, side=4, **options):
@@ -82,3 +84,21 @@ def test_what_is_no_picture_is_refused_and_a_pipe_is_not_opened(tmp_path, make, 
 def test_a_missing_picture_is_said(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no picture at"):
         decode(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("size", [(1, 200_000), (200_000, 1), (3, 900_000)])
+@pytest.mark.parametrize("fit", [fit_square, fit_central_crop])
+def test_of_a_picture_that_is_a_line_the_middle_is_resized(size, fit):
+    picture = Image.new("L", size)
+    picture.paste(200, tuple(max(0, length // 2 - 40) for length in size) + tuple(length // 2 + 40 for length in size))
+    assert fit(picture, 16).tolist() == [[200] * 16] * 16
+    assert middle_box((1, 1000), 16) is None
+
+
+def test_colours_of_16_bits_are_read_by_their_upper_8(tmp_path):
+    parts = (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0" + bytes(range(12))))
+    chunks = [
+        struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in (*parts, (b"IEND", b""))
+    ]
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert np.asarray(decode(tmp_path / "x.png")).tolist() == [[[0, 2, 4], [6, 8, 10]]]

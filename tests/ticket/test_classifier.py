@@ -8,7 +8,7 @@ from PIL import Image
 import mpt
 from mpt import backbones
 from mpt.data import Loader, load
-from mpt.ticket.classifier import Prediction
+from mpt.ticket.classifier import Prediction, _resize
 
 SIZES = [(12, 12), (20, 13), (9, 31), (8, 8), (64, 48)]
 
@@ -175,3 +175,9 @@ def test_its_repr_says_network_size_and_classes():
         "Classifier by Conv on cpu",
         "  pictures -> 1 channel, 8 x 8 pixels -> 10 classes ('0', '1', '2', '3', ...)",
     ]
+
+
+@pytest.mark.parametrize("shape", [(1, 400_000), (400_000, 1)])
+def test_of_an_array_that_is_a_line_the_middle_is_resized(shape):
+    pixels = np.full((*shape, 3), 7, dtype=np.uint8)
+    assert _resize(pixels, 8).tolist() == [[[7] * 3] * 8] * 8

@@ -13,6 +13,7 @@ from mpt.commands.evaluate import check_shown, render
 from mpt.commands.schemas import PredictSettings
 from mpt.commands.ticket import backbone_of
 from mpt.data.listing import find_pictures as find_pictures_in
+from mpt.data.listing import readable
 from mpt.data.pictures import EXTENSIONS
 from mpt.experiment.evaluate import best_device
 from mpt.phases import track
@@ -108,7 +109,8 @@ def find_pictures(paths: Iterable[Path], *, class_names: Sequence[str]) -> list[
             if not inside:
                 raise FileNotFoundError(f"{path} holds no pictures ({' '.join(sorted(EXTENSIONS))})")
             tops = [file.relative_to(path).parts for file in inside]
-            classes = [parts[0] if len(parts) > 1 and parts[0] in class_names else None for parts in tops]
+            names = [readable(parts[0]) if len(parts) > 1 else "" for parts in tops]
+            classes = [name if name in class_names else None for name in names]
             files += [Picture(file, name) for file, name in zip(inside, classes, strict=True)]
         elif path.is_file():
             files.append(Picture(path, None))

@@ -16,10 +16,10 @@ import torch
 
 from mpt.data.decoded import Normalization, decode_folder, measure_folder
 from mpt.data.images import Files, ImageData
-from mpt.data.listing import Listing, listings, missing_classes
+from mpt.data.listing import Listing, listings
 from mpt.data.memory import memory
 from mpt.data.pictures import common_side
-from mpt.words import count
+from mpt.data.remarks import remarks
 
 
 def load_folder(
@@ -62,14 +62,8 @@ def load_folder(
     if resized_crop and image_size is None:
         raise ValueError("data.resized_crop=true needs data.image_size, the side to which crops are resized")
     train, test, class_names = listings(root, name=name, test_size=test_size)
-    if missing := missing_classes(test, class_names):
-        words = f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
-        print(
-            f"{test.folder} has no pictures of {count(len(missing), 'class')} ({words}): the test accuracy is over the "
-            f"other {len(class_names) - len(missing)}",
-            file=sys.stderr,
-            flush=True,
-        )
+    for sentence in remarks(train, test, class_names):
+        print(sentence, file=sys.stderr, flush=True)
     side, cache = image_size or common_side(train.files[0]), Path(cache or "~/.cache/mpt").expanduser()
     if stream is None:
         stream = resized_crop or 3 * side**2 * (len(train.files) + len(test.files)) > memory() / 2

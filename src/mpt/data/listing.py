@@ -3,15 +3,17 @@
     ROOT/train/<class>/*    ROOT/test/<class>/*  or  ROOT/val/<class>/*        two splits
     ROOT/<class>/*          or ROOT/train/<class>/* alone, with data.test_size  one, of which test pictures are drawn
 
-Files and folders whose names begin with a dot, and ``__MACOSX``, belong to the system and are left out. Links are
-followed, to folders too. A folder that cannot be read, a link to nothing, and a pipe or device are refused by name.
+Names that begin with a dot, and folders such as ``__MACOSX``, belong to the system and are left out. Links to files and
+folders are followed. A folder that cannot be read, a link to nothing, and a pipe or device are refused by name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +21,11 @@ import torch
 
 from mpt.data.images import stratified_order
 from mpt.data.pictures import EXTENSIONS
-from mpt.words import count
+from mpt.words import count, first_names
 
 _TEST = {"image_folder": ("test", "val"), "imagenet": ("val",)}  # ImageNet's test folder has no labels
 _SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev")  # as people call them
-_OF_THE_SYSTEM = ("__MACOSX",)
+_OF_THE_SYSTEM = ("__MACOSX", "@eaDir", "#recycle", "lost+found", "$RECYCLE.BIN", "System Volume Information")
 _ENDINGS = " ".join(sorted(EXTENSIONS))
 
 
@@ -35,12 +37,14 @@ class Listing(NamedTuple):
         files: the pictures.
         labels: the class of each, from 0.
         part: name of the drawn part, where two splits are drawn from one folder.
+        others: how many further files there are of each ending.
     """
 
     folder: Path
     files: list[Path]
     labels: list[int]
     part: str = ""
+    others: Mapping[str, int] = {}
 
     @property
     def place(self) -> Path:
@@ -84,7 +88,7 @@ def listings(root: Path, *, name: str, test_size: float | None = None) -> tuple[
     splits = [folder for folder in _folders(root) if folder.casefold() in _SPLITS]
     odd = {*splits} - {"train", "test", "val"} and any(folder.casefold().startswith("train") for folder in splits)
     if len(splits) > 1 and odd and not (train and test_size):
-        held = ", ".join(f"{_readable(folder)}/" for folder in splits)
+        held = ", ".join(f"{readable(folder)}/" for folder in splits)
         names = f"train/ and {' or '.join(f'{split}/' for split in _TEST[name])}"
         raise ValueError(f"the image folder {root} holds {held}, which look like splits: name them {names}")
     if test_size is not None and not test:
@@ -95,15 +99,22 @@ def listings(root: Path, *, name: str, test_size: float | None = None) -> tuple[
         raise FileNotFoundError(
             f"the image folder {root} holds {held}: add data.test_size=0.2 to draw a fifth of each class for testing"
         )
-    raise FileNotFoundError(f"the image folder {root} must hold train/<class>/ and {test_folders}")
+    inside = [folder for folder in classes if (root / folder / "train").is_dir()]
+    hint = f": give data.root={root / inside[0]}" if inside else ""
+    raise FileNotFoundError(f"the image folder {root} must hold train/<class>/ and {test_folders}{hint}")
 
 
 def _two_splits(train: Path, test: Path) -> tuple[Listing, Listing, tuple[str, ...]]:
-    names = _class_folders(train)
-    if extra := sorted(set(_class_folders(test)) - set(names)):
+    names, tested = _class_folders(train), _class_folders(test)
+    _check_distinct([train / name for name in names] + [test / name for name in tested])
+    if extra := sorted(set(tested) - set(names)):
+        what = "a class" if len(extra) == 1 else "the classes"
+        known = {alike(name): name for name in names}
+        near = [repr(readable(known[alike(name)])) for name in extra if alike(name) in known]
+        hint = f", which has {first_names(near)}: give both one name" if near else ""
         raise ValueError(
-            f"the image folder {train.parent} has a class {_readable(extra[0])!r} in {test.name}/ that is missing from "
-            "train/"
+            f"the image folder {train.parent} has {what} {first_names([repr(readable(name)) for name in extra])} in "
+            f"{test.name}/ that {'is' if len(extra) == 1 else 'are'} missing from train/{hint}"
         )
     return _listing(train, names, all_classes=True), _listing(test, names, all_classes=False), _class_names(names)
 
@@ -111,6 +122,7 @@ def _two_splits(train: Path, test: Path) -> tuple[Listing, Listing, tuple[str, .
 def _drawn(folder: Path, test_size: float) -> tuple[Listing, Listing, tuple[str, ...]]:
     """Two splits of one folder of class folders, drawn in proportion from a fixed stream, as ``data.val_size`` is."""
     names = _class_folders(folder)
+    _check_distinct([folder / name for name in names])
     whole = _listing(folder, names, all_classes=True)
     num_test = round(test_size * len(whole.files))
     order = stratified_order(torch.tensor(whole.labels)).tolist()
@@ -118,21 +130,15 @@ def _drawn(folder: Path, test_size: float) -> tuple[Listing, Listing, tuple[str,
     for part, places in (("train", order[num_test:]), ("test", order[:num_test])):
         places = sorted(places)
         files, labels = [whole.files[i] for i in places], [whole.labels[i] for i in places]
-        parts.append(Listing(folder, files, labels, f"{part} without {test_size:g}"))
+        parts.append(Listing(folder, files, labels, f"{part} without {test_size:g}", whole.others))
     train, test = parts
     for listing, split in ((train, "training"), (test, "testing")):
         if missing := set(range(len(names))) - set(listing.labels):
             raise ValueError(
-                f"data.test_size={test_size:g} leaves no picture of {_readable(names[min(missing)])!r} for {split}: "
+                f"data.test_size={test_size:g} leaves no picture of {readable(names[min(missing)])!r} for {split}: "
                 "choose another fraction, or add pictures"
             )
     return train, test, _class_names(names)
-
-
-def missing_classes(listing: Listing, class_names: tuple[str, ...]) -> list[str]:
-    """The classes of which ``listing`` has no picture."""
-    present = set(listing.labels)
-    return [name for label, name in enumerate(class_names) if label not in present]
 
 
 def checksum(root: str | Path, *, name: str, test_size: float | None = None) -> str | None:
@@ -144,24 +150,26 @@ def checksum(root: str | Path, *, name: str, test_size: float | None = None) -> 
     return hashlib.sha256(f"{train.checksum()}{test.checksum()}".encode()).hexdigest()[:16]
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """The pictures in ``folder`` and the folders in it, sorted."""
-    return sorted(_walk(folder, (_key(folder),)))
+def find_pictures(folder: Path, *, others: Counter[str] | None = None) -> list[Path]:
+    """The pictures in ``folder`` and the folders in it, sorted; ``others`` counts the other files by their endings."""
+    return sorted(_walk(folder, (_key(folder),), Counter() if others is None else others))
 
 
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+def _walk(folder: Path, above: tuple[tuple[int, int], ...], others: Counter[str]) -> Iterator[Path]:
     """``above`` are the folders around: a link to one of them is not followed, for it would never end."""
     for entry in _entries(folder):
         path = Path(entry.path)
         if entry.is_dir():
             key = _key(path)
             if key not in above:
-                yield from _walk(path, (*above, key))
+                yield from _walk(path, (*above, key), others)
         elif path.suffix.lower() in EXTENSIONS:
             if not entry.is_file():
                 kind = "a pipe or device and no file" if path.exists() else "a link to nothing"
                 raise ValueError(f"{path} is {kind}: remove it")
             yield path
+        else:
+            others[path.suffix.lower()] += 1
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -189,7 +197,7 @@ def _class_folders(split: Path) -> list[str]:
     names = _folders(split)
     for entry in _entries(split):
         if entry.is_symlink() and not Path(entry.path).exists():  # a class that is away
-            raise ValueError(f"{_readable(entry.path)} is a link to nothing: remove it")
+            raise ValueError(f"{readable(entry.path)} is a link to nothing: remove it")
     loose = [e.name for e in _entries(split) if not e.is_dir() and Path(e.name).suffix.lower() in EXTENSIONS]
     if loose and not names:
         raise ValueError(
@@ -206,23 +214,48 @@ def _class_folders(split: Path) -> list[str]:
     return names
 
 
+def _check_distinct(folders: list[Path]) -> None:
+    """ValueError if two class folders are one, by links: pictures of two classes, or for both training and testing."""
+    first: dict[tuple[int, int], Path] = {}
+    same = [(folder, other) for folder in folders if (other := first.setdefault(_key(folder), folder)) != folder]
+    if same:
+        pairs = [f"{readable(str(folder))} and {readable(str(other))}" for folder, other in same]
+        raise ValueError(
+            f"{first_names(pairs, 3)}: one folder by two names, so its pictures would count twice: remove a link"
+        )
+
+
 def _class_names(folders: list[str]) -> tuple[str, ...]:
-    return tuple(map(_readable, folders))
+    return tuple(map(readable, folders))
 
 
-def _readable(name: str) -> str:
+def alike(name: str) -> str:
+    """The same for names that some file systems hold to be one: that differ in case, or in how accents are written."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def readable(name: str) -> str:
     """The name of a folder as text that every file format takes: bytes that are not UTF-8 are escaped."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _listing(folder: Path, names: list[str], *, all_classes: bool) -> Listing:
-    files, labels = [], []
+    files, labels, others, empty = [], [], Counter[str](), []
     for label, name in enumerate(names):
-        pictures = find_pictures(folder / name) if (folder / name).is_dir() else []
-        if not pictures and all_classes:
-            raise ValueError(f"the class folder {folder / name} holds no pictures ({_ENDINGS})")
+        pictures = find_pictures(folder / name, others=others) if (folder / name).is_dir() else []
+        empty += [] if pictures else [readable(name)]
         files += pictures
         labels += [label] * len(pictures)
+    held = f", but {_count_others(others)}" if others else ""
     if not files:
-        raise FileNotFoundError(f"{folder} holds no pictures ({_ENDINGS})")
-    return Listing(folder, files, labels)
+        raise FileNotFoundError(f"{folder} holds no pictures ({_ENDINGS}){held}")
+    if empty and all_classes:
+        what = f"the class folder {folder / empty[0]} holds" if len(empty) == 1 else ""
+        what = what or f"the class folders {first_names(empty)} of {folder} hold"
+        raise ValueError(f"{what} no pictures ({_ENDINGS}){held}")
+    return Listing(folder, files, labels, others=others)
+
+
+def _count_others(others: Mapping[str, int]) -> str:
+    endings = [ending or "none" for ending in sorted(others)]
+    return f"{count(sum(others.values()), 'file')} with other endings ({first_names(endings)})"

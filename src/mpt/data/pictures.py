@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from mpt.files import LFS, kind_of
 
 MAX_PIXELS = 2**27  # of one picture: a file of a few kB can claim any size, and each thread decodes one at a time
+MAX_RESIZED = 2**24  # of one picture whose shorter side is resized: a line of 1 x 20,000,000 would become 5 GB
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -40,11 +41,28 @@ def square(file: Path, side: int, *, resize: bool) -> np.ndarray:
 def fit_square(picture: Image.Image, side: int) -> np.ndarray:
     """Resize the shorter side and crop the centre: uint8 (side, side, 3), or (side, side) if the picture is grey."""
     if picture.size != (side, side):
+        picture = middle(picture, side)
         scale = side / min(picture.size)
         width, height = (max(side, round(length * scale)) for length in picture.size)
         left, top = (width - side) // 2, (height - side) // 2
         picture = picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
     return np.asarray(picture)
+
+
+def middle(picture: Image.Image, side: int) -> Image.Image:
+    """The middle of a picture so long and narrow that it would fill the memory once its shorter side is ``side``."""
+    box = middle_box(picture.size, side)
+    return picture if box is None else picture.crop(box)
+
+
+def middle_box(size: tuple[int, int], side: int) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom of the middle that :func:`middle` takes; None if a picture is resized whole."""
+    shorter, longer = min(size), max(size)
+    if side * side * longer <= MAX_RESIZED * shorter:
+        return None
+    width, height = (min(length, 8 * shorter) for length in size)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
 
 
 def central_crop(file: Path, side: int) -> np.ndarray:
@@ -59,7 +77,7 @@ def fit_central_crop(picture: Image.Image, side: int) -> np.ndarray:
     """Resize and crop as :func:`central_crop` does."""
     from torchvision.transforms.v2 import functional as transforms
 
-    resized = transforms.resize(picture, [round(side * 256 / 224)])
+    resized = transforms.resize(middle(picture, side), [round(side * 256 / 224)])
     return np.asarray(transforms.center_crop(resized, [side]))
 
 

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from mpt.data.images import ImageData, Images
 from mpt.data.loader import Loader
-from mpt.data.pictures import convert, decode, fit_central_crop, fit_square
+from mpt.data.pictures import convert, decode, fit_central_crop, fit_square, middle_box
 from mpt.data.sources import FOLDERS
 
 MODES = {1: "L", 3: "RGB"}  # channels -> PIL's mode
@@ -213,6 +213,8 @@ def _pixels(picture: Any) -> np.ndarray:
 
 def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
     """uint8 (H, W, ...) -> (side, side, C), as :mod:`mpt.data.images` resizes a data set; the centre if not square."""
+    if box := middle_box((pixels.shape[1], pixels.shape[0]), side):
+        pixels = pixels[box[1] : box[3], box[0] : box[2]]
     height, width = pixels.shape[:2]
     if (height, width) == (side, side):
         return pixels
