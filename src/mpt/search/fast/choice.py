@@ -30,15 +30,24 @@ from mpt.search.fast.memory import empty_like
 
 TASK = 4 * CHUNK  # entries that a thread takes at a time
 MOST_EQUAL = 100  # scores that equal the threshold; where there are more, masks are made the slow way
-_scratch = threading.local()
+
+
+class _Scratch(threading.local):
+    """Memory for signs, and its address, the same in each call of a thread: it stays in the processor's cache."""
+
+    signs: np.ndarray = np.empty(0, np.uint32)
+    address = 0
+
+
+_scratch = _Scratch()
 
 
 class Choice(NamedTuple):
     """The weights that a layer keeps.
 
     Attributes:
-        signs: ``m sign(w)`` in the order of memory, 2 bits each: uint32, (ceil(n / 16),), in whose low halves those are
-            1 that are +1, and in whose high halves those that are -1.
+        signs: ``m sign(w)`` in the order of memory, 2 bits each: uint32, (ceil(n / 16),) or longer, in whose low halves
+            those are 1 that are +1, and in whose high halves those that are -1.
         address: of the signs.
         ones: number of weights kept.
         sums: ``sum(m |w|)`` of each chunk, in float64 with NumPy's bits.
@@ -144,12 +153,11 @@ def equals(scores: np.ndarray, threshold: np.float32, *, absolute: bool) -> np.n
 
 
 def _scratch_signs(n: int) -> tuple[np.ndarray, int]:
-    """Memory for ``n`` signs and its address, the same in each call of a thread: it stays in the processor's cache."""
-    words = math.ceil(n / LANES)
-    if getattr(_scratch, "signs", np.empty(0)).size < words:
+    """Memory for ``n`` signs or more, and its address."""
+    if _scratch.signs.size < math.ceil(n / LANES):
         _scratch.signs = empty_signs(n)
         _scratch.address = _scratch.signs.ctypes.data
-    return _scratch.signs[:words], _scratch.address
+    return _scratch.signs, _scratch.address
 
 
 def find(scores: np.ndarray, threshold: np.float32, absolute: bool, most: int) -> tuple[np.ndarray, int]:
