@@ -86,7 +86,7 @@ SLIPS = {  # what a function of the public interface is given, and what it says
     "prune": (lambda: mpt.Biprop(prune="0.5"), "prune is the fraction .*got '0.5'"),
     "prune_layers": (lambda: mpt.Biprop(prune=0.5, prune_layers={1: 0.5}), "names or patterns of layers as keys"),
     "lazy": (lambda: mpt.convert(nn.Sequential(nn.LazyLinear(3)), mpt.Biprop(prune=0.5)), "0 has no shape yet"),
-    "empty": (lambda: mpt.convert(EMPTY, mpt.Biprop(prune=0.5)), "'0' has no weights"),
+    "empty": (lambda: mpt.convert(EMPTY, mpt.Biprop(prune=0.5)), "weight of 0 has no entry"),
     "width": (lambda: mpt.backbones.conv2(width="1"), "width must be a number, got '1'"),
     "classes": (lambda: mpt.backbones.cifar_resnet18(num_classes=0), "num_classes must be a whole number of at least"),
     "side": (lambda: mpt.backbones.conv2(image_size=8.5), "image_size must be a whole number, got 8.5"),

@@ -150,7 +150,6 @@ def _search_layers(
         ValueError: some layers cannot be searched. All are named.
     """
     layers = plain_layers(net)
-    _check_shapes(layers)
     left_out = _matching(dense, layers)
     searchable = [name for name in layers if name not in left_out]
     own = layers_of_their_own({name: layers[name] for name in searchable})
@@ -252,13 +251,6 @@ def to_dense(net: nn.Module) -> nn.Module:
 def plain_layers(net: nn.Module) -> dict[str, Any]:
     """The layers of ``net`` that a method can search, by name; a shared layer comes once."""
     return {name: layer for name, layer in net.named_modules() if kind_of(layer)}
-
-
-def _check_shapes(layers: dict[str, Any]) -> None:
-    """Refuse by name a layer without a weight."""
-    for name, layer in layers.items():
-        if not layer.weight.numel():
-            raise ValueError(f"layer {name!r} has no weights, its shape is {list(layer.weight.shape)}: leave it out")
 
 
 def _check_convertible(net: nn.Module, layers: dict[str, Any]) -> None:
