@@ -43,6 +43,24 @@ def test_the_environment_says_who_started_how_many_processes(environment, variab
 
 
 @pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK"),
+        ({"NODE_RANK": "-1"}, "NODE_RANK"),
+        (STEP | {"SLURM_PROCID": "\u00b2"}, "SLURM_PROCID"),
+        (STEP | {"SLURM_JOB_ID": "x"}, "SLURM_JOB_ID"),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "two"}, "SLURM_NTASKS"),
+        (TORCHRUN | {"WORLD_SIZE": ""}, "WORLD_SIZE"),
+    ],
+)
+def test_a_variable_that_is_no_number_is_refused_by_name_and_breaks_no_sentence(environment, variables, name):
+    environment(variables)
+    with pytest.raises(ValueError, match=f"the environment variable {name} is the number that .*: unset it"):
+        group()
+    assert is_first() in (True, False)
+
+
+@pytest.mark.parametrize(
     "variables",
     [STEP | {"SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_TASKS_PER_NODE": "2,1"}, TORCHRUN | {"WORLD_SIZE": "3"}],
 )

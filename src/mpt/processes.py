@@ -27,8 +27,9 @@ def group() -> Group | None:
     One task of srun stands alone: it may start others. A batch script without srun is no task.
 
     Raises:
-        ValueError: the machines have different numbers of processes.
+        ValueError: the machines have different numbers of processes, or a variable is no number.
     """
+    _check_numbers()
     if is_torchrun():
         nodes = _number("GROUP_WORLD_SIZE", _number("WORLD_SIZE", 1) // max(1, _number("LOCAL_WORLD_SIZE", 1)))
         return _even(Group("torchrun", _number("WORLD_SIZE", 1), nodes, _number("RANK", 0)))
@@ -68,4 +69,23 @@ def slurm_job() -> str | None:
 
 def _number(name: str, default: int) -> int:
     value = os.environ.get(name, "")
-    return int(value) if value.isdigit() else default
+    return int(value) if _is_number(value) else default
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit()
+
+
+def _check_numbers() -> None:
+    """ValueError if a variable of those that say how many processes there are, and which this is, is no number."""
+    names = ["LOCAL_RANK", "NODE_RANK"]
+    names += ["RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"] if is_torchrun() else []
+    if "SLURM_STEP_ID" in os.environ or "SLURM_JOB_ID" in os.environ:
+        names += ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_PROCID"]
+        names += ["SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODEID"]
+    for name in names:
+        value = os.environ.get(name, "0")
+        if not _is_number(value):
+            raise ValueError(
+                f"the environment variable {name} is the number that srun or torchrun sets, got {value!r}: unset it"
+            )
