@@ -70,6 +70,21 @@ def test_an_error_in_code_of_mpt_is_none_that_the_user_can_mend():
     assert not is_mendable(error)
 
 
+def test_a_folder_that_was_removed_under_the_command_is_named_as_the_cause(tmp_path, monkeypatch):
+    error = raised(lambda: (_ for _ in ()).throw(FileNotFoundError(2, "No such file or directory")))
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    assert "the output, or a file" in sentence(error)
+    (tmp_path / "gone").rmdir()
+    assert sentence(error) == "the folder in which the command was started is gone: change to another (cd)"
+
+
+def test_no_traceback_is_asked_for_by_0(monkeypatch):
+    monkeypatch.setenv("MPT_TRACEBACK", "0")
+    with pytest.raises(SystemExit, match="mpt-x: wrong"):
+        give_up("mpt-x", ValueError("wrong"))
+
+
 def test_a_file_that_is_not_utf_8_is_named_as_such():
     assert sentence(raised(lambda: b"\xff".decode())).startswith("a file of text is not UTF-8: save it as UTF-8")
 

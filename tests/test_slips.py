@@ -154,6 +154,8 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("train --shell-completion", "mpt completion bash prints"),
     ("train model=../data/digits", "the file of the chosen model has no target: add one"),
     ("train train", "train has no equals sign: options are written name=value"),
+    ("eval T T", "name one ticket file, got 2: write mpt-eval TICKET"),
+    ("status a b", "write mpt-status DIR"),
     ("train --experimental-rerun x", "no flag --experimental-rerun"),
     ("train logger=[local,nope]", "logger has no choice 'nope'"),
     ("train hydra/launcher=nope", "hydra/launcher has no choice 'nope'"),

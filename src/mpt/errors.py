@@ -140,6 +140,8 @@ def _package(error: BaseException) -> str:
 
 def sentence(error: Any) -> str:
     """What went wrong, as one line of text."""
+    if isinstance(error, FileNotFoundError) and not error.filename and _is_folder_gone():
+        return "the folder in which the command was started is gone: change to another (cd)"
     if isinstance(error, OSError) and error.strerror:
         remedy = _REMEDIES.get(error.errno or 0, "")
         return f"{error.filename or 'the output, or a file'}: {error.strerror}{remedy and f': {remedy}'}"
@@ -160,6 +162,14 @@ def sentence(error: Any) -> str:
     if package == "yaml":
         return f"a configuration file is not valid YAML: {_one_line(text)}"
     return _one_line(text)
+
+
+def _is_folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _of_own_code(error: BaseException) -> str:
@@ -277,7 +287,7 @@ def _tell_torchrun(text: str) -> None:
 
 def give_up(command: str, error: BaseException) -> NoReturn:
     """Exit with status 1 and, in the first process of a run, one sentence; raise ``error`` if the user asked for it."""
-    if os.environ.get("MPT_TRACEBACK"):
+    if os.environ.get("MPT_TRACEBACK", "0") not in ("", "0"):
         raise error
     _tell_torchrun(f"{command}: {printable(sentence(error), MAX_TEXT)}")
     if isinstance(error, ToldElsewhereError) or not is_first():

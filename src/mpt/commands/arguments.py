@@ -213,7 +213,7 @@ def _sorted(arguments: list[str], options: Collection[str] = ()) -> tuple[list[s
 def _one(paths: list[str], usage: str, what: str) -> Path:
     """The one path; ValueError if there is none, or another."""
     if len(paths) != 1 or not paths[0]:
-        raise ValueError(f"name one {what}, got {len(paths) if any(paths) else 'none'} (usage: {usage})")
+        raise ValueError(f"name one {what}, got {len(paths) if any(paths) else 'none'}: write {usage}")
     return Path(paths[0])
 
 

@@ -150,7 +150,7 @@ def status(arguments: list[str]) -> None:
         got = "an empty name" if arguments == [""] else len(arguments)
         if options := [argument for argument in arguments if argument.startswith("-") or "=" in argument]:
             raise ValueError(f"mpt-status takes no options, got {options[0]}: write mpt-status DIR")
-        raise ValueError(f"name one folder of runs, got {got} (usage: mpt-status DIR)")
+        raise ValueError(f"name one folder of runs, got {got}: write mpt-status DIR")
     from mpt.run.status import status_table
 
     print(status_table(Path(arguments[0])))

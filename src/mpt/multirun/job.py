@@ -119,7 +119,7 @@ def _attempt(settings: Settings, directory: Path) -> None:
     except Exception as error:
         if isinstance(ended := cause(error), Interrupted):
             raise ended from error
-        if os.environ.get("MPT_TRACEBACK"):
+        if os.environ.get("MPT_TRACEBACK", "0") not in ("", "0"):
             traceback.print_exc()
         if is_first():
             record_failure(directory, settings, error)
