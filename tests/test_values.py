@@ -100,6 +100,13 @@ SLIPS = {  # what a function of the public interface is given, and what it says
     "split": (lambda: _digits_loader(images=None), r"a split and its data set, as Loader\(data.train, data=data\)"),
     "target": (lambda: mpt.construct(nn.Linear(3, 3), accuracy=0.1), "as torch.nn.Sequential"),
     "weights": (lambda: mpt.construct(EMPTY, accuracy=0.1), "layer 0 of the target has no"),
+    "directory": (lambda: mpt.search("mlp", "digits", directory=3), "directory is a path, text or a pathlib.Path"),
+    "network": (
+        lambda: mpt.search("mlp", "digits", model="conv2"),
+        "backbone is the network .*: leave model='conv2'",
+    ),
+    "option": (lambda: mpt.search("mlp", "digits", dense={"a"}), "dense must be text, numbers, lists .*, got set"),
+    "number": (lambda: mpt.search("mlp", "digits", optim={"lr": torch.ones(1)}), "optim.lr must be .*, got Tensor"),
     "load": (lambda: mpt.Ticket.load(None), "a ticket is a path, text or a pathlib.Path"),
     "save": (lambda: mpt.Ticket.from_network(BACKBONE).save(""), "the place of a ticket is a path as 'runs"),
     "about": (

@@ -7,6 +7,7 @@ fingerprint of their code (:mod:`mpt.commands.given`), so that a changed functio
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ from mpt.run.result import METRICS_FILE
 from mpt.run.settings import Settings
 from mpt.run.status import describe_interruption
 from mpt.signals import Interrupted
+from mpt.values import path_of
 
 if TYPE_CHECKING:
     from mpt.data import ImageData
@@ -103,6 +106,10 @@ def search(
     """
     from mpt.commands.given import choose_backbone, choose_data, choose_method
 
+    if "model" in settings and not isinstance(settings["model"], Mapping):
+        raise ValueError(f"backbone is the network of the search: leave model={settings['model']!r} out")
+    if directory is not None:
+        directory = path_of("directory", directory, example="runs/x")
     model, set_model = choose_backbone(backbone)
     images, set_data = choose_data(data, settings)
     way, set_method = choose_method(method, settings)
@@ -178,16 +185,21 @@ def override_all(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]
         if isinstance(value, Mapping) and not prefix and key in _GROUPS:
             yield from override_all(value, f"{key}.")
         else:
-            yield f"{prefix}{key}={spell(value)}"
+            try:
+                yield f"{prefix}{key}={spell(value)}"
+            except TypeError as error:
+                raise ValueError(f"{prefix}{key} must be text, numbers, lists or dictionaries, got {error}") from None
 
 
 def spell(value: Any) -> str:
-    """``value`` in Hydra's grammar."""
+    """``value`` in Hydra's grammar; TypeError with what it is if it is no plain value."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(spell, value))}]"
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{spell(key)}:{spell(entry)}' for key, entry in value.items())}}}"
+    if not isinstance(value, (str, os.PathLike, Number)):
+        raise TypeError(type(value).__name__)
     text = str(value)
     return text if _PLAIN.fullmatch(text) else str(QuotedString(text, Quote.single).with_quotes())
