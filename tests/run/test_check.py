@@ -155,3 +155,9 @@ def test_several_loggers_are_composed():
     assert logger.wandb
     assert logger.tensorboard
     assert not compose("logger=tensorboard").logger.wandb
+
+
+def test_a_mode_that_the_environment_gives_is_refused_by_the_name_of_its_variable(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "nope")
+    with pytest.raises(ValueError, match="or disabled, got nope of the environment variable WANDB_MODE"):
+        check_values(compose("logger=wandb"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
@@ -42,7 +43,9 @@ def check_values(settings: Any, *, prefix: str = "") -> None:
         elif valid and not (value is None and f.default is None) and not valid.accepts(value):
             is_or = "is" if valid.words.startswith("the ") else "must be"
             finite = " and finite" if isinstance(value, float) and math.isinf(value) else ""
-            raise ValueError(f"{prefix}{f.name} {is_or} {valid.words}{finite}, got {spell(value)}")
+            told = prefix == "logger." and f.name == "mode" and os.environ.get("WANDB_MODE") == value
+            source = " of the environment variable WANDB_MODE" if told else ""
+            raise ValueError(f"{prefix}{f.name} {is_or} {valid.words}{finite}, got {spell(value)}{source}")
         elif isinstance(value, int) and abs(value) >= 2**63:  # a file of the run could not hold it
             raise ValueError(f"{prefix}{f.name} must be below 2^63, got {spell(value)}")
         elif isinstance(value, float) and abs(value) > 1e30:  # a float32 could not hold it, or its square
