@@ -31,6 +31,10 @@ _WORDS: list[tuple[str, str]] = [  # what Hydra and OmegaConf say, and what we s
     (r"Value '(?P<v>.*)' is not a valid bool", r"{key} must be true or false, got {v}"),
     (r"Config group override must be a string", r"sweeps, recipe and each group take the name of a choice, as text"),
     (
+        r"In '(?P<v>[^']+)': ConfigTypeError[\s\S]*with ListConfig",
+        r"{v}.yaml is a list: write names and values, as in a: 1",
+    ),
+    (
         r"is not a ListConfig|Cannot merge \w+ with ListConfig",
         r"{key} is a list: write it in brackets, as in {key}=[{given}]",
     ),
@@ -155,7 +159,9 @@ def sentence(error: Any) -> str:
     if not _has_sentence(error) and (place := _own_place(error)):
         return f"{place}: {_of_own_code(error)}: mend it there; --traceback shows how it was called"
     if isinstance(error, UnicodeDecodeError):
-        return f"a file of text is not UTF-8: save it as UTF-8 (it has the byte 0x{error.object[error.start]:02x})"
+        places = (frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__))
+        file = next((there["full_path"] for there in places if "full_path" in there), "a file of text")  # Hydra's name
+        return f"{file} is not UTF-8: save it as UTF-8 (it has the byte 0x{error.object[error.start]:02x})"
     package, text = _package(error), str(error) or type(error).__name__
     if package in ("hydra", "omegaconf"):
         return _of_composition(error)
@@ -245,8 +251,7 @@ def run_command(name: str, function: Callable[[list[str]], None]) -> None:
     arguments = sys.argv[1:]
     if "--traceback" in arguments:
         os.environ["MPT_TRACEBACK"] = "1"
-        arguments = [argument for argument in arguments if argument != "--traceback"]
-        sys.argv[1:] = arguments
+        sys.argv[1:] = arguments = [argument for argument in arguments if argument != "--traceback"]
     with handled(functools.partial(_say_interrupted, name)):
         try:
             function(arguments)

@@ -135,12 +135,12 @@ def parallel() -> Any:
 
 @cache
 def available() -> bool:
-    """Whether numba is available; it often lags behind new releases of Python and NumPy."""
+    """Whether numba is there, which often lags behind new releases of Python and NumPy, and may compile."""
     try:
-        import numba  # noqa: F401
+        import numba
     except ImportError:
         return False
-    return True
+    return not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
 @cache
