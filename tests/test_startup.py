@@ -16,7 +16,8 @@ class Slow:  # at the import of a package that nobody has loaded
     def find_spec(name, path=None, target=None):
         if name == {module!r}:
             print("ready", flush=True)
-            time.sleep(30)
+            for _ in range(300):  # a signal just before a sleep is heard after it
+                time.sleep(0.1)
 
 sys.modules.pop({module!r}, None)
 sys.meta_path.insert(0, Slow)
@@ -44,6 +45,7 @@ def test_ctrl_c_during_any_import_of_a_command_is_answered_in_one_sentence(tmp_p
 
 @pytest.mark.parametrize(("name", "ours"), [("mpt-x", True), ("mpt", True), ("mpt-x.py", False), ("other", False)])
 def test_ctrl_c_is_answered_in_a_script_of_ours_alone(tmp_path, name, ours):
-    status, text = interrupted(tmp_path / name, "import mpt, time\nprint('ready', flush=True)\ntime.sleep(30)\n")
+    body = "import mpt, time\nprint('ready', flush=True)\nfor _ in range(300):\n    time.sleep(0.1)\n"
+    status, text = interrupted(tmp_path / name, body)
     assert (text == f"{name}: interrupted: repeat the command\n") == ours
     assert (status == 130) == ours
