@@ -17,7 +17,7 @@ from tests.console import compose
 
 def raised(function):
     """The exception that ``function`` raises."""
-    with pytest.raises(Exception) as caught:
+    with pytest.raises((Exception, SystemExit)) as caught:
         function()
     return caught.value
 

@@ -46,7 +46,8 @@ def test_the_environment_says_who_started_how_many_processes(environment, variab
     ("variables", "name"),
     [
         ({"LOCAL_RANK": "x"}, "LOCAL_RANK"),
-        ({"NODE_RANK": "-1"}, "NODE_RANK"),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK"),
+        (TORCHRUN | {"NODE_RANK": "-1"}, "NODE_RANK"),
         (STEP | {"SLURM_PROCID": "\u00b2"}, "SLURM_PROCID"),
         (STEP | {"SLURM_JOB_ID": "x"}, "SLURM_JOB_ID"),
         ({"SLURM_JOB_ID": "1", "SLURM_NTASKS": "two"}, "SLURM_NTASKS"),
@@ -58,6 +59,15 @@ def test_a_variable_that_is_no_number_is_refused_by_name_and_breaks_no_sentence(
     with pytest.raises(ValueError, match=f"the environment variable {name} is the number that .*: unset it"):
         group()
     assert is_first() in (True, False)
+
+
+@pytest.mark.parametrize(
+    "variables", [{"LOCAL_RANK": "-1"}, {"NODE_RANK": "node7"}, {"NODE_RANK": ""}, {"SLURM_NTASKS": ""}]
+)
+def test_variables_that_nobody_reads_may_be_anything(environment, variables):
+    environment(variables)
+    assert group() is None
+    assert is_first()
 
 
 @pytest.mark.parametrize(

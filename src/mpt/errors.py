@@ -10,13 +10,13 @@ import os
 import re
 import signal
 import sys
-import sysconfig
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mpt.own_code import place_in_own_code
 from mpt.processes import is_first
 from mpt.schema import MAX_TEXT, printable
 from mpt.signals import Interrupted, cause, description, handled, unwind
@@ -104,22 +104,12 @@ class ToldElsewhereError(ValueError):
 
 def is_mendable(error: BaseException) -> bool:
     """True if the user can mend ``error``: a ValueError, an OSError, one of Hydra, OmegaConf, YAML or own code."""
-    return _has_sentence(error) or (isinstance(error, (Exception, SystemExit)) and _own_place(error) is not None)
+    return _has_sentence(error) or (isinstance(error, (Exception, SystemExit)) and place_in_own_code(error) is not None)
 
 
 def _has_sentence(error: BaseException) -> bool:
     ours = isinstance(error, (ValueError, OSError)) or _package(error) in ("hydra", "omegaconf", "yaml")
     return ours or is_out_of_memory(error) or _is_too_deep(error)
-
-
-def _own_place(error: BaseException) -> str | None:
-    """Where code of the user's own, such as a method or a network, raised or called what raised; None if none did."""
-    installed = [Path(__file__).parent, *map(Path, sysconfig.get_paths().values())]
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        file = Path(frame.f_code.co_filename)
-        if file.suffix == ".py" and not any(file.is_relative_to(folder) for folder in installed):
-            return f"line {line} of {file.name}, in {frame.f_code.co_name}"
-    return None
 
 
 def _is_too_deep(error: BaseException) -> bool:
@@ -156,7 +146,7 @@ def sentence(error: Any) -> str:
         return f"the memory is full{more}: {remedy}"
     if _is_too_deep(error):
         return "a configuration file or an option is nested too deep, or holds itself: write it without"
-    if not _has_sentence(error) and (place := _own_place(error)):
+    if not _has_sentence(error) and (place := place_in_own_code(error)):
         return f"{place}: {_of_own_code(error)}: mend it there; --traceback shows how it was called"
     if isinstance(error, UnicodeDecodeError):
         places = (frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -171,11 +161,9 @@ def sentence(error: Any) -> str:
 
 
 def _is_folder_gone() -> bool:
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return True
-    return False
+    with contextlib.suppress(FileNotFoundError):
+        return not Path.cwd()
+    return True
 
 
 def _of_own_code(error: BaseException) -> str:

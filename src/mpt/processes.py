@@ -78,14 +78,15 @@ def _is_number(value: str) -> bool:
 
 def _check_numbers() -> None:
     """ValueError if a variable of those that say how many processes there are, and which this is, is no number."""
-    names = ["LOCAL_RANK", "NODE_RANK"]
-    names += ["RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"] if is_torchrun() else []
+    names = ["LOCAL_RANK"]  # which Lightning always reads; -1 is none
+    if is_torchrun():
+        names += ["NODE_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"]
     if "SLURM_STEP_ID" in os.environ or "SLURM_JOB_ID" in os.environ:
         names += ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES", "SLURM_PROCID"]
         names += ["SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODEID"]
     for name in names:
         value = os.environ.get(name, "0")
-        if not _is_number(value):
+        if not _is_number(value) and (name, value) != ("LOCAL_RANK", "-1"):
             raise ValueError(
                 f"the environment variable {name} is the number that srun or torchrun sets, got {value!r}: unset it"
             )

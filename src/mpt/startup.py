@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 
+WORDS = "train eval predict finetune ticket theory report status wandb dashboard results plot verdicts"
+COMMANDS = "mpt", *(f"mpt-{word}" for word in WORDS.split())
 _NAME = (getattr(sys.modules.get("__main__"), "__file__", None) or "").rpartition(os.sep)[2]  # of the script
 
 
@@ -18,6 +20,8 @@ def end(signum: int, frame: object) -> None:
         os._exit(128 + signum)
 
 
-_OURS = _NAME.partition("-")[0] == "mpt" and "." not in _NAME
-if _OURS and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the parent ignores it: nohup
-    signal.signal(signal.SIGINT, end)
+if _NAME in COMMANDS and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else ignored, as by nohup
+    try:  # noqa: SIM105  # contextlib is not loaded
+        signal.signal(signal.SIGINT, end)
+    except ValueError:  # in a thread
+        pass

@@ -174,6 +174,7 @@ def test_a_run_that_cannot_start_stops_no_other_and_is_listed_with_its_reason(mi
     assert "1 of 3 runs" in done.stdout
     assert "Traceback" not in done.stderr
     listed = done.stderr[done.stderr.index("2 runs failed:") :]
+    assert len(listed.splitlines()) == 3  # and not a word more
     assert f"{damaged.name}: " in listed
     assert "config.yaml is damaged" in listed
     assert f"{held.name}: it could not start" in listed
