@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import warnings
+from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import torch
 from torch import nn
 
 import mpt
-from mpt.values import check_choice, check_counts, check_flag, check_number, check_whole, is_number, path_of, typed
+from mpt.values import check_choice, check_least, check_number, check_whole, is_number, of_kind, path_of, typed
 
 
 @pytest.mark.parametrize(
@@ -25,9 +27,10 @@ from mpt.values import check_choice, check_counts, check_flag, check_number, che
         (lambda: check_number("rate", "a number", "1"), "got '1'$"),
         (lambda: check_number("rate", "a number", np.float32(0.5)), r"write float\(...\) around it"),
         (lambda: check_number("rate", "a number", torch.tensor(0.5)), r"write float\(...\) around it"),
-        (lambda: check_counts(classes=0), "classes must be a whole number of at least 1, got 0"),
-        (lambda: check_counts(classes=2.5), "got 2.5"),
-        (lambda: check_flag("learn", "yes"), "learn is True or False, got 'yes'"),
+        (lambda: check_whole("period", "the steps", np.int64(2), least=1), r"write int\(...\) around it"),
+        (lambda: check_least(classes=0), "classes must be a whole number of at least 1, got 0"),
+        (lambda: of_kind("learn", "yes", "bool"), "learn must be True or False, got 'yes'"),
+        (lambda: of_kind("learn", 2, "bool"), "learn must be True or False, got 2"),
         (lambda: path_of("a file", None, example="x"), "a file is a path, text or a pathlib.Path as 'x', got NoneType"),
         (lambda: path_of("a file", b"x", example="x"), "got bytes"),
         (lambda: path_of("a file", "", example="x"), "a file is a path as 'x', got ''"),
@@ -43,7 +46,7 @@ def test_bounds_that_are_included_are_accepted():
     check_number("rate", "in (0, 1]", 1, above=0, most=1)
     check_number("power", "at least 1", 1, least=1)
     check_whole("period", "the steps", 1, least=1)
-    check_counts(0, classes=0)
+    check_least(0, classes=0)
     assert is_number(1.5)
     assert not is_number(True)
     assert path_of("a file", Path("a"), example="x") == path_of("a file", "a", example="x") == Path("a")
@@ -54,7 +57,7 @@ def test_typed_checks_plain_hints_and_leaves_the_rest():
     def scale(values: list, factor: float, *, steps: int | None = None, name: str | Path = "x") -> float:
         return factor * len(values)
 
-    assert scale("ab", 2, steps=np.int64(3), name=Path("y")) == 4
+    assert scale("ab", 2, steps=3, name=Path("y")) == 4
     for arguments, message in (
         ({"factor": "2"}, "factor must be a number, got '2'"),
         ({"factor": 2, "steps": 1.5}, "steps must be a whole number, or None, got 1.5"),
@@ -65,6 +68,58 @@ def test_typed_checks_plain_hints_and_leaves_the_rest():
             scale([], **arguments)
     with pytest.raises(TypeError, match=r"scale\(\) got an unexpected keyword argument 'other'"):
         scale([], 2, other=3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "own"),
+    [
+        ("int", np.int64(3), 3),
+        ("int", 4.0, 4),
+        ("int", np.float32(4), 4),
+        ("int", torch.tensor(3), 3),
+        ("float", 2, 2),
+        ("float", np.float32(0.25), 0.25),
+        ("float", np.float64(0.1), 0.1),
+        ("float", np.int64(2), 2),
+        ("float", Fraction(1, 4), 0.25),
+        ("bool", np.bool_(True), True),
+        ("bool", 0, False),
+        ("bool", 1.0, True),
+    ],
+)
+def test_typed_hands_over_what_python_has(kind, value, own):
+    def function(value):
+        return value
+
+    function.__annotations__["value"] = kind
+    taken = typed(function)(value)
+    assert taken == own
+    assert type(taken) is type(own)
+
+
+def test_numbers_of_other_libraries_build_networks_whose_tickets_can_be_saved(tmp_path):
+    arguments = {"width": np.float32(0.25), "num_classes": np.int64(3), "image_size": 8.0}
+    assert mpt.backbones.mlp(hidden=[np.int64(3)]).origin["arguments"]["hidden"] == [3]
+    net = mpt.backbones.build(MappingProxyType({"target": "mpt.backbones.conv2", "arguments": arguments}))
+    method = mpt.Biprop(prune=0.5)
+    converted = mpt.convert(
+        net, method, seed=np.int64(1), binary_activations=np.bool_(True), learn_batchnorm=1, spline_t=np.float32(1)
+    )
+    mpt.Ticket.from_network(converted).save(tmp_path / "ticket.safetensors")
+    loaded, images = mpt.Ticket.load(tmp_path / "ticket.safetensors"), torch.randn(2, 3, 8, 8)
+    assert loaded.header["backbone"]["arguments"] == {
+        "width": 0.25,
+        "num_classes": 3,
+        "in_channels": 3,
+        "image_size": 8,
+    }
+    assert torch.equal(loaded.network()(images), converted.eval()(images))
+
+
+def test_whole_floats_and_0_and_1_are_taken_as_images_and_loaders_take_them():
+    digits = mpt.data.load("digits", crop=4.0, flip=1, download=0)
+    assert (digits.crop, digits.flip) == (4, True)
+    assert _digits_loader(train=1, batch=np.int64(8)).train is True
 
 
 def _digits_loader(**changed):
@@ -80,7 +135,7 @@ SLIPS = {  # what a function of the public interface is given, and what it says
     "method, a name": (lambda: mpt.convert(BACKBONE, "biprop"), r"an instance, such as mpt.Biprop\(prune=0.8\), got"),
     "method, a class": (lambda: mpt.convert(BACKBONE, mpt.Biprop), "an instance, such as"),
     "seed": (lambda: mpt.convert(BACKBONE, mpt.Biprop(prune=0.5), seed="0"), "seed must be a whole .*got '0'"),
-    "flag": (lambda: mpt.convert(BACKBONE, mpt.Biprop(prune=0.5), binary_activations="no"), "is True or False"),
+    "flag": (lambda: mpt.convert(BACKBONE, mpt.Biprop(prune=0.5), binary_activations="no"), "must be True or False"),
     "spline_t": (lambda: mpt.BinaryActivation("1"), "spline_t is half the width .*got '1'"),
     "pattern": (lambda: mpt.convert(BACKBONE, mpt.Biprop(prune=0.5), dense=[1]), "names or patterns, got 1 in it"),
     "prune": (lambda: mpt.Biprop(prune="0.5"), "prune is the fraction .*got '0.5'"),
@@ -105,7 +160,7 @@ SLIPS = {  # what a function of the public interface is given, and what it says
         lambda: mpt.search("mlp", "digits", model="conv2"),
         "backbone is the network .*: leave model='conv2'",
     ),
-    "option": (lambda: mpt.search("mlp", "digits", dense={"a"}), "dense must be text, numbers, lists .*, got set"),
+    "option": (lambda: mpt.search("mlp", "digits", dense={"a"}), "dense must be text, numbers, True or .*, got set"),
     "number": (lambda: mpt.search("mlp", "digits", optim={"lr": torch.ones(1)}), "optim.lr must be .*, got Tensor"),
     "load": (lambda: mpt.Ticket.load(None), "a ticket is a path, text or a pathlib.Path"),
     "save": (lambda: mpt.Ticket.from_network(BACKBONE).save(""), "the place of a ticket is a path as 'runs"),

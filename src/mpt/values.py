@@ -13,18 +13,10 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {  # plain hints: in words, and whether a value is one
-    "int": ("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
-    "float": ("a number", lambda value: isinstance(value, Real) and not isinstance(value, bool)),
-    "bool": ("True or False", lambda value: isinstance(value, bool)),
-    "str": ("text", lambda value: isinstance(value, str)),
-    "Path": ("a path", lambda value: isinstance(value, os.PathLike)),
-    "None": ("None", lambda value: value is None),
-}
 
 
 def typed(function: Callable[P, R]) -> Callable[P, R]:
-    """``function``, with a ValueError for an argument that is not of its hint, if this consists of ``_KINDS``."""
+    """``function``, each argument :func:`of_kind` its hint, if this consists of ``_KINDS``."""
     hints = {name: str(hint).split(" | ") for name, hint in function.__annotations__.items() if name != "return"}
     plain = {name: parts for name, parts in hints.items() if _KINDS.keys() >= set(parts)}
     signature = inspect.signature(function)
@@ -32,16 +24,71 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def checked(*arguments: P.args, **named: P.kwargs) -> R:
         try:
-            given = signature.bind(*arguments, **named).arguments
+            given = signature.bind(*arguments, **named)
         except TypeError:
             return function(*arguments, **named)  # Python's own words name the function
-        for name, value in given.items():
-            if name in plain and not any(_KINDS[part][1](value) for part in plain[name]):
-                wanted = ", or ".join(_KINDS[part][0] for part in plain[name])
-                raise ValueError(f"{name} must be {wanted}, got {value!r}")
-        return function(*arguments, **named)
+        for name, value in given.arguments.items():
+            if name in plain:
+                given.arguments[name] = of_kind(name, value, *plain[name])
+        return function(*given.args, **given.kwargs)
 
     return checked
+
+
+def of_kind(name: str, value: Any, *kinds: str) -> Any:
+    """``value`` as Python has it; ValueError unless it is of one of ``kinds``, keys of ``_KINDS``.
+
+    A number of NumPy or torch becomes one of Python, 4.0 a whole number where one is needed, and 0 or 1 a flag.
+    """
+    for kind in kinds:
+        _, convert, is_one = _KINDS[kind]
+        if is_one(own := convert(value)):
+            return own
+    raise ValueError(f"{name} must be {', or '.join(_KINDS[kind][0] for kind in kinds)}, got {value!r}")
+
+
+def of_python(value: Any) -> Any:
+    """``value`` as Python has it, if it is one number or flag of NumPy or torch, or a fraction; else itself."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, Integral) else value
+
+
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is a whole number of Python, as files hold them; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether ``value`` is a number of Python, as files and sentences hold them; True and False are none."""
+    return is_whole(value) or isinstance(value, float)
+
+
+def _whole(value: Any) -> Any:
+    own = of_python(value)
+    return int(own) if isinstance(own, float) and own.is_integer() else own
+
+
+def _flag(value: Any) -> Any:
+    own = of_python(value)
+    return bool(own) if is_number(own) and own in (0, 1) else own
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+# plain hints: in words, what a value becomes, and whether that is one
+_KINDS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], bool]]] = {
+    "int": ("a whole number", _whole, is_whole),
+    "float": ("a number", of_python, is_number),
+    "bool": ("True or False", _flag, lambda value: isinstance(value, bool)),
+    "str": ("text", _itself, lambda value: isinstance(value, str)),
+    "Path": ("a path", _itself, lambda value: isinstance(value, os.PathLike)),
+    "None": ("None", _itself, lambda value: value is None),
+}
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -58,37 +105,22 @@ def check_number(
     ``meaning`` says what it is and must be.
     """
     if not is_number(value) or not math.isfinite(value) or not (least <= value <= most and value > above):
-        raise ValueError(f"{name} is {meaning}, got {value!r}{_as_number(value)}")
+        advice = "" if is_number(value) or not is_number(of_python(value)) else ": write float(...) around it"
+        raise ValueError(f"{name} is {meaning}, got {value!r}{advice}")
 
 
 def check_whole(name: str, meaning: str, value: int, *, least: int) -> None:
     """ValueError unless ``value`` is a whole number of at least ``least``; ``meaning`` says what it is."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is {meaning} and must be a whole number of at least {least}, got {value!r}")
+    if not is_whole(value) or value < least:
+        advice = "" if is_whole(value) or not is_whole(_whole(value)) else ": write int(...) around it"
+        raise ValueError(f"{name} is {meaning} and must be a whole number of at least {least}, got {value!r}{advice}")
 
 
-def check_counts(least: int = 1, **values: int) -> None:
-    """ValueError unless each of ``values`` is a whole number of at least ``least``."""
+def check_least(least: int = 1, **values: int) -> None:
+    """ValueError unless each of ``values``, whole numbers, is at least ``least``."""
     for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
-def check_flag(name: str, value: bool) -> None:
-    """ValueError unless ``value`` is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is True or False, got {value!r}")
-
-
-def is_number(value: object) -> bool:
-    """Whether ``value`` is a number of Python, as files and sentences hold them; True and False are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _as_number(value: Any) -> str:
-    """What to do with a number of NumPy or torch, which JSON does not know."""
-    other = isinstance(value, Real) or (hasattr(value, "item") and getattr(value, "size", None) is not None)
-    return "" if isinstance(value, (int, float)) or not other else ": write float(...) around it"
 
 
 def path_of(name: str, value: str | os.PathLike[str], *, example: str) -> Path:

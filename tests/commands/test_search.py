@@ -8,6 +8,7 @@ import signal
 import threading
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -161,5 +162,6 @@ def test_the_room_of_the_search_stays_a_module_that_can_be_called():
 
 def test_values_are_spelled_in_the_grammar_of_overrides():
     assert spell([0.9, None, True]) == "[0.9,null,true]"
+    assert spell([np.bool_(False), np.float32(0.1), np.int64(3), np.array(2)]) == "[false,0.1,3,2]"
     assert spell({"betas": [0.9, 0.99]}) == "{betas:[0.9,0.99]}"
     assert spell("a folder, (new)") == "'a folder, (new)'"

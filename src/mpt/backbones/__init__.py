@@ -19,7 +19,7 @@ from mpt.backbones.mlp import MLP
 from mpt.backbones.resnet import ResNet
 from mpt.backbones.vgg import VGGSmall
 from mpt.backbones.zoo import timm_classifier, torchvision_classifier
-from mpt.values import typed
+from mpt.values import of_python, typed
 
 
 @typed
@@ -59,7 +59,7 @@ def mlp(
     if isinstance(hidden, (int, str)) or not isinstance(hidden, Iterable):
         example = hidden if isinstance(hidden, int) else 300
         raise ValueError(f"hidden lists the features of each hidden layer, as in [{example}], got {hidden!r}")
-    arguments: dict[str, Any] = {"hidden": list(hidden), "width": width, "num_classes": num_classes}
+    arguments: dict[str, Any] = {"hidden": list(map(of_python, hidden)), "width": width, "num_classes": num_classes}
     arguments |= {"in_channels": in_channels, "image_size": image_size}
     return _with_origin(MLP(**arguments), "mlp", arguments)
 
@@ -162,12 +162,12 @@ _BUILDERS += (cifar_resnet56, cifar_resnet110, wide_resnet18_2, wide_resnet34, t
 TARGETS = {f"mpt.backbones.{builder.__name__}": builder for builder in _BUILDERS}
 
 
-def build(origin: dict[str, Any]) -> nn.Module:
+def build(origin: Mapping[str, Any]) -> nn.Module:
     """Build the network that ``origin`` describes; ValueError if its target is not in ``TARGETS``."""
-    if not isinstance(origin, dict):
+    if not isinstance(origin, Mapping):
         raise ValueError(f"origin is the dictionary of a backbone, with target and arguments, got {origin!r}")
     target, arguments = origin.get("target"), origin.get("arguments")
-    if target not in TARGETS or not isinstance(arguments, dict):
+    if target not in TARGETS or not isinstance(arguments, Mapping):
         raise ValueError(
             f"the backbone {target!r} is not one of mpt's own, so it is never built from a file: pass it as backbone=, "
             "or to mpt-eval as model=<its YAML>"

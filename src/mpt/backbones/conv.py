@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mpt.values import check_counts, is_number
+from mpt.values import check_least
 
 CHANNELS = (64, 128, 256, 512)
 HIDDEN = 256
@@ -27,7 +27,7 @@ class Conv(nn.Module):
 
     def __init__(self, *, depth: int, width: float, num_classes: int, in_channels: int, image_size: int) -> None:
         super().__init__()
-        check_counts(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        check_least(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         self.in_channels, self.image_size = in_channels, image_size
         stages = [scaled(channels, width=width) for channels in CHANNELS[: depth // 2]]
         side = image_size // 2 ** len(stages)
@@ -61,6 +61,6 @@ class Conv(nn.Module):
 
 def scaled(channels: int, *, width: float) -> int:
     """``int(width * channels)``; ValueError if no channel is left."""
-    if not is_number(width) or not 0 < width < float("inf") or int(width * channels) < 1:
+    if not 0 < width < float("inf") or int(width * channels) < 1:
         raise ValueError(f"width multiplies the channels and must leave at least 1 of {channels}, got {width!r}")
     return int(width * channels)

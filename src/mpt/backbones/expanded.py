@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import nn
 
+from mpt.values import is_whole
+
 
 def expand(net: nn.Module, hidden: Mapping[str, Sequence[int]], *, folded: Mapping[str, str]) -> nn.Module:
     """Replace layers of ``net`` in place.
@@ -39,7 +41,7 @@ def expand(net: nn.Module, hidden: Mapping[str, Sequence[int]], *, folded: Mappi
 
 
 def _sequence(name: str, layer: Any, widths: list[int], *, bias: bool) -> nn.Sequential:
-    if not widths or any(isinstance(width, bool) or not isinstance(width, int) or width < 1 for width in widths):
+    if not widths or any(not is_whole(width) or width < 1 for width in widths):
         raise ValueError(f"hidden lists the features of the hidden layers of {name}, each at least 1, got {widths}")
     parts: list[nn.Module] = []
     if isinstance(layer, nn.Linear):

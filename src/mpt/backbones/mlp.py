@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from mpt.backbones.conv import scaled
-from mpt.values import check_counts
+from mpt.values import check_least, is_whole
 
 
 class MLP(nn.Module):
@@ -28,9 +28,9 @@ class MLP(nn.Module):
         self, *, hidden: Sequence[int], width: float, num_classes: int, in_channels: int, image_size: int
     ) -> None:
         super().__init__()
-        if not all(isinstance(features, int) and features >= 1 for features in hidden):
+        if not all(is_whole(features) and features >= 1 for features in hidden):
             raise ValueError(f"hidden lists the features of each hidden layer, each at least 1, got {list(hidden)}")
-        check_counts(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        check_least(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         self.in_channels, self.image_size = in_channels, image_size
         layers: list[nn.Module] = []
         before = in_channels * image_size**2

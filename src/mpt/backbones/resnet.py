@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from mpt.backbones.conv import scaled
-from mpt.values import check_counts
+from mpt.values import check_least
 
 # kind -> (kernel, channels / c) of each convolution in a block, and the index of the one with the stride
 BLOCKS: dict[str, tuple[tuple[tuple[int, int], ...], int]] = {
@@ -105,7 +105,7 @@ class ResNet(nn.Module):
         imagenet_stem: bool = False,
     ) -> None:
         super().__init__()
-        check_counts(num_classes=num_classes, in_channels=in_channels)
+        check_least(num_classes=num_classes, in_channels=in_channels)
         self.in_channels, self.preactivation = in_channels, kind == "preactivation"
         stages = [scaled(c, width=width) for c in channels]
         before, self.num_stages = stages[0], len(stages)

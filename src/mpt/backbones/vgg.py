@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpt.backbones.conv import scaled
-from mpt.values import check_counts
+from mpt.values import check_least
 
 CHANNELS = (128, 256, 512)
 FORMS = ("two", "all")
@@ -37,7 +37,7 @@ class VGGSmall(nn.Module):
         super().__init__()
         if relus not in FORMS:
             raise ValueError(f"relus must be one of {', '.join(FORMS)}, got {relus!r}")
-        check_counts(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        check_least(num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         if image_size < 8:
             raise ValueError(
                 f"image_size must be at least 8 for vgg_small, which halves the image 3 times, got {image_size}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mpt.values import check_counts
+from mpt.values import check_least
 
 
 def torchvision_classifier(*, name: str, num_classes: int, in_channels: int, arguments: dict[str, Any]) -> nn.Module:
@@ -15,7 +15,7 @@ def torchvision_classifier(*, name: str, num_classes: int, in_channels: int, arg
     from torchvision import models
 
     check_torchvision_name(name)
-    check_counts(num_classes=num_classes, in_channels=in_channels)
+    check_least(num_classes=num_classes, in_channels=in_channels)
     if name in ("googlenet", "inception_v3"):
         arguments = {"aux_logits": False, "init_weights": False} | arguments
     backbone: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
@@ -27,8 +27,8 @@ def torchvision_classifier(*, name: str, num_classes: int, in_channels: int, arg
 def timm_classifier(*, name: str, num_classes: int, in_channels: int, arguments: dict[str, Any]) -> nn.Module:
     """The timm model ``name``."""
     check_timm_name(name)
-    check_counts(0, num_classes=num_classes)
-    check_counts(in_channels=in_channels)
+    check_least(0, num_classes=num_classes)
+    check_least(in_channels=in_channels)
     import timm
 
     backbone: nn.Module = timm.create_model(

@@ -31,7 +31,7 @@ from mpt.run.result import METRICS_FILE
 from mpt.run.settings import Settings
 from mpt.run.status import describe_interruption
 from mpt.signals import Interrupted
-from mpt.values import path_of
+from mpt.values import of_python, path_of
 
 if TYPE_CHECKING:
     from mpt.data import ImageData
@@ -188,11 +188,14 @@ def override_all(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]
             try:
                 yield f"{prefix}{key}={spell(value)}"
             except TypeError as error:
-                raise ValueError(f"{prefix}{key} must be text, numbers, lists or dictionaries, got {error}") from None
+                what = "text, numbers, True or False, None, lists or dictionaries"
+                raise ValueError(f"{prefix}{key} must be {what}, got {error}") from None
 
 
 def spell(value: Any) -> str:
     """``value`` in Hydra's grammar; TypeError with what it is if it is no plain value."""
+    if not isinstance(value, Number):
+        value = of_python(value)
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (list, tuple)):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mpt.search.weight import signs
-from mpt.values import check_number
+from mpt.values import check_number, of_python
 
 SPLINE_T = "half the width of the sign's spline gradient and must be above 0"
 
@@ -36,8 +36,8 @@ class BinaryActivation(nn.Module):
 
     def __init__(self, t: float = 1.0) -> None:
         super().__init__()
-        check_number("spline_t", SPLINE_T, t, above=0)
-        self.t = t
+        self.t = of_python(t)
+        check_number("spline_t", SPLINE_T, self.t, above=0)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_exporting():  # in operations that other formats have, too: ONNX has no copysign

@@ -50,7 +50,7 @@ from mpt.search.steps import attach_updates
 from mpt.search.unsearched import warn_of_unsearched
 from mpt.search.weight import channel_shape
 from mpt.search.wrapped import unwrap
-from mpt.values import check_flag, check_number
+from mpt.values import check_number, of_kind, of_python
 from mpt.words import first_names
 
 
@@ -94,6 +94,7 @@ def convert(
         DividedGains: gains for each channel that a batch-norm divides out (:mod:`mpt.search.divided`).
         UnsearchedLayers: modules whose weights cannot be searched and stay frozen (:mod:`mpt.search.unsearched`).
     """
+    seed, spline_t = of_python(seed), of_python(spline_t)
     _check_arguments(method, learn_batchnorm=learn_batchnorm, binary_activations=binary_activations, spline_t=spline_t)
     net = copy_of(backbone)
     names = [name for name, _ in net.named_parameters()]
@@ -134,7 +135,7 @@ def _check_arguments(method: Method, *, spline_t: float, **flags: bool) -> None:
     if not isinstance(method, Method):
         raise ValueError(f"method is an instance, such as mpt.Biprop(prune=0.8), got {method!r}")
     for name, flag in flags.items():
-        check_flag(name, flag)
+        of_kind(name, flag, "bool")
     check_number("spline_t", SPLINE_T, spline_t, above=0)
 
 
