@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -20,6 +21,27 @@ def locked():
     backbone = net(nn.ReLU())
     backbone[1].lock = threading.Lock()
     return backbone
+
+
+def locked_beside_others():
+    """A lock, and next to it what is no obstacle: a tensor with a history, and a list with the module of the lock."""
+    backbone = locked()
+    backbone[0].last, backbone[0].others = backbone[0](torch.ones(2, 4)), [backbone[1]]
+    return backbone
+
+
+class Uncopied(nn.Module):
+    def forward(self, x):
+        return x
+
+    def __deepcopy__(self, memo):
+        raise ValueError("there is but one")
+
+
+def frozen_code():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its end
+        return net(torch.jit.freeze(torch.jit.script(nn.Linear(4, 4)).eval()))
 
 
 def replaced():
@@ -61,7 +83,10 @@ def called(*names):
         (lambda: mpt.convert(net(nn.ReLU()), mpt.Biprop(prune=0.5)), "layers 0, 2 are ticket layers already"),
         (lambda: net(mpt.convert(nn.Linear(4, 4), mpt.Biprop(prune=0.5))), "layer '1' is a ticket layer already"),
         (scripted, "1, 1.0: compiled by torch.jit, whose layers cannot be changed: convert the Python module"),
+        (frozen_code, "1: compiled by torch.jit, whose layers cannot be changed"),
         (locked, "Sequential cannot be copied, because its 1.lock cannot (cannot pickle '_thread.lock' object)"),
+        (locked_beside_others, "Sequential cannot be copied, because its 1.lock cannot (cannot pickle"),
+        (lambda: net(Uncopied()), "Sequential cannot be copied, because a part of it cannot (there is but one)"),
         (replaced, "the forward of 0 is a function put in the place of its class's"),
         (compiled_forward, "the forward of Sequential is a function put in the place of its class's"),
         (lambda: called("updates"), "the backbone has a part called updates, where mpt"),
@@ -97,6 +122,37 @@ def test_a_tensor_that_a_module_has_computed_and_keeps_is_no_obstacle():
     x = torch.randn(2, 4)
     y = converted(x)
     assert torch.equal(mpt.to_dense(converted)(x), y)
+
+
+@dataclass
+class Node:
+    value: torch.Tensor = field(init=False)
+    parent: Node | None = None
+
+
+def test_what_modules_keep_may_point_at_itself_have_unset_fields_and_be_deep():
+    backbone = net(nn.ReLU())
+    kept = {"last": backbone[0](torch.ones(2, 4)), "child": Node()}
+    kept["itself"], kept["child"].parent = kept, kept["child"]
+    kept["deep"] = (nested := [])
+    for _ in range(100):
+        nested.append(nested := [])
+    nested.append(kept["last"])
+    backbone[1].kept = kept
+    copied = copy_of(backbone)[1].kept
+    assert copied["itself"] is copied
+    assert copied["child"].parent is copied["child"]
+    assert copied["last"].grad_fn is None
+    assert torch.equal(copied["last"], kept["last"])
+
+
+def test_code_of_jit_without_layers_is_no_obstacle():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its end
+        backbone = net(torch.jit.script(nn.ReLU()))
+    converted, x = mpt.convert(backbone, mpt.Biprop(prune=0.5)).eval(), torch.randn(5, 4)
+    assert list(ticket_layers(converted)) == ["0", "2"]
+    assert torch.equal(mpt.Ticket.from_network(converted).network(backbone)(x), converted(x))
 
 
 def test_wrappers_are_left_out_at_any_depth_and_what_is_shared_stays_shared():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 import mpt
 from mpt.search.layers import ticket_layers
@@ -144,11 +144,32 @@ def with_weight(weight):
     return layer
 
 
-def with_buffer():
+def with_buffer(key="weight"):
     layer = nn.Linear(4, 4)
-    del layer.weight
-    layer.register_buffer("weight", torch.ones(4, 4))
+    value = getattr(layer, key).detach()
+    delattr(layer, key)
+    layer.register_buffer(key, value)
     return layer
+
+
+@pytest.mark.parametrize("method", [mpt.Biprop(prune=0.5), mpt.EdgePopup(prune=0.5, bias=True)], ids=["biprop", "bias"])
+def test_a_bias_that_is_a_buffer_is_no_obstacle(method, tmp_path):
+    backbone, x = nn.Sequential(nn.Linear(4, 4), with_buffer("bias")), torch.randn(5, 4)
+    converted = mpt.convert(backbone, method, example=x).eval()
+    assert (converted[1].bias is not None) == method.bias
+    mpt.Ticket.from_network(converted).save(tmp_path / "ticket.safetensors")
+    loaded = mpt.Ticket.load(tmp_path / "ticket.safetensors").network(backbone)
+    assert torch.equal(loaded(x), converted(x))
+
+
+def computed_bias():
+    return prune.random_unstructured(nn.Linear(4, 4), "bias", amount=0.5)
+
+
+def test_a_ticket_refuses_a_backbone_whose_layers_compute_in_their_own_way():
+    ticket = mpt.Ticket.from_network(mpt.convert(nn.Sequential(nn.Linear(4, 4)), mpt.Biprop(prune=0.5)))
+    with pytest.raises(ValueError, match=r"0 \(Doubled\) computes in its own way"):
+        ticket.network(nn.Sequential(Doubled(4, 4)))
 
 
 class Scored(nn.Linear):
@@ -175,6 +196,7 @@ def watched():
         (lambda: parametrizations.weight_norm(nn.Linear(4, 4)), "the weight of 1, 2 is parametrized"),
         (lambda: parametrizations.orthogonal(nn.Linear(4, 4)), "the weight of 1, 2 is parametrized"),
         (lambda: parametrizations.weight_norm(nn.Linear(4, 4), "bias", dim=None), "the bias of 1, 2 is parametrized"),
+        (computed_bias, "the bias of 1, 2 is computed from other tensors (weight_norm, spectral_norm, pruning)"),
         (with_buffer, "the weight of 1, 2 is a buffer"),
         (lambda: with_weight(None), "the weight of 1, 2 is missing"),
         (lambda: nn.Linear(4, 4, dtype=torch.complex64), "the weight of 1, 2 is of torch.complex64, where a search"),

@@ -5,13 +5,22 @@ import torch
 from torch import nn
 
 import mpt
-from mpt.search.wrapped import unwrap
+from mpt.search.wrapped import unwrap, without_wrappers
 
 
 def test_wrappers_are_left_out():
     net = nn.Linear(2, 2)
     assert unwrap(nn.DataParallel(torch.compile(net))) is net
     assert unwrap(net) is net
+
+
+def test_names_lose_the_wrappers_inside_a_network_and_nothing_else():
+    inner = nn.Sequential(nn.DataParallel(nn.Sequential(nn.Linear(2, 2))))
+    inner.add_module("module", nn.Linear(2, 2))
+    rename = without_wrappers(torch.compile(nn.Sequential(nn.ReLU(), torch.compile(inner))))
+    assert rename("1._orig_mod.0.module.0.weight") == "1.0.0.weight"
+    for name in ("", "0", "1.module.weight", "1.0.0", "0._orig_mod.weight"):
+        assert rename(name) == name
 
 
 NO_NETWORKS = {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -119,3 +120,32 @@ def test_random_parameters_are_not_drawn_for_a_ticket(ticket):
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(value.isfinite().all() for value in net.state_dict().values())
     assert not torch.equal(next(ticket.backbone().parameters()), next(ticket.backbone().parameters()))
+
+
+@pytest.mark.parametrize("method", [mpt.Biprop(prune=0.5), mpt.Dense()], ids=["biprop", "dense"])
+def test_a_ticket_whose_names_hold_the_wrappers_inside_its_backbone_fits_it(method):
+    """mpt 0.1.0 wrote such names."""
+    part = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.DataParallel(nn.Linear(4, 4)), nn.BatchNorm1d(4))
+    backbone = nn.Sequential(nn.Linear(4, 4), torch.compile(part, backend="eager"), nn.Linear(4, 3))
+    activations = isinstance(method, mpt.Biprop)
+    converted = mpt.convert(backbone, method, binary_activations=activations, example=torch.ones(2, 4)).eval()
+    ticket, x = mpt.Ticket.from_network(converted), torch.randn(5, 4)
+
+    def old(value):
+        if isinstance(value, dict):
+            return {old(key): old(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [old(entry) for entry in value]
+        return (
+            re.sub(r"^1\.2", "1._orig_mod.2.module", re.sub(r"^1\.(?!2)", "1._orig_mod.", value))
+            if isinstance(value, str)
+            else value
+        )
+
+    header, tensors = old(ticket.header | {"mpt": ""}), {old(name): value for name, value in ticket.tensors.items()}
+    assert "1._orig_mod.2.module" in str(header)
+    network = mpt.Ticket(header, tensors).network(backbone)
+    assert torch.equal(network(x), converted(x))
+    assert mpt.Ticket.from_network(network).digest == ticket.digest
+    with pytest.raises(ValueError, match="another backbone"):
+        mpt.Ticket(header, tensors).network(nn.Sequential(nn.Linear(4, 4), part, nn.Linear(4, 3)))

@@ -9,22 +9,10 @@ from mpt.schema import printable
 from mpt.words import count, first_names
 
 # endings of pictures that are not read
-UNREAD = {".apng", ".arw", ".avif", ".cr2", ".dcm", ".dds", ".dng", ".eps", ".heic", ".heif", ".ico", ".j2k", ".jfif"}
-UNREAD |= {
-    ".jp2",
-    ".jpe",
-    ".jpf",
-    ".jpx",
-    ".jxl",
-    ".nef",
-    ".pbm",
-    ".pcx",
-    ".pfm",
-    ".pnm",
-    ".psd",
-    ".raw",
-    ".svg",
-    ".tga",
+UNREAD = {
+    *(".apng", ".arw", ".avif", ".cr2", ".dcm", ".dds", ".dng", ".eps", ".heic", ".heif", ".ico", ".j2k"),
+    *(".jfif", ".jp2", ".jpe", ".jpf", ".jpx", ".jxl", ".nef", ".pbm", ".pcx", ".pfm", ".pnm", ".psd"),
+    *(".raw", ".svg", ".tga"),
 }
 
 

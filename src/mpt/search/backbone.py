@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from mpt.search.layers import TicketLayer
+from mpt.search.layers import TICKET_LAYERS, TicketLayer
 from mpt.search.trace import reason_of, tensors_in
 from mpt.search.wrapped import unwrap
 from mpt.words import first_names
@@ -32,20 +32,28 @@ def copy_of(backbone: nn.Module) -> nn.Module:
     check_backbone(backbone)
     net = unwrap(backbone)
     try:
-        net = copy.deepcopy(net, detached(net))
+        net = copied(net)
     except Exception as error:  # of whatever its modules hold
         names = _uncopied(net)
-        what = first_names(names) or "some part"
+        what = f"its {first_names(names)}" if names else "a part of it"
         raise ValueError(
-            f"{type(net).__name__} cannot be copied, because its {what} cannot ({reason_of(error)}): take it out "
-            "before conversion"
+            f"{type(net).__name__} cannot be copied, because {what} cannot ({reason_of(error)}): take it out before "
+            "conversion"
         ) from error
     while wrapped := [name for name, m in net.named_modules(remove_duplicate=False) if unwrap(m) is not m]:
         net.set_submodule(wrapped[0], unwrap(net.get_submodule(wrapped[0])))
     return net
 
 
-def detached(net: nn.Module) -> dict[int, Any]:
+def copied(net: nn.Module) -> nn.Module:
+    """A deep copy of ``net``, without the history of tensors that its modules have computed and keep."""
+    try:
+        return copy.deepcopy(net)
+    except Exception:  # of a tensor with a history, or of whatever else its modules hold
+        return copy.deepcopy(net, _detached(net))
+
+
+def _detached(net: nn.Module) -> dict[int, Any]:
     """For ``copy.deepcopy``: what it takes for the tensors that modules of ``net`` have computed and keep."""
     computed = (x for module in net.modules() for x in tensors_in(vars(module)) if x.grad_fn is not None)
     return {id(x): x.detach().clone() for x in computed}
@@ -59,7 +67,7 @@ def check_backbone(backbone: Any) -> None:
         raise ValueError(f"a backbone is a torch module, got {what}")
     net = unwrap(backbone)
     modules = {name or type(net).__name__: module for name, module in net.named_modules()}
-    if compiled := [name for name, module in modules.items() if isinstance(module, torch.jit.ScriptModule)]:
+    if compiled := [name for name, module in modules.items() if _is_compiled_layer(module)]:
         raise ValueError(
             f"{first_names(compiled)}: compiled by torch.jit, whose layers cannot be changed: convert the Python "
             "module that it was made from"
@@ -95,6 +103,14 @@ def check_backbone(backbone: Any) -> None:
         )
 
 
+def _is_compiled_layer(module: nn.Module) -> bool:
+    """Whether ``module`` is code of ``torch.jit`` with parameters, or of a layer that holds them as constants."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return False
+    kinds = {kind.__name__ for kind in TICKET_LAYERS}
+    return any(True for _ in module.parameters()) or getattr(module, "original_name", None) in kinds
+
+
 def _holds_module(function: Any, depth: int = 8) -> bool:
     """Whether a plain function, which is not copied with a module, has a module or a method of one in its closure."""
     cells = getattr(function, "__closure__", None) or ()
@@ -109,12 +125,12 @@ def _layers(names: list[str]) -> str:
 
 def _uncopied(net: nn.Module) -> list[str]:
     """Names of the attributes of modules of ``net`` that cannot be copied."""
-    names = []
+    names, memo = [], _detached(net) | {id(module): module for module in net.modules()}
     for name, module in net.named_modules():
         held = {**vars(module), **module._parameters, **module._buffers}
         for key in held.keys() - {"_modules", "_parameters", "_buffers"}:
             try:
-                copy.deepcopy(held[key])
+                copy.deepcopy(held[key], dict(memo))
             except Exception:  # of whatever it is
                 names.append(f"{name}.{key}".removeprefix("."))
     return sorted(names)

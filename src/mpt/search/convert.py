@@ -14,7 +14,6 @@ zero start at 1 (:mod:`mpt.search.scales`). A warning names layers without a gra
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from mpt.search.activations import SPLINE_T, BinaryActivation
 from mpt.search.attention import split_attention
-from mpt.search.backbone import copy_of, detached
+from mpt.search.backbone import copied, copy_of
 from mpt.search.binarize import binarize, binary_inputs, refuse_real_inputs
 from mpt.search.conversion import Conversion
 from mpt.search.dead import warn_of_dead_layers
@@ -194,7 +193,7 @@ def add_ticket_layers(net: nn.Module, method: Method, *, left_out: Sequence[str]
         raise ValueError(
             f"nothing to search: {type(net).__name__} has none of torch's layers {kinds}, or all are left out"
         )
-    _check_convertible(net, layers)
+    _check_ties(net, layers)
     selection = LAYERWISE if least_size(list(layers.values())) > 1 else BESIDE_LARGE
     owners: dict[int, Any] = {}  # by the identity of the weight: layers that share it share scores and gains
     for name, layer in layers.items():
@@ -223,7 +222,7 @@ def to_dense(net: nn.Module) -> nn.Module:
     net = unwrap(net)
     with one_selection(net):
         weights = {name: layer.ticket().ticket_weight.clone() for name, layer in ticket_layers(net).items()}
-    dense = copy.deepcopy(net, detached(net))
+    dense = copied(net)
     shared: dict[int, nn.Parameter] = {}
     for hooks in hooks_of(dense):
         hooks.remove()
@@ -254,9 +253,8 @@ def plain_layers(net: nn.Module) -> dict[str, Any]:
     return {name: layer for name, layer in net.named_modules() if kind_of(layer)}
 
 
-def _check_convertible(net: nn.Module, layers: dict[str, Any]) -> None:
-    """Refuse by name all layers that conversion would break: that compute in their own way, or of a tied weight."""
-    refuse(layers_of_their_own(layers), [], searchable=list(layers), dense=())
+def _check_ties(net: nn.Module, layers: dict[str, Any]) -> None:
+    """ValueError if a weight or bias of ``layers`` is also a parameter of a module that is not searched."""
     owners = {id(value): name for name, layer in layers.items() for value in layer.parameters(recurse=False)}
     ties = {
         child(name, key): owners[id(value)]

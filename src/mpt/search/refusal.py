@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mpt.search.layers import TicketLayer, kind_of
+from mpt.search.layers import kind_of
 from mpt.words import first_names
 
 _DTYPES = torch.float16, torch.bfloat16, torch.float32, torch.float64
@@ -28,8 +28,6 @@ def layers_of_their_own(layers: dict[str, Any]) -> dict[str, str]:
     """The layers that conversion would break, by name, with the reason: a sentence about ``{}``, or a class's name."""
     reasons = {}
     for name, layer in layers.items():
-        if isinstance(layer, TicketLayer):
-            continue  # refused by other words
         if reason := _broken_parameter(layer):
             reasons[name] = reason
         elif not _computes_as_torch(layer):
@@ -39,15 +37,15 @@ def layers_of_their_own(layers: dict[str, Any]) -> dict[str, str]:
 
 def _broken_parameter(layer: Any) -> str | None:
     """What is wrong with the weight or the bias of ``layer``, as a sentence about ``{}``."""
-    parametrized = [*layer.parametrizations] if hasattr(layer, "parametrizations") else []
-    for key in (*parametrized, "weight", "bias"):
+    for key in [*layer.parametrizations] if hasattr(layer, "parametrizations") else []:
+        return f"the {key} of {{}} is parametrized"
+    for key in ("weight", "bias"):
         value = getattr(layer, key, None)
-        if key in parametrized:
-            return f"the {key} of {{}} is parametrized"
-        if not isinstance(value, nn.Parameter) and (value is not None or key == "weight"):
-            computed = "computed from other tensors (weight_norm, spectral_norm, pruning)"
-            kind = "missing" if value is None else "a buffer" if key in layer._buffers else computed
-            return f"the {key} of {{}} is {kind}"
+        if isinstance(value, nn.Parameter) or (key == "bias" and (value is None or key in layer._buffers)):
+            continue
+        computed = "computed from other tensors (weight_norm, spectral_norm, pruning)"
+        kind = "missing" if value is None else "a buffer" if key in layer._buffers else computed
+        return f"the {key} of {{}} is {kind}"
     if layer.weight.dtype not in _DTYPES:
         return f"the weight of {{}} is of {layer.weight.dtype}, where a search takes {', '.join(map(str, _DTYPES))}"
     if not layer.weight.numel():

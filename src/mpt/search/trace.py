@@ -7,7 +7,7 @@ modules, so an error can at least name an activation that a forward calls as a f
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -144,18 +144,25 @@ class Trace(TorchFunctionMode):
 
 
 def tensors_in(x: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples, dictionaries and dataclasses."""
-    if isinstance(x, Tensor):
-        yield x
-    elif isinstance(x, dict):
-        yield from tensors_in(list(x.values()))
-    elif isinstance(x, (list, tuple)):
-        for each in x:
-            yield from tensors_in(each)
-    elif isinstance(x, SimpleNamespace):
-        yield from tensors_in(vars(x))
-    elif is_dataclass(x) and not isinstance(x, type):
-        yield from tensors_in([getattr(x, field.name) for field in fields(x)])
+    """The tensors in nested lists, tuples, dictionaries and dataclasses, in order; each of these is read once."""
+    waiting, seen = [x], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Tensor):
+            yield each
+        elif id(each) not in seen and (parts := _parts(each)):
+            seen.add(id(each))
+            waiting.extend(reversed(parts))
+
+
+def _parts(x: Any) -> Sequence[Any]:
+    if isinstance(x, (list, tuple)):
+        return x
+    if isinstance(x, dict):
+        return list(x.values())
+    if isinstance(x, SimpleNamespace):
+        return list(vars(x).values())
+    return [getattr(x, f.name, None) for f in fields(x)] if is_dataclass(x) and not isinstance(x, type) else ()
 
 
 def numbers_in(output: Any) -> Iterator[Tensor]:

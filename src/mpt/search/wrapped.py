@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -19,6 +20,19 @@ def unwrap(net: nn.Module) -> nn.Module:
     while "_orig_mod" in net._modules or isinstance(net, PARALLEL):
         net = net._orig_mod if "_orig_mod" in net._modules else net.module  # type: ignore[assignment]
     return net
+
+
+def without_wrappers(net: nn.Module) -> Callable[[str], str]:
+    """What turns a name in ``net`` into the name without wrappers inside: ``block._orig_mod.0`` into ``block.0``."""
+    modules = unwrap(net).named_modules(remove_duplicate=False)
+    wrappers = {name: module for name, module in modules if unwrap(module) is not module}
+    inner = {f"{name}.{'_orig_mod' if '_orig_mod' in m._modules else 'module'}" for name, m in wrappers.items()}
+
+    def rename(name: str) -> str:
+        parts = name.split(".")
+        return ".".join(part for i, part in enumerate(parts) if ".".join(parts[: i + 1]) not in inner)
+
+    return rename
 
 
 def _describe(value: Any) -> str:

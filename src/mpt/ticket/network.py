@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ from mpt.search.layers import TicketLayer, searched_tensors
 from mpt.search.methods import EdgePopup, Method
 from mpt.search.parameters import child, strip
 from mpt.search.reading import attach_reading
+from mpt.search.refusal import layers_of_their_own, refuse
+from mpt.search.wrapped import without_wrappers
 from mpt.ticket.keeping import keep_ticket_weights
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.pack import unsearched
@@ -52,11 +55,35 @@ def build_network(
     """The network of a ticket with this content; see :meth:`mpt.Ticket.network`."""
     with _Unfilled():
         plain = copy_of(backbone) if backbone is not None else build_backbone(header, layers, others)
+    parts = {name for name, _ in plain.named_modules(remove_duplicate=False)}
+    named = {layer.name for layer in layers} | {state.name.rpartition(".")[0] for state in others}
+    if backbone is not None and not named <= parts:
+        header, layers, others = _renamed(header, layers, others, without_wrappers(backbone))
     net = _assemble(plain, header, layers, others)
     _load_layers(net, layers)
     _load_others(net, others)
     keep_ticket_weights(net)
     return net.eval()
+
+
+def _renamed(
+    header: dict[str, Any], layers: Sequence[StoredLayer], others: Sequence[StoredState], rename: Callable[[str], str]
+) -> tuple[dict[str, Any], list[StoredLayer], list[StoredState]]:
+    """A ticket's content by other names: mpt 0.1.0 had the wrappers inside a backbone in the names of its layers."""
+    binary = header.get("binary_activations")
+    if binary is not None:
+        signs = Signs.from_dict(binary)
+        named = tuple(
+            replace(sign, activation=rename(sign.activation), behind=sign.behind and rename(sign.behind))
+            for sign in signs.signs
+        )
+        binary = replace(signs, signs=named).as_dict()
+    header = header | {"binary_activations": binary, "reads": [rename(name) for name in header.get("reads", ())]}
+    return (
+        header,
+        [replace(layer, name=rename(layer.name), tied=layer.tied and rename(layer.tied)) for layer in layers],
+        [replace(state, name=rename(state.name)) for state in others],
+    )
 
 
 def build_backbone(header: dict[str, Any], layers: Sequence[StoredLayer], others: Sequence[StoredState]) -> nn.Module:
@@ -134,6 +161,8 @@ def _assemble(
         split_attention(net, keep=[name for name, _, value in whole if value in ("in_proj_weight", "q_proj_weight")])
     _check_layers(net, layers, others)
     if names:
+        searched = {name: layer for name, layer in plain_layers(net).items() if name in names}
+        refuse(layers_of_their_own(searched), [], searchable=list(searched), dense=())
         add_ticket_layers(net, method, left_out=[name for name in plain_layers(net) if name not in names])
         strip(net, keep=kept)
         attach_reading(net, header.get("reads", ()))
