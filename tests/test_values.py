@@ -101,6 +101,8 @@ def test_numbers_of_other_libraries_build_networks_whose_tickets_can_be_saved(tm
     arguments = {"width": np.float32(0.25), "num_classes": np.int64(3), "image_size": 8.0}
     assert mpt.backbones.mlp(hidden=[np.int64(3)]).origin["arguments"]["hidden"] == [3]
     net = mpt.backbones.build(MappingProxyType({"target": "mpt.backbones.conv2", "arguments": arguments}))
+    wide = mpt.backbones.expanded(of=MappingProxyType(net.origin), hidden={"classifier.0": np.int64(4)})
+    assert wide.origin["arguments"]["hidden"] == {"classifier.0": [4]}
     method = mpt.Biprop(prune=0.5)
     converted = mpt.convert(
         net, method, seed=np.int64(1), binary_activations=np.bool_(True), learn_batchnorm=1, spline_t=np.float32(1)

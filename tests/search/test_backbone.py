@@ -31,11 +31,15 @@ def locked_beside_others():
 
 
 class Uncopied(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
     def forward(self, x):
         return x
 
     def __deepcopy__(self, memo):
-        raise ValueError("there is but one")
+        raise self.error
 
 
 def frozen_code():
@@ -86,7 +90,10 @@ def called(*names):
         (frozen_code, "1: compiled by torch.jit, whose layers cannot be changed"),
         (locked, "Sequential cannot be copied, because its 1.lock cannot (cannot pickle '_thread.lock' object)"),
         (locked_beside_others, "Sequential cannot be copied, because its 1.lock cannot (cannot pickle"),
-        (lambda: net(Uncopied()), "Sequential cannot be copied, because a part of it cannot (there is but one)"),
+        (
+            lambda: net(Uncopied(ValueError("there is but one"))),
+            "Sequential cannot be copied, because a part of it cannot (there is but one)",
+        ),
         (replaced, "the forward of 0 is a function put in the place of its class's"),
         (compiled_forward, "the forward of Sequential is a function put in the place of its class's"),
         (lambda: called("updates"), "the backbone has a part called updates, where mpt"),
@@ -98,6 +105,13 @@ def test_what_cannot_be_converted_is_refused_with_all_names(build, sentence, met
     with pytest.raises(ValueError) as caught:
         mpt.convert(build(), method, example=torch.ones(2, 4))
     assert sentence in str(caught.value)
+
+
+def test_want_of_memory_is_no_fault_of_the_backbone():
+    for error in (MemoryError(), RuntimeError("CUDA out of memory")):
+        with pytest.raises(type(error)) as caught:
+            copy_of(net(Uncopied(error)))
+        assert caught.value is error
 
 
 def test_a_ticket_refuses_a_backbone_without_values():

@@ -146,7 +146,8 @@ def expanded(
         raise ValueError(f"of is a network or its origin, and hidden a mapping of its layers, got {of!r}, {hidden!r}")
     if not isinstance(of, nn.Module) and of.get("target") == "mpt.backbones.expanded":
         raise ValueError("of names an expanded network: name the network that it was made of")
-    widths = {name: [width] if isinstance(width, int) else list(width) for name, width in hidden.items()}
+    listed = {name: width if isinstance(width, Iterable) else [width] for name, width in hidden.items()}
+    widths = {name: list(map(of_python, each)) for name, each in listed.items()}
     net = copy.deepcopy(of) if isinstance(of, nn.Module) else build(dict(of))
     origin = getattr(of, "origin", None) if isinstance(of, nn.Module) else dict(of)
     net = expand(net, widths, folded=folded or {})

@@ -27,13 +27,15 @@ def copy_of(backbone: nn.Module) -> nn.Module:
     """A copy of ``backbone`` without wrappers; see the head of this file.
 
     Raises:
-        ValueError: it is no backbone (:func:`check_backbone`), or cannot be copied.
+        ValueError: it is no backbone (:func:`check_backbone`), or cannot be copied, but for want of memory.
     """
     check_backbone(backbone)
     net = unwrap(backbone)
     try:
         net = copied(net)
     except Exception as error:  # of whatever its modules hold
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise
         names = _uncopied(net)
         what = f"its {first_names(names)}" if names else "a part of it"
         raise ValueError(
