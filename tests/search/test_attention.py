@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import mpt
 from mpt.search.attention import SplitAttention, split_attention
+from mpt.search.unsearched import UnsearchedLayers
 
 QUERIES, KEYS = 5, 7
 MASKS = {
@@ -122,3 +126,72 @@ def test_code_that_reads_the_projections_past_the_attention_reads_ticket_weights
     split = SplitAttention(backbone.attention)
     assert torch.equal(split.in_proj_weight, backbone.attention.in_proj_weight)
     assert SplitAttention(attention(kdim=12, vdim=20)).in_proj_weight is None
+
+
+class Padded(nn.Module):
+    """An encoder of two layers that gets the lengths of its sequences as a mask."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(16, 3)
+
+    def forward(self, x, padding):
+        return self.head(self.encoder(x, src_key_padding_mask=padding))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_an_encoder_of_padded_sequences_converts_and_computes_what_torch_s_does():
+    backbone, x = Padded().eval(), torch.randn(3, KEYS, 16)
+    padding = torch.arange(KEYS)[None] >= torch.tensor([7, 6, 5])[:, None]
+    split = copy.deepcopy(backbone)
+    split_attention(split)
+    with torch.no_grad():
+        expected = backbone(x, padding)
+        torch.testing.assert_close(split(x, padding)[~padding], expected[~padding])
+    net = mpt.convert(backbone, mpt.Biprop(prune=0.5), example=(x, padding))
+    net(x, padding).sum().backward()
+    assert all(layer.self_attn.q_proj.scores.grad.any() for layer in net.encoder.layers)
+    assert backbone.encoder.use_nested_tensor
+    logits = net.eval()(x, padding)
+    assert torch.equal(mpt.to_dense(net)(x, padding), logits)
+    assert torch.equal(mpt.Ticket.from_network(net).network(Padded())(x, padding), logits)
+
+
+class Head(nn.Module):
+    """An attention whose weights a function has replaced by computed ones, and a layer."""
+
+    def __init__(self, replace):
+        super().__init__()
+        self.attention, self.head = attention(), nn.Linear(16, 3)
+        replace(self.attention)
+
+    def forward(self, x):
+        return self.head(self.attention(x, x, x)[0])
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda module: prune.random_unstructured(module, "in_proj_weight", 0.5),
+        lambda module: prune.random_unstructured(module, "in_proj_bias", 0.5),
+        pytest.param(
+            lambda module: nn.utils.weight_norm(module, "in_proj_weight"),
+            marks=pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated"),
+        ),
+    ],
+    ids=["pruned", "pruned bias", "weight norm"],
+)
+def test_attention_whose_weights_are_computed_stays_as_it_is_and_is_named(replace):
+    x = torch.randn(QUERIES, 3, 16)
+    with pytest.warns(UnsearchedLayers, match=r"^attention \(MultiheadAttention\): mpt does not search such weights"):
+        net = mpt.convert(Head(replace), mpt.Biprop(prune=0.5), example=x)
+    assert type(net.attention) is nn.MultiheadAttention
+    net(x).sum().backward()
+    assert net.head.scores.grad.any()
+
+
+def test_attention_whose_output_weights_are_computed_is_refused_by_name():
+    backbone, x = Head(lambda module: prune.random_unstructured(module.out_proj, "weight", 0.5)), torch.randn(5, 3, 16)
+    with pytest.raises(ValueError, match=r"^the weight of attention\.out_proj is computed .*dense=\['attention\.out_"):
+        mpt.convert(backbone, mpt.Biprop(prune=0.5), example=x)

@@ -94,12 +94,17 @@ def split_attention(net: nn.Module, *, keep: Collection[str] = ()) -> list[str]:
     """Replace each ``nn.MultiheadAttention`` of ``net`` but those named in ``keep``, in place; return their names.
 
     What is shared stays shared: one that is used twice, and weights that two have. Those with extra keys
-    (``add_bias_kv``, ``add_zero_attn``) stay, as do subclasses, which may compute in another way.
+    (``add_bias_kv``, ``add_zero_attn``) stay, as do those whose weights are computed (pruning, ``weight_norm``), and
+    subclasses, which may compute in another way. Encoders around them no longer take nested tensors, which only torch's
+    fused kernel computes with.
     """
     found = {
         name: module
         for name, module in net.named_modules(remove_duplicate=False)
-        if type(module) is nn.MultiheadAttention and module.bias_k is None and not module.add_zero_attn
+        if type(module) is nn.MultiheadAttention
+        and module.bias_k is None
+        and not module.add_zero_attn
+        and _has_parameters(module)
     }
     kept = {id(found[name]) for name in keep if name in found}
     names = [name for name, module in found.items() if name and id(module) not in kept]
@@ -113,7 +118,17 @@ def split_attention(net: nn.Module, *, keep: Collection[str] = ()) -> list[str]:
                 for layer, owner in zip(layers, owners.setdefault(id(weight), layers), strict=True):
                     layer.weight = owner.weight
         net.set_submodule(name, made[id(attention)])
+    for encoder in [module for module in net.modules() if isinstance(module, nn.TransformerEncoder)]:
+        if any(isinstance(module, SplitAttention) for module in encoder.modules()):
+            encoder.enable_nested_tensor = encoder.use_nested_tensor = False
     return names
+
+
+def _has_parameters(attention: nn.MultiheadAttention) -> bool:
+    """Whether all that ``attention`` computes with are parameters."""
+    own = [getattr(attention, f"{key}_proj_weight") for key in ("in", "q", "k", "v")]
+    values = [*own, attention.in_proj_bias, attention.out_proj.weight, attention.out_proj.bias]
+    return all(value is None or isinstance(value, nn.Parameter) for value in values)
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
