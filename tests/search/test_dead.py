@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -97,3 +99,87 @@ def test_a_search_whose_scores_are_not_learned_has_no_dead_layers():
     mpt.convert(
         backbone, method, seed=0, learn_batchnorm=True, example=torch.zeros(2, 3, 8, 8)
     )  # a warning is an error
+
+
+class Branch(nn.Module):
+    """A batch-norm, dropout and a layer, whose output goes through one function in training and another otherwise."""
+
+    def __init__(self, evaluated, trained):
+        super().__init__()
+        self.evaluated, self.trained, self.calls = evaluated, trained, 0
+        self.fc, self.norm = nn.Linear(8, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        self.calls += self.training
+        function = self.trained if self.training else self.evaluated
+        return function(nn.functional.dropout(self.norm(self.fc(x)), 0.5, self.training))
+
+
+def detach(x):
+    return x.softmax(1).detach()
+
+
+def without_gradient(x):
+    with torch.no_grad():
+        return x * 2
+
+
+def in_inference(x):
+    with torch.inference_mode():
+        return x * 2
+
+
+def fail(x):
+    raise KeyError("targets")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting(mpt.Biprop):
+    """Notes its updates."""
+
+    selection: str = "global"
+    updates: ClassVar[list[int]] = []
+
+    def update(self, layers, *, seed, epoch, step):
+        self.updates.append(step)
+
+
+@pytest.mark.parametrize("trained", [lambda x: x, fail], ids=["trained", "unknown"])
+@pytest.mark.parametrize(
+    "evaluated", [detach, without_gradient, in_inference, lambda x: {"label": detach(x)}, lambda x: x.argmax(1)]
+)
+@pytest.mark.parametrize("example", [None, torch.randn(5, 8)], ids=["guess", "example"])
+def test_a_network_that_detaches_in_evaluation_alone_is_searched_and_stays_as_it_is(evaluated, trained, example):
+    Counting.updates.clear()
+    backbone, state = Branch(evaluated, trained), torch.random.get_rng_state()
+    net = mpt.convert(backbone, Counting(prune=0.5), example=example)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert net.training
+    assert net.calls == int(net.norm.num_batches_tracked) == len(Counting.updates) == 0
+    assert bool((net.norm.running_mean == 0).all())
+    if trained is not fail:
+        net(torch.randn(5, 8)).square().sum().backward()
+        assert net.fc.scores.grad.any()
+        assert Counting.updates == [0]
+
+
+@pytest.mark.parametrize("trained", [detach, without_gradient, lambda x: {"y": [detach(x)]}])
+def test_a_network_that_detaches_in_training_too_is_refused(trained):
+    Counting.updates.clear()
+    with pytest.raises(ValueError, match=r"^no gradient reaches the scores, because the network detaches its output"):
+        mpt.convert(Branch(detach, trained), Counting(prune=0.5), example=torch.randn(5, 8))
+    assert not Counting.updates
+
+
+def test_a_network_that_takes_no_noise_is_searched():
+    class Bright(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 4)
+
+        def forward(self, x):
+            if (x < 0).any():
+                raise ValueError("pixels are positive")
+            return self.fc(x)
+
+    assert converted(Bright())[1] is None

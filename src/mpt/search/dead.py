@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpt.search.backbone import copied
 from mpt.search.layers import ticket_layers
 from mpt.search.parameters import BATCH_NORMS
 from mpt.search.probe import evaluation_mode
 from mpt.search.refusal import patterns_of
 from mpt.search.scales import scales_near_zero
-from mpt.search.trace import numbers_in, run, tensors_in
+from mpt.search.trace import ForwardError, numbers_in, run, tensors_in
 
 NEGLIGIBLE = 1e-4
 _LEAST, _MOST, _NUMBERS = 4, 64, 2**13  # rows of a batch (batch-norm over fewer passes no gradient), numbers in it
@@ -48,10 +49,15 @@ def warn_of_dead_layers(net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     with evaluation_mode(net), _batch_statistics(net) as norms:
         try:
             r = _relative_gradients(net, signal)
-        except ValueError:  # it may take batches of one size, or no batch-norm of one row
+        except ForwardError:  # it may take batches of one size, or no batch-norm of one row
             signal = _signal(inputs, rows=0) or inputs
             norms.close()
-            r = _relative_gradients(net, signal)
+            try:
+                r = _relative_gradients(net, signal)
+            except ForwardError:  # or no noise: then constants say nothing
+                with torch.enable_grad():
+                    run(net, inputs)
+                return
         if not _weak(r):
             return
         scales = scales_near_zero(net, signal)
@@ -99,10 +105,12 @@ def _relative_gradients(net: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str,
         if loss is None:
             return {}
         if not loss.requires_grad:
-            raise ValueError(
-                "no gradient reaches the scores, because the network detaches its output from them, or computes it "
-                "under torch.no_grad: leave that out"
-            )
+            if _detaches_in_training(net, inputs):
+                raise ValueError(
+                    "no gradient reaches the scores, because the network detaches its output from them, or computes it "
+                    "under torch.no_grad: leave that out"
+                )
+            return {}
         gradients = torch.autograd.grad(loss, list(scores.values()), allow_unused=True)
     by_scores = {
         key: 0.0 if gradient is None else _norm(gradient) / max(_norm(scores[key]), 1e-30)
@@ -110,6 +118,18 @@ def _relative_gradients(net: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str,
     }
     relative = {name: by_scores[id(layers[name].scores)] for name in calls | dict.fromkeys(layers)}
     return relative if all(map(math.isfinite, relative.values())) else {}
+
+
+def _detaches_in_training(net: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether a copy of ``net`` in training mode gives numbers without a gradient; False if it cannot be told."""
+    try:
+        twin = copied(net)  # whose statistics and counts of steps may change
+        if updates := getattr(twin, "updates", None):
+            updates.remove()
+        loss = _loss(twin.train()(*inputs))
+    except Exception:  # whatever a backbone raises: in training it may take other arguments
+        return False
+    return loss is not None and not loss.requires_grad
 
 
 def _norm(x: Tensor) -> float:

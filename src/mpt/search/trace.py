@@ -174,15 +174,19 @@ def numbers_in(output: Any) -> Iterator[Tensor]:
             yield x
 
 
+class ForwardError(ValueError):
+    """A network fails for what it was given."""
+
+
 def run(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    """``net(*inputs)``; ValueError if it fails, but for want of memory."""
+    """``net(*inputs)``; ForwardError if it fails, but for want of memory."""
     try:
         return net(*inputs)
     except Exception as error:  # whatever a backbone raises
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise
         shapes = ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in tensors_in(list(inputs)))
-        raise ValueError(
+        raise ForwardError(
             f"{type(net).__name__} cannot compute with the example, {shapes or 'without a tensor'} ({reason_of(error)})"
             ": give example=<one batch as its forward takes it>, a tuple for several arguments"
         ) from error
