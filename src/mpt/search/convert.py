@@ -29,7 +29,7 @@ from mpt.search.dead import warn_of_dead_layers
 from mpt.search.divided import warn_of_divided_gains
 from mpt.search.draw import draw
 from mpt.search.epochs import attach_selection, hooks_of
-from mpt.search.formulas import check_formulas
+from mpt.search.formulas import check_formulas, check_pattern
 from mpt.search.layers import (
     BESIDE_LARGE,
     LAYERWISE,
@@ -115,8 +115,9 @@ def convert(
         raise ValueError(f"{type(method).__name__} trains every parameter: leave out learn_batchnorm and trained")
     binary = _binary_inputs(net, example, refuse=binary_activations)
     left_out = _matching(dense, plain_layers(net))
+    check_pattern(method)
     draw({name: layer for name, layer in plain_layers(net).items() if name not in left_out}, method, seed=seed)
-    check_formulas(net, method, seed=seed)
+    check_formulas(net, method, seed=seed, probed=inputs is not None)
     parameters = {name for name, _ in net.named_parameters()}
     dropped = tuple(name for name in dict.fromkeys(own) if name not in parameters)
     net.conversion = Conversion(method, seed, dropped, signs, binary, reads=reads)  # type: ignore[assignment]

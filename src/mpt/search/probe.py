@@ -10,11 +10,13 @@ select than the probe takes, and finds two kinds of layer:
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,15 +73,28 @@ def _unselected(layers: dict[str, TicketLayer]) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(net: nn.Module) -> Iterator[None]:
-    """Inside, ``net`` is in evaluation mode, without gradients; afterwards restore its modes and torch's generator."""
+    """Inside, ``net`` is in evaluation mode, without gradients; afterwards restore its modes and all generators."""
     was_training = {module: module.training for module in net.modules()}
     try:
         net.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), generators_kept(net):
             yield
     finally:
         for module, mode in was_training.items():
             module.training = mode
+
+
+@contextmanager
+def generators_kept(net: nn.Module) -> Iterator[None]:
+    """Afterwards restore the global generators of Python, NumPy and torch, on the CPU and the GPUs of ``net``."""
+    gpus = {parameter.get_device() for parameter in net.parameters() if parameter.is_cuda}
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=gpus):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 class _WatchedTicket:
