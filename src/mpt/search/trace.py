@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mpt.search.failure import advice, lacks_memory
 from mpt.search.layers import kind_of
 from mpt.search.parameters import BATCH_NORMS
 from mpt.words import first_names
@@ -183,12 +184,13 @@ def run(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
     try:
         return net(*inputs)
     except Exception as error:  # whatever a backbone raises
-        if isinstance(error, MemoryError) or "memory" in str(error):
+        if lacks_memory(error):
             raise
         shapes = ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in tensors_in(list(inputs)))
+        kind, reason = type(error).__name__, reason_of(error)
         raise ForwardError(
-            f"{type(net).__name__} cannot compute with the example, {shapes or 'without a tensor'} ({reason_of(error)})"
-            ": give example=<one batch as its forward takes it>, a tuple for several arguments"
+            f"{type(net).__name__} cannot compute with the example, {shapes or 'without a tensor'} "
+            f"({kind if reason == kind else f'{kind}: {reason}'}): {advice(error, inputs)}"
         ) from error
 
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import mpt
+from mpt.search.failure import advice, blames_inputs, lacks_memory, line_of
+
+GIVE = r"give example=<one batch as its forward takes it>, a tuple for several arguments"
+X = torch.ones(2, 8)
+
+
+class Net(nn.Module):
+    """A layer, and a function behind it."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.fc, self.function, self.cfg = nn.Linear(8, 4), function, {}
+
+    def forward(self, x, *more):
+        return self.function(self, self.fc(x), *more)
+
+
+def fail(error):
+    raise error
+
+
+def raised(function, *inputs):
+    try:
+        Net(function)(*inputs)
+    except Exception as error:
+        return error
+
+
+@pytest.mark.parametrize("binary_activations", [False, True])
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda net, x: x * net.cfg["scale"], r"KeyError: 'scale'"),
+        (lambda net, x: net.scale * x, r"AttributeError: 'Net' object has no attribute 'scale'"),
+        (lambda net, x: x * scale, r"NameError: name 'scale' is not defined"),  # noqa: F821
+        (lambda net, x: x / (1 // 0), r"ZeroDivisionError: .* by zero"),
+        (lambda net, x: net.cfg.get("scale")(x), r"TypeError: 'NoneType' object is not callable"),
+        (lambda net, x: Path("/no such file").read_text(), r"FileNotFoundError: .*"),
+        (lambda net, x: fail(RuntimeError("Internal error: no sizes. Please file an issue.")), r"RuntimeError: Int.*"),
+        (lambda net, x: fail(NotImplementedError()), r"NotImplementedError"),
+    ],
+)
+def test_an_error_of_the_code_is_named_with_its_class_and_line(function, words, binary_activations):
+    sentence = (
+        rf"^Net cannot compute with the example, \(2, 8\) of torch.float32 \({words}\): correct line \d+ of test_f"
+    )
+    with pytest.raises(ValueError, match=sentence) as caught:
+        mpt.convert(Net(function), mpt.Biprop(prune=0.5), example=X, binary_activations=binary_activations)
+    assert "example=" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (lambda net, x: x, (torch.ones(2, 7),)),
+        (lambda net, x: x, (X.half(),)),
+        (lambda net, x: x, (X, X)),
+        (lambda net, x: x.view(3, -1), (X,)),
+        (lambda net, x: fail(ValueError("pixels are positive")), (X,)),
+        (lambda net, x: fail(AssertionError()), (X,)),
+        (lambda net, x: x[5], (X,)),
+        (lambda net, x: x.input_ids, (X,)),
+        (lambda net, x, more: x * more["scale"], (X, {})),
+        (lambda net, x, more: x * more, (X, "x")),
+    ],
+)
+def test_an_error_that_the_example_may_cause_is_answered_by_another_or_the_line(function, inputs):
+    with pytest.raises(ValueError, match=rf"^Net cannot .* \([A-Z]\w+Error.*\): {GIVE}, or correct line \d+ of test_f"):
+        mpt.convert(Net(function), mpt.Biprop(prune=0.5), example=inputs)
+
+
+def test_the_line_is_the_last_of_code_that_is_no_library_s():
+    assert line_of(raised(lambda net, x: fail(KeyError(1)), X)).endswith("of test_failure.py, in fail")
+    assert line_of(raised(lambda net, x: __import__("json").loads("{"), X)).endswith("of test_failure.py, in <lambda>")
+    torch_only = nn.Sequential(nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=rf"^Sequential .* \(RuntimeError: mat1 and mat2 .*\): {GIVE}$"):
+        mpt.convert(torch_only, mpt.Biprop(prune=0.5), example=X)
+    error = KeyError("no traceback")
+    assert line_of(error) is None
+    assert advice(error, (X,)) == "find the cause by a forward of the backbone alone"
+    assert not blames_inputs(error, (X,))
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            True,
+        ),
+        (RuntimeError("required rank 4 tensor to use channels_last memory format"), False),
+    ],
+)
+def test_want_of_memory_is_passed_on_and_a_memory_format_is_none(error, lacks):
+    assert lacks_memory(error) == lacks
+    with pytest.raises(type(error) if lacks else ValueError):
+        mpt.convert(Net(lambda net, x: fail(error)), mpt.Biprop(prune=0.5), example=X)
