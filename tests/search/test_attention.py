@@ -158,6 +158,15 @@ def test_an_encoder_of_padded_sequences_converts_and_computes_what_torch_s_does(
     assert torch.equal(mpt.Ticket.from_network(net).network(Padded())(x, padding), logits)
 
 
+@pytest.mark.filterwarnings("ignore:.*MultiheadAttention")
+def test_an_encoder_of_padded_sequences_whose_attention_stays_converts_too():
+    backbone, x, padding = Padded(), torch.randn(3, KEYS, 16), torch.arange(KEYS)[None] >= torch.tensor([[7], [6], [5]])
+    for layer in backbone.encoder.layers:
+        prune.random_unstructured(layer.self_attn, "in_proj_weight", 0.5)
+    net = mpt.convert(backbone, mpt.Biprop(prune=0.5), example=(x, padding)).eval()
+    assert torch.equal(mpt.to_dense(net)(x, padding), net(x, padding))
+
+
 class Head(nn.Module):
     """An attention whose weights a function has replaced by computed ones, and a layer."""
 

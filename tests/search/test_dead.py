@@ -133,6 +133,10 @@ def fail(x):
     raise KeyError("targets")
 
 
+def in_inference_before_more(x):
+    return nn.functional.linear(in_inference(x), torch.ones(4, 4, requires_grad=True))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counting(mpt.Biprop):
     """Notes its updates."""
@@ -148,7 +152,7 @@ class Counting(mpt.Biprop):
 @pytest.mark.parametrize(
     "evaluated", [detach, without_gradient, in_inference, lambda x: {"label": detach(x)}, lambda x: x.argmax(1)]
 )
-@pytest.mark.parametrize("example", [None, torch.randn(5, 8)], ids=["guess", "example"])
+@pytest.mark.parametrize("example", [None, torch.ones(5, 8)], ids=["guess", "example"])
 def test_a_network_that_detaches_in_evaluation_alone_is_searched_and_stays_as_it_is(evaluated, trained, example):
     Counting.updates.clear()
     backbone, state = Branch(evaluated, trained), torch.random.get_rng_state()
@@ -169,6 +173,14 @@ def test_a_network_that_detaches_in_training_too_is_refused(trained):
     with pytest.raises(ValueError, match=r"^no gradient reaches the scores, because the network detaches its output"):
         mpt.convert(Branch(detach, trained), Counting(prune=0.5), example=torch.randn(5, 8))
     assert not Counting.updates
+
+
+def test_a_network_that_fails_with_gradients_in_evaluation_alone_is_searched():
+    net = mpt.convert(Branch(in_inference_before_more, lambda x: x), mpt.Biprop(prune=0.5), example=torch.randn(5, 8))
+    net(torch.randn(5, 8)).square().sum().backward()
+    assert net.fc.scores.grad.any()
+    with pytest.raises(ValueError, match=r"Branch cannot .*\(RuntimeError: Inference tensors .*\): correct line"):
+        mpt.convert(Branch(in_inference_before_more, fail), mpt.Biprop(prune=0.5), example=torch.randn(5, 8))
 
 
 def test_a_network_that_takes_no_noise_is_searched():

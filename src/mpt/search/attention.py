@@ -95,8 +95,8 @@ def split_attention(net: nn.Module, *, keep: Collection[str] = ()) -> list[str]:
 
     What is shared stays shared: one that is used twice, and weights that two have. Those with extra keys
     (``add_bias_kv``, ``add_zero_attn``) stay, as do those whose weights are computed (pruning, ``weight_norm``), and
-    subclasses, which may compute in another way. Encoders around them no longer take nested tensors, which only torch's
-    fused kernel computes with.
+    subclasses, which may compute in another way. Encoders no longer take nested tensors, with which only torch's fused
+    kernel computes.
     """
     found = {
         name: module
@@ -118,9 +118,9 @@ def split_attention(net: nn.Module, *, keep: Collection[str] = ()) -> list[str]:
                 for layer, owner in zip(layers, owners.setdefault(id(weight), layers), strict=True):
                     layer.weight = owner.weight
         net.set_submodule(name, made[id(attention)])
-    for encoder in [module for module in net.modules() if isinstance(module, nn.TransformerEncoder)]:
-        if any(isinstance(module, SplitAttention) for module in encoder.modules()):
-            encoder.enable_nested_tensor = encoder.use_nested_tensor = False
+    for module in net.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.enable_nested_tensor = module.use_nested_tensor = False
     return names
 
 

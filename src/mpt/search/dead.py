@@ -55,8 +55,7 @@ def warn_of_dead_layers(net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             try:
                 r = _relative_gradients(net, signal)
             except ForwardError:  # or no noise: then constants say nothing
-                with torch.enable_grad():
-                    run(net, inputs)
+                _refuse_unless_it_computes(net, inputs)
                 return
         if not _weak(r):
             return
@@ -105,7 +104,7 @@ def _relative_gradients(net: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str,
         if loss is None:
             return {}
         if not loss.requires_grad:
-            if _detaches_in_training(net, inputs):
+            if _learns_in_training(net, inputs) is False:
                 raise ValueError(
                     "no gradient reaches the scores, because the network detaches its output from them, or computes it "
                     "under torch.no_grad: leave that out"
@@ -120,16 +119,27 @@ def _relative_gradients(net: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str,
     return relative if all(map(math.isfinite, relative.values())) else {}
 
 
-def _detaches_in_training(net: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
-    """Whether a copy of ``net`` in training mode gives numbers without a gradient; False if it cannot be told."""
+def _refuse_unless_it_computes(net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """ForwardError if ``net`` fails with gradients, and in training mode too."""
+    try:
+        with torch.enable_grad():
+            run(net, inputs)
+    except ForwardError:
+        if not _learns_in_training(net, inputs):
+            raise
+
+
+def _learns_in_training(net: nn.Module, inputs: tuple[Tensor, ...]) -> bool | None:
+    """Whether the output of a copy of ``net`` in training mode has a gradient; None if it cannot be told."""
     try:
         twin = copied(net)  # whose statistics and counts of steps may change
         if updates := getattr(twin, "updates", None):
             updates.remove()
-        loss = _loss(twin.train()(*inputs))
+        with torch.enable_grad():
+            loss = _loss(twin.train()(*inputs))
     except Exception:  # whatever a backbone raises: in training it may take other arguments
-        return False
-    return loss is not None and not loss.requires_grad
+        return None
+    return loss.requires_grad if loss is not None else None
 
 
 def _norm(x: Tensor) -> float:
