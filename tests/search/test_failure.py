@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,20 @@ def test_the_line_is_the_last_of_code_that_is_no_library_s():
     assert line_of(error) is None
     assert advice(error, (X,)) == "find the cause by a forward of the backbone alone"
     assert not blames_inputs(error, (X,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Median(mpt.Biprop):
+    """A formula that takes single precision alone."""
+
+    def ticket_weight(self, weight, mask, gain):
+        return weight * mask * weight.abs().quantile(0.5)
+
+
+def test_an_error_of_a_method_s_formula_is_not_answered_by_another_example():
+    message = r"^Net cannot .* \(RuntimeError: quantile.*\): correct line \d+ of test_failure.py, in ticket_weight$"
+    with pytest.raises(ValueError, match=message):
+        mpt.convert(Net(lambda net, x: x).bfloat16(), Median(prune=0.5), example=X.bfloat16())
 
 
 @pytest.mark.parametrize(

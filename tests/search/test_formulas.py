@@ -80,6 +80,11 @@ def own(**formulas):
             0,
             r"Own\.sample .* \(8, 6\), and returned \(1, 6\) of .* the gain",
         ),
+        (
+            own(sample=lambda self, s: (s.sigmoid(), s)),
+            0,
+            r"Own\.sample .* a bool mask .*float32, .* ticket_weight fails",
+        ),
         (own(sample=lambda self, s: torch.stack([s, s])), 0, r"Own\.sample .* and returned \(2, 8, 6\)"),
         (own(importance=3), 0, r"Own\.importance must be defined as importance\(self, scores\): 3 is not a callable"),
         (own(pattern="ab"), 0, r"Own\.pattern must be None or two shares in \[0, 1\), .* and is 'ab'"),
@@ -169,6 +174,11 @@ def fail_on_everything(self, weight, mask, gain):
         {
             "sample": lambda self, scores: (above(scores[:, :1]), torch.tensor(1.0)),
             "ticket_weight": lambda self, weight, mask, gain: weight * mask,
+        },
+        {
+            "sample": lambda self, scores: (scores.sigmoid(), torch.tensor(1.0)),
+            "gain": lambda self, weight, mask: weight.abs().mean(),
+            "ticket_weight": lambda self, weight, mask, gain: gain * weight * mask,
         },
         {"pattern": [0.5, 0.25]},
         {"pattern": property(lambda self: [0, 0.5])},

@@ -36,11 +36,18 @@ def advice(error: Exception, inputs: tuple[Any, ...]) -> str:
 
 def blames_inputs(error: Exception, inputs: tuple[Any, ...]) -> bool:
     """Whether other inputs may end ``error``."""
-    if _INTERNAL.search(str(error)):
+    if _INTERNAL.search(str(error)) or _is_of_a_formula(error):
         return False
     if not all(isinstance(x, Tensor) for x in inputs) or isinstance(error, (AssertionError, IndexError, ValueError)):
         return True
     return not isinstance(error, KeyError) and bool(_WORDS.search(str(error)))
+
+
+def _is_of_a_formula(error: Exception) -> bool:
+    """Whether a formula of a method raised ``error``, which is code that a ticket layer calls."""
+    frames = traceback.extract_tb(error.__traceback__)
+    layers = [i for i, frame in enumerate(frames) if _is_in(frame, [_SEARCH]) and "layer" in Path(frame.filename).stem]
+    return bool(layers) and any(not _is_in(frame, [_TORCH, _SEARCH]) for frame in frames[layers[-1] :])
 
 
 def line_of(error: Exception) -> str | None:

@@ -131,17 +131,17 @@ def _check_forward(method: Method, layer: TicketLayer, mask: Tensor | None, *, d
         return
     if drawn is not None and (isinstance(drawn, Tensor) or drawn):
         mask = _check_sample(f"{name}.sample", drawn, weight)
-        if mask.shape != weight.shape:
+        if mask.shape != weight.shape or mask.dtype != torch.bool:
+            needed = (
+                f"{name}.sample must return a bool mask of the shape {tuple(weight.shape)}, and returned {_kind(mask)}"
+            )
             try:
                 narrow = _ticket_weight(method, layer, weight, scores, mask)
                 whole = _ticket_weight(method, layer, weight, scores, mask.expand_as(weight))
-            except Exception:  # whatever a method of one's own raises
-                return
+            except Exception as error:  # whatever a method of one's own raises
+                raise ValueError(f"{needed}, with which its ticket_weight fails") from error
             if not torch.allclose(narrow, whole, equal_nan=True):
-                raise ValueError(
-                    f"{name}.sample must return a mask of the shape {tuple(weight.shape)}, and returned {_kind(mask)}, "
-                    "with which the gain is another"
-                )
+                raise ValueError(f"{needed}, with which the gain is another")
 
 
 def _ticket_weight(method: Method, layer: TicketLayer, weight: Tensor, scores: Tensor, mask: Tensor) -> Tensor:

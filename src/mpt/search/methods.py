@@ -199,7 +199,8 @@ class Method:
     def sample(self, scores: Tensor) -> tuple[Tensor, Tensor] | None:
         """A mask drawn for one forward in training, and its slope ``dm/ds``, both of the shape of ``scores``.
 
-        The slope is a factor of the score gradient. None, as here, where training uses :meth:`mask` too.
+        The slope is a factor of the score gradient, and may broadcast to that shape. None, as here, where
+        training uses :meth:`mask` too.
         """
         return None
 
