@@ -14,10 +14,10 @@ import mpt
 
 PACKAGE, TESTS = Path(mpt.__file__).parent, Path(__file__).parent
 GROUND = {
+    "causes",
     "words",
     "errors",
     "files",
-    "own_code",
     "phases",
     "processes",
     "schema",
@@ -26,14 +26,14 @@ GROUND = {
     "streams",
     "values",
 }  # at the top, below every room
-SHARED = GROUND - {"own_code", "startup"}  # which only errors.py and the commands need
+SHARED = GROUND - {"startup"}  # which is the commands' alone
 ALLOWED = {  # room -> the rooms and ground-floor files that it may import besides itself, from the bottom up
     "backbones": {"files", "values"},
-    "search": {"files", "streams", "words", "values"},
+    "search": {"causes", "files", "streams", "words", "values"},
     "data": {"files", "phases", "schema", "streams", "words", "values"},
     "run": {"errors", "files", "processes", "schema", "signals", "words"},
     "analysis": {"run", "files", "schema"},
-    "ticket": {"search", "backbones", "data", "files", "schema", "streams", "values"},
+    "ticket": {"causes", "search", "backbones", "data", "files", "schema", "streams", "values"},
     "engine": {"ticket", "search", "files", "values"},
     "theory": {"ticket", "analysis", "data", "search", "backbones", "files", "phases", "words", "values"},
     "pages": {"engine", "ticket", "analysis", "run", "files", "schema", "words"},

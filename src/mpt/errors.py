@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mpt.own_code import place_in_own_code
+from mpt.causes import is_out_of_memory, place_in_own_code
 from mpt.processes import is_first
 from mpt.schema import MAX_TEXT, printable
 from mpt.signals import Interrupted, cause, description, handled, unwind
@@ -117,14 +117,6 @@ def _is_too_deep(error: BaseException) -> bool:
     frames = traceback.walk_tb(error.__traceback__) if isinstance(error, RecursionError) else ()
     names = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
     return any(name.startswith(("yaml.", "omegaconf.")) for name in names[-50:])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True if the memory of the machine or of a GPU did not suffice."""
-    words = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
 
 
 def _package(error: BaseException) -> str:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 
-from mpt.errors import is_out_of_memory, sentence
+from mpt.causes import is_out_of_memory
+from mpt.errors import sentence
 from mpt.run.compose import compose, given_keys
 from mpt.run.layout import needs_processes
 from mpt.run.name import run_name

@@ -18,9 +18,10 @@ from torch import nn
 
 import mpt
 from mpt.backbones.zoo import check_name
+from mpt.causes import is_out_of_memory
 from mpt.data import ImageData
 from mpt.data.memory import check_memory, memory
-from mpt.errors import is_mendable, is_out_of_memory
+from mpt.errors import is_mendable
 from mpt.processes import is_first
 from mpt.run.settings import Choice, spell
 from mpt.search.dead import DeadLayers

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from mpt.causes import is_out_of_memory
 from mpt.search.layers import TICKET_LAYERS, TicketLayer
 from mpt.search.trace import reason_of, tensors_in
 from mpt.search.wrapped import unwrap
@@ -34,7 +35,7 @@ def copy_of(backbone: nn.Module) -> nn.Module:
     try:
         net = copied(net)
     except Exception as error:  # of whatever its modules hold
-        if isinstance(error, MemoryError) or "memory" in str(error):
+        if is_out_of_memory(error):
             raise
         names = _uncopied(net)
         what = f"its {first_names(names)}" if names else "a part of it"

@@ -7,7 +7,6 @@ or an internal error of torch, does not.
 from __future__ import annotations
 
 import re
-import sysconfig
 import traceback
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpt.causes import place_in_own_code
+
 _WORDS = re.compile(
     r"argument|broadcast|channel|dimension|\bdims?\b|dtype|expected|index|input|length|not implemented for|operand"
     r"|scalar type|shape|size|Tensor\b"
 )
 _INTERNAL = re.compile(r"internal (error|assert)|(file an issue|report a bug)", re.IGNORECASE)
+
 _TORCH, _SEARCH = Path(torch.__file__).parent, Path(__file__).parent
-_LIBRARIES = [Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib")]
 
 
 def advice(error: Exception, inputs: tuple[Any, ...]) -> str:
     """What to do about ``error``, which a network raised in its forward of ``inputs``: the end of a sentence."""
-    line = line_of(error)
+    line = place_in_own_code(error)
     correct = f"correct {line}" if line else ""
     if not blames_inputs(error, inputs):
         return correct or "find the cause by a forward of the backbone alone"
@@ -48,20 +49,6 @@ def _is_of_a_formula(error: Exception) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     layers = [i for i, frame in enumerate(frames) if _is_in(frame, [_SEARCH]) and "layer" in Path(frame.filename).stem]
     return bool(layers) and any(not _is_in(frame, [_TORCH, _SEARCH]) for frame in frames[layers[-1] :])
-
-
-def line_of(error: Exception) -> str | None:
-    """The last line of the backbone's own code that ``error`` passed, of a library's if it has none; or None."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    frames = [frame for frame in frames if not _is_in(frame, [_TORCH, _SEARCH])]
-    own = [frame for frame in frames if not _is_in(frame, _LIBRARIES)] or frames
-    return f"line {own[-1].lineno} of {Path(own[-1].filename).name}, in {own[-1].name}" if own else None
-
-
-def lacks_memory(error: Exception) -> bool:
-    """Whether ``error`` is want of memory."""
-    kinds = MemoryError, torch.OutOfMemoryError
-    return isinstance(error, kinds) or bool(re.search("out of memory|allocate memory", str(error)))
 
 
 def _is_in(frame: traceback.FrameSummary, folders: list[Path]) -> bool:

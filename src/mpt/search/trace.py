@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mpt.search.failure import advice, lacks_memory
+from mpt.causes import is_out_of_memory
+from mpt.search.failure import advice
 from mpt.search.layers import kind_of
 from mpt.search.parameters import BATCH_NORMS
 from mpt.words import first_names
@@ -184,7 +185,7 @@ def run(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
     try:
         return net(*inputs)
     except Exception as error:  # whatever a backbone raises
-        if lacks_memory(error):
+        if is_out_of_memory(error):
             raise
         shapes = ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in tensors_in(list(inputs)))
         kind, reason = type(error).__name__, reason_of(error)

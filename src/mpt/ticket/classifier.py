@@ -28,6 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mpt.causes import is_out_of_memory
 from mpt.data.images import ImageData, Images
 from mpt.data.loader import Loader
 from mpt.data.pictures import convert, decode, fit_central_crop, fit_square, middle_box
@@ -174,7 +175,7 @@ class Classifier:
         try:
             self.net(torch.zeros(1, self.channels, self.side, self.side, device=self.device))
         except RuntimeError as error:
-            if "memory" in str(error):
+            if is_out_of_memory(error):
                 raise
             raise ValueError(
                 f"the ticket's network cannot take images of {self.side}x{self.side} pixels, the size that its header "

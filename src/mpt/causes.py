@@ -1,13 +1,15 @@
-"""Which errors come from code of the user's own, such as a method or a network, and where."""
+"""Causes of an error: code of the user's own, such as a method or a network, or want of memory."""
 
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from pathlib import Path
 
 _OURS = Path(__file__).parent, Path(__file__).parents[1] / "hydra_plugins"
 _INSTALLED = {"site-packages", "dist-packages"}  # names of folders
+_NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory|Storage size calculation overflowed")
 
 
 def place_in_own_code(error: BaseException) -> str | None:
@@ -24,6 +26,11 @@ def place_in_own_code(error: BaseException) -> str | None:
         if file.suffix == ".py" and not installed:
             return f"line {line} of {file.name}, in {frame.f_code.co_name}"
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if the memory of the machine or of a GPU did not suffice."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
 
 
 def _is_in(file: Path, *folders: Path) -> bool:

@@ -4,9 +4,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 import mpt
-from mpt.own_code import place_in_own_code
+from mpt.causes import is_out_of_memory, place_in_own_code
 
 
 def raised(function):
@@ -36,3 +37,19 @@ def test_an_installed_package_is_not_code_of_the_users(tmp_path, folder):
     error = raised(installed["call"])
     error.__traceback__ = error.__traceback__.tb_next  # without this file
     assert place_in_own_code(error) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "lacks"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            True,
+        ),
+        (RuntimeError("required rank 4 tensor to use channels_last memory format"), False),
+    ],
+)
+def test_want_of_memory_is_told_from_a_memory_format(error, lacks):
+    assert is_out_of_memory(error) == lacks
