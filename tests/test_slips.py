@@ -153,7 +153,7 @@ SLIPS = [  # the command line, and words that its sentence holds
     ("train -sc install=bash", "mpt completion bash prints"),
     ("train --shell-completion", "mpt completion bash prints"),
     ("train model=../data/digits", "the file of the chosen model has no target: add one"),
-    ("train train", "train has no equals sign: options are written name=value"),
+    ("train train", "train has no equals sign: did you mean trainer? options are written name=value"),
     ("eval T T", "name one ticket file, got 2: write mpt-eval TICKET"),
     ("status a b", "write mpt-status DIR"),
     ("train --experimental-rerun x", "no flag --experimental-rerun"),
