@@ -226,6 +226,17 @@ def test_a_sweep_killed_at_two_moments_and_repeated_gives_the_table_of_an_uninte
 
 
 @pytest.mark.slow
+def test_a_worker_that_never_had_a_run_ends_with_a_killed_sweep(tmp_path, started):
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    sweep = started(tmp_path, "-m", *AXES, "epochs=1000", "prune=0.5", *launcher)  # one run, two workers
+    while not list(tmp_path.glob("*/**/metrics.jsonl")) and sweep.poll() is None:
+        time.sleep(0.05)
+    sweep.send_signal(signal.SIGKILL)
+    sweep.wait()
+    assert not left_behind(tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_commands_share_a_sweep_and_a_third_takes_over_what_a_killed_one_held(mine, started):
     commands = [started(mine, *tiny()) for _ in range(3)]

@@ -32,6 +32,7 @@ from mpt.multirun.watch import Watch
 from mpt.phases import importing, say
 from mpt.processes import is_first
 from mpt.run import status
+from mpt.run.apart import follow_sweep
 from mpt.run.claim import NAME as CLAIM
 from mpt.run.claim import hold_claim, is_claimed
 from mpt.run.compose import quote, repeated
@@ -289,6 +290,7 @@ def _launch(sweeper: Any, runs: Sequence[Run], more: tuple[str, ...]) -> Excepti
                 if ours:
                     submit(launcher, [runs[place] for place in ours], [overrides[place] for place in ours], folder)
         else:
+            getattr(launcher, "joblib", {})["initializer"] = follow_sweep  # of each worker; arguments of Parallel
             launcher.launch(overrides, initial_job_idx=0)
     except Exception as error:  # the launcher lost a job; the directories hold the states of all
         if submits or isinstance(error, ToldElsewhereError):
