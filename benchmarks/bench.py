@@ -16,7 +16,7 @@ ratios within the rounds, so that a drifting machine favours no alternative. All
         published    one full sort per layer and forward, as in the paper's code
         IteRand      torch.kthvalue, whose value the host waits for
         torchao      clamped scores and torch.kthvalue, as in its supermask layers
-    epoch        the training part of an epoch of eight batches, cropped and flipped by the same loader
+    epoch        the training part of an epoch of four batches, cropped and flipped by the same loader
         mpt-train    the second epoch of mpt-train, in float32, and in bfloat16 if the device computes in it
         bare         a bare loop over the same step, with the fused optimizer of mpt-train
         naive        a bare loop over the same search with one full sort per layer and forward, float32, contiguous in

@@ -44,7 +44,7 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
 LONG = ("conv6 width 1.5", "vgg_small", "cifar_resnet18")
 # whole epochs of BATCHES batches are measured for these backbones
 EPOCHS = ("conv2", "conv4", "conv6", "torchvision resnet18")
-BATCHES = 8
+BATCHES = 4
 _SGD: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 Optimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 MPT_TRAIN: Optimizer = partial(ScoreSGD, **_SGD, fused=True)  # the default of mpt-train
