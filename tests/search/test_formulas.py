@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import mpt
+from mpt.search.formulas import FORMULAS, check_formulas
 from tests.own_methods import PerChannel
 
 
@@ -61,6 +62,11 @@ def own(**formulas):
             own(ticket_weight=lambda self, w, m, g: w / 0),
             0,
             r"Own\.ticket_weight .* finite .* with 24 of 48 weights kept",
+        ),
+        (
+            own(mask=lambda self, s, *, kept: s > 9),
+            0,
+            r"Own\.ticket_weight .* finite .* with 0 of 48 weights kept it did not",
         ),
         (own(ticket_weight=lambda self, w, m, g: w.double()), 0, r"Own\.ticket_weight .* and returned .*float64"),
         (own(ticket_weight=lambda self, w, m, g: w[:1]), 0, r"Own\.ticket_weight .* \(8, 6\) .* and returned \(1, 6\)"),
@@ -159,6 +165,8 @@ def fail_on_everything(self, weight, mask, gain):
         {"importance": torch.compile(lambda self, scores: scores.detach().square(), backend="eager")},
         {"importance": lambda self, scores: scores.detach().masked_fill(scores < 0, -math.inf)},
         {"importance": lambda self, scores: scores.detach().masked_fill(scores > 0.3, math.inf)},
+        {"importance": lambda self, scores: scores.detach().double().abs()},
+        {"gain": lambda self, weight, mask: (weight.abs() * ~mask).sum() / (~mask).sum()},
         {"mask": keep_wrapped(lambda self, scores: scores.detach() > 0)},
         {"mask": lambda self, scores, **named: scores.detach() > 0},
         {"ticket_weight": lambda self, weight, mask, gain, scale=2.0: scale * mask * weight},
@@ -183,6 +191,8 @@ def fail_on_everything(self, weight, mask, gain):
         {"pattern": [0.5, 0.25]},
         {"pattern": property(lambda self: [0, 0.5])},
         {"penalty": lambda self, layers: None},
+        {"penalty": lambda self, layers: 0.0},
+        {"penalty": lambda self, layers: sum(layer.scores.double().abs().sum() for layer in layers.values())},
         {"update": lambda self, layers, **moment: None},
     ],
 )
@@ -190,6 +200,15 @@ def test_formulas_of_every_form_are_taken(formulas):
     net = mpt.convert(nn.Linear(6, 8), own(**formulas), example=torch.randn(2, 6))
     net(torch.randn(4, 6)).square().sum().backward()
     assert net.scores.grad.any()
+
+
+@pytest.mark.parametrize("formula", ["importance", "mask", "gain", "source", "ticket_weight"])
+def test_a_formula_that_fails_is_named_with_its_line_by_the_forward(mlp, formula):
+    def fail(self, *arguments, **named):
+        raise KeyError("k")
+
+    with pytest.raises(ValueError, match=r"\(KeyError: 'k'\): correct line \d+ of test_formulas.py, in fail$"):
+        mpt.convert(mlp, own(**{formula: fail}), example=torch.ones(2, 6))
 
 
 def test_a_formula_that_needs_the_scores_of_a_training_step_is_left_to_it():
@@ -223,6 +242,26 @@ def test_a_ticket_weight_for_autocast_is_taken_under_it():
         mpt.convert(nn.Linear(6, 8), method, example=x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert mpt.convert(nn.Linear(6, 8), method, example=x)(x).dtype == torch.bfloat16
+
+
+def noting(formula):
+    def noted(self, *arguments, **named):
+        self.notes.append(formula)
+        return getattr(mpt.Biprop, formula)(self, *arguments, **named)
+
+    return noted
+
+
+def test_the_check_leaves_the_state_of_a_method_and_the_scores_alone(mlp):
+    formulas = [formula for formula in FORMULAS if formula != "update"]
+    method = own(**{formula: noting(formula) for formula in formulas})
+    object.__setattr__(method, "notes", [])
+    net = mpt.convert(mlp, mpt.Biprop(prune=0.5), example=torch.ones(2, 6))
+    check_formulas(net, method, seed=0)
+    assert method.notes == []
+    before = net[0].scores.clone()
+    check_formulas(net, own(importance=lambda self, scores: scores.abs_()), seed=0)
+    assert torch.equal(net[0].scores, before)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
+from contextlib import suppress
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,27 +15,21 @@ from mpt.search.methods import Method
 from mpt.search.probe import generators_kept
 from mpt.values import is_number
 
-FORMULAS = (
-    "importance",
-    "mask",
-    "gain",
-    "source",
-    "sample",
-    "ticket_weight",
-    "score_gradient",
-    "penalty",
-    "update",
-)
-
-
+FORMULAS = ("importance", "mask", "gain", "source", "sample", "ticket_weight", "score_gradient", "penalty", "update")
 _CAST = {torch.float16, torch.bfloat16, torch.float32}  # autocast turns one into another
+_FLOATS = {*_CAST, torch.float64}
+
+
+class FormulaError(ValueError):
+    """A formula returned what no layer can compute with."""
 
 
 @torch.no_grad()
 def check_formulas(net: nn.Module, method: Method, *, seed: int | None, probed: bool = True) -> None:
     """ValueError if a formula of ``method`` returns what no layer of ``net`` can compute with.
 
-    The first layer is tried. The formulas of :class:`mpt.Method` itself are not. No global generator moves.
+    The first layer is tried, on copies: a method may keep a state. The formulas of :class:`mpt.Method` itself are not.
+    No global generator moves. A formula that fails is left to the forward, whose error names the line.
 
     Args:
         net: a network with ticket layers.
@@ -46,22 +41,28 @@ def check_formulas(net: nn.Module, method: Method, *, seed: int | None, probed: 
         ValueError: besides, the method draws weights again (:class:`mpt.IteRand`) and there is no ``seed``.
     """
     name, layers = type(method).__name__, ticket_layers(net)
-    layer = next(iter(layers.values()), None)
-    if layer is None:
+    if not layers:
         return
     if seed is None and method.draws_weights:
         raise ValueError(
             f"{name} draws weights again, and with seed=None they are the backbone's, of no distribution: give a seed"
         )
-    for formula in FORMULAS:
+    own = [formula for formula in FORMULAS if getattr(type(method), formula) is not getattr(Method, formula)]
+    for formula in own:
         _check_signature(method, formula)
     with generators_kept(net):
-        mask = _check_selection(method, layer)
+        with suppress(Exception):  # of whatever it holds
+            method = copy.deepcopy(method)
+        if "penalty" in own:
+            _check_penalty(method, layers)
+        layer = next(iter(layers.values()))
         strict = probed and not torch.is_autocast_enabled(layer.weight.device.type)
-        _check_forward(method, layer, mask, dtypes={layer.weight.dtype} if strict else _CAST)
-        if type(method).penalty is not Method.penalty and (penalty := method.penalty(layers)) is not None:
-            _check_like(f"{name}.penalty", penalty, torch.Size(), layer.weight.dtype)
-            _check_finite(f"{name}.penalty", penalty, "for the first scores")
+        try:
+            _check_layer(method, own, layer, cast=set() if strict else _CAST)
+        except (FormulaError, NotImplementedError):
+            raise
+        except Exception:  # whatever a method of one's own raises
+            return
 
 
 def check_pattern(method: Method) -> None:
@@ -76,84 +77,73 @@ def check_pattern(method: Method) -> None:
         raise ValueError(f"{name}.pattern must be None or two shares in [0, 1), pruned and kept, and is {shares!r}")
 
 
-def _check_selection(method: Method, layer: TicketLayer) -> Tensor | None:
-    """Check the formulas that need scores, weights and a mask of all weights; the mask if the method has its own."""
-    name, who, weight, scores, mask = type(method).__name__, type(method), layer.weight, layer.scores, None
+def _check_layer(method: Method, own: list[str], layer: TicketLayer, *, cast: set[torch.dtype]) -> None:
+    """Call the formulas of ``method`` as ``layer`` does, and check what those in ``own`` return."""
+    weight, scores = layer.weight.detach().clone(), layer.scores.detach().clone()
+    name, shape, dtype = type(method).__name__, weight.shape, weight.dtype
     source = method.source(weight, scores)
-    _check_like(f"{name}.source", source, weight.shape, weight.dtype)
-    if who.importance is not Method.importance:
+    _check_tensor(f"{name}.source", source, shape, dtype)
+    if "importance" in own:
         importance = method.importance(scores)
-        _check_like(f"{name}.importance", importance, weight.shape, scores.dtype)
+        _check_tensor(f"{name}.importance", importance, shape, dtype, *_FLOATS)
         ranked = layer.num_kept < weight.numel() and method.selection != "threshold"
         if ranked and bool(importance.isnan().any()):
-            raise ValueError(f"{name}.importance must return numbers that have an order, and returned NaN among them")
-    if who.mask is not Method.mask:
-        mask = method.mask(scores, kept=layer.num_kept)
-        _check_like(f"{name}.mask", mask, weight.shape, torch.bool)
-    gain = method.gain(source, torch.ones_like(weight, dtype=torch.bool))
-    if who.gain is not Method.gain:
-        if not _broadcasts(gain, weight):
-            raise ValueError(
+            raise FormulaError(f"{name}.importance must return numbers that have an order, and returned NaN among them")
+    mask = method.mask(scores, kept=layer.num_kept)
+    _check_tensor(f"{name}.mask", mask, shape, torch.bool)
+    when = f"with {int(mask.sum())} of {weight.numel()} weights kept"
+    gain = method.layer_gain(source, mask, axis=layer.channels)
+    if "gain" in own:
+        if not _broadcasts(gain, shape):
+            raise FormulaError(
                 f"{name}.gain must return one number, or one for each output channel in a shape that broadcasts to the "
-                f"weight's {tuple(weight.shape)}, as (O, 1, 1, 1) does, and returned {_kind(gain)}"
+                f"weight's {tuple(shape)}, as (O, 1, 1, 1) does, and returned {_kind(gain)}"
             )
-        _check_finite(f"{name}.gain", gain, "with all weights kept")
-    if who.score_gradient is not Method.score_gradient:
+        _check_finite(f"{name}.gain", gain, when)
+    if "score_gradient" in own:
         slope = method.score_gradient(torch.zeros_like(weight), source, scores, gain)
-        _check_like(f"{name}.score_gradient", slope, weight.shape, weight.dtype)
-    return mask
-
-
-def _check_forward(method: Method, layer: TicketLayer, mask: Tensor | None, *, dtypes: set[torch.dtype]) -> None:
-    """Check what a forward computes with, on copies: a method may keep a state between its forwards.
-
-    A formula that fails is left to the forward, which has other scores and gradients.
-    """
-    name, n, kept = type(method).__name__, layer.weight.numel(), layer.num_kept
-    weight, scores = layer.weight.detach().clone(), layer.scores.detach().clone()
-    try:
-        method = copy.deepcopy(method)
-        mask = method.mask(scores, kept=kept) if mask is None else mask
-        ticket_weight = _ticket_weight(method, layer, weight, scores, mask)
-    except NotImplementedError:
-        raise
-    except Exception:  # whatever a method of one's own raises
-        return
-    cast = isinstance(ticket_weight, Tensor) and {ticket_weight.dtype, weight.dtype} <= dtypes
-    _check_like(f"{name}.ticket_weight", ticket_weight, weight.shape, ticket_weight.dtype if cast else weight.dtype)
-    _check_finite(f"{name}.ticket_weight", ticket_weight, f"with {kept} of {n} weights kept")
-    if type(method).sample is Method.sample:
-        return
-    try:
+        _check_tensor(f"{name}.score_gradient", slope, shape, dtype)
+    ticket_weight = method.ticket_weight(source, mask, gain)
+    _check_tensor(f"{name}.ticket_weight", ticket_weight, shape, dtype, *(cast if dtype in cast else ()))
+    _check_finite(f"{name}.ticket_weight", ticket_weight, when)
+    if "sample" in own:
         with torch.enable_grad():
             drawn = method.sample(scores.requires_grad_())
-    except Exception:  # whatever a method of one's own raises
-        return
-    if drawn is not None and (isinstance(drawn, Tensor) or drawn):
-        mask = _check_sample(f"{name}.sample", drawn, weight)
-        if mask.shape != weight.shape or mask.dtype != torch.bool:
-            needed = (
-                f"{name}.sample must return a bool mask of the shape {tuple(weight.shape)}, and returned {_kind(mask)}"
+        if isinstance(drawn, Tensor) or drawn:  # None and () are none
+            _check_sample(method, drawn, source, axis=layer.channels)
+
+
+def _check_sample(method: Method, drawn: object, source: Tensor, *, axis: int) -> None:
+    """FormulaError unless the mask that ``method`` drew, and its slope, fit ``source``."""
+    formula, shape = f"{type(method).__name__}.sample", source.shape
+    if not isinstance(drawn, (tuple, list)) or len(drawn) != 2:
+        raise FormulaError(f"{formula} must return None, or a mask and its slope, and returned {_kind(drawn)}")
+    mask: Tensor
+    mask, slope = drawn
+    for part in [mask] if slope is None else [mask, slope]:
+        if not _broadcasts(part, shape):
+            raise FormulaError(
+                f"{formula} must return a mask and its slope, tensors that broadcast to the weight's {tuple(shape)}, "
+                f"and returned {_kind(part)}"
             )
-            try:
-                narrow = _ticket_weight(method, layer, weight, scores, mask)
-                whole = _ticket_weight(method, layer, weight, scores, mask.expand_as(weight))
-            except Exception as error:  # whatever a method of one's own raises
-                raise ValueError(f"{needed}, with which its ticket_weight fails") from error
-            if not torch.allclose(narrow, whole, equal_nan=True):
-                raise ValueError(f"{needed}, with which the gain is another")
+    if mask.shape == shape and mask.dtype == torch.bool:
+        return
+    needed = f"{formula} must return a bool mask of the shape {tuple(shape)}, and returned {_kind(mask)}, with which"
+    try:
+        narrow, whole = (
+            method.ticket_weight(source, m, method.layer_gain(source, m, axis=axis)) for m in (mask, mask.expand(shape))
+        )
+    except Exception as error:  # whatever a method of one's own raises
+        raise FormulaError(f"{needed} its ticket_weight fails") from error
+    if not torch.allclose(narrow, whole, equal_nan=True):
+        raise FormulaError(f"{needed} the gain is another")
 
 
-def _ticket_weight(method: Method, layer: TicketLayer, weight: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    with torch.no_grad():
-        source = method.source(weight, scores)
-        return method.ticket_weight(source, mask, method.layer_gain(source, mask, axis=layer.channels))
-
-
-def _check_finite(formula: str, value: Tensor, when: str) -> None:
-    """ValueError if ``value``, which ``formula`` returned, has NaN or infinity."""
-    if value.layout == torch.strided and not bool(torch.isfinite(value).all()):
-        raise ValueError(f"{formula} must return finite numbers, and {when} it did not")
+def _check_penalty(method: Method, layers: Mapping[str, TicketLayer]) -> None:
+    formula, penalty = f"{type(method).__name__}.penalty", method.penalty(layers)
+    if penalty is not None and not is_number(penalty):
+        _check_tensor(formula, penalty, torch.Size(), next(iter(layers.values())).weight.dtype, *_FLOATS)
+        _check_finite(formula, penalty, "for the first scores")
 
 
 def _check_signature(method: Method, formula: str) -> None:
@@ -161,52 +151,38 @@ def _check_signature(method: Method, formula: str) -> None:
 
     One that does not say what it takes (written in C, or wrapped) passes.
     """
-    ours = getattr(Method, formula)
-    if getattr(type(method), formula) is ours:
-        return
-    wanted = inspect.signature(ours).parameters.values()
-    named = [parameter.name for parameter in wanted if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    ours = inspect.signature(getattr(Method, formula))
+    bare = [parameter.replace(annotation=parameter.empty) for parameter in ours.parameters.values()]
+    named = [parameter.name for parameter in bare if parameter.kind is parameter.KEYWORD_ONLY]
     try:
         own = inspect.signature(getattr(method, formula), follow_wrapped=False)
-        own.bind(*[None] * (len(wanted) - len(named) - 1), **dict.fromkeys(named))  # without self
+        own.bind(*bare[1 : len(bare) - len(named)], **dict.fromkeys(named))  # without self
     except ValueError:  # it has no signature
         return
     except TypeError as error:
-        arguments = ", ".join(parameter.name for parameter in wanted if parameter.name not in named)
-        call = f"{formula}({arguments}{', *, ' if named else ''}{', '.join(named)})"
+        call = f"{formula}{inspect.Signature(bare)}"
         raise ValueError(f"{type(method).__name__}.{formula} must be defined as {call}: {error}") from error
 
 
-def _check_sample(formula: str, drawn: object, weight: Tensor) -> Tensor:
-    """The mask that ``formula`` drew; ValueError unless that and its slope broadcast to ``weight``."""
-    if not isinstance(drawn, (tuple, list)) or len(drawn) != 2:
-        raise ValueError(f"{formula} must return None, or a mask and its slope, and returned {_kind(drawn)}")
-    mask: Tensor
-    mask, slope = drawn
-    for part in [mask] if slope is None else [mask, slope]:
-        if not _broadcasts(part, weight):
-            raise ValueError(
-                f"{formula} must return a mask and its slope, tensors that broadcast to the weight's "
-                f"{tuple(weight.shape)}, and returned {_kind(part)}"
-            )
-    return mask
-
-
-def _check_like(formula: str, value: object, shape: torch.Size, dtype: torch.dtype) -> None:
-    """ValueError unless ``value``, which ``formula`` returned, is a tensor of this shape and type."""
-    if not isinstance(value, Tensor) or value.shape != shape or value.dtype != dtype:
-        raise ValueError(
-            f"{formula} must return a tensor of the shape {tuple(shape)} of {dtype}, and returned {_kind(value)}"
+def _check_tensor(formula: str, value: object, shape: torch.Size, *dtypes: torch.dtype) -> None:
+    """FormulaError unless ``value``, which ``formula`` returned, is a tensor of ``shape`` and of one of ``dtypes``."""
+    if not isinstance(value, Tensor) or value.shape != shape or value.dtype not in dtypes:
+        raise FormulaError(
+            f"{formula} must return a tensor of the shape {tuple(shape)} of {dtypes[0]}, and returned {_kind(value)}"
         )
+
+
+def _check_finite(formula: str, value: Tensor, when: str) -> None:
+    if value.layout == torch.strided and not bool(torch.isfinite(value).all()):
+        raise FormulaError(f"{formula} must return finite numbers, and {when} it did not")
 
 
 def _kind(value: object) -> str:
     return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-def _broadcasts(value: object, weight: Tensor) -> bool:
-    shape = tuple(weight.shape)
+def _broadcasts(value: object, shape: torch.Size) -> bool:
     try:
-        return isinstance(value, Tensor) and np.broadcast_shapes(tuple(value.shape), shape) == shape
-    except ValueError:
+        return isinstance(value, Tensor) and value.expand(shape).shape == shape
+    except RuntimeError:
         return False
