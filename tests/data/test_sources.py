@@ -117,6 +117,9 @@ def test_a_download_is_announced_and_its_failure_names_the_alternatives(name, tm
     [
         ({"name": "nope"}, "data must be one of digits, cifar10"),
         ({"name": "digits", "image_size": 0}, "image_size"),
+        ({"name": "digits", "root": "x"}, r"data\.root has an effect only with data that are read from files: leave"),
+        ({"name": "synthetic", "root": "x"}, r"data\.root has an effect only with data that are read from files"),
+        ({"name": "cifar10", "root": "x", "stream": False}, r"data\.stream has an effect only with data=image_folder"),
         ({"name": "digits", "mean": [0.1, 0.2]}, r"data\.mean needs 1 number,"),
         ({"name": "digits", "std": [0.0]}, r"data\.std needs 1 number of at least 0\.0001"),
         (

@@ -31,7 +31,7 @@ from mpt.data.images import (
     split_once,
 )
 from mpt.data.memory import check_memory, memory
-from mpt.values import typed
+from mpt.values import check_choice, typed
 from mpt.words import count
 
 # name -> (torchvision class, megabytes to download, channel mean, channel std, crop padding, flip)
@@ -78,7 +78,7 @@ def load(
 
     Args:
         name: one of ``digits cifar10 cifar100 mnist fashion_mnist image_folder imagenet synthetic``.
-        root: folder of the files (not for digits and synthetic).
+        root: folder of the files (not for digits and synthetic, which refuse it).
         image_size: side to which images are resized, in pixels; None keeps them as they are.
         test_size: fraction of each class drawn for testing from class folders without a test split (image folders).
         val_size: training images held out: a number, or a fraction below 1.
@@ -106,6 +106,10 @@ def load(
     """
     if image_size is not None and image_size < 1:
         raise ValueError(f"data.image_size is a side in pixels and must be at least 1, got {image_size}")
+    check_choice("data", name, NAMES)
+    of_folders = {"stream": stream, "cache": cache, "resized_crop": resized_crop, "test_size": test_size}
+    _check_used(of_folders, name in FOLDERS, "data=image_folder or imagenet")
+    _check_used({"root": root}, name in (*FOLDERS, *_TORCHVISION), "data that are read from files")
     mean, std = _tuple("mean", mean), _tuple("std", std)
     if name == "digits":
         data = _digits()
@@ -126,20 +130,16 @@ def load(
             normalization=normalization,
             progress=progress,
         )
-    elif name == "synthetic":
+    else:
         data = _synthetic(
             num_classes=num_classes, num_images=num_images, channels=channels, image_size=image_size or 32
         )
-    else:
-        raise ValueError(f"data must be one of {', '.join(NAMES)}, got {name!r}")
     _check_resized(data, image_size)
     train, test = (resize(split, image_size=image_size) for split in (data.train, data.test))
     options: dict[str, Any] = {"crop": crop, "flip": flip, "mean": mean, "std": std, "workers": workers}
+    options |= {"augmix": augment == "augmix", "noise_std": noise_std, "noise_probability": noise_probability}
     data = dataclasses.replace(data, train=train, test=test, **{k: v for k, v in options.items() if v is not None})
     _check_normalisation(data)
-    data = dataclasses.replace(
-        data, augmix=augment == "augmix", noise_std=noise_std, noise_probability=noise_probability
-    )
     _check_augmentation(data, augment=augment)
     return hold_out(data, val_size=val_size, train_size=train_size)
 
@@ -151,6 +151,12 @@ def _check_resized(data: ImageData, side: int | None) -> None:
     if side and pixels:
         fits = int((memory() / (2 * pixels)) ** 0.5)
         check_memory(pixels * side**2, what=f"data.image_size={side}", remedy=f"data.image_size={fits} fits")
+
+
+def _check_used(options: dict[str, Any], used: bool, words: str) -> None:
+    for option, value in options.items():
+        if value is not None and not used:
+            raise ValueError(f"data.{option} has an effect only with {words}: leave it out, or choose that")
 
 
 def _root(name: str, root: str | Path | None) -> Path:
@@ -179,8 +185,7 @@ def _check_normalisation(data: ImageData) -> None:
 
 
 def _check_augmentation(data: ImageData, *, augment: str) -> None:
-    if augment not in AUGMENTS:
-        raise ValueError(f"data.augment must be one of {', '.join(AUGMENTS)}, got {augment!r}")
+    check_choice("data.augment", augment, AUGMENTS)
     if data.augmix and data.channels not in (1, 3):
         raise ValueError(f"data.augment=augmix needs images of 1 or 3 channels, {data.name} has {data.channels}")
     if data.noise_std < 0 or not 0 <= data.noise_probability <= 1:
