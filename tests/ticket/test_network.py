@@ -149,3 +149,12 @@ def test_a_ticket_whose_names_hold_the_wrappers_inside_its_backbone_fits_it(meth
     assert mpt.Ticket.from_network(network).digest == ticket.digest
     with pytest.raises(ValueError, match="another backbone"):
         mpt.Ticket(header, tensors).network(nn.Sequential(nn.Linear(4, 4), part, nn.Linear(4, 3)))
+
+
+@pytest.mark.parametrize("wrap", [nn.utils.weight_norm, nn.utils.parametrizations.orthogonal])
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch announces the end of weight_norm
+def test_a_layer_that_is_left_out_may_have_its_weight_in_parts(wrap):
+    backbone, x = nn.Sequential(nn.Linear(4, 4), wrap(nn.Linear(4, 4)), nn.Linear(4, 3)), torch.randn(5, 4)
+    converted = mpt.convert(backbone, mpt.Biprop(prune=0.5), dense=["1"]).eval()
+    network = mpt.Ticket.from_network(converted).network(backbone)
+    assert torch.equal(network(x), converted(x))

@@ -73,11 +73,8 @@ def _renamed(
     binary = header.get("binary_activations")
     if binary is not None:
         signs = Signs.from_dict(binary)
-        named = tuple(
-            replace(sign, activation=rename(sign.activation), behind=sign.behind and rename(sign.behind))
-            for sign in signs.signs
-        )
-        binary = replace(signs, signs=named).as_dict()
+        named = (replace(s, activation=rename(s.activation), behind=s.behind and rename(s.behind)) for s in signs.signs)
+        binary = replace(signs, signs=tuple(named)).as_dict()
     header = header | {"binary_activations": binary, "reads": [rename(name) for name in header.get("reads", ())]}
     return (
         header,
@@ -195,9 +192,9 @@ def _check_layers(net: nn.Module, layers: Sequence[StoredLayer], others: Sequenc
         if layer.name not in plain:
             raise ValueError(f"the ticket is for another backbone: this one has no layer {layer.name!r}")
         _check_shape(f"layer {layer.name!r}", layer.shape, plain[layer.name].weight)
-    known = {layer.name for layer in layers} | {state.name for state in others}
-    for name in plain:
-        if name not in known and child(name, "weight") not in known:
+    known = {child(layer.name, "weight") for layer in layers} | {state.name for state in others}
+    for name in plain:  # a layer that is not searched may have its weight in parts, as parametrizations do
+        if child(name, "weight") not in known and not any(each.startswith(child(name, "")) for each in known):
             raise ValueError(f"the ticket is for another backbone: the ticket has no layer {name!r}")
 
 
