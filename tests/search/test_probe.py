@@ -122,7 +122,7 @@ def test_another_example_is_refused(example):
 @pytest.mark.parametrize("example", [torch.ones(2, 5), torch.ones(2, 4).half(), (), (torch.ones(2, 4), "x")])
 @pytest.mark.parametrize("binary_activations", [False, True])
 def test_an_example_that_the_backbone_does_not_take_is_refused_with_the_reason(example, binary_activations):
-    with pytest.raises(ValueError, match=r"cannot compute with the example, .* \(.+\): give example=<one batch"):
+    with pytest.raises(ValueError, match=r"cannot compute with .*input.* \(.+\): give example=<one batch"):
         mpt.convert(Sum(), mpt.Biprop(prune=0.5), example=example, binary_activations=binary_activations)
 
 
@@ -159,6 +159,31 @@ def test_a_weight_that_is_read_past_its_layer_is_found_in_any_output(wrap):
 
     with pytest.raises(ValueError, match=r"^inner\.0: converted, but never called"):
         mpt.convert(Peeking(), mpt.Biprop(prune=0.5), example=torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("unused", [False, True])
+def test_a_weight_that_is_read_without_its_nan_is_searched_unless_it_changes_nothing(unused):
+    class Clean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read, self.other = nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+
+        def forward(self, x):
+            weight = self.read.weight.nan_to_num() * (not unused)
+            return self.other(F.linear(x, weight)) + torch.rand(3)
+
+    x = torch.ones(2, 4)
+    if unused:
+        with pytest.raises(ValueError, match=r"^read: converted, but never called .*, nor read to any effect by the"):
+            mpt.convert(Clean(), mpt.Biprop(prune=0.5), example=x)
+        return
+    net = mpt.convert(Clean(), mpt.Biprop(prune=0.5), example=x)
+    net(x).square().sum().backward()
+    assert net.read.scores.grad.any()
+    torch.manual_seed(0)
+    expected = mpt.to_dense(net)(x)
+    torch.manual_seed(0)
+    assert torch.equal(net(x), expected)
 
 
 def test_a_backbone_that_refuses_nan_is_probed():

@@ -45,17 +45,32 @@ def unreached(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[str]:
 def unread(net: nn.Module, names: Sequence[str], inputs: tuple[Tensor, ...]) -> list[str]:
     """Those of the ticket layers ``names`` of ``net`` whose ticket weight does not matter for the output.
 
-    See :func:`unreached` for the arguments.
+    NaN in it shows whether it does, and random numbers where NaN gets lost (``torch.nan_to_num``). See
+    :func:`unreached` for the arguments.
     """
-    finite = []
+    unmoved = []
     with evaluation_mode(net), _unselected(ticket_layers(net)):
         for name in names:
             layer: Any = net.get_submodule(name)
             ticket = layer.frozen_ticket
             layer.frozen_ticket = ticket._replace(ticket_weight=torch.full_like(ticket.ticket_weight, torch.nan))
-            finite += [name] if _is_finite(net, inputs) else []
+            if _is_finite(net, inputs):
+                random_ticket = ticket._replace(ticket_weight=torch.randn_like(ticket.ticket_weight))
+                before, again, after = (_output(net, inputs, layer, t) for t in (ticket, ticket, random_ticket))
+                unmoved += [] if _equal(before, again) and not _equal(before, after) else [name]
             layer.frozen_ticket = ticket
-    return finite
+    return unmoved
+
+
+def _output(net: nn.Module, inputs: tuple[Tensor, ...], layer: Any, ticket: LayerTicket) -> list[Tensor]:
+    """What ``net`` computes with this ticket of ``layer``, and with the global generators as they stay."""
+    layer.frozen_ticket = ticket
+    with generators_kept(net):
+        return [x.clone() for x in numbers_in(run(net, inputs))]
+
+
+def _equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    return len(one) == len(other) and all(map(torch.equal, one, other))
 
 
 @contextmanager

@@ -129,8 +129,8 @@ def _reasons(own: dict[str, str], unreached: Sequence[str]) -> list[str]:
             reasons.append(f"{first_names(names)} ({reason}) {each} in {'its' if len(names) == 1 else 'their'} own way")
     if unreached:
         reasons.append(
-            f"{first_names(list(unreached))}: converted, but never called by a forward in evaluation mode, nor read by "
-            "the module that holds it, so the search could not reach it"
+            f"{first_names(list(unreached))}: converted, but never called by a forward in evaluation mode, nor read to "
+            "any effect by the module that holds it, so the search could not reach it"
         )
     return reasons
 
