@@ -25,6 +25,7 @@ from mpt.values import check_choice, check_least, check_number, check_whole, is_
         (lambda: check_number("rate", "finite", float("nan")), "got nan$"),
         (lambda: check_number("rate", "finite", float("inf")), "got inf$"),
         (lambda: check_number("rate", "a number", "1"), "got '1'$"),
+        (lambda: check_number("rate", "in (0, 1]", 10**400, most=1), r"rate is in \(0, 1\], got 10{400}$"),
         (lambda: check_number("rate", "a number", np.float32(0.5)), r"write float\(...\) around it"),
         (lambda: check_number("rate", "a number", torch.tensor(0.5)), r"write float\(...\) around it"),
         (lambda: check_whole("period", "the steps", np.int64(2), least=1), r"write int\(...\) around it"),

@@ -104,7 +104,7 @@ def check_number(
 
     ``meaning`` says what it is and must be.
     """
-    if not is_number(value) or not math.isfinite(value) or not (least <= value <= most and value > above):
+    if not is_number(value) or not (least <= value <= most and value > above and abs(value) < math.inf):
         advice = "" if is_number(value) or not is_number(of_python(value)) else ": write float(...) around it"
         raise ValueError(f"{name} is {meaning}, got {value!r}{advice}")
 
@@ -125,10 +125,9 @@ def check_least(least: int = 1, **values: int) -> None:
 
 def path_of(name: str, value: str | os.PathLike[str], *, example: str) -> Path:
     """``value`` as a path; ValueError unless it is one, and not empty. ``example`` is one that would do."""
-    if not isinstance(value, (str, Path)):
-        if not isinstance(value, os.PathLike) or not isinstance(os.fspath(value), str):
-            raise ValueError(f"{name} is a path, text or a pathlib.Path as {example!r}, got {type(value).__name__}")
-        value = os.fspath(value)
-    if not str(value) or "\0" in str(value):
-        raise ValueError(f"{name} is a path as {example!r}, got {str(value)!r}")
-    return Path(value)
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is a path, text or a pathlib.Path as {example!r}, got {type(value).__name__}")
+    if not text or "\0" in text:
+        raise ValueError(f"{name} is a path as {example!r}, got {text!r}")
+    return Path(text)

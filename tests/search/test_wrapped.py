@@ -28,6 +28,7 @@ NO_NETWORKS = {
     "a name": ("conv2", "got the text 'conv2': mpt.backbones builds networks"),
     "a function": (mpt.backbones.conv2, "got conv2: call it, and hand over what it builds"),
     "a class": (nn.Linear, "got Linear: call it"),
+    "the class of tickets": (mpt.Ticket, "got Ticket: call it"),
     "weights": ({}, "got dict$"),
 }
 FUNCTIONS = {

@@ -37,7 +37,7 @@ def without_wrappers(net: nn.Module) -> Callable[[str], str]:
 
 def _describe(value: Any) -> str:
     """What ``value`` is, and how a network is made of it."""
-    if hasattr(value, "network"):
+    if hasattr(value, "network") and not isinstance(value, type):
         return f"{type(value).__name__}: write .network() behind it"
     if isinstance(value, type) or callable(value):
         return f"{getattr(value, '__name__', 'a function')}: call it, and hand over what it builds"
