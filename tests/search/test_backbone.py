@@ -55,6 +55,24 @@ def replaced():
     return backbone
 
 
+def replaced_by_a_default():
+    backbone = net(nn.ReLU())
+    backbone[0].forward = lambda x, original=backbone[0].forward: 2 * original(x)
+    return backbone
+
+
+def attribute():
+    backbone = net()
+    backbone.updates = 0
+    return backbone
+
+
+class Taken(nn.Sequential):
+    @property
+    def conversion(self):
+        raise AssertionError
+
+
 def compiled_forward():
     backbone = net(nn.ReLU())
     backbone.forward = torch.compile(backbone.forward, backend="eager")
@@ -95,7 +113,10 @@ def called(*names):
             "Sequential cannot be copied, because a part of it cannot (there is but one)",
         ),
         (replaced, "the forward of 0 is a function put in the place of its class's"),
+        (replaced_by_a_default, "the forward of 0 is a function put in the place of its class's"),
         (compiled_forward, "the forward of Sequential is a function put in the place of its class's"),
+        (attribute, "the backbone has a part called updates, where mpt"),
+        (lambda: Taken(nn.Linear(4, 3)), "the backbone has a part called conversion, where mpt"),
         (lambda: called("updates"), "the backbone has a part called updates, where mpt"),
         (lambda: called("conversion", "updates"), "has a part called conversion and one called updates, where mpt"),
     ],
@@ -105,6 +126,11 @@ def test_what_cannot_be_converted_is_refused_with_all_names(build, sentence, met
     with pytest.raises(ValueError) as caught:
         mpt.convert(build(), method, example=torch.ones(2, 4))
     assert sentence in str(caught.value)
+
+
+def test_a_dense_network_of_ours_may_be_searched():
+    dense = mpt.convert(net(), mpt.Dense())
+    assert list(ticket_layers(mpt.convert(dense, mpt.Biprop(prune=0.5)))) == ["0", "1"]
 
 
 def test_want_of_memory_is_no_fault_of_the_backbone():

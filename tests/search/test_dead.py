@@ -183,6 +183,29 @@ def test_a_network_that_fails_with_gradients_in_evaluation_alone_is_searched():
         mpt.convert(Branch(in_inference_before_more, fail), mpt.Biprop(prune=0.5), example=torch.randn(5, 8))
 
 
+class Graph(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x, edges=None):
+        x = self.fc(x)
+        return x.to_padded_tensor(0.0) if x.is_nested else x if edges is None else edges @ x
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        lambda: (torch.randn(5, 8), torch.eye(5).to_sparse()),
+        lambda: torch.nested.nested_tensor([torch.randn(2, 8), torch.randn(3, 8)], layout=torch.jagged),
+        lambda: torch.zeros(0, 8),
+    ],
+    ids=["sparse", "nested", "empty"],
+)
+def test_an_example_in_which_no_noise_can_be_put_is_taken_as_it_is(example):
+    assert list(ticket_layers(mpt.convert(Graph(), mpt.Biprop(prune=0.5), example=example()))) == ["fc"]
+
+
 def test_a_network_that_takes_no_noise_is_searched():
     class Bright(nn.Module):
         def __init__(self):

@@ -51,9 +51,7 @@ def raised(function, *inputs):
     ],
 )
 def test_an_error_of_the_code_is_named_with_its_class_and_line(function, words, binary_activations):
-    sentence = (
-        rf"^Net cannot compute with the example, \(2, 8\) of torch.float32 \({words}\): correct line \d+ of test_f"
-    )
+    sentence = rf"^Net cannot compute with the input \(2, 8\) of torch.float32 \({words}\): correct line \d+ of test_f"
     with pytest.raises(ValueError, match=sentence) as caught:
         mpt.convert(Net(function), mpt.Biprop(prune=0.5), example=X, binary_activations=binary_activations)
     assert "example=" not in str(caught.value)
@@ -100,6 +98,14 @@ def test_an_error_of_a_method_s_formula_is_not_answered_by_another_example():
     message = r"^Net cannot .* \(RuntimeError: quantile.*\): correct line \d+ of test_failure.py, in ticket_weight$"
     with pytest.raises(ValueError, match=message):
         mpt.convert(Net(lambda net, x: x).bfloat16(), Median(prune=0.5), example=X.bfloat16())
+
+
+def test_an_input_that_mpt_guessed_is_not_called_the_example():
+    fail = dataclass(frozen=True, kw_only=True)(type("Own", (mpt.Biprop,), {"gain": lambda self, w, m: 1 / 0}))
+    with pytest.raises(
+        ValueError, match=r"^Net cannot compute with the input \(2, 8\) of torch.float32 \(ZeroDivision"
+    ):
+        mpt.convert(Net(lambda net, x: x), fail(prune=0.5))
 
 
 def test_want_of_memory_is_passed_on_and_a_memory_format_is_none():

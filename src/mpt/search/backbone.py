@@ -8,7 +8,7 @@ copied without its history, which torch refuses to copy.
 from __future__ import annotations
 
 import copy
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from mpt.causes import is_out_of_memory
+from mpt.search.conversion import Conversion
 from mpt.search.layers import TICKET_LAYERS, TicketLayer
 from mpt.search.trace import reason_of, tensors_in
 from mpt.search.wrapped import unwrap
@@ -97,9 +98,13 @@ def check_backbone(backbone: Any) -> None:
             f"{first_names(empty)} {holds} no values, on the meta device: build the backbone on a real one, or give it "
             "values with to_empty(device='cpu') and load_state_dict"
         )
-    if taken := [
-        name for name in RESERVED if any(name in held for held in (net._modules, net._parameters, net._buffers))
-    ]:
+    held = {
+        **{k: v for k, v in vars(net).items() if not isinstance(v, Conversion)},
+        **net._modules,
+        **net._parameters,
+        **net._buffers,
+    }
+    if taken := [name for name in RESERVED if (name in held or hasattr(type(net), name))]:
         raise ValueError(
             f"the backbone has a part called {' and one called '.join(taken)}, where mpt keeps its record of the "
             "conversion: rename it"
@@ -115,11 +120,16 @@ def _is_compiled_layer(module: nn.Module) -> bool:
 
 
 def _holds_module(function: Any, depth: int = 8) -> bool:
-    """Whether a plain function, which is not copied with a module, has a module or a method of one in its closure."""
-    cells = getattr(function, "__closure__", None) or ()
-    held = [cell.cell_contents for cell in cells if not isinstance(function, MethodType) and cell != CellType()]
+    """Whether a plain function, which is not copied with a module, holds a module or a method of one.
+
+    It may do so in its closure or in its defaults.
+    """
+    if not isinstance(function, FunctionType):
+        return False
+    held = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    held += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     modules = any(isinstance(getattr(x, "__self__", x), nn.Module) for x in held)
-    return modules or (depth > 0 and any(_holds_module(x, depth - 1) for x in held if isinstance(x, FunctionType)))
+    return modules or (depth > 0 and any(_holds_module(x, depth - 1) for x in held))
 
 
 def _layers(names: list[str]) -> str:

@@ -65,7 +65,8 @@ def warn_of_dead_layers(net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             with _at_one(net, trained):
                 r = _relative_gradients(net, signal)
         with _at_one(net, scales):
-            alive = _alive(_relative_gradients(net, signal)) if scales else []
+            at_one = _relative_gradients(net, signal) if scales else {}
+            alive = at_one.keys() - _weak(at_one)
     starved = [name for name in _weak(r) if name in alive]
     others = [name for name in _weak(r) if name not in alive and _is_cut_off(name, r)]
     if starved or others:
@@ -79,11 +80,6 @@ def warn_of_dead_layers(net: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 def _weak(r: dict[str, float]) -> list[str]:
     """The layers whose ``r`` is negligible next to the largest of the network."""
     return [name for name, value in r.items() if value <= NEGLIGIBLE * max(r.values())]
-
-
-def _alive(r: dict[str, float]) -> list[str]:
-    weak = _weak(r)
-    return [name for name in r if name not in weak]
 
 
 def _is_cut_off(name: str, r: dict[str, float]) -> bool:
@@ -160,25 +156,27 @@ def _signal(inputs: tuple[Any, ...], *, rows: int = _MOST) -> tuple[Any, ...] | 
     """
     generator, signal = torch.Generator().manual_seed(0), list[Any]()
     for x in inputs:
-        if not isinstance(x, Tensor):
+        if not isinstance(x, Tensor) or x.layout != torch.strided or x.is_nested:
             if any(_is_constant(y) for y in tensors_in(x)):
                 return None
             signal.append(x)
             continue
-        constant, most = _is_constant(x), len(x) if x.dim() else 0
-        if constant and not x.is_floating_point():
+        constant, length = _is_constant(x), len(x) if x.dim() else 0
+        if constant and not (x.numel() and x.is_floating_point()):
             return None
+        most = length
         if rows and len(inputs) == 1 and x.dim() > 1:
-            most = max(_LEAST, min(rows, _NUMBERS // max(1, x[0].numel())))
-        if constant or (len(x) if x.dim() else 0) < most:
-            whole = x.is_floating_point()
-            shape = (most, *x.shape[1:]) if x.dim() else ()
-            x = torch.randn(shape, generator=generator).to(x) if whole else torch.cat([x] * (most // len(x) + 1))
+            most = max(_LEAST, min(rows, _NUMBERS // x[0].numel()))
+        if constant or length < most:
+            shape, real = (most, *x.shape[1:]) if x.dim() else (), x.is_floating_point()
+            x = torch.randn(shape, generator=generator).to(x) if real else torch.cat([x] * (most // length + 1))
         signal.append(x[:most] if x.dim() else x)
     return tuple(signal)
 
 
 def _is_constant(x: Tensor) -> bool:
+    if x.layout != torch.strided or x.is_nested:
+        return False
     return bool((x == x.flatten()[0]).all()) if x.numel() else True
 
 

@@ -46,10 +46,7 @@ def blames_inputs(error: Exception, inputs: tuple[Any, ...]) -> bool:
 
 def _is_of_a_formula(error: Exception) -> bool:
     """Whether a formula of a method raised ``error``, which is code that a ticket layer calls."""
-    frames = traceback.extract_tb(error.__traceback__)
-    layers = [i for i, frame in enumerate(frames) if _is_in(frame, [_SEARCH]) and "layer" in Path(frame.filename).stem]
-    return bool(layers) and any(not _is_in(frame, [_TORCH, _SEARCH]) for frame in frames[layers[-1] :])
-
-
-def _is_in(frame: traceback.FrameSummary, folders: list[Path]) -> bool:
-    return any(Path(frame.filename).is_relative_to(folder) for folder in folders)
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    layers = [i for i, file in enumerate(files) if file.is_relative_to(_SEARCH) and "layer" in file.stem]
+    below = files[layers[-1] :] if layers else []
+    return not all(file.is_relative_to(_TORCH) or file.is_relative_to(_SEARCH) for file in below)

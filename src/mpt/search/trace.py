@@ -187,10 +187,11 @@ def run(net: nn.Module, inputs: tuple[Any, ...]) -> Any:
     except Exception as error:  # whatever a backbone raises
         if is_out_of_memory(error):
             raise
-        shapes = ", ".join(f"{tuple(x.shape)} of {x.dtype}" for x in tensors_in(list(inputs)))
+        shapes = [f"{'nested' if x.is_nested else tuple(x.shape)} of {x.dtype}" for x in tensors_in(list(inputs))]
+        given = f"the input{'s' * (len(shapes) > 1)} {', '.join(shapes)}" if shapes else "inputs without a tensor"
         kind, reason = type(error).__name__, reason_of(error)
         raise ForwardError(
-            f"{type(net).__name__} cannot compute with the example, {shapes or 'without a tensor'} "
+            f"{type(net).__name__} cannot compute with {given} "
             f"({kind if reason == kind else f'{kind}: {reason}'}): {advice(error, inputs)}"
         ) from error
 
