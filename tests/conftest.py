@@ -6,11 +6,13 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker per core: more threads would only wait
 
+import gc
 import signal
 from importlib.util import find_spec
 
 import pytest
 
+gc.disable()  # until all tests are imported: it would look through the packages that stay, a third of that time
 HAS_TORCH = find_spec("torch") is not None  # make test-light runs without
 
 
@@ -18,6 +20,11 @@ def pytest_collection_modifyitems(items):
     """Files with a test that has a time limit of its own, the longest, come first, so that none begins at the end."""
     first = {item.path for item in items if item.get_closest_marker("timeout")}
     items.sort(key=lambda item: item.path not in first)
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import subprocess
 import sys
@@ -44,13 +45,18 @@ def moved(monkeypatch):
     return numbers
 
 
-def make(method=METHODS["biprop"]):
+@functools.cache
+def made(method):
     backbone = nn.Sequential(
         *(nn.BatchNorm2d(3), nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, stride=4)),
         *(nn.ReLU(), nn.Flatten(), nn.Linear(64 * 9, 10)),
     )
     net = mpt.convert(backbone, method, seed=0, learn_batchnorm=True, example=torch.zeros(2, 3, 14, 14))
     return net.to(memory_format=torch.channels_last).train()
+
+
+def make(method=METHODS["biprop"]):
+    return copy.deepcopy(made(method))
 
 
 def train(net, kind, options, *, steps=5, dtype=torch.float32, accumulate=1, state=None, first=0):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -22,13 +25,18 @@ class Own(mpt.Biprop):
         return super().mask(-scores.abs(), kept=kept)
 
 
-def make(method, *, layout=torch.channels_last):
-    """A network of two small and two large layers."""
+@functools.cache
+def made(method, layout):
     backbone = nn.Sequential(
         *(nn.Conv2d(3, 64, 3), nn.ReLU(), nn.Conv2d(64, 96, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
         *(nn.Linear(384, 160), nn.ReLU(), nn.Linear(160, 10)),
     )
     return mpt.convert(backbone, method, seed=0).to(memory_format=layout).train()
+
+
+def make(method, *, layout=torch.channels_last):
+    """A network of two small and two large layers."""
+    return copy.deepcopy(made(method, layout))
 
 
 def step(net, dtype=torch.float32, seed=0):

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
 import threading
 import weakref
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -152,11 +150,14 @@ def test_without_numba_a_large_layer_is_searched_with_the_same_bits(monkeypatch)
     assert_same_bits(with_loops, run_formulas(method, *random_layer()))
 
 
-def test_numba_that_may_not_compile_is_not_available():
-    code = "from mpt.search.fast import loops; print(loops.available())"
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
+def test_numba_that_may_not_compile_is_not_available(monkeypatch):
+    assert loops.available.__wrapped__()
+    with monkeypatch.context() as patch:
+        patch.setenv("NUMBA_DISABLE_JIT", "1")
+        numba.config.reload_config()  # as when it is imported
+        assert not loops.available.__wrapped__()
+    numba.config.reload_config()
+    assert loops.available.__wrapped__()
 
 
 @pytest.mark.parametrize("n", [LARGE, LARGE + 1, 5 * loops.CHUNK + 129, loops.PART, 2 * loops.PART + 8191])
