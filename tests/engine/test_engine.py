@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -48,14 +49,17 @@ LARGE = {  # torchvision's, with random weights: side and fraction of zeros by l
 }
 
 
+@functools.cache
+def found_in(name):
+    return ticket(BACKBONES[name][0]())
+
+
 @pytest.mark.parametrize("unroll", [False, True], ids=["lists", "unrolled"])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in BACKBONES])
 def test_logits_are_those_of_torch(name, unroll):
-    build, side = BACKBONES[name]
-    found = ticket(build())
-    net = found.network()
-    run = mpt.compile(found, unroll=unroll, threads=1, image_size=side)
-    assert_same(run, mpt.to_dense(net))
+    found = found_in(name)
+    run = mpt.compile(found, unroll=unroll, threads=1, image_size=BACKBONES[name][1])
+    assert_same(run, mpt.to_dense(found.network()))
 
 
 @pytest.mark.slow
