@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mpt.analysis.aggregate import points, select, select_sweep, sort_naturally, spell, summary
+from mpt.analysis.aggregate import points, require, select, select_sweep, sort_naturally, spell, summary
 from tests.analysis.conftest import curve, result
 
 
@@ -43,6 +43,19 @@ def test_select_accepts_values_as_they_are_written_on_a_command_line(table):
         select(rows, {"prune": ["0.7"]})
     with pytest.raises(ValueError, match=r"no column prunes: did you mean prune"):
         select(rows, {"prunes": ["0.7"]})
+
+
+def test_a_missing_column_is_answered_with_the_nearest_and_where_all_are(table):
+    rows = table(result(), result(seed=1))
+    with pytest.raises(ValueError, match=r"^the table has no column qqx: take one such as ") as caught:
+        require(rows, ["qqx"])
+    words = str(caught.value)
+    named = words.partition("such as ")[2].partition(";")[0].split(", ")
+    assert len(named) == 5
+    assert set(named) < set(rows.columns)
+    assert f"mpt-results DIR -o runs.csv writes all {len(rows.columns)}" in words
+    with pytest.raises(ValueError, match=r"take one such as test_acc"):
+        require(rows, ["acc"])
 
 
 def test_a_summary_has_the_main_columns_and_those_that_distinguish_its_rows(table):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -48,6 +50,17 @@ def test_a_picture_larger_than_any_cameras_is_refused_before_it_is_decoded(tmp_p
     monkeypatch.setattr(pictures, "MAX_PIXELS", 300)
     with pytest.raises(ValueError, match=r"x\.png has 400 pixels, where 300 are the most"):
         decode(path)
+
+
+def test_between_the_limit_of_pil_and_ours_nothing_is_said(tmp_path, monkeypatch):
+    path = save(tmp_path / "x.png", side=20)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(Image.DecompressionBombWarning):
+            Image.open(path)
+        importlib.reload(pictures)  # as in a new process
+        assert pictures.decode(path).size == (20, 20)
 
 
 @pytest.mark.slow

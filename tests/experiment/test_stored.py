@@ -90,6 +90,22 @@ def test_data_of_other_shape_or_classes_are_refused(ticket):
         load_for(renamed, settings)
 
 
+@pytest.mark.parametrize("test_size", [None, 0.5])
+def test_classes_of_a_folder_are_compared_before_a_picture_is_decoded(tmp_path, test_size):
+    for split in ("train/", "test/") if test_size is None else ("",):
+        for name in "abcd":
+            (tmp_path / f"{split}{name}").mkdir(parents=True)
+            for picture in ("x.png", "y.png"):
+                (tmp_path / f"{split}{name}" / picture).write_bytes(b"no picture")
+    settings = Data(name="image_folder", root=str(tmp_path), image_size=8, test_size=test_size)
+    with pytest.raises(ValueError, match="the ticket's classes are 0, 1, 2, 3 and image_folder has a, b, c, d"):
+        load_for(ticket_of(HEADER), settings)
+    with pytest.raises(ValueError, match="3 channels in 3 classes, image_folder has 3 channels and 4 classes"):
+        load_for(ticket_of(HEADER | {"class_names": ["a", "b", "c"]}), settings)
+    with pytest.raises(ValueError, match=r"\.png is not a readable picture"):  # which the others did not read
+        load_for(ticket_of(HEADER | {"class_names": ["a", "b", "c", "d"]}), settings)
+
+
 def test_a_ticket_names_no_place_download_or_interpolation(ticket):
     foreign = {"root": "${oc.env:HOME}", "cache": "/tmp/x", "download": True, "workers": 64, "stream": True}
     data = keep(ticket_of(HEADER | {"data": HEADER["data"] | foreign}), "data=synthetic", "data.download=false")

@@ -6,6 +6,7 @@ import pytest
 
 from mpt.multirun.expand import Run
 from mpt.multirun.summary import conclude, count_done, table
+from mpt.run.status import record_failure
 from tests.console import compose
 
 
@@ -44,6 +45,20 @@ def test_a_ticket_is_called_by_its_run(finished):
     settings = compose()
     runs = [Run((f"ticket='/far/{name}/ticket.safetensors'",), settings, finished) for name in ("one", "two")]
     assert [row.split()[0] for row in table(runs).splitlines()] == ["ticket", "one", "two"]
+
+
+def test_a_reason_of_several_runs_is_printed_once(tmp_path, capsys):
+    runs = [Run((f"seed={name}",), compose(), tmp_path / str(name)) for name in range(3)]
+    for run in (runs[0], runs[2]):
+        run.directory.mkdir()
+        record_failure(run.directory, run.settings, ValueError("the loss is no number"))
+    with pytest.raises(SystemExit):
+        conclude(runs, {runs[1].directory: "it could not start"}, tmp_path)
+    head, several, first, third, other = capsys.readouterr().err.splitlines()
+    assert head == "mpt-train: 3 runs failed:"
+    assert several == "  2 runs: the loss is no number"
+    assert (first, third) == (f"    {runs[0].directory}", f"    {runs[2].directory}")
+    assert other == f"  {runs[1].directory}: it could not start"
 
 
 @pytest.mark.slow

@@ -20,13 +20,17 @@ STATISTICS = ("mean", "lowest", "highest", "n")
 
 
 def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raise a ValueError if ``table`` lacks one of ``columns``; it suggests similar ones, or lists those it has."""
+    """Raise a ValueError if ``table`` lacks one of ``columns``; it names the nearest ones, and where all are."""
     for name in columns:
         if name not in table:
-            close = difflib.get_close_matches(name, [str(column) for column in table.columns], n=3)
-            plain = [column for column in table.columns if "/" not in column and "." not in column]
-            hint = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(plain)} and more"
-            raise ValueError(f"the table has no column {name}: {hint}")
+            known = [str(column) for column in table.columns]
+            if close := difflib.get_close_matches(name, known, n=3):
+                raise ValueError(f"the table has no column {name}: did you mean {' or '.join(close)}?")
+            near = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
+            raise ValueError(
+                f"the table has no column {name}: take one such as {', '.join(near)}; mpt-results DIR -o runs.csv "
+                f"writes all {len(known)}, with their names in the first line"
+            )
 
 
 def numeric_rows(table: pd.DataFrame, y: str) -> pd.DataFrame:

@@ -141,6 +141,18 @@ def _drawn(folder: Path, test_size: float) -> tuple[Listing, Listing, tuple[str,
     return train, test, _class_names(names)
 
 
+def classes_below(root: str | Path, *, test_size: float | None = None) -> tuple[str, ...] | None:
+    """The classes that :func:`listings` would find, without a look at their pictures; None if it would refuse them."""
+    root = Path(root).expanduser()
+    train = root / "train"
+    try:
+        if train.is_dir() or (test_size is not None and root.is_dir()):
+            return _class_names(_class_folders(train if train.is_dir() else root))
+    except (OSError, ValueError):
+        return None
+    return None
+
+
 def checksum(root: str | Path, *, name: str, test_size: float | None = None) -> str | None:
     """16 digits that change when a picture below ``root`` is added, removed or changed; None without such a folder."""
     root = Path(root).expanduser()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from mpt.files import LFS, kind_of
 
 MAX_PIXELS = 2**27  # of one picture: a file of a few kB can claim any size, and each thread decodes one at a time
 MAX_RESIZED = 2**24  # of one picture whose shorter side is resized: a line of 1 x 20,000,000 would become 5 GB
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # of PIL, for two thirds of that
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mpt.data import ImageData
+from mpt.data import FOLDERS, ImageData
 from mpt.data import load as load_data
 from mpt.data.facts import FACTS
+from mpt.data.listing import classes_below
 from mpt.run.settings import Data
 from mpt.schema import printable
 from mpt.ticket.check import MAX_PIXELS, data_settings
@@ -67,16 +68,22 @@ def load_for(ticket: Ticket, data: Data, *, progress: bool = False) -> ImageData
         return load_data(**vars(data), progress=progress)
     if known and data.name != "imagenet":  # before anything is downloaded; imagenet takes any tree of its layout
         _check_shape(header, data.name, known.channels, known.classes)
+    if data.name in FOLDERS and data.root and (found := classes_below(data.root, test_size=data.test_size)):
+        _check_classes(header, data.name, len(header["normalization"]["mean"]), found)  # before a picture is decoded
     images = load_data(**vars(data), progress=progress)
-    _check_shape(header, images.name, images.channels, images.num_classes)
-    classes = tuple(header.get("class_names", images.class_names))
-    if images.class_names != classes:
-        raise ValueError(
-            f"the ticket's classes are {_list(classes)} and {images.name} has {_list(images.class_names)}: take data "
-            "with the same classes"
-        )
+    _check_classes(header, images.name, images.channels, images.class_names)
     mean, std = (tuple(header["normalization"][key]) for key in ("mean", "std"))
     return dataclasses.replace(images, mean=mean, std=std)
+
+
+def _check_classes(header: dict[str, Any], name: str, channels: int, found: tuple[str, ...]) -> None:
+    """Raise ValueError if the ticket is for images of other channels, or for other classes."""
+    _check_shape(header, name, channels, len(found))
+    classes = tuple(header.get("class_names", found))
+    if found != classes:
+        raise ValueError(
+            f"the ticket's classes are {_list(classes)} and {name} has {_list(found)}: take data with the same classes"
+        )
 
 
 def _check_shape(header: dict[str, Any], name: str, channels: int, classes: int) -> None:

@@ -48,10 +48,24 @@ def conclude(runs: Sequence[Run], refusals: dict[Path, str], folder: Path) -> No
     print(f"\n{table([run for run in runs if run not in failed])}", flush=True)
     print(f"{len(runs) - len(failed)} of {status.count_runs(len(runs))} in {folder} done", flush=True)
     if failed:
-        reasons = [refusals.get(r.directory) or status.result(r.directory).get("error", "missing") for r in failed]
-        lines = [f"  {run.directory}: {printable(reason, 500)}" for run, reason in zip(failed, reasons, strict=True)]
-        print("\n".join([f"mpt-train: {status.count_runs(len(failed))} failed:", *lines]), file=sys.stderr, flush=True)
+        print(f"mpt-train: {status.count_runs(len(failed))} failed:", file=sys.stderr)
+        print("\n".join(_reasons([run.directory for run in failed], refusals)), file=sys.stderr, flush=True)
         sys.exit(1)
+
+
+def _reasons(failed: Sequence[Path], refusals: dict[Path, str]) -> list[str]:
+    """A line for each run that has a reason of its own; a reason of several once, above their names."""
+    groups: dict[str, list[Path]] = {}
+    for directory in failed:
+        reason = refusals.get(directory) or status.result(directory).get("error", "missing")
+        groups.setdefault(printable(reason, 500), []).append(directory)
+    lines = []
+    for reason, members in groups.items():
+        if len(members) == 1:
+            lines += [f"  {members[0]}: {reason}"]
+        else:
+            lines += [f"  {status.count_runs(len(members))}: {reason}", *(f"    {member}" for member in members)]
+    return lines
 
 
 def table(runs: Sequence[Run]) -> str:
