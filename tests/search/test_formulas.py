@@ -167,6 +167,7 @@ def fail_on_everything(self, weight, mask, gain):
         {"importance": lambda self, scores: scores.detach().masked_fill(scores > 0.3, math.inf)},
         {"importance": lambda self, scores: scores.detach().double().abs()},
         {"gain": lambda self, weight, mask: (weight.abs() * ~mask).sum() / (~mask).sum()},
+        {"score_gradient": lambda self, grad, weight, scores, gain: (grad * weight).double()},
         {"mask": keep_wrapped(lambda self, scores: scores.detach() > 0)},
         {"mask": lambda self, scores, **named: scores.detach() > 0},
         {"ticket_weight": lambda self, weight, mask, gain, scale=2.0: scale * mask * weight},

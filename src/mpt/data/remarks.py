@@ -20,9 +20,9 @@ def remarks(train: Listing, test: Listing, class_names: tuple[str, ...]) -> list
     """Sentences about classes without test pictures, files that may be pictures, and classes with almost one name."""
     sentences = []
     if missing := missing_classes(test, class_names):
-        words = f"{', '.join(map(printable, missing[:5]))}{' ...' if len(missing) > 5 else ''}"
+        names = first_names([printable(name) for name in missing], 5)
         sentences.append(
-            f"{printable(str(test.folder), 500)} has no pictures of {count(len(missing), 'class')} ({words}): the test "
+            f"{printable(str(test.folder), 500)} has no pictures of {count(len(missing), 'class')} ({names}): the test "
             f"accuracy is over the other {len(class_names) - len(missing)}"
         )
     for listing in {each.folder: each for each in (train, test)}.values():

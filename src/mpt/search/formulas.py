@@ -102,7 +102,7 @@ def _check_layer(method: Method, own: list[str], layer: TicketLayer, *, cast: se
         _check_finite(f"{name}.gain", gain, when)
     if "score_gradient" in own:
         slope = method.score_gradient(torch.zeros_like(weight), source, scores, gain)
-        _check_tensor(f"{name}.score_gradient", slope, shape, dtype)
+        _check_tensor(f"{name}.score_gradient", slope, shape, dtype, *_FLOATS)
     ticket_weight = method.ticket_weight(source, mask, gain)
     _check_tensor(f"{name}.ticket_weight", ticket_weight, shape, dtype, *(cast if dtype in cast else ()))
     _check_finite(f"{name}.ticket_weight", ticket_weight, when)
