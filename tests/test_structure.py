@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -73,15 +74,22 @@ def module_of(path):
 MODULES = {module_of(path): path for path in PACKAGE.rglob("*.py")}
 
 
+@functools.cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path):
     """Every module that a file imports, at its top, inside a function, or for types alone."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    found = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                inner = f"{node.module}.{alias.name}"
-                yield inner if inner in MODULES else node.module
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [name if name in MODULES else node.module for name in inner]
+    return found
 
 
 def libraries(room):
@@ -182,7 +190,7 @@ def test_every_public_name_is_there():
 
 def test_every_file_begins_with_a_sentence_that_says_what_it_is():
     for path in MODULES.values():
-        text = ast.get_docstring(ast.parse(path.read_text()))
+        text = ast.get_docstring(parsed(path))
         assert text, path
         assert text.splitlines()[0][0].isupper() or text.startswith(("mpt", "`", "One")), path
 
