@@ -91,7 +91,6 @@ def _check_layer(method: Method, own: list[str], layer: TicketLayer, *, cast: se
             raise FormulaError(f"{name}.importance must return numbers that have an order, and returned NaN among them")
     mask = method.mask(scores, kept=layer.num_kept)
     _check_tensor(f"{name}.mask", mask, shape, torch.bool)
-    when = f"with {int(mask.sum())} of {weight.numel()} weights kept"
     gain = method.layer_gain(source, mask, axis=layer.channels)
     if "gain" in own:
         if not _broadcasts(gain, shape):
@@ -99,13 +98,13 @@ def _check_layer(method: Method, own: list[str], layer: TicketLayer, *, cast: se
                 f"{name}.gain must return one number, or one for each output channel in a shape that broadcasts to the "
                 f"weight's {tuple(shape)}, as (O, 1, 1, 1) does, and returned {_kind(gain)}"
             )
-        _check_finite(f"{name}.gain", gain, when)
+        _check_finite(f"{name}.gain", gain, mask)
     if "score_gradient" in own:
         slope = method.score_gradient(torch.zeros_like(weight), source, scores, gain)
         _check_tensor(f"{name}.score_gradient", slope, shape, dtype, *_FLOATS)
     ticket_weight = method.ticket_weight(source, mask, gain)
     _check_tensor(f"{name}.ticket_weight", ticket_weight, shape, dtype, *(cast if dtype in cast else ()))
-    _check_finite(f"{name}.ticket_weight", ticket_weight, when)
+    _check_finite(f"{name}.ticket_weight", ticket_weight, mask)
     if "sample" in own:
         with torch.enable_grad():
             drawn = method.sample(scores.requires_grad_())
@@ -143,7 +142,7 @@ def _check_penalty(method: Method, layers: Mapping[str, TicketLayer]) -> None:
     formula, penalty = f"{type(method).__name__}.penalty", method.penalty(layers)
     if penalty is not None and not is_number(penalty):
         _check_tensor(formula, penalty, torch.Size(), next(iter(layers.values())).weight.dtype, *_FLOATS)
-        _check_finite(formula, penalty, "for the first scores")
+        _check_finite(formula, penalty)
 
 
 def _check_signature(method: Method, formula: str) -> None:
@@ -172,8 +171,9 @@ def _check_tensor(formula: str, value: object, shape: torch.Size, *dtypes: torch
         )
 
 
-def _check_finite(formula: str, value: Tensor, when: str) -> None:
+def _check_finite(formula: str, value: Tensor, mask: Tensor | None = None) -> None:
     if value.layout == torch.strided and not bool(torch.isfinite(value).all()):
+        when = f"with {int(mask.sum())} of {mask.numel()} weights kept" if mask is not None else "for the first scores"
         raise FormulaError(f"{formula} must return finite numbers, and {when} it did not")
 
 
