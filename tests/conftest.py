@@ -24,7 +24,6 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish():
     gc.freeze()
-    gc.set_threshold(10_000, 10, 100)  # it would look through all those packages again for a handful of networks
     gc.enable()
 
 

@@ -183,6 +183,12 @@ def test_a_network_that_fails_with_gradients_in_evaluation_alone_is_searched():
         mpt.convert(Branch(in_inference_before_more, fail), mpt.Biprop(prune=0.5), example=torch.randn(5, 8))
 
 
+def nested_by_strides():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a prototype
+        return torch.nested.nested_tensor([torch.randn(2, 8), torch.randn(3, 8)], layout=torch.strided)
+
+
 class Graph(nn.Module):
     def __init__(self):
         super().__init__()
@@ -190,7 +196,7 @@ class Graph(nn.Module):
 
     def forward(self, x, edges=None):
         x = self.fc(x)
-        return x.to_padded_tensor(0.0) if x.is_nested else x if edges is None else edges @ x
+        return x if edges is None else edges @ x
 
 
 @pytest.mark.parametrize(
@@ -198,9 +204,10 @@ class Graph(nn.Module):
     [
         lambda: (torch.randn(5, 8), torch.eye(5).to_sparse()),
         lambda: torch.nested.nested_tensor([torch.randn(2, 8), torch.randn(3, 8)], layout=torch.jagged),
+        nested_by_strides,
         lambda: torch.zeros(0, 8),
     ],
-    ids=["sparse", "nested", "empty"],
+    ids=["sparse", "nested", "nested by strides", "empty"],
 )
 def test_an_example_in_which_no_noise_can_be_put_is_taken_as_it_is(example):
     assert list(ticket_layers(mpt.convert(Graph(), mpt.Biprop(prune=0.5), example=example()))) == ["fc"]

@@ -168,8 +168,8 @@ def _parts(x: Any) -> Sequence[Any]:
 
 
 def numbers_in(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors of ``output``, dense and real: a complex one as its two parts."""
-    for x in tensors_in(output):
+    """The floating-point tensors of ``output``, dense and real: the parts of complex and nested ones."""
+    for x in tensors_in([list(x.unbind()) if x.is_nested else x for x in tensors_in(output)]):
         x = x if x.layout == torch.strided else x.to_dense()
         x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
         if x.is_floating_point():

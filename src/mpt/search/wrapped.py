@@ -17,22 +17,26 @@ def unwrap(net: nn.Module) -> nn.Module:
     """
     if not isinstance(net, nn.Module):
         raise ValueError(f"a network is needed, a torch module, got {_describe(net)}")
-    while "_orig_mod" in net._modules or isinstance(net, PARALLEL):
-        net = net._orig_mod if "_orig_mod" in net._modules else net.module  # type: ignore[assignment]
+    while inside := _inside(net):
+        net = net.get_submodule(inside)
     return net
 
 
 def without_wrappers(net: nn.Module) -> Callable[[str], str]:
     """What turns a name in ``net`` into the name without wrappers inside: ``block._orig_mod.0`` into ``block.0``."""
     modules = unwrap(net).named_modules(remove_duplicate=False)
-    wrappers = {name: module for name, module in modules if unwrap(module) is not module}
-    inner = {f"{name}.{'_orig_mod' if '_orig_mod' in m._modules else 'module'}" for name, m in wrappers.items()}
+    inner = {f"{name}.{inside}" for name, module in modules if (inside := _inside(module))}
 
     def rename(name: str) -> str:
         parts = name.split(".")
         return ".".join(part for i, part in enumerate(parts) if ".".join(parts[: i + 1]) not in inner)
 
     return rename
+
+
+def _inside(net: nn.Module) -> str | None:
+    """The name of the module that ``net`` wraps; None if it is no wrapper."""
+    return "_orig_mod" if "_orig_mod" in net._modules else "module" if isinstance(net, PARALLEL) else None
 
 
 def _describe(value: Any) -> str:
