@@ -7,7 +7,7 @@ import torch
 
 import mpt
 from mpt.data import load
-from mpt.experiment.stored import keep_stored_data, load_for, stored_data_override
+from mpt.experiment.stored import keep_stored_data, load_for, load_settings, stored_data_override
 from mpt.run import compose as composition
 from mpt.run.settings import Data, Settings
 from mpt.ticket.ticket import Ticket
@@ -131,3 +131,10 @@ def test_a_ticket_without_class_names_takes_those_of_the_data():
     settings = Data(name="synthetic", image_size=8, num_classes=4, num_images=80)
     header = {key: HEADER[key] for key in ("normalization",)}
     assert load_for(ticket_of(header), settings).class_names == ("0", "1", "2", "3")
+
+
+def test_options_that_a_file_sets_for_other_data_sets_are_left_out():
+    given = {"root": "x", "stream": True, "cache": "x", "resized_crop": True, "test_size": 0.1}
+    assert len(load_settings(Data("digits", **given)).train) == len(load("digits").train)
+    with pytest.raises(FileNotFoundError, match="cifar10 was not found in x"):
+        load_settings(Data("cifar10", download=False, **given))

@@ -61,16 +61,23 @@ def keep_stored_data(ticket: Ticket, composed: DictConfig, keys: set[str], *, sp
         raise ValueError(f"the ticket asks for {number:,} synthetic images: say how many with data.num_images=")
 
 
+def load_settings(data: Data, *, progress: bool = False) -> ImageData:
+    """Load ``data`` without options that only other data sets have: a file of a sweep may set them for all of its."""
+    others = [] if data.name in FOLDERS else ["stream", "cache", "resized_crop", "test_size"]
+    others += ["root"] if data.name in ("digits", "synthetic") else []
+    return load_data(**vars(data) | dict.fromkeys(others), progress=progress)
+
+
 def load_for(ticket: Ticket, data: Data, *, progress: bool = False) -> ImageData:
     """Load ``data``, normalised as the ticket says; ValueError if their images or classes are not the ticket's."""
     header, known = ticket.header, FACTS.get(data.name)
     if "normalization" not in header:
-        return load_data(**vars(data), progress=progress)
+        return load_settings(data, progress=progress)
     if known and data.name != "imagenet":  # before anything is downloaded; imagenet takes any tree of its layout
         _check_shape(header, data.name, known.channels, known.classes)
     if data.name in FOLDERS and data.root and (found := classes_below(data.root, test_size=data.test_size)):
         _check_classes(header, data.name, len(header["normalization"]["mean"]), found)  # before a picture is decoded
-    images = load_data(**vars(data), progress=progress)
+    images = load_settings(data, progress=progress)
     _check_classes(header, images.name, images.channels, images.class_names)
     mean, std = (tuple(header["normalization"][key]) for key in ("mean", "std"))
     return dataclasses.replace(images, mean=mean, std=std)

@@ -19,7 +19,6 @@ from torch import nn
 
 import mpt
 from mpt.data import ImageData
-from mpt.data import load as load_data
 from mpt.errors import ToldElsewhereError
 from mpt.experiment import loggers
 from mpt.experiment.batches import check_batch, check_last_batch
@@ -40,6 +39,7 @@ from mpt.experiment.optim import build_optim, try_optim
 from mpt.experiment.recorded import check_recordable
 from mpt.experiment.records import checkpoint_of, log_end, note_recorded
 from mpt.experiment.result import build_header, describe_result, measure, write_run_page
+from mpt.experiment.stored import load_settings
 from mpt.experiment.teacher import Teacher, load_teacher
 from mpt.experiment.team import share, together
 from mpt.experiment.trainer import build_trainer, monitor_of
@@ -80,7 +80,7 @@ def search(settings: Settings) -> Start:
     check_model(settings.model, width=settings.width)
     try_optim(settings.optim, epochs=settings.epochs)
     say(f"reading the data {settings.data.name}")
-    data = load_data(**vars(settings.data), progress=settings.trainer.progress)
+    data = load_settings(settings.data, progress=settings.trainer.progress)
     return start_search(settings, data)
 
 
