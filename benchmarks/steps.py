@@ -191,7 +191,7 @@ def mpt_train_epoch(name: str, data: ImageData, *, precision: str) -> float:
     overrides += [f"trainer.precision={'bf16-mixed' if precision == 'bf16' else '32-true'}"]
     overrides += [f"prune={PRUNE}", f"batch={BATCH}", "epochs=2", "trainer.progress=false"]
     settings = settings_of(compose("train", overrides, Settings), Settings)
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(train, "load_data", return_value=data):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(train, "load_settings", return_value=data):
         with contextlib.redirect_stdout(io.StringIO()):
             train.run(settings, Path(folder))
         last = Path(folder, "metrics.jsonl").read_text().splitlines()[-1]

@@ -102,8 +102,28 @@ def test_classes_of_a_folder_are_compared_before_a_picture_is_decoded(tmp_path, 
         load_for(ticket_of(HEADER), settings)
     with pytest.raises(ValueError, match="3 channels in 3 classes, image_folder has 3 channels and 4 classes"):
         load_for(ticket_of(HEADER | {"class_names": ["a", "b", "c"]}), settings)
+    grey = {"class_names": ["a"], "normalization": {"mean": [0.1], "std": [0.5]}}
+    with pytest.raises(ValueError, match="1 channel in 1 class, image_folder has 3 channels and 4 classes"):
+        load_for(ticket_of(HEADER | grey), settings)
     with pytest.raises(ValueError, match=r"\.png is not a readable picture"):  # which the others did not read
         load_for(ticket_of(HEADER | {"class_names": ["a", "b", "c", "d"]}), settings)
+
+
+@pytest.mark.parametrize(
+    ("folders", "test_size", "sentence"),
+    [
+        (["Train/x", "Train/y", "Test/x"], 0.5, "which look like splits: name them train/ and test/"),
+        (["train/x", "train/y"], None, r"add data\.test_size=0\.2"),
+        (["train/x", "train/y", "test/x"], 0.5, r"holds test/ already: leave it out"),
+    ],
+)
+def test_folders_that_are_no_splits_are_refused_as_such_and_not_for_their_classes(
+    tmp_path, folders, test_size, sentence
+):
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        load_for(ticket_of(HEADER), Data(name="image_folder", root=str(tmp_path), test_size=test_size))
 
 
 def test_a_ticket_names_no_place_download_or_interpolation(ticket):

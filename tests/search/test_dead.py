@@ -213,6 +213,15 @@ def test_an_example_in_which_no_noise_can_be_put_is_taken_as_it_is(example):
     assert list(ticket_layers(mpt.convert(Graph(), mpt.Biprop(prune=0.5), example=example()))) == ["fc"]
 
 
+def test_an_empty_input_beside_another_hides_no_layer_that_hardly_learns():
+    class Cached(Residual):
+        def forward(self, x, cache):
+            return super().forward(torch.cat([cache, x]))
+
+    _, text = converted(Cached(buffer=True, blocks=4), example=(torch.randn(4, 8), torch.zeros(0, 8)))
+    assert "4 of 6 searched layers" in text
+
+
 def test_a_network_that_takes_no_noise_is_searched():
     class Bright(nn.Module):
         def __init__(self):

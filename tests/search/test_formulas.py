@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import random
+import threading
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -103,6 +104,7 @@ def own(**formulas):
             r"Own\.update must be .* update\(self, layers, \*, seed, epoch, step\)",
         ),
         (own(penalty=lambda self, layers: torch.tensor(1.0) / 0), 0, r"Own\.penalty .* finite .* for the first scores"),
+        (own(penalty=lambda self, layers: math.nan), 0, r"Own\.penalty .* finite .* for the first scores it did not"),
         (own(penalty=lambda self, layers: torch.ones(2)), 0, r"Own\.penalty .* \(\) of .* and returned \(2,\)"),
         (mpt.IteRand(prune=0.5), None, "IteRand draws weights again, and with seed=None"),
     ],
@@ -253,10 +255,12 @@ def noting(formula):
     return noted
 
 
-def test_the_check_leaves_the_state_of_a_method_and_the_scores_alone(mlp):
+@pytest.mark.parametrize("held", [None, threading.Lock()], ids=["copied", "not copied"])
+def test_the_check_leaves_the_state_of_a_method_and_the_scores_alone(mlp, held):
     formulas = [formula for formula in FORMULAS if formula != "update"]
     method = own(**{formula: noting(formula) for formula in formulas})
     object.__setattr__(method, "notes", [])
+    object.__setattr__(method, "held", held)
     net = mpt.convert(mlp, mpt.Biprop(prune=0.5), example=torch.ones(2, 6))
     check_formulas(net, method, seed=0)
     assert method.notes == []

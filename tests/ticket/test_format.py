@@ -77,3 +77,18 @@ def test_a_folder_is_refused_with_the_file_in_it(tmp_path):
     (tmp_path / "ticket.safetensors").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"is a folder: name the ticket file in it, as in .*/ticket\.safetensors"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "sentence"),
+    [
+        (".", ValueError, r"is a folder: name a file in it, as in .*/ticket\.safetensors"),
+        ("none/x", FileNotFoundError, r"^there is no folder .*none for x: create it first"),
+        ("x" * 300, OSError, r"^/.*xxx cannot be written \(File name too long\): name another place"),
+    ],
+)
+def test_a_place_where_no_ticket_can_be_is_refused_in_a_sentence(tmp_path, place, error, sentence):
+    ticket = mpt.Ticket.load(OLD / "biprop-0.1.0.safetensors")
+    with pytest.raises(error, match=sentence):
+        ticket.save(tmp_path / place)
+    assert not list(tmp_path.iterdir())

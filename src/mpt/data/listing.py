@@ -74,6 +74,12 @@ def listings(root: Path, *, name: str, test_size: float | None = None) -> tuple[
         ValueError: no class folders, fewer than two classes, or a class of which a split has no pictures.
         OSError: a folder cannot be read.
     """
+    train, test = _splits(root, name=name, test_size=test_size)
+    return _two_splits(train, test) if isinstance(test, Path) else _drawn(train, test)
+
+
+def _splits(root: Path, *, name: str, test_size: float | None) -> tuple[Path, Path | float]:
+    """The folder of the training pictures, and that of the test pictures or the fraction to draw for them."""
     test_folders = " or ".join(f"{split}/<class>/" for split in _TEST[name])
     if not root.is_dir():
         raise FileNotFoundError(
@@ -84,7 +90,7 @@ def listings(root: Path, *, name: str, test_size: float | None = None) -> tuple[
     if train and test:
         if test_size is not None:
             raise ValueError(f"data.test_size draws test pictures, but {root} holds {test.name}/ already: leave it out")
-        return _two_splits(train, test)
+        return train, test
     splits = [folder for folder in _folders(root) if folder.casefold() in _SPLITS]
     odd = {*splits} - {"train", "test", "val"} and any(folder.casefold().startswith("train") for folder in splits)
     if len(splits) > 1 and odd and not (train and test_size):
@@ -92,7 +98,7 @@ def listings(root: Path, *, name: str, test_size: float | None = None) -> tuple[
         names = f"train/ and {' or '.join(f'{split}/' for split in _TEST[name])}"
         raise ValueError(f"the image folder {root} holds {held}, which look like splits: name them {names}")
     if test_size is not None and not test:
-        return _drawn(train or root, test_size)
+        return train or root, test_size
     classes = [] if train or test else _folders(root)
     if train or len(classes) > 1:
         held = f"train/ and no {test_folders}" if train else f"{count(len(classes), 'folder')} and no train/"
@@ -141,16 +147,13 @@ def _drawn(folder: Path, test_size: float) -> tuple[Listing, Listing, tuple[str,
     return train, test, _class_names(names)
 
 
-def classes_below(root: str | Path, *, test_size: float | None = None) -> tuple[str, ...] | None:
-    """The classes that :func:`listings` would find, without a look at their pictures; None if it would refuse them."""
-    root = Path(root).expanduser()
-    train = root / "train"
+def classes_below(root: str | Path, *, name: str, test_size: float | None = None) -> tuple[str, ...] | None:
+    """The classes that :func:`listings` would find, without a look at pictures; None if it would refuse the folders."""
     try:
-        if train.is_dir() or (test_size is not None and root.is_dir()):
-            return _class_names(_class_folders(train if train.is_dir() else root))
+        train, _ = _splits(Path(root).expanduser(), name=name, test_size=test_size)
+        return _class_names(_class_folders(train))
     except (OSError, ValueError):
         return None
-    return None
 
 
 def checksum(root: str | Path, *, name: str, test_size: float | None = None) -> str | None:

@@ -75,8 +75,10 @@ def load_for(ticket: Ticket, data: Data, *, progress: bool = False) -> ImageData
         return load_settings(data, progress=progress)
     if known and data.name != "imagenet":  # before anything is downloaded; imagenet takes any tree of its layout
         _check_shape(header, data.name, known.channels, known.classes)
-    if data.name in FOLDERS and data.root and (found := classes_below(data.root, test_size=data.test_size)):
-        _check_classes(header, data.name, len(header["normalization"]["mean"]), found)  # before a picture is decoded
+    if data.name in FOLDERS and data.root:  # before a picture is decoded
+        found = classes_below(data.root, name=data.name, test_size=data.test_size)
+        if found:
+            _check_classes(header, data.name, FACTS["imagenet"].channels, found)
     images = load_settings(data, progress=progress)
     _check_classes(header, images.name, images.channels, images.class_names)
     mean, std = (tuple(header["normalization"][key]) for key in ("mean", "std"))

@@ -155,6 +155,7 @@ def _signal(inputs: tuple[Any, ...], *, rows: int = _MOST) -> tuple[Any, ...] | 
     None if they hold no signal.
     """
     generator, signal = torch.Generator().manual_seed(0), list[Any]()
+    some = any(x.numel() for x in tensors_in(list(inputs)))
     for x in inputs:
         if not isinstance(x, Tensor) or x.layout != torch.strided or x.is_nested:
             if any(_is_constant(y) for y in tensors_in(x)):
@@ -162,7 +163,7 @@ def _signal(inputs: tuple[Any, ...], *, rows: int = _MOST) -> tuple[Any, ...] | 
             signal.append(x)
             continue
         constant, length = _is_constant(x), len(x) if x.dim() else 0
-        if constant and not (x.numel() and x.is_floating_point()):
+        if constant and not (some and x.is_floating_point()):
             return None
         most = length
         if rows and len(inputs) == 1 and x.dim() > 1:

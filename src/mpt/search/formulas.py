@@ -51,8 +51,7 @@ def check_formulas(net: nn.Module, method: Method, *, seed: int | None, probed: 
     for formula in own:
         _check_signature(method, formula)
     with generators_kept(net):
-        with suppress(Exception):  # of whatever it holds
-            method = copy.deepcopy(method)
+        method = _copy(method)
         if "penalty" in own:
             _check_penalty(method, layers)
         layer = next(iter(layers.values()))
@@ -63,6 +62,18 @@ def check_formulas(net: nn.Module, method: Method, *, seed: int | None, probed: 
             raise
         except Exception:  # whatever a method of one's own raises
             return
+
+
+def _copy(method: Method) -> Method:
+    """A copy of ``method`` that shares with it what cannot be copied, such as a lock."""
+    try:
+        return copy.deepcopy(method)
+    except Exception:  # of whatever it holds
+        twin = copy.copy(method)
+    for name, value in vars(method).items():
+        with suppress(Exception):
+            object.__setattr__(twin, name, copy.deepcopy(value))  # a method is frozen
+    return twin
 
 
 def check_pattern(method: Method) -> None:
@@ -140,9 +151,10 @@ def _check_sample(method: Method, drawn: object, source: Tensor, *, axis: int) -
 
 def _check_penalty(method: Method, layers: Mapping[str, TicketLayer]) -> None:
     formula, penalty = f"{type(method).__name__}.penalty", method.penalty(layers)
-    if penalty is not None and not is_number(penalty):
-        _check_tensor(formula, penalty, torch.Size(), next(iter(layers.values())).weight.dtype, *_FLOATS)
-        _check_finite(formula, penalty)
+    if penalty is not None:
+        value = torch.tensor(float(penalty)) if is_number(penalty) else penalty
+        _check_tensor(formula, value, torch.Size(), next(iter(layers.values())).weight.dtype, *_FLOATS)
+        _check_finite(formula, value)
 
 
 def _check_signature(method: Method, formula: str) -> None:

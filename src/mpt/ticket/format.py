@@ -30,6 +30,7 @@ or several masks (1 had no binary activations).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -47,13 +48,28 @@ from mpt.ticket.compact import MAX_HEADER, compact, expand
 from mpt.values import path_of
 
 EXAMPLE = "runs/x/ticket.safetensors"
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)  # by the place, whatever is written
 PLAIN = 2  # the first format for a gain for each layer; gains for channels, and several masks, need the third
 
 
 def write(path: str | Path, header: dict[str, Any], tensors: dict[str, Tensor], *, format: int = FORMAT) -> None:
-    """Write a ticket file, whole or not at all; ValueError for a content that ``format`` cannot hold."""
-    path = path_of("the place of a ticket", path, example=EXAMPLE)
-    write_atomically(path, encode(header, tensors, format=format))
+    """Write a ticket file, whole or not at all.
+
+    Raises:
+        ValueError: ``format`` cannot hold the content, or ``path`` is a folder.
+        OSError: ``path`` is in no folder, or cannot be written.
+    """
+    path, content = path_of("the place of a ticket", path, example=EXAMPLE), encode(header, tensors, format=format)
+    try:
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name a file in it, as in {path / 'ticket.safetensors'}")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"there is no folder {path.parent} for {path.name}: create it first")
+        write_atomically(path, content)
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        raise type(error)(f"{path} cannot be written ({error.strerror}): name another place") from error
 
 
 def encode(header: dict[str, Any], tensors: dict[str, Tensor], *, format: int = FORMAT) -> bytes:

@@ -100,7 +100,9 @@ class Ticket:
             format: 3, or 2 for readers older than mpt 0.2; the digest is the same.
 
         Raises:
-            ValueError: format 2 for a ticket with a gain for each channel, or with several masks.
+            ValueError: format 2 for a ticket with a gain for each channel, or with several masks; or ``path`` is a
+                folder.
+            OSError: ``path`` is in no folder, or cannot be written.
         """
         files.write(path, self.header, self.tensors, format=format)
 
