@@ -24,6 +24,7 @@ from mpt.values import check_choice, check_least, check_number, check_whole, is_
         (lambda: check_number("rate", "in (0, 1]", 1.5, above=0, most=1), "got 1.5$"),
         (lambda: check_number("rate", "finite", float("nan")), "got nan$"),
         (lambda: check_number("rate", "finite", float("inf")), "got inf$"),
+        (lambda: check_number("rate", "finite", -(10**400)), "got -10{400}$"),
         (lambda: check_number("rate", "a number", "1"), "got '1'$"),
         (lambda: check_number("rate", "in (0, 1]", 10**400, most=1), r"rate is in \(0, 1\], got 10{400}$"),
         (lambda: check_number("rate", "a number", np.float32(0.5)), r"write float\(...\) around it"),

@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import os
+import sys
 from collections.abc import Callable
 from numbers import Integral, Real
 from pathlib import Path
@@ -104,7 +105,7 @@ def check_number(
 
     ``meaning`` says what it is and must be.
     """
-    if not is_number(value) or not (least <= value <= most and value > above and abs(value) < math.inf):
+    if not is_number(value) or not (least <= value <= most and value > above and abs(value) <= sys.float_info.max):
         advice = "" if is_number(value) or not is_number(of_python(value)) else ": write float(...) around it"
         raise ValueError(f"{name} is {meaning}, got {value!r}{advice}")
 
