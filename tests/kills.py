@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -81,6 +82,12 @@ class Case:
             time.sleep(0.005)
         time.sleep(rng.choice((0, 0.002, 0.02, 0.1, 0.3)) * rng.random())
 
+    def has_begun(self, said: str) -> bool:
+        """False if all that it ``said`` is that Python's start was interrupted, before :mod:`mpt.startup` has run."""
+        starting = "KeyboardInterrupt" in said and [path.name for path in self.folder.iterdir()] == ["log"]
+        ours = {Path(name).name for name in re.findall(r'File "([^"]*/mpt/[^"]*)", line', said)}
+        return not starting or not ours <= {"__init__.py", "startup.py"}
+
     def finish(self) -> None:
         """Repeat the command until it has ended well."""
         if (code := self.start().wait(1800)) != 0:  # on a busy machine
@@ -111,7 +118,10 @@ def kill(case: Case, rng: random.Random, *, most: int) -> str:
 
 
 def interrupt(case: Case, rng: random.Random, *, most: int) -> str:
-    """End the command with a signal, which must be its status, in one sentence and without a traceback."""
+    """End the command with a signal, which must be its status, in one sentence and without a traceback.
+
+    While Python starts, and imports what a script imports first, nobody can handle SIGINT: the traceback is Python's.
+    """
     signum = rng.choice(SIGNALS)
     process = case.start_anew(piped=signum == signal.SIGPIPE)
     case.wait_for(process, rng, most=most)
@@ -122,6 +132,8 @@ def interrupt(case: Case, rng: random.Random, *, most: int) -> str:
         else:
             (os.killpg if rng.random() < 0.5 else os.kill)(process.pid, signum)
         code, said = process.wait(60), (case.folder / "log").read_text()
+        if not case.has_begun(said):
+            return f"{signum.name} while Python started"
         if code not in (128 + signum, -signum, 0):  # it may die before it can handle signals, or have just ended
             raise AssertionError(f"status {code} after {signum.name}: {said[-2000:]}")
         if "Traceback" in said or (code > 0 and said.count(": interrupted") != 1):
