@@ -115,10 +115,13 @@ def called(*names):
         (replaced, "the forward of 0 is a function put in the place of its class's"),
         (replaced_by_a_default, "the forward of 0 is a function put in the place of its class's"),
         (compiled_forward, "the forward of Sequential is a function put in the place of its class's"),
-        (attribute, "the backbone has a part called updates, where mpt"),
-        (lambda: Taken(nn.Linear(4, 3)), "the backbone has a part called conversion, where mpt"),
-        (lambda: called("updates"), "the backbone has a part called updates, where mpt"),
-        (lambda: called("conversion", "updates"), "has a part called conversion and one called updates, where mpt"),
+        (attribute, "the backbone has an attribute called updates, where mpt"),
+        (lambda: Taken(nn.Linear(4, 3)), "the backbone has an attribute called conversion, where mpt"),
+        (lambda: called("updates"), "the backbone has an attribute called updates, where mpt"),
+        (
+            lambda: called("conversion", "updates"),
+            "has an attribute called conversion and one called updates, where mpt",
+        ),
     ],
 )
 @pytest.mark.parametrize("method", [mpt.Biprop(prune=0.5), mpt.Dense()], ids=["biprop", "dense"])

@@ -42,6 +42,11 @@ class Double(mpt.Biprop):
         return weight.double()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bare(mpt.Method):
+    """No formula at all."""
+
+
 def own(**formulas):
     """A method with these formulas, called Own."""
     return dataclass(frozen=True, kw_only=True)(type("Own", (mpt.Biprop,), formulas))(prune=0.5)
@@ -106,6 +111,7 @@ def own(**formulas):
         (own(penalty=lambda self, layers: torch.tensor(1.0) / 0), 0, r"Own\.penalty .* finite .* for the first scores"),
         (own(penalty=lambda self, layers: math.nan), 0, r"Own\.penalty .* finite .* for the first scores it did not"),
         (own(penalty=lambda self, layers: torch.ones(2)), 0, r"Own\.penalty .* \(\) of .* and returned \(2,\)"),
+        (Bare(prune=0.5), 0, r"^Bare must define ticket_weight\(self, weight, mask, gain\)$"),
         (mpt.IteRand(prune=0.5), None, "IteRand draws weights again, and with seed=None"),
     ],
 )
@@ -205,12 +211,15 @@ def test_formulas_of_every_form_are_taken(formulas):
     assert net.scores.grad.any()
 
 
+@pytest.mark.parametrize("kind", [KeyError, NotImplementedError])
 @pytest.mark.parametrize("formula", ["importance", "mask", "gain", "source", "ticket_weight"])
-def test_a_formula_that_fails_is_named_with_its_line_by_the_forward(mlp, formula):
+def test_a_formula_that_fails_is_named_with_its_line_by_the_forward(mlp, formula, kind):
     def fail(self, *arguments, **named):
-        raise KeyError("k")
+        raise kind("k")
 
-    with pytest.raises(ValueError, match=r"\(KeyError: 'k'\): correct line \d+ of test_formulas.py, in fail$"):
+    with pytest.raises(
+        ValueError, match=rf"\({kind.__name__}: {kind('k')}\): correct line \d+ of test_formulas.py, in fail$"
+    ):
         mpt.convert(mlp, own(**{formula: fail}), example=torch.ones(2, 6))
 
 

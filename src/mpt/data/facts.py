@@ -21,6 +21,16 @@ class Facts(NamedTuple):
     classes: int
 
 
+FOLDERS = ("image_folder", "imagenet")  # data sets of pictures in class folders
+_OF_FOLDERS = ("stream", "cache", "resized_crop", "test_size")
+
+
+def unused_options(name: str) -> dict[str, str]:
+    """The options of :func:`mpt.data.load` that have no effect with the data set ``name``, and with which they have."""
+    options = {} if name in FOLDERS else dict.fromkeys(_OF_FOLDERS, "data=image_folder or imagenet")
+    return options | ({"root": "data that are read from files"} if name in ("digits", "synthetic") else {})
+
+
 FACTS = {
     "cifar10": Facts(50_000, 3, 32, 10),
     "cifar100": Facts(50_000, 3, 32, 100),

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mpt.data.decoded import Normalization
-from mpt.data.facts import FACTS
+from mpt.data.facts import FACTS, FOLDERS, unused_options
 from mpt.data.folder import load_folder
 from mpt.data.idx import find_files, read_splits
 from mpt.data.images import (
@@ -42,7 +42,6 @@ _TORCHVISION: dict[str, tuple[str, int, tuple[float, ...], tuple[float, ...], in
     "fashion_mnist": ("FashionMNIST", 31, (0.286,), (0.353,), 2, True),
 }
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # channel mean, channel std
-FOLDERS = ("image_folder", "imagenet")
 NAMES = ("digits", *_TORCHVISION, *FOLDERS, "synthetic")
 _LEAST_STD = 1e-4  # of pixels in [0, 1]: less would blow them up until the loss is no number
 AUGMENTS = ("none", "augmix")
@@ -107,9 +106,10 @@ def load(
     if image_size is not None and image_size < 1:
         raise ValueError(f"data.image_size is a side in pixels and must be at least 1, got {image_size}")
     check_choice("data", name, NAMES)
-    of_folders = {"stream": stream, "cache": cache, "resized_crop": resized_crop, "test_size": test_size}
-    _check_used(of_folders, name in FOLDERS, "data=image_folder or imagenet")
-    _check_used({"root": root}, name in (*FOLDERS, *_TORCHVISION), "data that are read from files")
+    given = {"root": root, "stream": stream, "cache": cache, "resized_crop": resized_crop, "test_size": test_size}
+    for option, words in unused_options(name).items():
+        if given[option] is not None:
+            raise ValueError(f"data.{option} has an effect only with {words}: leave it out, or choose that")
     mean, std = _tuple("mean", mean), _tuple("std", std)
     if name == "digits":
         data = _digits()
@@ -151,12 +151,6 @@ def _check_resized(data: ImageData, side: int | None) -> None:
     if side and pixels:
         fits = int((memory() / (2 * pixels)) ** 0.5)
         check_memory(pixels * side**2, what=f"data.image_size={side}", remedy=f"data.image_size={fits} fits")
-
-
-def _check_used(options: dict[str, Any], used: bool, words: str) -> None:
-    for option, value in options.items():
-        if value is not None and not used:
-            raise ValueError(f"data.{option} has an effect only with {words}: leave it out, or choose that")
 
 
 def _root(name: str, root: str | Path | None) -> Path:

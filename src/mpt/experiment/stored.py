@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from mpt.data import FOLDERS, ImageData
 from mpt.data import load as load_data
-from mpt.data.facts import FACTS
+from mpt.data.facts import FACTS, unused_options
 from mpt.data.listing import classes_below
 from mpt.run.settings import Data
 from mpt.schema import printable
@@ -63,9 +63,7 @@ def keep_stored_data(ticket: Ticket, composed: DictConfig, keys: set[str], *, sp
 
 def load_settings(data: Data, *, progress: bool = False) -> ImageData:
     """Load ``data`` without options that only other data sets have: a file of a sweep may set them for all of its."""
-    others = [] if data.name in FOLDERS else ["stream", "cache", "resized_crop", "test_size"]
-    others += ["root"] if data.name in ("digits", "synthetic") else []
-    return load_data(**vars(data) | dict.fromkeys(others), progress=progress)
+    return load_data(**vars(data) | dict.fromkeys(unused_options(data.name)), progress=progress)
 
 
 def load_for(ticket: Ticket, data: Data, *, progress: bool = False) -> ImageData:

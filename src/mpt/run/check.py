@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mpt.run.name import FOLDERS
 from mpt.run.result import NUMBERS
 from mpt.run.settings import FinetuneSettings, Settings, group_class, spell
 
@@ -58,7 +59,6 @@ def check_values(settings: Any, *, prefix: str = "") -> None:
         )
 
 
-_FOLDERS = ("image_folder", "imagenet")
 _DOWNLOADED = ("cifar10", "cifar100", "mnist", "fashion_mnist")
 
 
@@ -80,10 +80,10 @@ _EFFECTIVE: list[tuple[str, Callable[[Any], bool], str]] = [  # options, when th
     ("data.num_classes data.num_images data.channels", lambda s: s.data.name == "synthetic", "data=synthetic"),
     (
         "data.stream data.cache data.resized_crop data.test_size",
-        lambda s: s.data.name in _FOLDERS,
+        lambda s: s.data.name in FOLDERS,
         "data=image_folder or imagenet",
     ),
-    ("data.root", lambda s: s.data.name in _FOLDERS + _DOWNLOADED, "data that are read from files"),
+    ("data.root", lambda s: s.data.name in FOLDERS + _DOWNLOADED, "data that are read from files"),
     ("data.download", lambda s: s.data.name in _DOWNLOADED, "data that can be downloaded"),
     ("logger.project logger.entity logger.group logger.tags logger.mode", lambda s: s.logger.wandb, "logger=wandb"),
 ]
@@ -171,7 +171,7 @@ def _check_together(settings: Settings) -> None:
         raise ValueError(
             "select=best_val needs held-out images, because test images never choose an epoch: set data.val_size"
         )
-    if settings.data.name in _FOLDERS and not settings.data.root:
+    if settings.data.name in FOLDERS and not settings.data.root:
         raise ValueError(f"data={settings.data.name} needs data.root=<folder>, the folder that holds its pictures")
     if settings.budget and not settings.sweep:
         raise ValueError("budget is the size of an experiment: name the experiment with sweeps=<name>")

@@ -98,15 +98,10 @@ def check_backbone(backbone: Any) -> None:
             f"{first_names(empty)} {holds} no values, on the meta device: build the backbone on a real one, or give it "
             "values with to_empty(device='cpu') and load_state_dict"
         )
-    held = {
-        **{k: v for k, v in vars(net).items() if not isinstance(v, Conversion)},
-        **net._modules,
-        **net._parameters,
-        **net._buffers,
-    }
-    if taken := [name for name in RESERVED if (name in held or hasattr(type(net), name))]:
+    held = dir(net)
+    if taken := [name for name in RESERVED if name in held and not isinstance(vars(net).get(name), Conversion)]:
         raise ValueError(
-            f"the backbone has a part called {' and one called '.join(taken)}, where mpt keeps its record of the "
+            f"the backbone has an attribute called {' and one called '.join(taken)}, where mpt keeps its record of the "
             "conversion: rename it"
         )
 

@@ -48,6 +48,8 @@ def check_formulas(net: nn.Module, method: Method, *, seed: int | None, probed: 
             f"{name} draws weights again, and with seed=None they are the backbone's, of no distribution: give a seed"
         )
     own = [formula for formula in FORMULAS if getattr(type(method), formula) is not getattr(Method, formula)]
+    if "ticket_weight" not in own:
+        raise ValueError(f"{name} must define ticket_weight(self, weight, mask, gain)")
     for formula in own:
         _check_signature(method, formula)
     with generators_kept(net):
@@ -58,7 +60,7 @@ def check_formulas(net: nn.Module, method: Method, *, seed: int | None, probed: 
         strict = probed and not torch.is_autocast_enabled(layer.weight.device.type)
         try:
             _check_layer(method, own, layer, cast=set() if strict else _CAST)
-        except (FormulaError, NotImplementedError):
+        except FormulaError:
             raise
         except Exception:  # whatever a method of one's own raises
             return

@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mpt.causes import is_out_of_memory
+from mpt.data.facts import FOLDERS
 from mpt.data.images import ImageData, Images
 from mpt.data.loader import Loader
 from mpt.data.pictures import convert, decode, fit_central_crop, fit_square, middle_box
-from mpt.data.sources import FOLDERS
 
 MODES = {1: "L", 3: "RGB"}  # channels -> PIL's mode
 
