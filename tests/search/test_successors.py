@@ -104,6 +104,20 @@ def test_gem_lowers_what_is_left_geometrically_and_never_brings_a_weight_back(ml
     assert lefts[-1] == pytest.approx(0.2 * n, abs=4)
 
 
+def test_gem_gives_a_ticket_from_its_last_pruning_on(mlp):
+    method = mpt.Gem(prune=0.8, epochs=10, period=3)
+    net = converted(method, mlp)
+    for epoch in range(9):
+        mpt.start_epoch(net, epoch)
+        net(torch.randn(4, 6))
+        with pytest.raises(ValueError, match="of the 9 in which the fraction removed still rises to prune"):
+            mpt.Ticket.from_network(net)
+    mpt.start_epoch(net, 9)
+    net(torch.randn(4, 6))
+    assert mpt.Ticket.from_network(net).density <= 0.2
+    assert mpt.Gem(prune=0.0, epochs=10).unfinished_epochs == 0
+
+
 def test_gumbel_masks_are_sampled_in_training_with_the_slope_of_the_relaxed_gate(mlp):
     method = mpt.Gumbel(prune=0.8, temperature=0.7)
     scores = torch.linspace(-3, 3, 1000).view(10, 100)
@@ -182,6 +196,11 @@ def test_a_gumbel_mask_keeps_at_least_one_weight():
         (lambda: mpt.Gem(prune=0.5, epochs=5, period=5), "whole number of at least 6, got 5"),
         (lambda: mpt.Gumbel(prune=0.5, temperature=0), "temperature is .* above 0, got 0"),
         (lambda: mpt.Gumbel(prune=0.5, score_abs=True), "Gumbel needs score_abs=false"),
+        (lambda: mpt.Gumbel(prune=0.5, selection="layerwise", prune_layers={"0": 0.1}), "leave out prune_layers"),
+        (lambda: mpt.Gumbel(prune=0.8, ramp=5), "take ramp=0"),
+        (lambda: mpt.Gumbel(prune=0.5, power=2), "leave out prune_layers and power"),
+        (lambda: mpt.Gem(prune=0.5, selection="global", threshold=None), "Gem needs selection=threshold and"),
+        (lambda: mpt.Gem(prune=0.5, score_abs=True), "Gem needs .* score_abs=false"),
         (lambda: mpt.Gumbel(prune=0.0), "prune must be above 0, got 0"),
         (lambda: mpt.Biprop(prune=0.5, score_lr=0), "score_lr is a factor of the learning rate .* above 0, got 0"),
         (lambda: mpt.EdgePopup(prune=0.5, gains="learned"), "edge-popup keeps real weights"),

@@ -77,6 +77,7 @@ def test_nested_masks_add_up_and_the_gradient_goes_through_each(mlp, coats):
         (lambda: mpt.Multicoated(prune=0.5, coats=0.5), "as in"),
         (lambda: mpt.Multicoated(prune=0.5, selection="global"), "needs selection=layerwise, because"),
         (lambda: mpt.Multicoated(prune=0.5, gains="learned"), "needs gains=layer, because"),
+        (lambda: mpt.Multicoated(prune=0.5, gains="channel"), "needs gains=layer, because"),
         (lambda: mpt.Multicoated(prune=0.5, score_grad="weight"), "needs score_grad=gain, because"),
         (lambda: mpt.Multicoated(prune=0.5, prune_layers={"0": 0.1}), "leave out prune_layers and ramp"),
         (lambda: mpt.PartlyFrozen(prune=0.5, pruned=1.0), r"pruned is the share .* in \[0, 0.9\], got 1.0"),

@@ -54,3 +54,13 @@ def test_a_complex_buffer_is_refused():
     plain.register_buffer("phase", torch.zeros(2, dtype=torch.complex64))
     with pytest.raises(ValueError, match="phase is complex, which a ticket cannot hold"):
         mpt.Ticket.from_network(mpt.convert(plain, mpt.Biprop(prune=0.5), seed=0))
+
+
+@pytest.mark.parametrize("coats", [[0.5, 0.2], [0.999, 0.3]], ids=["nested", "of a mask twice"])
+def test_nested_masks_stay_so_in_a_network_from_a_file(tmp_path, coats):
+    net = mpt.convert(backbone(), mpt.Multicoated(prune=0.8, coats=coats), seed=0)
+    ticket = mpt.Ticket.from_network(net)
+    assert {layer.form for layer in ticket.layers} == {"coated"}
+    again = mpt.Ticket.from_network(ticket.network())
+    assert again.header["layers"] == ticket.header["layers"]
+    assert all(torch.equal(again.weight(layer.name), layer.weight()) for layer in ticket.layers)

@@ -43,8 +43,8 @@ def _describe(settings: Settings, directory: Path) -> list[str]:
     if settings.data.name in FOLDERS and shape is None:
         data = settings.data
         listings(Path(str(data.root)), name=data.name, test_size=data.test_size)  # says what is missing
-    table, ramp = _layers(settings, shape)
-    trainer = build_trainer(settings, directory, num_images=shape[0] if shape else 1, first_epoch=ramp)
+    table, first = _layers(settings, shape)
+    trainer = build_trainer(settings, directory, num_images=shape[0] if shape else 1, first_epoch=first)
     images = _count(settings, shape) if shape else None
     check_batch(settings.batch, images=images, processes=trainer.world_size, parts=settings.optim.accumulate)
     return [
@@ -70,7 +70,10 @@ def _count(settings: Settings, shape: tuple[int, int, int, int]) -> int:
 
 
 def _layers(settings: Settings, shape: tuple[int, int, int, int] | None) -> tuple[str, int]:
-    """The table of layers, and the epochs of a ramp. The network is built, for images of ``shape``, and forgotten."""
+    """The table of layers, and the number of first epochs that give no ticket.
+
+    The network is built, for images of ``shape``, and forgotten.
+    """
     if isinstance(settings, FinetuneSettings):
         return str(Ticket.load(settings.ticket).table()), 0
     if shape is None:
@@ -79,4 +82,4 @@ def _layers(settings: Settings, shape: tuple[int, int, int, int] | None) -> tupl
     method, _, _, net, _, _ = start_search(settings, stand_in(shape[1], shape[2], num_classes=shape[3]))
     build_optim(net, settings.optim, epochs=settings.epochs)
     with torch.no_grad():
-        return str(mpt.layer_table(net)), method.ramp_epochs
+        return str(mpt.layer_table(net)), method.unfinished_epochs

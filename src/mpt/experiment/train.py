@@ -134,7 +134,7 @@ def run(settings: Settings, directory: Path, *, start: Callable[[Any], Start] = 
         method, data, backbone, net, header, more = start(settings)
         teacher = load_teacher(settings, data, backbone)
         build_optim(net, settings.optim, epochs=settings.epochs)  # raises before anything is written
-        trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.ramp_epochs)
+        trainer = build_trainer(settings, directory, num_images=len(data.train), first_epoch=method.unfinished_epochs)
         _check_batch(settings, trainer, net, data)
         _check_method(method, settings, data)
         check_recordable(settings, method, trainer)

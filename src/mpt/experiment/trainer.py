@@ -31,7 +31,7 @@ def build_trainer(settings: Settings, directory: Path, *, num_images: int, first
         settings: of the run.
         directory: where its checkpoints and metrics go.
         num_images: of the training split.
-        first_epoch: number of epochs of a ramp, whose masks are not tickets yet.
+        first_epoch: number of epochs at the start whose masks are not tickets yet.
 
     Raises:
         ValueError: the machine does not have what ``settings.trainer`` asks for.

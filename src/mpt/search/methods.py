@@ -128,10 +128,15 @@ class Method:
 
     @property
     def ramp_epochs(self) -> int:
-        """Number of epochs of the ramp, in which the network is not yet pruned enough to be a ticket."""
+        """Number of epochs of the ramp."""
         rises = any(prune > 0.5 for prune in (self.prune, *(self.prune_layers or {}).values()))
         ramp = self.ramp if self.ramp is not None else RAMP if self.selection == "global" else 0
         return ramp if rises else 0
+
+    @property
+    def unfinished_epochs(self) -> int:
+        """Number of first epochs in which more is kept than at the end, so that masks are no tickets yet."""
+        return self.ramp_epochs
 
     @property
     def score_threshold(self) -> float:

@@ -195,6 +195,15 @@ class Gem(_OwnDensity):
         check_whole("period", "the epochs between two prunings", self.period, least=1)
         check_whole("epochs", "the epochs of the whole run, more than period,", self.epochs, least=self.period + 1)
         check_number("strength", "the factor of the penalty and must be 0 or more", self.strength, least=0)
+        if self.selection != "threshold" or self.score_abs:
+            raise ValueError(
+                "Gem needs selection=threshold and score_abs=false: scores are rounded, and the lowest, -1, are those of "
+                "pruned weights"
+            )
+
+    @property
+    def unfinished_epochs(self) -> int:
+        return (self.epochs - 1) // self.period * self.period if self.prune else 0
 
     def check_run(self, *, epochs: int, steps: int) -> None:
         if epochs != self.epochs:
@@ -259,6 +268,11 @@ class Gumbel(_OwnDensity):
         check_number("strength", "the factor of the penalty and must be 0 or more", self.strength, least=0)
         if self.score_abs:
             raise ValueError("Gumbel needs score_abs=false: the higher a score, the more probable its weight is kept")
+        if self.prune_layers or self.ramp_epochs or self.power != 1:
+            raise ValueError(
+                "Gumbel samples masks by prune and the scores alone, the same in all layers and epochs: leave out "
+                "prune_layers and power, and take ramp=0"
+            )
         if not self.prune:
             raise ValueError("Gumbel samples masks that keep 1 - prune of the weights: prune must be above 0, got 0")
 

@@ -42,6 +42,14 @@ class Multicoated(Biprop):
     coats: tuple[float, ...] = (0.25, 0.1)
 
     def __post_init__(self) -> None:
+        refused = {
+            "selection": ("layerwise", "further masks are taken within a layer"),
+            "gains": ("layer", "all weights of a layer are multiples of one gain"),
+            "score_grad": ("gain", "the gradient goes through each mask with one factor"),
+        }
+        for name, (only, why) in refused.items():
+            if (value := getattr(self, name)) != only:
+                raise ValueError(f"Multicoated needs {name}={only}, because {why}, got {value}")
         super().__post_init__()
         shares = list(self.coats) if isinstance(self.coats, (list, tuple)) else []
         for share in shares:
@@ -52,14 +60,6 @@ class Multicoated(Biprop):
                 f"before it, as in [0.25, 0.1], got {self.coats!r}"
             )
         object.__setattr__(self, "coats", tuple(shares))
-        refused = {
-            "selection": ("layerwise", "further masks are taken within a layer"),
-            "gains": ("layer", "all weights of a layer are multiples of one gain"),
-            "score_grad": ("gain", "the gradient goes through each mask with one factor"),
-        }
-        for name, (only, why) in refused.items():
-            if (value := getattr(self, name)) != only:
-                raise ValueError(f"Multicoated needs {name}={only}, because {why}, got {value}")
         if self.prune_layers or self.ramp_epochs:
             raise ValueError(
                 "Multicoated keeps one share of each layer, from the start: leave out prune_layers and ramp"

@@ -103,7 +103,7 @@ class StoredLayer:
 
     @property
     def gain(self) -> Tensor:
-        """Magnitude of the kept weights, 0-d or spread over the weight's shape; of form "coated" the smallest, 0-d."""
+        """Magnitude of the kept weights, 0-d or spread over the weight's shape; of form "coated" a mask's, 0-d."""
         assert self.form != "real", f"{self.name} holds real weights and has no gain"
         return self.parts["gain"]
 

@@ -16,12 +16,12 @@ from mpt.ticket.coding import pack_bits
 from mpt.ticket.layer import StoredLayer, StoredState, pack_coats
 
 
-def refuse_ramp(conversion: Conversion) -> None:
-    """ValueError in an epoch of a ramp, in which the network keeps more than its ticket will."""
-    ramp = conversion.method.ramp_epochs
-    if conversion.epoch is not None and conversion.epoch < ramp:
+def refuse_unfinished(conversion: Conversion) -> None:
+    """ValueError in an epoch in which the network keeps more than its ticket will."""
+    first = conversion.method.unfinished_epochs
+    if conversion.epoch is not None and conversion.epoch < first:
         raise ValueError(
-            f"the network is in epoch {conversion.epoch + 1} of the {ramp} in which the fraction removed still rises "
+            f"the network is in epoch {conversion.epoch + 1} of the {first} in which the fraction removed still rises "
             "to prune: what it keeps now is no ticket yet, train on"
         )
 
@@ -45,17 +45,16 @@ def _pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredL
     """The stored form of one ticket layer.
 
     It is binary if all kept weights have one magnitude, or all kept weights of each channel have one and storing those
-    takes fewer bits than storing the weights. It is coated if their magnitudes are small multiples of the layer's gain,
-    and real otherwise.
+    takes fewer bits than storing the weights. It is coated if their magnitudes are small multiples of one number, and
+    real otherwise.
     """
     current = layer.ticket()
     mask = current.mask.cpu().contiguous().numpy()
     weight = current.ticket_weight.detach().float().cpu().contiguous().numpy()
     kept, gain = weight[mask], _gain(weight, mask)
     parts, coats = {"mask": torch.from_numpy(pack_bits(mask))}, tuple[int, ...]()
-    levels = _levels(kept, current.gain.float().cpu().numpy()) if gain is None else None
-    if levels is not None:
-        gain = np.asarray(np.abs(kept).min())
+    if gain is None and (found := _levels(kept, current.gain.float().cpu().numpy())):
+        gain, levels = found
         parts["coats"], coats = pack_coats(levels)
     if gain is None:
         parts["values"] = torch.from_numpy(kept)
@@ -65,13 +64,20 @@ def _pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredL
     return StoredLayer(name, mask.shape, len(kept), form, None, binary_input, parts, coats)
 
 
-def _levels(kept: np.ndarray, gain: np.ndarray) -> np.ndarray | None:
-    """By how much the magnitude of each kept weight exceeds ``gain``; None unless whole numbers from 1 up to 15 do."""
-    if gain.ndim or not gain > 0:
-        return None
-    levels: np.ndarray = np.rint(np.abs(kept) / gain).astype(np.float32)
-    exact = (levels * gain == np.abs(kept)).all() and levels.min() == 1 and levels.max() <= MAX_COATS
-    return levels if exact else None
+def _levels(kept: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """A number, and its multiples that are the magnitudes of the ``kept`` weights; None unless those are 1 up to 15.
+
+    The number is the layer's ``gain``, or else a fraction of the least magnitude: a network from a file has no coats.
+    """
+    sizes = np.abs(kept)
+    least, most = sizes.min(), sizes.max()
+    fractions = [least / np.float32(count) for count in range(1, MAX_COATS + 1)]
+    for unit in [gain, *fractions] if gain.ndim == 0 else fractions:
+        if 0 < unit <= least and most / (MAX_COATS + 0.5) <= unit:
+            levels: np.ndarray = np.rint(sizes / unit).astype(np.float32)
+            if (levels * unit == sizes).all():
+                return np.asarray(unit), levels
+    return None
 
 
 def _gain(weight: np.ndarray, mask: np.ndarray) -> np.ndarray | None:

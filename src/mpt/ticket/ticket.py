@@ -28,7 +28,7 @@ from mpt.ticket import hub
 from mpt.ticket.check import FORMAT
 from mpt.ticket.layer import StoredLayer, StoredState
 from mpt.ticket.network import build_backbone, build_network
-from mpt.ticket.pack import origin_of_signs, other_state, pack_layers, refuse_ramp, tensors_of
+from mpt.ticket.pack import origin_of_signs, other_state, pack_layers, refuse_unfinished, tensors_of
 from mpt.ticket.pattern import searched_part
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ class Ticket:
             about: further header entries, plain JSON (``data``, ``class_names``, ``normalization``, ``parameters``).
 
         Raises:
-            ValueError: the network is in an epoch of a ramp, in which it keeps more than the ticket will.
+            ValueError: the network is in an epoch, as of a ramp, in which it keeps more than the ticket will.
         """
         net = unwrap(net)
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
-        refuse_ramp(conversion)
+        refuse_unfinished(conversion)
         layers, searched = pack_layers(net, conversion)
         others = other_state(net, searched)
         header = {
