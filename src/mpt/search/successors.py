@@ -197,8 +197,8 @@ class Gem(_OwnDensity):
         check_number("strength", "the factor of the penalty and must be 0 or more", self.strength, least=0)
         if self.selection != "threshold" or self.score_abs:
             raise ValueError(
-                "Gem needs selection=threshold and score_abs=false: scores are rounded, and the lowest, -1, are those of "
-                "pruned weights"
+                "Gem needs selection=threshold and score_abs=false: scores are rounded, and those of "
+                "pruned weights are the lowest"
             )
 
     @property
