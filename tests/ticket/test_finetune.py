@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -156,6 +157,33 @@ def test_a_ticket_that_was_fine_tuned_before_starts_again_as_itself(ticket):
     again = finetuning_network(tuned, backbone(), layers="all", seed=3)
     for name, layer in ticket_layers(again).items():
         assert torch.allclose(layer.ticket_weight(), tuned.weight(name), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        mpt.PartlyFrozen(prune=0.9, locked=0.3),
+        mpt.Biprop(prune=0.8, gains="learned", prune_layers={"classifier.*": 0.9}),
+        mpt.Multicoated(prune=0.8),
+        mpt.IteRand(prune=0.8, period=1, rate=0.5),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_fine_tuned_ticket_says_how_it_was_searched_and_takes_no_more_bits_for_the_other_layers(tmp_path, method):
+    net = mpt.convert(backbone(), method, seed=0).train()
+    net(torch.randn(2, 3, 8, 8))
+    ticket = mpt.Ticket.from_network(net)
+    tuned = finetuning_network(ticket, backbone(), layers="last", seed=0)
+    step(tuned, lr=1e-6)  # of which no sign turns
+    mpt.Ticket.from_network(tuned).save(tmp_path / "t")
+    again = mpt.Ticket.load(tmp_path / "t")
+    about = [json.loads(json.dumps(of.header)) for of in (ticket, again)]
+    for key in ("method", "pattern", "signs", "seed"):
+        assert about[1].get(key) == about[0].get(key)
+    own = [layer.form == "real" for layer in again.layers]
+    assert own == [False] * 4 + [isinstance(method, mpt.Multicoated)]
+    if not any(own):
+        assert again.entropy_bits == ticket.entropy_bits
 
 
 def test_what_cannot_be_fine_tuned_is_refused(ticket):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -56,4 +57,17 @@ class Conversion:
     binary_inputs: tuple[str, ...] = ()  # layers that see only -1 and +1
     reads: tuple[str, ...] = ()  # layers that their module reads the weight of instead of calling them
     epoch: int | None = None  # from the last call of start_epoch
-    from_file: bool = False  # the network was built from a ticket file: its layers keep what the file says
+    stored: Mapping[str, Any] | None = None  # of a network from a ticket file: what its header says of the search
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the network was built from a ticket file: its layers keep what the file says."""
+        return self.stored is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a ticket's header says of the search: its method, and the shares of a pattern if there is one."""
+        if self.stored is not None:
+            return dict(self.stored)
+        pattern = self.method.pattern
+        named = {"name": type(self.method).__name__, **asdict(self.method)}
+        return {"method": named, **({"pattern": list(pattern)} if pattern else {})}

@@ -165,9 +165,9 @@ def _assemble(
         attach_reading(net, header.get("reads", ()))
     _check_others(net, others)
     binary = tuple(layer.name for layer in layers if layer.binary_input)
-    seed = header["seed"]
+    stored: dict[str, Any] = {key: header[key] for key in ("method", "pattern") if key in header}
     net.conversion = Conversion(
-        method, seed, signs=signs, binary_inputs=binary, reads=tuple(header.get("reads", ())), from_file=True
+        method, header["seed"], signs=signs, binary_inputs=binary, reads=tuple(header.get("reads", ())), stored=stored
     )  # type: ignore[assignment]
     return net
 

@@ -7,7 +7,7 @@ ticket = Ticket.load(path);         net = ticket.network()
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,15 +64,14 @@ class Ticket:
         conversion: Conversion = getattr(net, "conversion", Conversion(Dense(), None))
         refuse_unfinished(conversion)
         layers, searched = pack_layers(net, conversion)
-        others = other_state(net, searched)
+        others, search = other_state(net, searched), conversion.as_dict()
         header = {
             "format": FORMAT if any(layer.has_channel_gains or layer.coats for layer in layers) else files.PLAIN,
             "mpt": version(),
             "backbone": getattr(net, "origin", None),
-            "method": {"name": type(conversion.method).__name__, **asdict(conversion.method)},
+            **search,
             "seed": conversion.seed,
-            "signs": origin_of_signs(layers, seed=conversion.seed, init=conversion.method.init),
-            **({"pattern": list(conversion.method.pattern)} if conversion.method.pattern else {}),
+            "signs": origin_of_signs(layers, seed=conversion.seed, init=search["method"].get("init")),
             "binary_activations": conversion.signs.as_dict() if conversion.signs else None,
             **({"reads": list(conversion.reads)} if conversion.reads else {}),
             "layers": [layer.row() for layer in layers],
