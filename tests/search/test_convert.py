@@ -210,3 +210,9 @@ def test_fractions_by_layer_that_match_nothing_or_contradict_are_refused(mlp):
         mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"2": 0.5}), seed=0, dense=("2",))
     with pytest.raises(ValueError, match=r"prune_layers gives layer '2' several fractions, by \* and 2: let one"):
         mpt.convert(mlp, mpt.Biprop(prune=0.5, prune_layers={"*": 0.5, "2": 0.4}), seed=0)
+    tied = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    tied[2].weight = tied[0].weight
+    with pytest.raises(ValueError, match="prune_layers gives layers '0' and '2' two fractions, and they share one"):
+        mpt.convert(tied, mpt.Biprop(prune=0.5, prune_layers={"0": 0.4}), seed=0)
+    net = mpt.convert(tied, mpt.Biprop(prune=0.5, prune_layers={"*": 0.4}), seed=0)
+    assert torch.equal(net[0].mask(), net[2].mask())

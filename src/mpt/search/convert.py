@@ -34,6 +34,7 @@ from mpt.search.layers import (
     BESIDE_LARGE,
     LAYERWISE,
     TICKET_LAYERS,
+    TicketLayer,
     kind_of,
     one_selection,
     ticket_layers,
@@ -104,7 +105,7 @@ def convert(
     check_patterns("dense", dense, list(plain_layers(net)))
     if method.searched:
         inputs, reads = _search_layers(net, method, example, dense=dense)
-        _check_prune_layers(method, list(ticket_layers(net)))
+        _check_prune_layers(method, ticket_layers(net))
         drop_biases(net, method)
         set_batchnorm(net, learn_batchnorm=learn_batchnorm, reset=seed is not None)
         freeze(net, trained=trained, learn_batchnorm=learn_batchnorm)
@@ -273,14 +274,20 @@ def _check_ties(net: nn.Module, layers: dict[str, Any]) -> None:
         )
 
 
-def _check_prune_layers(method: Method, names: list[str]) -> None:
-    patterns = method.prune_layers or {}
-    check_patterns("prune_layers", tuple(patterns), names)
-    for name in names:
+def _check_prune_layers(method: Method, layers: dict[str, TicketLayer]) -> None:
+    patterns, owners = method.prune_layers or {}, dict[int, str]()
+    check_patterns("prune_layers", tuple(patterns), list(layers))
+    for name, layer in layers.items():
         both = [pattern for pattern in patterns if fnmatchcase(name, pattern)]
         if len({patterns[pattern] for pattern in both}) > 1:
             raise ValueError(
                 f"prune_layers gives layer {name!r} several fractions, by {' and '.join(both)}: let one match it"
+            )
+        owner = owners.setdefault(id(layer.weight), name)
+        if method.layer_prune(owner) != method.layer_prune(name):
+            raise ValueError(
+                f"prune_layers gives layers {owner!r} and {name!r} two fractions, and they share one weight: give them "
+                "the same"
             )
 
 
