@@ -199,7 +199,7 @@ def test_a_gumbel_mask_keeps_at_least_one_weight():
         (lambda: mpt.Gumbel(prune=0.5, selection="layerwise", prune_layers={"0": 0.1}), "leave out prune_layers"),
         (lambda: mpt.Gumbel(prune=0.8, ramp=5), "take ramp=0"),
         (lambda: mpt.Gumbel(prune=0.5, power=2), "leave out prune_layers and power"),
-        (lambda: mpt.Gem(prune=0.5, selection="global", threshold=None), "Gem needs selection=threshold and"),
+        (lambda: mpt.Gem(prune=0.5, selection="global"), "Gem needs selection=threshold and"),
         (lambda: mpt.Gem(prune=0.5, score_abs=True), "Gem needs .* score_abs=false"),
         (lambda: mpt.Gumbel(prune=0.0), "prune must be above 0, got 0"),
         (lambda: mpt.Biprop(prune=0.5, score_lr=0), "score_lr is a factor of the learning rate .* above 0, got 0"),

@@ -191,15 +191,15 @@ class Gem(_OwnDensity):
     changes_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole("period", "the epochs between two prunings", self.period, least=1)
-        check_whole("epochs", "the epochs of the whole run, more than period,", self.epochs, least=self.period + 1)
-        check_number("strength", "the factor of the penalty and must be 0 or more", self.strength, least=0)
         if self.selection != "threshold" or self.score_abs:
             raise ValueError(
                 "Gem needs selection=threshold and score_abs=false: scores are rounded, and those of "
                 "pruned weights are the lowest"
             )
+        super().__post_init__()
+        check_whole("period", "the epochs between two prunings", self.period, least=1)
+        check_whole("epochs", "the epochs of the whole run, more than period,", self.epochs, least=self.period + 1)
+        check_number("strength", "the factor of the penalty and must be 0 or more", self.strength, least=0)
 
     @property
     def unfinished_epochs(self) -> int:
