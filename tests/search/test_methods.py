@@ -58,10 +58,12 @@ def test_the_dense_baseline_removes_nothing():
         mpt.Dense(prune=0.5)
 
 
-@pytest.mark.parametrize("choice", [{"selection": "global"}, {"power": 2.0}, {"prune_layers": {"*": 0.5}}])
-def test_the_dense_baseline_has_no_scores(choice):
-    with pytest.raises(ValueError, match="the dense baseline has no scores: leave out"):
-        mpt.Dense(**choice)
+def test_the_dense_baseline_refuses_options_of_a_search():
+    unused = {"selection": "global", "power": 2.0, "prune_layers": {"*": 0.5}, "gains": "learned", "score_lr": 0.1}
+    for name, value in unused.items():
+        with pytest.raises(ValueError, match=f"the dense baseline has no masks, gains or scores: leave out {name}$"):
+            mpt.Dense(**{name: value})
+    assert not mpt.Dense(init="signed_constant", bias=False).bias
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -287,8 +287,10 @@ class Dense(Method):
         super().__post_init__()
         if self.prune:
             raise ValueError(f"prune is the fraction removed and the dense baseline removes none, got {self.prune}")
-        if self.selection != "layerwise" or self.prune_layers or self.power != 1:
-            raise ValueError("the dense baseline has no scores: leave out selection, prune_layers and power")
+        own = ("prune", "init", "scale_fan", "bias")
+        others = [option for option in fields(Method) if option.name not in own]
+        if unused := [option.name for option in others if getattr(self, option.name) != option.default]:
+            raise ValueError(f"the dense baseline has no masks, gains or scores: leave out {', '.join(unused)}")
 
     def ticket_weight(self, weight: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         return weight
