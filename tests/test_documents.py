@@ -386,8 +386,27 @@ RECIPES = {  # the first cell of a row of the page, the runs of that row before 
     "`best_conv` |": ("F.base", "test_acc"),
     "rate `.1 (1 - P)` |": ("F.lr1", "test_acc"),
     "a ticket at P = .5 as the teacher |": ("F.dp5", "test_acc"),
-    "`fast_resnet18` |": ("R.base", "val_acc"),
-    "`label_smoothing=0.1` |": ("R.ls", "val_acc"),
+    "`fast_resnet18` (rate": ("R.base", "val_acc", "train_acc"),
+    "`fast_resnet18 learn_batchnorm=true` |": ("R.bn", "val_acc", "train_acc"),
+    "`fast_resnet18 learn_batchnorm=true optim.lr": ("R.bn_lr05", "val_acc", "train_acc"),
+    "`fast_resnet18 learn_batchnorm=true optim.weight": ("R.bn_wd10", "val_acc", "train_acc"),
+    "`fast_resnet18 learn_batchnorm=true distill": ("R.bn_dp5", "val_acc", "train_acc"),
+    "`fast_resnet18 learn_batchnorm=true method": ("R.bnctl", "val_acc", "train_acc"),
+    "`fast_resnet18 optim.lr=0.2`": ("R.lr2", "val_acc", "train_acc"),
+    "`fast_resnet18 optim.lr=0.05`": ("R.lr05", "val_acc", "train_acc"),
+    "`fast_resnet18 optim.lr=0.025`": ("R.lr025", "val_acc", "train_acc"),
+    "`fast_resnet18 optim.weight": ("R.wd1", "val_acc", "train_acc"),
+    "`fast_resnet18 label": ("R.ls", "val_acc", "train_acc"),
+    "`fast_resnet18 optim.averaging=ema": ("R.ema", "val_acc", "train_acc"),
+    "`fast_resnet18 optim.averaging=swa": ("R.swa", "val_acc", "train_acc"),
+    "`fast_resnet18 distill": ("R.dp5", "val_acc", "train_acc"),
+    "`fast_resnet18 method=signed": ("R.signed", "val_acc", "train_acc"),
+    "`fast_resnet18 method.selection": ("R.global", "val_acc", "train_acc"),
+    "`fast_resnet18 prune": ("R.p735", "val_acc", "train_acc"),
+    "`fast_resnet18 epochs=12`": ("R.base12", "val_acc", "train_acc"),
+    "`fast_resnet18 epochs=12 data": ("R.crop12", "val_acc", "train_acc"),
+    "a quarter of the width, `fast_resnet18` |": ("F.rbase", "test_acc"),
+    "a quarter of the width, `best_resnet18` |": ("F.rbn", "test_acc"),
 }
 
 
@@ -399,7 +418,9 @@ def test_the_tables_of_recipes_are_the_committed_runs(line):
     expected = [", ".join(f"{value:.1f}" for value in found) for found in values]
     if name.startswith("F."):
         (found,) = values
+        bits = [f"{float(row['file_bits_per_weight']):.3f}".lstrip("0") for row in rows if row["run"].startswith(name)]
         expected = [f"{sum(found) / 3:.1f} ({min(found):.1f} to {max(found):.1f})", "3"]
+        expected[1:1] = bits[:1] if name.startswith("F.r") else []
         assert len(found) == 3
     assert cells("results/recipes/README.md", line) == expected
 

@@ -48,12 +48,14 @@ OURS = {
     "best_conv": ("conv6", "sgd", 0.1, 0.9, 1e-4, 32, 6, "kaiming_normal"),
     "fast_conv_1_1": ("conv6", "adam", 0.001, None, 1e-4, 32, 6, "kaiming_normal"),
     "fast_resnet18": ("cifar_resnet18", "sgd", 0.1, 0.9, 5e-4, 32, 6, "kaiming_normal"),
+    "best_resnet18": ("cifar_resnet18", "sgd", 0.1, 0.9, 5e-4, 32, 6, "kaiming_normal"),
     "mpt_resnet34_dense": ("resnet34", "sgd", 0.1, 0.9, 1e-4, 256, 90, "kaiming_normal"),
 }
 # prune (the number in brackets of tables 1 to 4 and 8 to 11) and what else tells the rows apart
 ROWS = {
     "mpt_resnet18_1_32": {"prune": 0.8},
     "fast_resnet18": {"prune": 0.8},
+    "best_resnet18": {"prune": 0.8, "learn_batchnorm": True},
     "mpt_resnet18_1_32_bn": {"prune": 0.8, "learn_batchnorm": True},
     "mpt_vgg_small_1_1": {"prune": 0.75, "width": 1.25, "binary_activations": True},
     "mpt_vgg_small_1_1_bn": {"prune": 0.75, "width": 1.25, "binary_activations": True, "learn_batchnorm": True},
@@ -94,7 +96,7 @@ def test_a_recipe_resolves_to_its_row_of_the_table(recipe):
     )
     model, name, lr, momentum, *others = (TABLES | OURS)[recipe]
     assert row == (model, name, lr, optim.momentum if momentum is None else momentum, *others)
-    assert optim.nesterov is (recipe in ("fast_conv", "best_conv", "fast_resnet18"))
+    assert optim.nesterov is (recipe in ("fast_conv", "best_conv", "fast_resnet18", "best_resnet18"))
     assert settings.data.crop == (0 if recipe.startswith(("fast_", "best_")) else None)
     expected = DEFAULTS | ({"prune": 0.0} if dense else {}) | ROWS.get(recipe, {})
     assert {key: getattr(settings, key) for key in expected} == expected
