@@ -76,6 +76,15 @@ def test_a_method_that_is_not_one_of_mpts_own_is_never_imported(ticket):
         assert type(ticket.network().conversion.method) is EdgePopup
 
 
+def test_a_dense_ticket_of_an_older_mpt_may_name_options_that_the_baseline_does_not_use():
+    net = mpt.convert(backbones.conv2(width=0.1, image_size=8), mpt.Dense())
+    ticket = mpt.Ticket.from_network(net)
+    ticket.header["method"] |= {"score_grad": "gain", "score_lr": 2.0, "learn_scores": False}
+    again = ticket.network()
+    assert torch.equal(again.features[0].weight, net.features[0].weight)
+    assert mpt.Ticket.from_network(again).header == ticket.header
+
+
 def test_the_scores_of_a_ticket_learn_and_its_weights_do_not(ticket):
     net = ticket.network()
     assert {name.rpartition(".")[2] for name, p in net.named_parameters() if p.requires_grad} == {"scores"}

@@ -56,6 +56,13 @@ def test_a_complex_buffer_is_refused():
         mpt.Ticket.from_network(mpt.convert(plain, mpt.Biprop(prune=0.5), seed=0))
 
 
+def test_a_layer_that_keeps_nothing_is_refused_by_its_name():
+    net = mpt.convert(backbone(), mpt.Biprop(prune=0.8, selection="calibrated"), seed=0)
+    net.features[0].scores.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="Biprop keeps none of the 432 weights of layer"):
+        mpt.Ticket.from_network(net)
+
+
 @pytest.mark.parametrize("coats", [[0.5, 0.2], [0.999, 0.3]], ids=["nested", "of a mask twice"])
 def test_nested_masks_stay_so_in_a_network_from_a_file(tmp_path, coats):
     net = mpt.convert(backbone(), mpt.Multicoated(prune=0.8, coats=coats), seed=0)

@@ -31,7 +31,7 @@ from mpt.search.binarize import apply_signs
 from mpt.search.conversion import Conversion, Signs
 from mpt.search.convert import add_ticket_layers, plain_layers
 from mpt.search.layers import TicketLayer, searched_tensors
-from mpt.search.methods import EdgePopup, Method
+from mpt.search.methods import Dense, EdgePopup, Method
 from mpt.search.parameters import child, strip
 from mpt.search.reading import attach_reading
 from mpt.search.refusal import layers_of_their_own, refuse
@@ -175,9 +175,12 @@ def _assemble(
 def _method(header: dict[str, Any]) -> Method:
     """The header's method, if it has one gain for a layer; else edge-popup, whose formula b = m w always holds.
 
-    Methods that are not defined in :mod:`mpt.search.methods` count among the latter.
+    Methods that are not defined in :mod:`mpt.search.methods` count among the latter. Of the dense baseline nothing is
+    read: older files may name options that it does not use.
     """
     choices = dict(header["method"])
+    if choices["name"] == Dense.__name__:
+        return Dense()
     own = {method.__name__: method for method in Method.__subclasses__() if method.__module__ == methods.__name__}
     method = own.get(choices.pop("name")) if choices.get("gains", "layer") == "layer" else None
     try:

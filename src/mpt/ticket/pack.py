@@ -50,6 +50,8 @@ def _pack_layer(name: str, layer: TicketLayer, *, binary_input: bool) -> StoredL
     """
     current = layer.ticket()
     mask = current.mask.cpu().contiguous().numpy()
+    if not mask.any():
+        raise layer.selection.empty(layer, name)
     weight = current.ticket_weight.detach().float().cpu().contiguous().numpy()
     kept, gain = weight[mask], _gain(weight, mask)
     parts, coats = {"mask": torch.from_numpy(pack_bits(mask))}, tuple[int, ...]()

@@ -234,7 +234,11 @@ def test_a_joint_threshold_that_hardly_moves_is_searched_among_few_scores(monkey
 
 
 @pytest.mark.parametrize(
-    "window", [(0.0, 0.0), (0.5, 0.1), (-9.0, 1.0), (9.0, 1.0), (float("nan"), 1.0), (0.5, float("inf")), (0.5, 0.5)]
+    "window",
+    [
+        *((0.0, 0.0), (0.5, 0.1), (-9.0, 1.0), (9.0, 1.0), (0.5, 0.5)),
+        *((float("nan"), 1.0), (0.5, float("inf")), (-3e38, 3e38), (3e38, 3e38)),
+    ],
 )
 def test_any_earlier_window_gives_the_mask_of_the_reference(window):
     scores = torch.rand(LARGE)

@@ -27,7 +27,8 @@ class Window(NamedTuple):
     @property
     def ends(self) -> tuple[np.float32, np.float32]:
         """The least number inside, and the least above."""
-        return np.float32(self.middle - self.reach), np.float32(self.middle + self.reach)
+        with np.errstate(over="ignore"):  # infinite is far enough
+            return np.float32(self.middle - self.reach), np.float32(self.middle + self.reach)
 
 
 # address of a layer's scores -> its window: a hint for speed, which may be stale, absent or that of another tensor
