@@ -41,6 +41,12 @@ def test_a_run_that_an_axis_does_not_name_shows_its_value_all_the_same(finished)
     assert rows[0].split()[:3] == ["demo", "biprop", "0.5"]
 
 
+def test_values_are_shown_without_what_escapes_them(finished):
+    values = (r"optim.lr=$\{times_kept\:0.4\}", r"optim.lr=$\{times_kept\:0.2\}")
+    runs = [Run((value,), compose(), finished) for value in values]
+    assert [row.split()[0] for row in table(runs).splitlines()[1:]] == ["${times_kept:0.4}", "${times_kept:0.2}"]
+
+
 def test_a_ticket_is_called_by_its_run(finished):
     settings = compose()
     runs = [Run((f"ticket='/far/{name}/ticket.safetensors'",), settings, finished) for name in ("one", "two")]

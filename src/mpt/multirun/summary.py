@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,5 +106,6 @@ def _value(run: Run, key: str) -> str:
 
 
 def _spell(key: str, value: str) -> str:
-    """The value of an axis; a ticket file is called by its run."""
-    return printable(Path(value.strip("'")).parent.name if key == "ticket" else value, 60)
+    """The value of an axis, without what escapes it for Hydra; a ticket file is called by its run."""
+    value = Path(value.strip("'")).parent.name if key == "ticket" else re.sub(r"\\([\\()\[\]{}:=, \t])", r"\1", value)
+    return printable(value, 60)
