@@ -34,11 +34,13 @@ QUICK = ("mobilenet_v3_small", "regnet_y_400mf")
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in (*PASSING, *SLOW)]
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_torchvision_classifiers_pass_the_probe(name):
+def test_torchvision_classifiers_are_searched_and_come_back_from_a_ticket(name):
     net = mpt.convert(backbones.torchvision(name=name, num_classes=5), mpt.Biprop(prune=0.5), seed=0)
     side = {"inception_v3": 96, "maxvit_t": 224}.get(name, 64)
     assert len(ticket_layers(net)) >= 8
-    assert net.eval()(torch.zeros(1, 3, side, side)).shape == (1, 5)
+    logits = net.eval()(torch.zeros(1, 3, side, side))
+    assert logits.shape == (1, 5)
+    assert torch.equal(mpt.Ticket.from_network(net).network()(torch.zeros(1, 3, side, side)), logits)
 
 
 def test_images_with_another_number_of_channels_get_their_own_stem():

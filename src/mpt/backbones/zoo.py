@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mpt.values import check_least
+
+SHORT = 1000  # numbers
 
 
 def torchvision_classifier(*, name: str, num_classes: int, in_channels: int, arguments: dict[str, Any]) -> nn.Module:
@@ -18,10 +23,20 @@ def torchvision_classifier(*, name: str, num_classes: int, in_channels: int, arg
     check_least(num_classes=num_classes, in_channels=in_channels)
     if name in ("googlenet", "inception_v3"):
         arguments = {"aux_logits": False, "init_weights": False} | arguments
-    backbone: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+    with _Numbers() if name.startswith("regnet") else nullcontext():  # it computes its widths as tensors
+        backbone: nn.Module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     if in_channels != 3:
         _replace_stem(backbone, in_channels)
     return backbone
+
+
+class _Numbers(TorchFunctionMode):
+    """Inside, short lists and ranges have numbers also on the meta device."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        lost = func in (torch.arange, torch.tensor) and made.is_meta and made.ndim > 0 and made.numel() <= SHORT
+        return func(*args, **(kwargs or {}) | {"device": "cpu"}) if lost else made
 
 
 def timm_classifier(*, name: str, num_classes: int, in_channels: int, arguments: dict[str, Any]) -> nn.Module:
