@@ -59,7 +59,7 @@ def make(method=METHODS["biprop"]):
     return copy.deepcopy(made(method))
 
 
-def train(net, kind, options, *, steps=5, dtype=torch.float32, accumulate=1, state=None, first=0):
+def train(net, kind, options, *, steps=5, dtype=torch.float32, accumulate=1, state=None, first=0, clip=0.0):
     """Train ``net``; the state of its optimizer."""
     optimizer = kind([p for p in net.parameters() if p.requires_grad], **{"fused": True} | options)
     if state is not None:
@@ -74,6 +74,8 @@ def train(net, kind, options, *, steps=5, dtype=torch.float32, accumulate=1, sta
             if part == 0:
                 optimizer.zero_grad()
             loss.backward()
+            if clip:
+                nn.utils.clip_grad_norm_(net.parameters(), clip)
             return loss
 
         for part in range(accumulate - 1):
@@ -115,6 +117,12 @@ def test_a_search_goes_as_with_torchs_optimizer_to_the_bit(name, method, dtype):
 )
 def test_options_change_no_bit_either(name, options):
     assert_alike(name, options)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_closure_may_clip_the_gradients_of_scores_without_a_fused_step(name, moved):
+    assert_alike(name, {"fused": False}, clip=0.01)
+    assert moved == []
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

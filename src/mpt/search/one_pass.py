@@ -40,7 +40,10 @@ class OnePass(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step. The ``closure``, if any, computes the gradients once: forward, ``zero_grad`` and backward."""
+        """One step. The ``closure``, if any, computes the gradients once: forward, ``zero_grad`` and backward.
+
+        One that reads or clips the gradients of scores needs ``fused=False``: in one pass they are not there yet.
+        """
         if closure is None:
             self._step_of_torch()
             return None
