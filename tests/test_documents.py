@@ -407,6 +407,7 @@ RECIPES = {  # the first cell of a row of the page, the runs of that row before 
     "`fast_resnet18 epochs=12 data": ("R.crop12", "val_acc", "train_acc"),
     "a quarter of the width, `fast_resnet18` |": ("F.rbase", "test_acc"),
     "a quarter of the width, `best_resnet18` |": ("F.rbn", "test_acc"),
+    "full width, `best_resnet18` |": ("F.rfull_bn", "test_acc"),
 }
 
 
